@@ -1,0 +1,1 @@
+"""One Sacred script for each algorithm, with its named configs."""

@@ -1,0 +1,1 @@
+"""Meta-policy optimisation: tasks, policies, inner loops, algorithms, and the loop that trains them."""

@@ -1,0 +1,1 @@
+"""Policies and baselines: modules that know no environment and no loss."""
