@@ -1,1 +1,70 @@
-"""Policies and baselines: modules that know no environment and no loss."""
+"""Policies: modules from observations to action distributions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import torch
+from torch import nn
+
+from research.policies.mlp import ACTIVATIONS, CategoricalMLP, GaussianMLP
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Settings of an MLP policy.
+
+    Attributes:
+        hidden_sizes: Units of each hidden layer.
+        activation: `"tanh"` or `"relu"`.
+        init_log_std: Log standard deviation at the start (continuous actions).
+        min_log_std: Log standard deviations below this act as this (continuous actions).
+    """
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    init_log_std: float = 0.0
+    min_log_std: float = math.log(1e-6)
+
+    def __post_init__(self) -> None:
+        if any(size < 1 for size in self.hidden_sizes):
+            raise ValueError(f"hidden_sizes={self.hidden_sizes}: need at least 1 unit in every layer")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation={self.activation!r}: need one of {', '.join(ACTIVATIONS)}")
+        if self.init_log_std < self.min_log_std:
+            raise ValueError(f"init_log_std={self.init_log_std}: need at least min_log_std={self.min_log_std}")
+
+
+def make_policy(
+    config: PolicyConfig,
+    observation_space: gymnasium.spaces.Box,
+    action_space: gymnasium.Space[Any],
+    generator: torch.Generator,
+) -> nn.Module:
+    """An MLP policy for these spaces: Gaussian for a Box of actions, categorical for a Discrete one.
+
+    Raises:
+        TypeError: Another action space.
+    """
+    num_observations = math.prod(observation_space.shape)
+    if isinstance(action_space, gymnasium.spaces.Discrete):
+        return CategoricalMLP(
+            num_observations, int(action_space.n), config.hidden_sizes, config.activation, generator=generator
+        )
+    if isinstance(action_space, gymnasium.spaces.Box):
+        return GaussianMLP(
+            num_observations,
+            math.prod(action_space.shape),
+            config.hidden_sizes,
+            config.activation,
+            config.init_log_std,
+            config.min_log_std,
+            generator=generator,
+        )
+    raise TypeError(f"action space {action_space}: there are policies for Box and Discrete actions only")
+
+
+__all__ = ["CategoricalMLP", "GaussianMLP", "PolicyConfig", "make_policy"]

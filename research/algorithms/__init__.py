@@ -1,0 +1,36 @@
+"""Meta-learning algorithms, one file each. `ALGORITHMS` names them all."""
+
+from typing import Any, ClassVar, Protocol
+
+from research.algorithms.maml_trpo import MAMLTRPO
+from research.evaluation import AdaptationCurve
+from research.types import StepResult
+
+
+class Algorithm(Protocol):
+    """What the training loop needs to know of an algorithm.
+
+    `Config` is a frozen dataclass that checks its ranges; a state is a NamedTuple of tensors, numbers and containers of
+    them, with `state.iteration` finished iterations. All randomness is a function of the seed and the iteration, so a
+    state is all that a checkpoint has to hold.
+    """
+
+    Config: ClassVar[type]
+
+    def __init__(self, config: Any) -> None: ...
+
+    def init(self) -> Any:
+        """The state before the first iteration."""
+
+    def step(self, state: Any) -> StepResult:
+        """The next state, and the metrics of the iteration that led to it. `state` is left as it was."""
+
+    def evaluate(self, state: Any, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """The score on held-out tasks after 0, 1, ..., `num_adapt_steps` steps of adaptation."""
+
+
+ALGORITHMS: dict[str, type[Algorithm]] = {
+    "maml_trpo": MAMLTRPO,
+}
+
+__all__ = ["ALGORITHMS", "Algorithm"]

@@ -1,0 +1,245 @@
+"""MAML-TRPO: meta-learn initial policy parameters from which a few policy-gradient steps solve a new task.
+
+    repeat
+        sample tasks T_1..T_B
+        for each task: θ_i ← θ
+            for k = 1..K: D_ik ← episodes of π_θi;  θ_i ← θ_i − α ∇L(θ_i; D_ik)      L = −mean(log π · A)
+            D_i ← episodes of π_θi
+        f(θ) = 1/B Σ_i surrogate(θ_i(θ); D_i),   D(θ) = 1/B Σ_i mean KL(π_θi,old ‖ π_θi(θ))
+        θ ← the trust-region step on f with D ≤ max_kl, differentiating through θ_i(θ)
+
+Finn, Abbeel & Levine 2017, arXiv:1703.03400, algorithm 3, with TRPO (Schulman et al. 2015, arXiv:1502.05477) outside.
+
+At the current iterate D = 0 and ∇D = 0, so its Hessian through the adaptation is exactly 1/B Σ JᵀF J, with J = ∂θ_i/∂θ
+and F the Fisher information of the adapted policy on its own episodes: no third derivatives appear.
+
+Differs from the paper: nothing in the objective. Products with the Fisher matrix use the identity above with one
+linearisation for each task in place of finite differences. The value baseline bootstraps the last observation of
+truncated episodes. Inner learning rates can be learned along (Meta-SGD), and the inner loop can be first order (FOMAML).
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+from research.algorithms.agent import Agent, AgentConfig, Sampled, inner_loss
+from research.evaluation import AdaptationCurve
+from research.inner_loops import Linearized
+from research.inner_loops.func import per_task, take
+from research.inner_loops.supported import vmappable
+from research.losses import PolicyBatch, mean_kl, surrogate
+from research.optim import linear_map
+from research.optim.trust_region import Problem, TrustRegionResult, trust_region_step
+from research.parallel import parallel_map
+from research.returns import masked_mean
+from research.types import MetaParams, Metrics, Params, StepResult
+from research.validation import at_least, in_open_unit_interval, positive
+
+
+@dataclass(frozen=True)
+class Config(AgentConfig):
+    """Settings of MAML-TRPO, beside those of the agent.
+
+    Attributes:
+        max_kl: Size of the trust region: mean KL divergence of the adapted policies, in nats.
+        cg_iterations: Conjugate-gradient iterations.
+        cg_damping: Added to the diagonal of the Fisher matrix.
+        line_search_steps: Step lengths that the line search tries.
+        line_search_shrink: Each is this much of the one before.
+    """
+
+    max_kl: float = 0.01
+    cg_iterations: int = 10
+    cg_damping: float = 1e-5
+    line_search_steps: int = 15
+    line_search_shrink: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "max_kl")
+        at_least(self, 1, "cg_iterations", "line_search_steps")
+        at_least(self, 0, "cg_damping")
+        in_open_unit_interval(self, "line_search_shrink")
+
+
+class State(NamedTuple):
+    """Everything that training carries from one iteration to the next."""
+
+    iteration: int
+    meta: MetaParams
+
+
+class MAMLTRPO:
+    """The algorithm. See the module."""
+
+    Config = Config
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.agent = Agent(config)
+
+    def init(self) -> State:
+        """The state before the first iteration."""
+        return State(0, self.agent.init())
+
+    def step(self, state: State) -> StepResult:
+        """One meta-iteration: sample, then a trust-region step through the adaptation."""
+        sampled = self.agent.sample(state.meta, state.iteration)
+        start = time.perf_counter()
+        objective = Objective(self.agent, state.meta, sampled)
+        config = self.config
+        problem = objective.problem()
+        result = trust_region_step(
+            problem,
+            max_kl=config.max_kl,
+            cg_iterations=config.cg_iterations,
+            cg_damping=config.cg_damping,
+            line_search_steps=config.line_search_steps,
+            line_search_shrink=config.line_search_shrink,
+        )
+        meta = objective.moved(result.step) if result.accepted else state.meta
+        metrics = sampled.metrics | _metrics(problem, result) | {"entropy_post": objective.entropy()}
+        metrics["time/update_seconds"] = time.perf_counter() - start
+        return StepResult(State(state.iteration + 1, meta), metrics)
+
+    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """Returns on held-out tasks after 0, 1, ... gradient steps."""
+        return self.agent.evaluate(state.meta, num_tasks, num_adapt_steps)
+
+
+class _Chunk(NamedTuple):
+    """Some tasks at the current iterate: θ → θ_i → action distributions on the query episodes."""
+
+    batches: list[PolicyBatch]
+    query: PolicyBatch
+    inner: Linearized
+    outer: linear_map.LinearMap
+
+
+class Objective:
+    """f and D around the current iterate, in the flat vector of what is meta-learned.
+
+    Tasks are independent given θ: each chunk of them is treated on a thread of its own, and sums go in task order.
+    """
+
+    def __init__(self, agent: Agent, meta: MetaParams, sampled: Sampled):
+        self.agent = agent
+        self.meta = meta
+        self.num_tasks = sampled.query.valid.shape[0]
+        self.learns_update = agent.inner_loop.config.learns_update
+        everything = [*sampled.batches, sampled.query]
+        chunks = [take(everything, chunk) for chunk in agent.task_chunks(everything)]
+        self.chunks: list[_Chunk] = self._map(self._linearize, chunks)
+
+    def problem(self) -> Problem:
+        """The trust-region problem."""
+        values = self._map(self._loss_and_gradient, self.chunks)
+        loss, gradient = (sum(parts) / self.num_tasks for parts in zip(*values, strict=True))
+        return Problem(float(loss), gradient, self.fisher_product, self.evaluate)
+
+    def fisher_product(self, vector: Tensor) -> Tensor:
+        """1/B Σ Jᵀ (∂π/∂θ_i)ᵀ M (∂π/∂θ_i) J · vector, M the information of the distribution in its parameters."""
+        tangent = self._unflatten(vector)
+        return sum(self._map(functools.partial(self._fisher_product, tangent), self.chunks)) / self.num_tasks
+
+    def evaluate(self, step: Tensor) -> tuple[float, float]:
+        """f and D after a step."""
+        values = self._map(functools.partial(self._evaluate, self.moved(step)), self.chunks)
+        loss, kl = (float(sum(parts)) / self.num_tasks for parts in zip(*values, strict=True))
+        return loss, kl
+
+    def moved(self, step: Tensor) -> MetaParams:
+        """The meta-parameters after a step."""
+        change = self._unflatten(step)
+        return pytree.tree_map(torch.add, self.meta, change)
+
+    def entropy(self) -> float:
+        """Mean entropy of the adapted policies on the query episodes, in nats."""
+        entropies = [
+            _sum_over_tasks(lambda d, valid: masked_mean(d.entropy(), valid), chunk.outer.value, chunk.query.valid)
+            for chunk in self.chunks
+        ]
+        return float(sum(entropies)) / self.num_tasks
+
+    def _linearize(self, batches: list[PolicyBatch]) -> _Chunk:
+        policy, (*inner, query) = self.agent.replica(), batches
+        adaptation = self.agent.inner_loop.linearize(policy, self.meta, inner_loss, inner)
+        respond = functools.partial(_respond, policy, query.observation)
+        return _Chunk(inner, query, adaptation, linear_map.linearize(respond, adaptation.adapted))
+
+    def _loss_and_gradient(self, chunk: _Chunk) -> tuple[Tensor, Tensor]:
+        distribution = pytree.tree_map(lambda leaf: leaf.detach().requires_grad_(), chunk.outer.value)
+        with torch.enable_grad():
+            loss = _sum_over_tasks(surrogate, distribution, chunk.query)
+            cotangent = type(distribution)(*torch.autograd.grad(loss, list(distribution)))
+        return loss.detach(), self._flatten(chunk.inner.vjp(chunk.outer.vjp(cotangent)))
+
+    def _fisher_product(self, tangent: MetaParams, chunk: _Chunk) -> Tensor:
+        direction = chunk.outer.jvp(chunk.inner.jvp(tangent))
+        cotangent = per_task(_weighted_fisher, chunk.outer.value, direction, chunk.query.valid, vmapped=True)
+        return self._flatten(chunk.inner.vjp(chunk.outer.vjp(cotangent)))
+
+    @torch.no_grad()
+    def _evaluate(self, meta: MetaParams, chunk: _Chunk) -> tuple[Tensor, Tensor]:
+        policy, query = self.agent.replica(), chunk.query
+        adapted = self.agent.inner_loop.adapt(policy, meta.model, meta.update, inner_loss, chunk.batches)
+        new = _respond(policy, query.observation, adapted)
+        loss = _sum_over_tasks(surrogate, new, query)
+        return loss, _sum_over_tasks(mean_kl, chunk.outer.value, new, query.valid)
+
+    def _flatten(self, meta: MetaParams) -> Tensor:
+        leaves = [*meta.model.values(), *(meta.update.values() if self.learns_update else ())]
+        return torch.cat([leaf.flatten() for leaf in leaves])
+
+    def _unflatten(self, vector: Tensor) -> MetaParams:
+        sizes = [leaf.numel() for leaf in pytree.tree_leaves(self.meta)]
+        if not self.learns_update:  # then the update rule is a constant, whose tangent is zero
+            vector = torch.cat([vector, vector.new_zeros(sum(sizes) - len(vector))])
+        leaves, spec = pytree.tree_flatten(self.meta)
+        pieces = zip(vector.split(sizes), leaves, strict=True)
+        return pytree.tree_unflatten([piece.view_as(leaf) for piece, leaf in pieces], spec)
+
+    def _map(self, function: Callable[[Any], Any], chunks: list[Any]) -> list[Any]:
+        return parallel_map(function, chunks, self.agent.num_threads)
+
+
+def _respond(policy: nn.Module, observation: Tensor, adapted: Params) -> Any:
+    """Each task's action distributions at its own observations."""
+
+    def one(params: Params, seen: Tensor) -> Any:
+        return functional_call(policy, params, (seen,))
+
+    return per_task(one, adapted, observation, vmapped=vmappable(policy))
+
+
+def _sum_over_tasks(function: Callable[..., Tensor], *trees: Any) -> Tensor:
+    return per_task(function, *trees, vmapped=True).sum()
+
+
+def _weighted_fisher(distribution: Any, direction: Any, valid: Tensor) -> Any:
+    """M · direction of the mean over valid steps, for one task."""
+    weights = (valid / valid.sum().clamp_min(1)).unsqueeze(-1)
+    return pytree.tree_map(lambda leaf: leaf * weights.to(leaf.dtype), distribution.fisher(direction))
+
+
+def _metrics(problem: Problem, result: TrustRegionResult) -> Metrics:
+    return {
+        "kl": result.kl,
+        "loss_before": problem.loss,
+        "loss_after": result.loss,
+        "expected_improvement": result.expected_improvement,
+        "gradient_norm": float(problem.gradient.norm()),
+        "cg_residual": result.cg_residual,
+        "step_norm": float(result.step.norm()),
+        "step_accepted": float(result.accepted),
+        "line_search_backtracks": float(result.backtracks),
+    }

@@ -1,0 +1,131 @@
+"""The protocol that every inner loop follows, its settings, and the learning rates they share."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from research.inner_loops.linearize import Linearized
+from research.types import Loss, MetaParams, Params
+
+LearnedRate = Literal["none", "scalar", "per_step", "per_parameter"]
+Transform = Literal["none", "kronecker", "meta_curvature"]
+
+
+@dataclass(frozen=True)
+class InnerLoopConfig:
+    """Settings of an inner loop, the same for every backend.
+
+    Attributes:
+        inner_optimizer: `"sgd"`, `"adam"`, `"adamw"`; the `higher` backend also takes what it has registered.
+        inner_lr: The learning rate, or one for each step (steps beyond the last use the last).
+        learn_inner_lr: What of it is meta-learned: `"none"`, one `"scalar"`, one `"per_step"`, or one
+            `"per_parameter"` element (Meta-SGD, Li et al. 2017, arXiv:1707.09835).
+        first_order: Whether the inner gradients are constants for the meta-gradient (FOMAML).
+        adapt_only: Names of the adapted parameters, as shell patterns (`"head.*"`); empty adapts all.
+            (ANIL, Raghu et al. 2020, arXiv:1909.09157, adapts the head.)
+        transform: What is meta-learned of the gradient's direction: `"none"`, or `"kronecker"` or
+            `"meta_curvature"` with the `learn2learn` backend.
+    """
+
+    inner_optimizer: str = "sgd"
+    inner_lr: float | tuple[float, ...] = 0.1
+    learn_inner_lr: LearnedRate = "none"
+    first_order: bool = False
+    adapt_only: tuple[str, ...] = ()
+    transform: Transform = "none"
+
+    @property
+    def learns_update(self) -> bool:
+        """Whether the update rule has meta-learned parameters."""
+        return self.learn_inner_lr != "none" or self.transform != "none"
+
+    def __post_init__(self) -> None:
+        rates = self.inner_lr if isinstance(self.inner_lr, tuple) else (self.inner_lr,)
+        if not rates or any(not rate > 0 for rate in rates):
+            raise ValueError(f"inner_lr={self.inner_lr}: need a rate above 0, or one above 0 for each inner step")
+        if self.learn_inner_lr == "per_parameter" and len(rates) > 1:
+            raise ValueError(
+                f"inner_lr={self.inner_lr}: learn_inner_lr='per_parameter' starts from one rate, not one for each step"
+            )
+
+
+class InnerLoop(Protocol):
+    """Adapts a model to each task of a batch, differentiably."""
+
+    config: InnerLoopConfig
+
+    def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
+        """The update rule's own parameters at the start of meta-training, e.g. its learning rates."""
+
+    def adapt(
+        self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]
+    ) -> Params:
+        """Parameters after one inner step for each batch.
+
+        Args:
+            model: The module; its own parameters are not read.
+            params: The parameters to start from, without a task axis.
+            update: The update rule's parameters, as made by `init_update`.
+            loss: The inner loss of one task.
+            batches: One tree of tensors for each inner step, every leaf with a leading `[tasks]` axis. Repeat one to
+                descend on the same batch.
+
+        Returns:
+            Every parameter of the model with a leading `[tasks]` axis, differentiable with respect to `params` and
+            `update` (parameters outside `adapt_only` are expanded, not copied).
+        """
+
+    def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
+        """`adapt` and its derivative at `meta`, as products with vectors. All tasks are held in memory at once."""
+
+    def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
+        """How many tasks are worth treating at once; what is larger is better cut up and spread over threads."""
+
+
+def init_rates(config: InnerLoopConfig, params: Params, num_steps: int) -> Params:
+    """The initial learning rates: `{"lr": [] or [steps]}`, or `{"lr.<name>": like the parameter}` for Meta-SGD."""
+    like = next(iter(params.values()))
+    rates = config.inner_lr if isinstance(config.inner_lr, tuple) else (config.inner_lr,)
+    if config.learn_inner_lr == "per_parameter":
+        names = adapted_names(config, params)
+        return {f"lr.{name}": torch.full_like(params[name], rates[0]) for name in names}
+    if config.learn_inner_lr == "per_step":
+        rates = rates + rates[-1:] * (num_steps - len(rates))
+    rate = rates[0] if len(rates) == 1 and config.learn_inner_lr != "per_step" else rates
+    return {"lr": torch.tensor(rate, dtype=like.dtype, device=like.device)}
+
+
+def rate(update: Params, name: str, step: int) -> Tensor:
+    """The learning rate of parameter `name` at inner step `step`; steps beyond the last rate use the last."""
+    if "lr" not in update:
+        return update[f"lr.{name}"]
+    lr = update["lr"]
+    return lr if lr.ndim == 0 else lr[min(step, len(lr) - 1)]
+
+
+def adapted_names(config: InnerLoopConfig, params: Params) -> tuple[str, ...]:
+    """Names of the parameters that the inner loop adapts.
+
+    Raises:
+        ValueError: A pattern of `adapt_only` matches no parameter.
+    """
+    if not config.adapt_only:
+        return tuple(params)
+    for pattern in config.adapt_only:
+        if not fnmatch.filter(params, pattern):
+            raise ValueError(f"adapt_only: {pattern!r} matches no parameter; there are {', '.join(params)}")
+    return tuple(name for name in params if any(fnmatch.fnmatch(name, pattern) for pattern in config.adapt_only))
+
+
+def num_tasks(batches: Sequence[Any]) -> int:
+    """The length of the leading axis that every leaf of every batch shares."""
+    sizes = {leaf.shape[0] for leaf in torch.utils._pytree.tree_leaves(list(batches))}
+    if len(sizes) != 1:
+        raise ValueError(f"batches: every leaf needs the same leading [tasks] axis, got lengths {sorted(sizes)}")
+    return sizes.pop()

@@ -1,0 +1,225 @@
+"""The fast inner loop: `functional_call` and autograd, over chunks of tasks at once or task by task.
+
+A chunk is vmapped where a task's batch is small (the cost is launching kernels) and looped where it is large (the cost
+is memory traffic); the numbers are the same. For plain gradient descent the derivative of the whole inner loop is known
+in closed form and kept as one Hessian-vector product for each step:
+
+    θ_{k+1} = θ_k − α_k ∘ g_k,   g_k = ∇L_k(θ_k),   H_k = ∇²L_k(θ_k) (symmetric)
+    J v:   v_{k+1} = v_k − α_k ∘ H_k v_k − α̇_k ∘ g_k
+    Jᵀ u:  u_k = u_{k+1} − H_k (α_k ∘ u_{k+1}),   α's part: −g_k ∘ u_{k+1}
+
+Finn et al. 2017, arXiv:1703.03400, eq. 1; Li et al. 2017, arXiv:1707.09835, eq. 3 for α ∘ g.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+from research.inner_loops.base import InnerLoopConfig, adapted_names, init_rates, num_tasks, rate
+from research.inner_loops.linearize import Linearized, linearize_by_reverse_mode
+from research.inner_loops.supported import check_model, vmappable
+from research.optim.differentiable import UPDATE_RULES
+from research.parallel import chunks
+from research.types import Loss, MetaParams, Params
+
+_ROWS_PER_CHUNK = 4096
+"""Tasks are vmapped together up to about this many batch rows."""
+
+
+@dataclass(frozen=True)
+class FuncInnerLoop:
+    """Inner loop on `torch.func.functional_call`.
+
+    Attributes:
+        config: Settings that every backend shares.
+        chunk_size: Tasks that are vmapped together; None chooses by the size of a task's batch.
+    """
+
+    config: InnerLoopConfig
+    chunk_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.config.inner_optimizer not in UPDATE_RULES:
+            raise ValueError(
+                f"inner_optimizer={self.config.inner_optimizer!r}: inner_loop='func' has {', '.join(UPDATE_RULES)}; "
+                "inner_loop='higher' takes any optimiser that higher has registered"
+            )
+        if self.config.transform != "none":
+            raise ValueError(f"transform={self.config.transform!r}: only inner_loop='learn2learn' has gradient transforms")
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ValueError(f"chunk_size={self.chunk_size}: need at least 1 task, or None to choose")
+
+    def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
+        """See `InnerLoop.init_update`."""
+        return init_rates(self.config, params, num_steps)
+
+    def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
+        """See `InnerLoop.tasks_per_chunk`: how many tasks are worth one vmap."""
+        if not vmappable(model):
+            return 1
+        if self.chunk_size is not None:
+            return self.chunk_size
+        rows = min(leaf[0].numel() for leaf in pytree.tree_leaves(list(batches)))
+        return max(1, _ROWS_PER_CHUNK // max(rows, 1))
+
+    def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
+        """See `InnerLoop.adapt`."""
+        check_model(model, second_order=not self.config.first_order)
+        size = self.tasks_per_chunk(model, batches)
+        parts = [
+            self._adapt_chunk(model, params, update, loss, take(batches, chunk))
+            for chunk in chunks(num_tasks(batches), size)
+        ]
+        return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in params}
+
+    def _adapt_chunk(
+        self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]
+    ) -> Params:
+        names = adapted_names(self.config, params)
+        rule = UPDATE_RULES[self.config.inner_optimizer]
+        tracked = any(value.requires_grad for value in (*params.values(), *update.values()))
+        create_graph = tracked and torch.is_grad_enabled() and not self.config.first_order
+        theta, state = expand(params, num_tasks(batches)), None
+        for step, batch in enumerate(batches):
+            gradient = _gradient(model, theta, names, loss, batch, create_graph)
+            before = {name: theta[name] for name in names}
+            after, state = rule(before, gradient, state, functools.partial(rate, update, step=step))
+            theta = {**theta, **after}
+        return theta
+
+    def linearize(
+        self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]
+    ) -> Linearized:
+        """See `InnerLoop.linearize`: the module's closed form for SGD, reverse mode for other optimisers."""
+        if self.config.inner_optimizer != "sgd":
+            return linearize_by_reverse_mode(self, model, meta, loss, batches)
+        check_model(model, second_order=not self.config.first_order)
+        names = adapted_names(self.config, meta.model)
+        update = {name: value.detach() for name, value in meta.update.items()}
+        theta = expand({name: value.detach() for name, value in meta.model.items()}, num_tasks(batches))
+        steps = []
+        for k, batch in enumerate(batches):
+            leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
+            gradient = _gradient(model, leaves, tuple(leaves), loss, batch, create_graph=not self.config.first_order)
+            steps.append(_Step(leaves, gradient))
+            moved = {name: theta[name] - rate(update, name, k) * gradient[name].detach() for name in names}
+            theta = {**theta, **moved}
+        descent = _GradientDescent(steps, names, update)
+        return Linearized(theta, descent.jvp, descent.vjp)
+
+
+class _Step(NamedTuple):
+    """One step of gradient descent, kept for products with its Hessian. Every tensor is `[tasks, ...]`."""
+
+    theta: Params  # leaves of the gradient's graph
+    gradient: Params  # without a graph if the inner loop is first order
+
+    def hessian_product(self, vector: Params) -> Params:
+        """∇²L · vector for each task; zero where the gradient is a constant."""
+        pairs = [(gradient, vector[name]) for name, gradient in self.gradient.items() if gradient.requires_grad]
+        if not pairs:
+            return {name: torch.zeros_like(value) for name, value in vector.items()}
+        gradients, vectors = zip(*pairs, strict=True)
+        product = torch.autograd.grad(
+            gradients,
+            list(self.theta.values()),
+            vectors,
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return dict(zip(self.theta, product, strict=True))
+
+
+class _GradientDescent(NamedTuple):
+    """The kept steps of gradient descent and products with its derivative, see the module's equations."""
+
+    steps: list[_Step]
+    names: tuple[str, ...]
+    update: Params
+
+    def jvp(self, tangent: MetaParams) -> Params:
+        tasks = next(iter(self.steps[0].theta.values())).shape[0]
+        vector = expand(tangent.model, tasks)
+        for k, step in enumerate(self.steps):
+            product = step.hessian_product(vector)
+            for name in self.names:
+                change = rate(self.update, name, k) * product[name]
+                if tangent.update:
+                    change = change + rate(tangent.update, name, k) * step.gradient[name].detach()
+                vector[name] = vector[name] - change
+        return vector
+
+    def vjp(self, cotangent: Params) -> MetaParams:
+        vector = cotangent
+        update = {name: torch.zeros_like(value) for name, value in self.update.items()}
+        for k, step in reversed(list(enumerate(self.steps))):
+            scaled = {name: torch.zeros_like(value) for name, value in vector.items()}
+            for name in self.names:
+                scaled[name] = rate(self.update, name, k) * vector[name]
+                _add_rate_cotangent(update, name, k, -step.gradient[name].detach() * vector[name])
+            product = step.hessian_product(scaled)
+            vector = {name: vector[name] - product[name] for name in vector}
+        return MetaParams({name: value.sum(0) for name, value in vector.items()}, update)
+
+
+def _add_rate_cotangent(update: Params, name: str, step: int, cotangent: Tensor) -> None:
+    """Adds a cotangent `[tasks, ...]` of the rate of one parameter at one step: the transpose of `base.rate`."""
+    if "lr" not in update:
+        update[f"lr.{name}"] += cotangent.sum(0)
+    elif update["lr"].ndim == 0:
+        update["lr"] += cotangent.sum()
+    else:
+        update["lr"][min(step, len(update["lr"]) - 1)] += cotangent.sum()
+
+
+def _gradient(
+    model: nn.Module, theta: Params, names: Sequence[str], loss: Loss, batch: Any, create_graph: bool
+) -> Params:
+    """∇L of every task in its own parameters, `[tasks, ...]`; zero for parameters that the loss does not use."""
+
+    def task_loss(params: Params, task_batch: Any) -> Tensor:
+        return loss(functools.partial(functional_call, model, params), task_batch)
+
+    with torch.enable_grad():
+        point = {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in theta.items()}
+        total = per_task(task_loss, point, batch, vmapped=vmappable(model)).sum()  # tasks share no parameter here, so the sum keeps them apart
+        gradient = torch.autograd.grad(
+            total,
+            [point[name] for name in names],
+            create_graph=create_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    return dict(zip(names, gradient, strict=True))
+
+
+def per_task(function: Callable[..., Any], *trees: Any, vmapped: bool) -> Any:
+    """`function(*trees of one task)` for each task of a chunk, outputs stacked to `[tasks, ...]`."""
+    leaves, spec = pytree.tree_flatten(trees)
+    if vmapped and leaves[0].shape[0] > 1:
+        return torch.func.vmap(function)(*trees)
+    if leaves[0].shape[0] == 1:  # the common case of large batches: spare the copies of unbind and stack
+        output = function(*pytree.tree_unflatten([leaf.squeeze(0) for leaf in leaves], spec))
+        return pytree.tree_map(lambda leaf: leaf.unsqueeze(0), output)
+    rows = zip(*(leaf.unbind(0) for leaf in leaves), strict=True)
+    outputs = [function(*pytree.tree_unflatten(list(row), spec)) for row in rows]
+    return pytree.tree_map(lambda *parts: torch.stack(parts), *outputs)
+
+
+def expand(params: Params, tasks: int) -> Params:
+    """The same parameters for every task, `[tasks, ...]`, without a copy."""
+    return {name: value.unsqueeze(0).expand(tasks, *value.shape) for name, value in params.items()}
+
+
+def take(tree: Any, tasks: slice) -> Any:
+    """Some tasks of a tree of tensors whose leaves lead with `[tasks]`."""
+    return pytree.tree_map(lambda leaf: leaf[tasks], tree)

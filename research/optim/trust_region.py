@@ -1,0 +1,124 @@
+"""One step of a trust-region method: conjugate gradient, then a backtracking line search. Knows no RL.
+
+    minimise f(x + s)  subject to  D(x + s) ≤ δ,   D(x) = 0 with gradient 0 and Hessian F there
+    s* = −F⁻¹g · √(2δ / gᵀF⁻¹g), shortened until f decreases and D ≤ δ
+
+Schulman et al. 2015, arXiv:1502.05477, appendix C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Vector = Float[Tensor, " n"]
+
+
+class Problem(NamedTuple):
+    """A constrained minimisation around the current point.
+
+    Attributes:
+        loss: f at the current point.
+        gradient: g = ∇f there, `[n]`.
+        fisher_product: v → F v, with F the Hessian of the divergence D there.
+        evaluate: step s → (f, D) at the point that s leads to.
+    """
+
+    loss: float
+    gradient: Vector
+    fisher_product: Callable[[Vector], Vector]
+    evaluate: Callable[[Vector], tuple[float, float]]
+
+
+class TrustRegionResult(NamedTuple):
+    """The step that was taken, `[n]`, and how it went.
+
+    Attributes:
+        step: s; zero when the line search failed.
+        accepted: Whether a step was found.
+        loss: f at the end of the step.
+        kl: D at the end of the step.
+        expected_improvement: −gᵀs of the full step, the decrease that f's gradient promises.
+        cg_residual: ‖F x − g‖ / ‖g‖ when conjugate gradient stopped; NaN for a zero gradient.
+        backtracks: How often the step was shortened.
+    """
+
+    step: Tensor
+    accepted: bool
+    loss: float
+    kl: float
+    expected_improvement: float
+    cg_residual: float
+    backtracks: int
+
+
+def conjugate_gradient(
+    product: Callable[[Vector], Vector], target: Vector, iterations: int, tolerance: float = 1e-10
+) -> tuple[Vector, Vector]:
+    """x with A x ≈ target for a symmetric positive definite A, and the residual target − A x.
+
+    Args:
+        product: v → A v.
+        target: Right-hand side.
+        iterations: Products to make at most.
+        tolerance: Stop when the squared residual falls below this times ‖target‖².
+
+    Source: Hestenes & Stiefel 1952, as in Nocedal & Wright 2006, algorithm 5.2.
+    """
+    x = torch.zeros_like(target)
+    residual, direction = target.clone(), target.clone()
+    squared = start = target.dot(target)
+    for _ in range(iterations):
+        if squared <= tolerance * start:
+            break
+        image = product(direction)
+        length = squared / direction.dot(image)
+        x = x + length * direction
+        residual = residual - length * image
+        previous, squared = squared, residual.dot(residual)
+        direction = residual + (squared / previous) * direction
+    return x, residual
+
+
+def trust_region_step(
+    problem: Problem,
+    *,
+    max_kl: float,
+    cg_iterations: int,
+    cg_damping: float,
+    line_search_steps: int,
+    line_search_shrink: float,
+) -> TrustRegionResult:
+    """The longest of the tried steps that decreases the loss within the trust region; no step if there is none.
+
+    Args:
+        problem: What to minimise, see `Problem`.
+        max_kl: δ.
+        cg_iterations: Fisher-vector products for the direction.
+        cg_damping: Added to the diagonal of F.
+        line_search_steps: Step lengths to try: the full one, then each shorter by `line_search_shrink`.
+        line_search_shrink: Factor in (0, 1).
+    """
+
+    def damped(vector: Tensor) -> Tensor:
+        return problem.fisher_product(vector) + cg_damping * vector
+
+    direction, residual = conjugate_gradient(damped, problem.gradient, cg_iterations)
+    cg_residual = float(residual.norm() / problem.gradient.norm())
+    # xᵀ(F + damping)x, as CG knows (F + damping)x without another product: it is g minus the residual.
+    curvature = float(direction.dot(problem.gradient - residual))
+    none = TrustRegionResult(torch.zeros_like(direction), False, problem.loss, 0.0, 0.0, cg_residual, 0)
+    if not curvature > 0:  # the gradient is zero, or something is NaN: there is no direction to go
+        return none
+    full = -direction * (2.0 * max_kl / curvature) ** 0.5
+    expected = -float(problem.gradient.dot(full))
+    for backtracks in range(line_search_steps):
+        step = full * line_search_shrink**backtracks
+        loss, kl = problem.evaluate(step)
+        if loss < problem.loss and kl <= max_kl:  # NaN fails both
+            return TrustRegionResult(step, True, loss, kl, expected, cg_residual, backtracks)
+    return none._replace(expected_improvement=expected, backtracks=line_search_steps)

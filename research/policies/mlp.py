@@ -1,0 +1,110 @@
+"""Multilayer perceptron policies. They know no environment and no loss."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from research.distributions import Categorical, DiagGaussian
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+class TaskLinear(nn.Linear):
+    """A linear layer that also takes parameters with a leading `[tasks]` axis, as one batched matrix product.
+
+    With `weight [tasks, out, in]` the input is `[tasks, ..., in]` and each task uses its own weights.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.weight.ndim == 2:
+            return F.linear(inputs, self.weight, self.bias)
+        rows = inputs.flatten(1, -2)
+        outputs = torch.baddbmm(self.bias.unsqueeze(1), rows, self.weight.mT)
+        return outputs.unflatten(1, inputs.shape[1:-1])
+
+
+def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
+    """Linear layers of the given sizes with the activation between them; Glorot-uniform weights, zero biases.
+
+    Raises:
+        ValueError: An unknown activation, or a size below 1.
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation={activation!r}: need one of {', '.join(ACTIVATIONS)}")
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"layer sizes {tuple(sizes)}: need at least 1 unit in every layer")
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(sizes):
+        linear = nn.utils.skip_init(TaskLinear, fan_in, fan_out)
+        bound = math.sqrt(6.0 / (fan_in + fan_out))
+        with torch.no_grad():
+            linear.weight.uniform_(-bound, bound, generator=generator)
+            linear.bias.zero_()
+        layers += [linear, ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
+class GaussianMLP(nn.Module):
+    """Observation → normal distribution with an MLP's output as mean and a standard deviation of its own.
+
+    Args:
+        num_observations: Size of an observation.
+        num_actions: Size of an action.
+        hidden_sizes: Units of each hidden layer.
+        activation: `"tanh"` or `"relu"`.
+        init_log_std: Log standard deviation at the start, the same for every action dimension.
+        min_log_std: Log standard deviations below this act as this.
+        generator: Source of the initial weights.
+    """
+
+    accepts_task_axis = True
+
+    def __init__(
+        self,
+        num_observations: int,
+        num_actions: int,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        init_log_std: float = 0.0,
+        min_log_std: float = math.log(1e-6),
+        *,
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        self.mean = mlp((num_observations, *hidden_sizes, num_actions), activation, generator)
+        self.log_std = nn.Parameter(torch.full((num_actions,), float(init_log_std)))
+        self.min_log_std = min_log_std
+
+    def forward(self, observation: Tensor) -> DiagGaussian:
+        mean = self.mean(observation)
+        log_std = self.log_std.clamp_min(self.min_log_std)
+        if log_std.ndim == 2:  # one for each task
+            log_std = log_std.reshape(-1, *[1] * (mean.ndim - 2), log_std.shape[-1])
+        return DiagGaussian(mean, log_std.expand_as(mean))
+
+
+class CategoricalMLP(nn.Module):
+    """Observation → distribution over discrete actions. Arguments as for `GaussianMLP`."""
+
+    accepts_task_axis = True
+
+    def __init__(
+        self,
+        num_observations: int,
+        num_actions: int,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        *,
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        self.logits = mlp((num_observations, *hidden_sizes, num_actions), activation, generator)
+
+    def forward(self, observation: Tensor) -> Categorical:
+        return Categorical(self.logits(observation))

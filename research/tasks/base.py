@@ -1,0 +1,38 @@
+"""What a task distribution offers: a batch of tasks, and environments that carry it out."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+
+class TaskDistribution(Protocol):
+    """A distribution over reinforcement-learning tasks that share observations, actions and a horizon.
+
+    A task batch is a NumPy NamedTuple whose every field has a leading `[tasks]` axis; one task is a batch of one.
+
+    Attributes:
+        horizon: Steps after which an episode is truncated.
+        observation_space: Space of one observation.
+        action_space: Space of one action.
+    """
+
+    horizon: int
+    observation_space: gymnasium.spaces.Box
+    action_space: gymnasium.Space[Any]
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> Any:
+        """Training tasks, drawn with `rng` alone."""
+
+    def test_tasks(self, num_tasks: int) -> Any:
+        """Held-out tasks: always the same ones, none of which training draws."""
+
+    def make_envs(self, tasks: Any, episodes: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+        """Environments with `tasks × episodes` rows, the episodes of a task next to each other."""
+
+
+def num_tasks(tasks: Any) -> int:
+    """How many tasks a batch holds."""
+    return len(tasks[0])

@@ -1,0 +1,77 @@
+"""The types that travel between the layers of the library: tensors, arrays and nothing else.
+
+Axis order is always tasks, episodes, time, feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+Params = dict[str, Tensor]
+"""Named tensors: a model's parameters, or those of an update rule. Per-task parameters carry a leading `[tasks]`."""
+
+Forward = Callable[..., Any]
+"""A model with its parameters already applied: `forward(inputs) -> outputs`, for one task."""
+
+Loss = Callable[[Forward, Any], Tensor]
+"""`loss(forward, batch) -> scalar`, written for one task; `batch` is any tree of tensors without the task axis."""
+
+Metrics = dict[str, float]
+"""What one iteration reports, by the names that docs/metrics.md explains."""
+
+
+class MetaParams(NamedTuple):
+    """What is meta-learned.
+
+    Attributes:
+        model: The initial parameters of the model or policy.
+        update: The parameters of the inner update rule, e.g. its learning rates. Constants unless they are learned.
+    """
+
+    model: Params
+    update: Params
+
+
+class Trajectories(NamedTuple):
+    """Episodes of a batch of tasks.
+
+    Attributes:
+        observation: `[tasks, episodes, time, obs]`, what the policy saw before it acted.
+        action: `[tasks, episodes, time, act]` (continuous) or `[tasks, episodes, time]` (discrete, int64).
+        reward: `[tasks, episodes, time]`, zero where `valid` is false.
+        log_prob: `[tasks, episodes, time]`, of the action under the policy that took it; summed over action dimensions.
+        terminated: `[tasks, episodes, time]` bool: the task ended here, nothing is bootstrapped beyond. Truncation is
+            not termination.
+        valid: `[tasks, episodes, time]` bool: the step belongs to the episode.
+        last_observation: `[tasks, episodes, obs]`, what followed the last valid step.
+    """
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    log_prob: Tensor
+    terminated: Tensor
+    valid: Tensor
+    last_observation: Tensor
+
+    @property
+    def num_tasks(self) -> int:
+        return self.reward.shape[0]
+
+    def returns(self) -> Tensor:
+        """Undiscounted return of every episode, `[tasks, episodes]`."""
+        return (self.reward * self.valid).sum(-1)
+
+    def to(self, *args: Any, **kwargs: Any) -> Trajectories:
+        """The same trajectories on another device."""
+        return Trajectories(*(field.to(*args, **kwargs) for field in self))
+
+
+class StepResult(NamedTuple):
+    """What `Algorithm.step` returns: the next state and the metrics of the iteration that led to it."""
+
+    state: Any
+    metrics: Metrics

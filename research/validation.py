@@ -1,0 +1,38 @@
+"""Range checks that name the key, what was received and what is allowed. All raise ValueError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def positive(settings: Any, *names: str) -> None:
+    """Each named attribute (or entry) must be above 0."""
+    _check(settings, names, lambda value: value > 0, "a value above 0")
+
+
+def at_least(settings: Any, minimum: float, *names: str) -> None:
+    """Each named attribute must be `minimum` or more."""
+    _check(settings, names, lambda value: value >= minimum, f"at least {minimum}")
+
+
+def in_unit_interval(settings: Any, *names: str) -> None:
+    """Each named attribute must lie in [0, 1]."""
+    _check(settings, names, lambda value: 0 <= value <= 1, "a value from 0 to 1")
+
+
+def in_open_unit_interval(settings: Any, *names: str) -> None:
+    """Each named attribute must lie in (0, 1)."""
+    _check(settings, names, lambda value: 0 < value < 1, "a value between 0 and 1, both excluded")
+
+
+def one_of(settings: Any, name: str, allowed: Sequence[Any]) -> None:
+    """The named attribute must be one of `allowed`."""
+    _check(settings, (name,), lambda value: value in allowed, f"one of {', '.join(map(repr, allowed))}")
+
+
+def _check(settings: Any, names: Sequence[str], holds: Any, allowed: str) -> None:
+    for name in names:
+        value = settings[name] if isinstance(settings, Mapping) else getattr(settings, name)
+        if not holds(value):
+            raise ValueError(f"{name}={value!r}: need {allowed}")
