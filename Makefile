@@ -1,0 +1,43 @@
+# Commands go through `.venv/bin/python -m`, and no path is absolute: the project may lie below a folder with a space
+# in its name, where the scripts in .venv/bin do not work.
+
+PY := .venv/bin/python
+ARGS ?= with navigation_2d
+
+.PHONY: help run test slow bench clean
+
+help:
+	@echo 'Each command makes .venv first when it is missing or out of date.'
+	@echo
+	@echo '  make run [ARGS="with fast"]   train MAML-TRPO; ARGS go to experiments/maml_trpo.py (default: $(ARGS))'
+	@echo '  make test                     lint, types, layer contracts and tests'
+	@echo '  make slow                     the tests that take minutes'
+	@echo '  make bench [ONLY=text]        measure speed and memory, those whose name contains the text'
+	@echo '  make clean                    remove .venv and what the tools keep; runs/ stays'
+	@echo
+	@echo 'To work inside the environment:  . .venv/bin/activate'
+	@echo 'To choose the interpreter:       make PYTHON=/path/to/python3.11 ...'
+
+run:
+	@sh requirements/install.sh run
+	$(PY) experiments/maml_trpo.py $(ARGS)
+
+test:
+	@sh requirements/install.sh test
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(PY) -c 'from importlinter.cli import lint_imports_command as main; main()' --no-logo
+	$(PY) -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4
+
+slow:
+	@sh requirements/install.sh test
+	$(PY) -m pytest -m slow
+
+bench:
+	@sh requirements/install.sh run
+	$(PY) -m benchmarks $(if $(ONLY),'$(ONLY)')
+
+clean:
+	rm -rf .venv build metapolicy.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
