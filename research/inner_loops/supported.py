@@ -1,0 +1,148 @@
+"""Which modules an inner loop can adapt: the others are refused by name instead of giving silently wrong gradients.
+
+tests/gradients/test_modules.py measures every claim made here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+_UNBATCHED = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
+"""Modules whose operations have no batching rule: they fail under vmap, or fall back to a slow loop with a warning."""
+
+
+def check_model(model: nn.Module, second_order: bool) -> None:
+    """Returns when the inner loops give right meta-gradients for every module of `model`.
+
+    Args:
+        model: The module to be adapted.
+        second_order: Whether inner gradients are differentiated.
+
+    Raises:
+        ValueError: A module is known to give wrong ones; the message has its path, the reason and the fix.
+    """
+    for path, module in model.named_modules():
+        for find_problem in _CHECKS:
+            problem = find_problem(module, second_order)
+            if problem:
+                raise ValueError(f"{path or 'model'}: {type(module).__name__} cannot be adapted: {problem}")
+
+
+def vmappable(model: nn.Module) -> bool:
+    """Whether the forward pass of `model` can be vmapped over parameters; if not, tasks are looped.
+
+    Only the forward pass is meant. torch's batching rules for the backward passes of LayerNorm, of InstanceNorm with
+    weights and of BatchNorm give wrong second derivatives, so `torch.func.grad` never belongs inside the vmap.
+    """
+    return not any(isinstance(module, _UNBATCHED) for module in model.modules())
+
+
+@contextlib.contextmanager
+def twice_differentiable(model: nn.Module) -> Iterator[None]:
+    """Inside, forward passes of `model` use kernels whose backward pass can itself be differentiated.
+
+    Fused attention kernels cannot, so scaled_dot_product_attention computes with plain operations; neither can cuDNN's
+    recurrent kernels. The switches belong to the process, so overlapping uses in several threads share one setting,
+    and the last to leave restores what the first found.
+    """
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    with _PLAIN_ATTENTION, _NO_CUDNN if recurrent else contextlib.nullcontext():
+        yield
+
+
+class _Shared:
+    """A context manager for a setting of the process, which overlapping users enter once between them."""
+
+    def __init__(self, make_context: Callable[[], contextlib.AbstractContextManager[None]]):
+        self._make_context = make_context
+        self._lock = threading.Lock()
+        self._users = 0
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._stack.enter_context(self._make_context())
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._stack.close()
+
+
+@contextlib.contextmanager
+def _without_cudnn() -> Iterator[None]:
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
+
+
+_PLAIN_ATTENTION = _Shared(lambda: sdpa_kernel(SDPBackend.MATH))
+_NO_CUDNN = _Shared(_without_cudnn)
+
+
+def _running_statistics(module: nn.Module, second_order: bool) -> str | None:
+    if isinstance(module, _NormBase) and module.track_running_stats and module.training:
+        return (
+            "every forward pass changes its running statistics, so the same inner step never happens twice; "
+            "make it with track_running_stats=False, or call eval() on it"
+        )
+    return None
+
+
+def _randomness(module: nn.Module, second_order: bool) -> str | None:
+    rate = 0.0
+    if isinstance(module, _DropoutNd):
+        rate = module.p
+    elif isinstance(module, nn.MultiheadAttention) or (isinstance(module, nn.RNNBase) and module.num_layers > 1):
+        rate = module.dropout
+    if module.training and (rate > 0 or isinstance(module, nn.RReLU)):
+        return (
+            "it is random in training mode, so the same inner step never happens twice; "
+            "set its rate to 0 or leave it out, or call eval() on it"
+        )
+    return None
+
+
+def _power_iteration(module: nn.Module, second_order: bool) -> str | None:
+    hooks = module._forward_pre_hooks.values()
+    if module.training and (isinstance(module, _SpectralNorm) or any(isinstance(h, SpectralNorm) for h in hooks)):
+        return (
+            "spectral_norm changes its power iteration at every forward pass, so the same inner step never happens "
+            "twice; call eval() on it"
+        )
+    return None
+
+
+def _weight_norm(module: nn.Module, second_order: bool) -> str | None:
+    hooks = module._forward_pre_hooks.values()
+    if second_order and (isinstance(module, _WeightNorm) or any(isinstance(h, WeightNorm) for h in hooks)):
+        return (
+            "the second derivative of torch's weight_norm is wrong; compute g * v / v.norm() with plain operations in "
+            "a parametrization of your own, or set first_order=True"
+        )
+    return None
+
+
+_CHECKS: tuple[Callable[[nn.Module, bool], str | None], ...] = (
+    _running_statistics,
+    _randomness,
+    _power_iteration,
+    _weight_norm,
+)

@@ -1,0 +1,186 @@
+"""The inner loop on `higher` (Grefenstette et al. 2019, arXiv:1910.01727): any optimiser, task by task.
+
+higher 0.2.1's own Adam adds ε before the bias correction where torch adds it after, loses the derivative in β₂ through
+the correction, and ignores `maximize`; AdamW it does not have. Importing this module registers correct ones.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from research.inner_loops.base import InnerLoopConfig, adapted_names, init_rates, num_tasks, rate
+from research.inner_loops.linearize import Linearized, linearize_by_reverse_mode
+from research.inner_loops.supported import check_model, twice_differentiable
+from research.optim.differentiable import AdamState, adam, adamw
+from research.types import Forward, Loss, MetaParams, Params
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", SyntaxWarning)  # higher 0.2.1 compares an integer with `is`
+    import higher
+
+Optimizer = Any
+"""A torch.optim.Optimizer or higher's differentiable form of one."""
+
+
+@dataclass(frozen=True)
+class HigherInnerLoop:
+    """Inner loop on `higher`.
+
+    Attributes:
+        config: Settings that every backend shares. `inner_optimizer` is the name, in lower case, of any class of
+            torch.optim that is registered with higher; its other settings are torch's defaults.
+    """
+
+    config: InnerLoopConfig
+
+    def __post_init__(self) -> None:
+        if self.config.inner_optimizer not in registered_optimizers():
+            raise ValueError(
+                f"inner_optimizer={self.config.inner_optimizer!r}: inner_loop='higher' has "
+                f"{', '.join(sorted(registered_optimizers()))}; others join with higher.register_optim"
+            )
+        if self.config.transform != "none":
+            raise ValueError(f"transform={self.config.transform!r}: only inner_loop='learn2learn' has transforms")
+
+    def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
+        """See `InnerLoop.init_update`."""
+        return init_rates(self.config, params, num_steps)
+
+    def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
+        """See `InnerLoop.tasks_per_chunk`."""
+        return 1
+
+    def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
+        """See `InnerLoop.linearize`."""
+        return linearize_by_reverse_mode(self, model, meta, loss, batches)
+
+    def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
+        """See `InnerLoop.adapt`."""
+        check_model(model, second_order=not self.config.first_order)
+        patched = _Patched(model, params)
+        names = adapted_names(self.config, params)
+        tracked = torch.is_grad_enabled() and any(t.requires_grad for t in (*params.values(), *update.values()))
+        tasks = num_tasks(batches)
+        make_optimizer = self._optimizer_factory([params[name] for name in names], tracked)
+
+        def adapt_task(task: int) -> list[Tensor]:
+            optimizer, theta = make_optimizer(), [_start(params[name], tracked) for name in names]
+            for step, batch in enumerate(batches):
+                forward = patched.forward({**params, **dict(zip(names, theta, strict=True))})
+                value = loss(forward, pytree.tree_map(lambda leaf: leaf[task], batch))
+                rates = [rate(update, name, step) for name in names]
+                theta = optimizer.step(value, params=theta, override={"lr": rates})
+            return theta
+
+        with twice_differentiable(model), torch.enable_grad():
+            adapted = [adapt_task(task) for task in range(tasks)]
+        patched.forget()
+        moved = {name: torch.stack(rows) for name, rows in zip(names, zip(*adapted, strict=True), strict=True)}
+        moved = moved if tracked else {name: value.detach() for name, value in moved.items()}
+        return {name: moved.get(name, value.expand(tasks, *value.shape)) for name, value in params.items()}
+
+    def _optimizer_factory(self, params: Sequence[Tensor], tracked: bool) -> Callable[[], Optimizer]:
+        """Makes higher's form of the inner optimiser, with a group for each parameter, and so a rate for each."""
+        shapes = [torch.zeros_like(param, requires_grad=True) for param in params]
+        kind = registered_optimizers()[self.config.inner_optimizer]
+        optimizer = kind([{"params": [shape]} for shape in shapes], lr=1.0)  # every step overrides the rate
+
+        def complete(gradients: Sequence[Tensor | None]) -> list[Tensor]:
+            known = [torch.zeros_like(s) if g is None else g for s, g in zip(shapes, gradients, strict=True)]
+            # First order: the adapted parameters still depend on the initial ones, but no inner gradient does.
+            return [gradient.detach() for gradient in known] if self.config.first_order else known
+
+        return lambda: higher.get_diff_optim(
+            optimizer, shapes, grad_callback=complete, track_higher_grads=tracked, override={}
+        )
+
+
+def registered_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
+    """The classes of torch.optim that higher can differentiate, by their name in lower case."""
+    return {kind.__name__.lower(): kind for kind in higher.optim._opt_mapping}
+
+
+class _Patched:
+    """higher's stateless form of a model, called with parameters by name."""
+
+    def __init__(self, model: nn.Module, params: Params):
+        self._own = {name: value.detach() for name, value in model.named_parameters()}  # for names not in `params`
+        unknown = params.keys() - self._own.keys()
+        if unknown:
+            raise ValueError(f"params: the model has no {', '.join(sorted(unknown))}; it has {', '.join(self._own)}")
+        for path, module in model.named_modules():
+            if module._forward_hooks or module._forward_pre_hooks:
+                raise ValueError(
+                    f"{path or 'model'}: {type(module).__name__} has forward hooks, which higher does not run; "
+                    "remove them, or use inner_loop='func'"
+                )
+        # What "tracking" keeps here is a list of all past parameters, which nothing reads.
+        self._module = higher.monkeypatch(model, track_higher_grads=False)
+
+    def forward(self, params: Params) -> Forward:
+        """The model as a function of its inputs."""
+        ordered = [params.get(name, value) for name, value in self._own.items()]
+        return lambda *args, **kwargs: self._module(*args, params=ordered, **kwargs)
+
+    def forget(self) -> None:
+        """Drops the last parameters, and with them their graph: the patched classes are cycles that live on."""
+        self._module.update_params(list(self._own.values()))
+
+
+def _start(param: Tensor, tracked: bool) -> Tensor:
+    """A parameter to adapt: a node of its own, so that its gradient is that of the inner loss alone."""
+    return param.view_as(param) if tracked and param.requires_grad else param.detach().requires_grad_()
+
+
+class DifferentiableAdam(higher.optim.DifferentiableOptimizer):
+    """torch.optim.Adam and AdamW for higher, differentiable in every setting.
+
+    Raises:
+        ValueError: The optimiser was made with `amsgrad`.
+    """
+
+    decoupled = False
+
+    def _update(self, grouped_grads: Sequence[Sequence[Tensor | None]], **kwargs: Any) -> None:
+        for group, states, grads in zip(self.param_groups, self.state, grouped_grads, strict=True):
+            if group["amsgrad"]:
+                raise ValueError("amsgrad=True: need False, its differentiable form is not implemented")
+            for index, (param, grad) in enumerate(zip(group["params"], grads, strict=True)):
+                if grad is not None:
+                    group["params"][index], states[index] = self._step(group, param, grad, states[index])
+
+    def _step(self, group: dict[str, Any], param: Tensor, grad: Tensor, state: Any) -> tuple[Tensor, Any]:
+        rule = adamw if group.get("decoupled_weight_decay", self.decoupled) else adam
+        beta1, beta2 = group["betas"]
+        moments = None
+        if state:  # may come from a torch optimiser that has made steps already
+            moments = AdamState(int(state["step"]), {"": state["exp_avg"]}, {"": state["exp_avg_sq"]})
+        updated, moments = rule(
+            {"": param},
+            {"": -grad if group["maximize"] else grad},
+            moments,
+            group["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+        )
+        named = {"step": moments.step, "exp_avg": moments.exp_avg[""], "exp_avg_sq": moments.exp_avg_sq[""]}
+        return updated[""], named
+
+
+class DifferentiableAdamW(DifferentiableAdam):
+    """torch.optim.AdamW for higher, where torch does not say so in the parameter group."""
+
+    decoupled = True
+
+
+higher.register_optim(torch.optim.Adam, DifferentiableAdam)
+higher.register_optim(torch.optim.AdamW, DifferentiableAdamW)
