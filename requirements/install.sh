@@ -46,19 +46,23 @@ is_supported() {
     "$1" -c "import sys; sys.exit(not (3, $oldest) <= sys.version_info[:2] <= (3, $newest))" 2>/dev/null
 }
 
+version() {
+    "$1" --version 2>/dev/null || printf 'no Python'
+}
+
 # Sets `base` to the interpreter to build .venv with.
 find_python() {
     range="3.$oldest to 3.$newest"
     if [ -n "${PYTHON:-}" ]; then
         is_supported "$PYTHON" ||
-            fail "PYTHON=$PYTHON is $("$PYTHON" --version 2>&1 || true)." "Set PYTHON to a Python $range."
+            fail "PYTHON=$PYTHON is $(version "$PYTHON")." "Set PYTHON to a Python $range."
         base=$PYTHON
         return
     fi
     for base in python3 python3.13 python3.12 python3.11 python; do
         ! is_supported "$base" || return 0
     done
-    fail "no Python $range found; python3 is $(python3 --version 2>&1 || true)." \
+    fail "no Python $range found; python3 is $(version python3)." \
         "Install one (Debian, Ubuntu: apt-get install python3 python3-dev python3-venv)," \
         "or name one: make PYTHON=/path/to/python3.11 ..."
 }
