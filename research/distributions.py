@@ -48,9 +48,7 @@ class DiagGaussian(NamedTuple):
     log_std: Tensor
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(
-            self.mean.shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device
-        )
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
         return (self.mean + self.log_std.exp() * noise).detach()  # an action is data for what follows
 
     def mode(self) -> Tensor:
@@ -81,9 +79,7 @@ class Categorical(NamedTuple):
 
     def sample(self, generator: torch.Generator) -> Tensor:
         # The Gumbel trick: argmax(logits − log(−log u)) is distributed as softmax(logits).
-        uniform = torch.rand(
-            self.logits.shape, generator=generator, dtype=self.logits.dtype, device=self.logits.device
-        )
+        uniform = torch.rand(self.logits.shape, generator=generator, dtype=self.logits.dtype, device=self.logits.device)
         tiny = torch.finfo(uniform.dtype).tiny
         return (self.logits - (-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()).argmax(-1)
 

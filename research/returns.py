@@ -13,9 +13,7 @@ def masked_mean(values: Float[Tensor, "*axes"], valid: Bool[Tensor, "*axes"]) ->
     return (values * weights).sum() / weights.sum().clamp_min(1.0)
 
 
-def discounted_returns(
-    reward: Float[Tensor, "*batch time"], discount: float
-) -> Float[Tensor, "*batch time"]:
+def discounted_returns(reward: Float[Tensor, "*batch time"], discount: float) -> Float[Tensor, "*batch time"]:
     """G_t = r_t + γ G_{t+1}, with G = 0 beyond the last step. Rewards after the end of an episode must be zero."""
     returns = torch.empty_like(reward)
     running = torch.zeros_like(reward[..., 0])

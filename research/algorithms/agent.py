@@ -192,9 +192,7 @@ class Agent:
             adapted = self.adapt(meta, batches, config.meta_batch_size)
             generator = rng.torch_generator(config.seed, "actions", iteration, step, device=self.device)
             collect_start = time.perf_counter()
-            sampled.append(
-                collect(self.policy, adapted, envs, config.meta_batch_size, self.tasks.horizon, generator)
-            )
+            sampled.append(collect(self.policy, adapted, envs, config.meta_batch_size, self.tasks.horizon, generator))
             collecting += time.perf_counter() - collect_start
             batches.append(self.process(sampled[-1]))
         envs.close()

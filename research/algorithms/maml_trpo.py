@@ -24,7 +24,7 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ from research.algorithms.agent import Agent, AgentConfig, Sampled, inner_loss
 from research.evaluation import AdaptationCurve
 from research.inner_loops import Linearized
 from research.inner_loops.func import per_task, take
-from research.inner_loops.supported import vmappable
+from research.inner_loops.supported import twice_differentiable, vmappable
 from research.losses import PolicyBatch, mean_kl, surrogate
 from research.optim import linear_map
 from research.optim.trust_region import Problem, TrustRegionResult, trust_region_step
@@ -46,7 +46,7 @@ from research.validation import at_least, in_open_unit_interval, positive
 
 
 @dataclass(frozen=True)
-class Config(AgentConfig):
+class MAMLTRPOConfig(AgentConfig):
     """Settings of MAML-TRPO, beside those of the agent.
 
     Attributes:
@@ -81,9 +81,9 @@ class State(NamedTuple):
 class MAMLTRPO:
     """The algorithm. See the module."""
 
-    Config = Config
+    Config: ClassVar[type] = MAMLTRPOConfig
 
-    def __init__(self, config: Config):
+    def __init__(self, config: MAMLTRPOConfig):
         self.config = config
         self.agent = Agent(config)
 
@@ -218,7 +218,8 @@ def _respond(policy: nn.Module, observation: Tensor, adapted: Params) -> Any:
     def one(params: Params, seen: Tensor) -> Any:
         return functional_call(policy, params, (seen,))
 
-    return per_task(one, adapted, observation, vmapped=vmappable(policy))
+    with twice_differentiable(policy):
+        return per_task(one, adapted, observation, vmapped=vmappable(policy))
 
 
 def _sum_over_tasks(function: Callable[..., Tensor], *trees: Any) -> Tensor:

@@ -1,12 +1,14 @@
 """Differentiable inner loops: one protocol, three interchangeable backends with the same numbers."""
 
+from collections.abc import Callable
+
 from research.inner_loops.base import InnerLoop, InnerLoopConfig
 from research.inner_loops.func import FuncInnerLoop
 from research.inner_loops.linearize import Linearized
 from research.inner_loops.with_higher import HigherInnerLoop
 from research.inner_loops.with_learn2learn import Learn2LearnInnerLoop
 
-INNER_LOOPS: dict[str, type[InnerLoop]] = {
+INNER_LOOPS: dict[str, Callable[[InnerLoopConfig], InnerLoop]] = {
     "func": FuncInnerLoop,
     "higher": HigherInnerLoop,
     "learn2learn": Learn2LearnInnerLoop,

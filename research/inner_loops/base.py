@@ -58,14 +58,14 @@ class InnerLoopConfig:
 class InnerLoop(Protocol):
     """Adapts a model to each task of a batch, differentiably."""
 
-    config: InnerLoopConfig
+    @property
+    def config(self) -> InnerLoopConfig:
+        """Its settings."""
 
     def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
         """The update rule's own parameters at the start of meta-training, e.g. its learning rates."""
 
-    def adapt(
-        self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]
-    ) -> Params:
+    def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
         """Parameters after one inner step for each batch.
 
         Args:

@@ -25,12 +25,12 @@ from torch.utils import _pytree as pytree
 
 from research.inner_loops.base import InnerLoopConfig, adapted_names, init_rates, num_tasks, rate
 from research.inner_loops.linearize import Linearized, linearize_by_reverse_mode
-from research.inner_loops.supported import check_model, vmappable
+from research.inner_loops.supported import check_model, twice_differentiable, vmappable
 from research.optim.differentiable import UPDATE_RULES
 from research.parallel import chunks
 from research.types import Loss, MetaParams, Params
 
-_ROWS_PER_CHUNK = 4096
+_ROWS_PER_CHUNK = 2048
 """Tasks are vmapped together up to about this many batch rows."""
 
 
@@ -53,7 +53,9 @@ class FuncInnerLoop:
                 "inner_loop='higher' takes any optimiser that higher has registered"
             )
         if self.config.transform != "none":
-            raise ValueError(f"transform={self.config.transform!r}: only inner_loop='learn2learn' has gradient transforms")
+            raise ValueError(
+                f"transform={self.config.transform!r}: only inner_loop='learn2learn' has gradient transforms"
+            )
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ValueError(f"chunk_size={self.chunk_size}: need at least 1 task, or None to choose")
 
@@ -95,9 +97,7 @@ class FuncInnerLoop:
             theta = {**theta, **after}
         return theta
 
-    def linearize(
-        self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]
-    ) -> Linearized:
+    def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
         """See `InnerLoop.linearize`: the module's closed form for SGD, reverse mode for other optimisers."""
         if self.config.inner_optimizer != "sgd":
             return linearize_by_reverse_mode(self, model, meta, loss, batches)
@@ -189,9 +189,13 @@ def _gradient(
     def task_loss(params: Params, task_batch: Any) -> Tensor:
         return loss(functools.partial(functional_call, model, params), task_batch)
 
-    with torch.enable_grad():
-        point = {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in theta.items()}
-        total = per_task(task_loss, point, batch, vmapped=vmappable(model)).sum()  # tasks share no parameter here, so the sum keeps them apart
+    with twice_differentiable(model), torch.enable_grad():
+        point = {
+            name: value if value.requires_grad else value.detach().requires_grad_() for name, value in theta.items()
+        }
+        total = per_task(
+            task_loss, point, batch, vmapped=vmappable(model)
+        ).sum()  # tasks share no parameter here, so the sum keeps them apart
         gradient = torch.autograd.grad(
             total,
             [point[name] for name in names],

@@ -28,6 +28,9 @@ with warnings.catch_warnings():
 Optimizer = Any
 """A torch.optim.Optimizer or higher's differentiable form of one."""
 
+_FIXED_RATE = ("asgd", "rprop")
+"""Optimisers whose form in higher takes the learning rate as a number only."""
+
 
 @dataclass(frozen=True)
 class HigherInnerLoop:
@@ -45,6 +48,11 @@ class HigherInnerLoop:
             raise ValueError(
                 f"inner_optimizer={self.config.inner_optimizer!r}: inner_loop='higher' has "
                 f"{', '.join(sorted(registered_optimizers()))}; others join with higher.register_optim"
+            )
+        if self.config.inner_optimizer in _FIXED_RATE and self.config.learn_inner_lr != "none":
+            raise ValueError(
+                f"learn_inner_lr={self.config.learn_inner_lr!r}: need 'none' with "
+                f"inner_optimizer={self.config.inner_optimizer!r}, which is not differentiable in its rate"
             )
         if self.config.transform != "none":
             raise ValueError(f"transform={self.config.transform!r}: only inner_loop='learn2learn' has transforms")
@@ -75,7 +83,7 @@ class HigherInnerLoop:
             for step, batch in enumerate(batches):
                 forward = patched.forward({**params, **dict(zip(names, theta, strict=True))})
                 value = loss(forward, pytree.tree_map(lambda leaf: leaf[task], batch))
-                rates = [rate(update, name, step) for name in names]
+                rates = [self._rate(update, name, step) for name in names]
                 theta = optimizer.step(value, params=theta, override={"lr": rates})
             return theta
 
@@ -85,6 +93,10 @@ class HigherInnerLoop:
         moved = {name: torch.stack(rows) for name, rows in zip(names, zip(*adapted, strict=True), strict=True)}
         moved = moved if tracked else {name: value.detach() for name, value in moved.items()}
         return {name: moved.get(name, value.expand(tasks, *value.shape)) for name, value in params.items()}
+
+    def _rate(self, update: Params, name: str, step: int) -> Tensor | float:
+        value = rate(update, name, step)
+        return value.item() if self.config.inner_optimizer in _FIXED_RATE else value
 
     def _optimizer_factory(self, params: Sequence[Tensor], tracked: bool) -> Callable[[], Optimizer]:
         """Makes higher's form of the inner optimiser, with a group for each parameter, and so a rate for each."""
@@ -182,5 +194,21 @@ class DifferentiableAdamW(DifferentiableAdam):
     decoupled = True
 
 
+class DifferentiableRMSprop(higher.optim.DifferentiableRMSprop):
+    """higher's RMSprop without its warning at every construction: the gradients in question are right (see tests)."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        higher.optim.DifferentiableOptimizer.__init__(self, *args, **kwargs)
+
+
+class DifferentiableRprop(higher.optim.DifferentiableRprop):
+    """higher's Rprop without its warning at every construction that the sign of a gradient has no derivative."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        higher.optim.DifferentiableOptimizer.__init__(self, *args, **kwargs)
+
+
 higher.register_optim(torch.optim.Adam, DifferentiableAdam)
 higher.register_optim(torch.optim.AdamW, DifferentiableAdamW)
+higher.register_optim(torch.optim.RMSprop, DifferentiableRMSprop)
+higher.register_optim(torch.optim.Rprop, DifferentiableRprop)

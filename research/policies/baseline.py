@@ -16,9 +16,7 @@ _TIME_SCALE = 100.0
 _OBSERVATION_CLIP = 10.0
 
 
-def features(
-    observation: Float[Tensor, "*batch time obs"], start: int = 0
-) -> Float[Tensor, "*batch time features"]:
+def features(observation: Float[Tensor, "*batch time obs"], start: int = 0) -> Float[Tensor, "*batch time features"]:
     """[s, s², τ, τ², τ³, 1] of each step, with s clipped to ±10 and τ = t/100 counted from the episode's start.
 
     Args:

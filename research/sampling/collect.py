@@ -60,12 +60,12 @@ def apply_per_task(policy: nn.Module, params: Params, observation: Tensor) -> Di
     A policy that sets `accepts_task_axis` takes both as they are; others are vmapped.
     """
     if getattr(policy, "accepts_task_axis", False):
-        return functional_call(policy, params, (observation,))  # type: ignore[no-any-return]
-    return vmap(lambda p, o: functional_call(policy, p, (o,)))(params, observation)  # type: ignore[no-any-return]
+        return functional_call(policy, params, (observation,))
+    return vmap(lambda p, o: functional_call(policy, p, (o,)))(params, observation)
 
 
 def _rows(action: Tensor) -> np.ndarray[Any, Any]:
-    return action.flatten(0, 1).cpu().numpy()  # type: ignore[no-any-return]
+    return action.flatten(0, 1).cpu().numpy()
 
 
 class _Recorder:
@@ -108,7 +108,9 @@ class _Recorder:
         length = len(self.steps)
         observation, action, log_prob = (torch.stack(field, 2) for field in zip(*self.steps, strict=True))
         over_time = (array[:length].T for array in (self.reward, self.terminated, self.valid))
-        reward, terminated, valid = (torch.from_numpy(np.ascontiguousarray(a)).unflatten(0, self.rows) for a in over_time)
+        reward, terminated, valid = (
+            torch.from_numpy(np.ascontiguousarray(a)).unflatten(0, self.rows) for a in over_time
+        )
         assert self.last_observation is not None
         return Trajectories(
             observation=observation,

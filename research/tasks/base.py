@@ -12,16 +12,19 @@ class TaskDistribution(Protocol):
     """A distribution over reinforcement-learning tasks that share observations, actions and a horizon.
 
     A task batch is a NumPy NamedTuple whose every field has a leading `[tasks]` axis; one task is a batch of one.
-
-    Attributes:
-        horizon: Steps after which an episode is truncated.
-        observation_space: Space of one observation.
-        action_space: Space of one action.
     """
 
-    horizon: int
-    observation_space: gymnasium.spaces.Box
-    action_space: gymnasium.Space[Any]
+    @property
+    def horizon(self) -> int:
+        """Steps after which an episode is truncated."""
+
+    @property
+    def observation_space(self) -> gymnasium.spaces.Box:
+        """Space of one observation."""
+
+    @property
+    def action_space(self) -> gymnasium.Space[Any]:
+        """Space of one action."""
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Any:
         """Training tasks, drawn with `rng` alone."""
