@@ -1,0 +1,93 @@
+"""Files that are whole or absent, never half: what a killed process leaves behind can always be read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+_SUFFIX = ".partial"
+
+
+def atomic_write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Lets `write` fill a file that takes the place of `path` once it is safely on disk.
+
+    Readers, and whoever comes after a crash or a power cut, find the old file or the new one.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_SUFFIX}")
+    try:
+        with partial.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # it has become `path`
+            partial.unlink()
+    _sync_directory(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Atomically writes UTF-8."""
+    atomic_write(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomically writes strict JSON, indented.
+
+    Raises:
+        ValueError: The value holds a number that JSON does not have (NaN, an infinity).
+    """
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def append_lines(path: Path, lines: list[str]) -> None:
+    """Appends lines and waits until they are on disk. Only the last line of a file can ever be torn."""
+    with path.open("ab") as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def whole_lines(path: Path) -> Iterator[str]:
+    """The lines of a file, without one at the end that a killed writer has torn. None if there is no file."""
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield line.decode()
+
+
+def remove_partial(directory: Path) -> None:
+    """Deletes what writers that were killed left behind. No writer may be at work in the directory."""
+    for path in directory.glob(f".*{_SUFFIX}"):
+        path.unlink()
+
+
+def claim_number(root: Path) -> int:
+    """Makes the directory `root/<n>` and returns n: one more than the highest, and never one that another has claimed.
+
+    `mkdir` either makes a directory or fails, on network file systems too, so any number of processes may do this at
+    once.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    number = max((int(path.name) for path in root.iterdir() if path.name.isdigit()), default=0) + 1
+    while True:
+        try:
+            (root / str(number)).mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return number
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
