@@ -1,0 +1,235 @@
+"""Settings from the command line, checked against the typed dataclasses that define them.
+
+Command lines and JSON know no tuples, no dataclasses and no ranges; the dataclasses know all three. What does not fit
+is refused with the key, the value, what is allowed and, for a key, the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be: which key, what it was, what is allowed."""
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """An instance of a dataclass from plain values.
+
+    Accepted are: an int for a float; a list for a tuple; a mapping for a dataclass. Nothing else is converted.
+
+    Args:
+        cls: A dataclass whose fields are bool, int, float, str, None, Any, Literal, unions, tuples, lists, dicts and
+            dataclasses of such.
+        values: Values by field name; what is missing takes its default.
+        prefix: Dotted path of the instance within the whole configuration, for messages.
+
+    Raises:
+        ConfigError: An unknown key, a missing one, a value of another type, or one that `__post_init__` refuses.
+    """
+    return construct(cls, convert_fields(cls, values, prefix), prefix)
+
+
+def construct(cls: type[T], arguments: Mapping[str, Any], prefix: str = "") -> T:
+    """An instance of a dataclass from converted arguments. Raises ConfigError if one is missing or out of range."""
+    for field in _fields(cls).values():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in arguments:
+            raise ConfigError(f"{_join(prefix, field.name)}: missing, it has no default")
+    try:
+        return cls(**arguments)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        # A nested dataclass names its own fields; the reader needs the whole path.
+        is_own = prefix and str(error).startswith(tuple(_fields(cls)))
+        raise ConfigError(f"{prefix}.{error}" if is_own else str(error)) from error
+
+
+def convert_fields(
+    cls: type[Any], values: Mapping[str, Any], prefix: str = "", reserved: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """The arguments for a dataclass: keys and types checked, ranges not. `reserved` fields may not be given."""
+    hints = typing.get_type_hints(cls)
+    known = [name for name in _fields(cls) if name not in reserved]
+    for key in values:
+        if key not in known:
+            raise _unknown_key(cls, key, values[key], prefix, known)
+    return {key: _convert(hints[key], value, _join(prefix, key)) for key, value in values.items()}
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The plain JSON values of a dataclass instance: `from_mapping(type(config), to_mapping(config)) == config`."""
+    return {name: _to_plain(getattr(config, name)) for name in _fields(type(config))}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys. An empty mapping stays a value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = _join(prefix, key)
+        flat |= flatten(value, path) if isinstance(value, Mapping) and value else {path: value}
+    return flat
+
+
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(cls) if field.init}
+
+
+def _join(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix else key
+
+
+def _to_plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_mapping(value)
+    if isinstance(value, Mapping):
+        return {key: _to_plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_plain(entry) for entry in value]
+    return value
+
+
+def _paths(cls: type[Any], prefix: str = "") -> list[str]:
+    """The dotted paths of all fields, at every depth."""
+    paths = []
+    for name, hint in typing.get_type_hints(cls).items():
+        if name in _fields(cls):
+            paths.append(_join(prefix, name))
+            paths += _paths(hint, paths[-1]) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else []
+    return paths
+
+
+def _unknown_key(cls: type[Any], key: str, value: Any, prefix: str, known: list[str]) -> ConfigError:
+    given = f"{_join(prefix, key)}={value!r}: no such key"
+    deeper = [path for path in _paths(cls, prefix) if path.split(".")[-1] not in known]
+    nearest = difflib.get_close_matches(str(key), known, n=1) or _nearest_leaf(str(key), deeper)
+    if nearest:
+        suggestion = nearest[0] if nearest[0] in deeper else _join(prefix, nearest[0])
+        return ConfigError(f"{given}; did you mean {suggestion}?")
+    return ConfigError(f"{given}; there are {', '.join(_join(prefix, name) for name in known) or 'none here'}")
+
+
+def _nearest_leaf(key: str, paths: list[str]) -> list[str]:
+    leaves = {path.split(".")[-1]: path for path in paths}
+    return [leaves[leaf] for leaf in difflib.get_close_matches(key, leaves, n=1)]
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    """The value as the type of `hint` has it. Raises ConfigError."""
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path}={value!r}: need keys below it, {path}.<key>=...; there are "
+                              f"{', '.join(_paths(typing.cast(Any, hint), path))}")  # fmt: skip
+        return from_mapping(typing.cast(type, hint), value, path)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path}={value!r}: need a finite number, a record cannot hold another")
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return _convert_union(hint, value, path)
+    converted = _convert_plain(hint, value, path)
+    if converted is _NO:
+        raise ConfigError(f"{path}={value!r}: need {describe(hint)}{_advice(hint, value, path)}")
+    return converted
+
+
+_NO = object()  # "the value is not of that type": None and False are values
+
+
+def _convert_union(hint: Any, value: Any, path: str) -> Any:
+    members = typing.get_args(hint)
+    # An int is kept as it is where an int is allowed, whatever the order of the members.
+    for member in sorted(members, key=lambda member: member is float):
+        try:
+            return _convert(member, value, path)
+        except ConfigError:
+            continue
+    raise ConfigError(f"{path}={value!r}: need {describe(hint)}{_advice(members[0], value, path)}")
+
+
+def _convert_plain(hint: Any, value: Any, path: str) -> Any:
+    """The value as a type that is no dataclass and no union, or `_NO`. Raises ConfigError for what is inside."""
+    origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Literal:
+        return value if any(value == option and type(value) is type(option) for option in arguments) else _NO
+    if origin is float:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return float(value) if is_number else _NO
+    if origin in (tuple, list):
+        return _convert_sequence(origin, arguments, value, path) if isinstance(value, (list, tuple)) else _NO
+    if origin in (dict, Mapping) or origin is typing.get_origin(Mapping[str, Any]):
+        if not isinstance(value, Mapping):
+            return _NO
+        entry = arguments[1] if arguments else Any
+        return {key: _convert(entry, inner, _join(path, str(key))) for key, inner in value.items()}
+    return value if type(value) is origin else _NO
+
+
+def _convert_sequence(origin: type[Any], arguments: tuple[Any, ...], value: Any, path: str) -> Any:
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        if len(value) != len(arguments):
+            return _NO
+        hints = list(arguments)
+    else:
+        hints = [arguments[0] if arguments else Any] * len(value)
+    pairs = enumerate(zip(hints, value, strict=True))
+    return origin(_convert(hint, inner, f"{path}[{index}]") for index, (hint, inner) in pairs)
+
+
+_NAMES: dict[Any, str] = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    type(None): "None",
+    Any: "any value",
+}
+
+
+def describe(hint: Any) -> str:
+    """A type in words, as a person at a command line would say it."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(member) for member in arguments)
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"a list [{', '.join(map(describe, arguments))}]"
+    if origin in (tuple, list):
+        return f"a list, each entry {describe(arguments[0])}"
+    if hint in (tuple, list):
+        return "a list"
+    return _NAMES.get(hint, "keys below it")
+
+
+def _advice(hint: Any, value: Any, path: str) -> str:
+    """What was probably meant."""
+    if hint is bool and str(value).lower() in ("true", "false", "yes", "no", "1", "0"):
+        meant = str(value).lower() in ("true", "yes", "1")
+        return f"; write {path}={meant}"
+    if hint is int and isinstance(value, float) and value == int(value):
+        return f"; write {path}={int(value)}"
+    if hint is float and isinstance(value, str) and _is_number(value.replace(",", ".")):
+        return f"; write {path}={value.replace(',', '.')}"
+    if typing.get_origin(hint) is dict:
+        return f"; write {path}.<key>=<value>"
+    if typing.get_origin(hint) is Literal:
+        nearest = difflib.get_close_matches(str(value), [str(option) for option in typing.get_args(hint)], n=1)
+        return f"; did you mean {nearest[0]}?" if nearest else ""
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -1,0 +1,252 @@
+"""Sacred experiments with settings from a typed dataclass, a record in `runs/` and errors a person can act on."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import difflib
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import sacred
+from sacred.dependencies import Source, get_digest
+from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict, ensure_wellformed_argv
+
+from research.checkpoint import CheckpointError
+from research.tasks import TASKS
+from research.tracking.config import ConfigError, construct, convert_fields, to_mapping
+from research.tracking.observer import FileObserver
+from research.tracking.provenance import digests, git_state, library_versions, source_files
+from research.tracking.restart import CHANGEABLE, RunConfig, Start, find_start
+from research.tracking.run import RecordedRun
+from research.tracking.signals import Stopped
+
+ROOT = Path(__file__).resolve().parents[2]
+
+USAGE_ERROR = 2
+"""Exit code of a run that was refused: nothing was run, nothing was recorded."""
+
+
+def make_experiment(name: str, config_class: type[Any], *, script: str, description: str | None = None) -> Experiment:
+    """A Sacred experiment whose settings are those of a dataclass, and those of `RunConfig`.
+
+    Args:
+        name: Name of the experiment, and of the algorithm in checkpoints.
+        config_class: A frozen dataclass with a default for every field and an int field `seed`. It is the only place
+            where defaults stand; named configs hold differences.
+        script: `__file__` of the script.
+        description: Shown by `--help`, usually `__doc__`.
+    """
+    return Experiment(name, config_class, script, description or "")
+
+
+class Experiment(sacred.Experiment):
+    """See `make_experiment`.
+
+    Attributes:
+        script: The script that defines the experiment.
+        prepare: If set, called as `prepare(command, run, config, start)` once settings are valid and before anything
+            is recorded; what it returns becomes `run.session`. A ValueError from it refuses the run.
+    """
+
+    def __init__(self, name: str, config_class: type[Any], script: str, description: str):
+        sacred.SETTINGS.CAPTURE_MODE = "sys"
+        # Both are gathered by `provenance`: faster, complete, and with or without git.
+        sacred.SETTINGS.DISCOVER_SOURCES = "none"
+        sacred.SETTINGS.DISCOVER_DEPENDENCIES = "none"
+        # What the numbers or the speed of a run can depend on. Never anything secret.
+        sacred.SETTINGS.HOST_INFO.CAPTURED_ENV = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"]
+        super().__init__(name, base_dir=str(ROOT), save_git_info=False)
+        self.name = name
+        self.script = Path(script)
+        self.doc = description
+        self.mainfile = Source.create(script, False)
+        self.config_class = config_class
+        self.captured_out_filter: Callable[[str], str] = apply_backspaces_and_linefeeds  # type: ignore[assignment]
+        self.prepare: Callable[[str, RecordedRun, Any, Start | None], Any] | None = None
+        self._from_command_line = False
+        self._settings = _union_of(config_class, RunConfig)
+        self.add_config(to_mapping(config_class()) | to_mapping(RunConfig()))
+
+        def check(config: Any, command_name: Any, logger: Any) -> dict[str, Any]:
+            """A config hook: Sacred calls it once all settings are known, before anything is done with them."""
+            own = {"config_filename"} if command_name == "save_config" else set()
+            self.typed({key: value for key, value in config.items() if key not in own})
+            return {}
+
+        self.config_hook(check)
+
+    def typed(self, values: Mapping[str, Any]) -> tuple[Any, RunConfig]:
+        """The settings of the algorithm and of the run. Raises ConfigError."""
+        arguments = convert_fields(self._settings, values)
+        task = TASKS.get(arguments.get("task", ""))
+        if task is not None and "task_args" in arguments:
+            reserved = frozenset(field.name for field in dataclasses.fields(self.config_class))
+            arguments["task_args"] = convert_fields(task, arguments["task_args"], "task_args", reserved)
+        if not 0 <= arguments.get("seed", 0) < 2**32:
+            raise ConfigError(f"seed={arguments['seed']}: need an integer from 0 to {2**32 - 1}")
+        own = {name: arguments.pop(name) for name in RunConfig.__dataclass_fields__ if name in arguments}
+        return construct(self.config_class, arguments), construct(RunConfig, own)
+
+    def get_experiment_info(self) -> dict[str, Any]:
+        """Name, sources, library versions and git state."""
+        sources = source_files(ROOT, self.script)
+        return {
+            **super().get_experiment_info(),
+            "sources": digests(sources, ROOT, get_digest),
+            "dependencies": library_versions(),
+            "repositories": git_state(ROOT),
+        }
+
+    def run_commandline(self, argv: Any = None) -> Any:
+        """Runs what the command line says. Exits with 2 for settings that cannot be, with 130 or 143 if stopped."""
+        argv = ensure_wellformed_argv(argv)
+        try:
+            _refuse_bare_commas(argv)
+        except ConfigError as error:
+            raise _refusal(error) from None
+        self._from_command_line = True
+        try:
+            return super().run_commandline(argv)
+        except KeyboardInterrupt:
+            session = getattr(self.current_run, "session", None)
+            print(f"\nStopped at once. {session.how_to_go_on() if session else ''}", file=sys.stderr)
+            raise SystemExit(130) from None
+        finally:
+            self._from_command_line = False
+
+    def run(self, *arguments: Any, **named: Any) -> Any:
+        """See Sacred. Raises ConfigError or CheckpointError for settings that cannot be, Stopped if it was stopped."""
+        try:
+            return super().run(*arguments, **named)
+        except (ConfigError, CheckpointError) as error:
+            if not self._from_command_line or named.get("options", arguments[-1] if arguments else {}).get("--debug"):
+                raise
+            raise _refusal(error) from None
+        except Stopped as stopped:
+            if not self._from_command_line:
+                raise
+            raise SystemExit(stopped.exit_code) from None
+
+    def _create_run(
+        self,
+        command_name: str | None = None,
+        config_updates: Mapping[str, Any] | None = None,
+        named_configs: Sequence[str] = (),
+        info: Any = None,
+        meta_info: Any = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> RecordedRun:
+        options = {**self.get_default_options(), **(options or {})}
+        given = convert_to_nested_dict(dict(config_updates or {}))
+        if options["--file_storage"]:
+            given["runs_dir"] = options["--file_storage"]
+        self._refuse_unknown_names(named_configs)
+        command = str(command_name or self.default_command)
+        start = self._find_start(command, given, named_configs)
+        updates, names = (given, named_configs) if start is None else (start.config, ())
+        # Sacred's own check knows less than ours (`--force` turns it off), and its own file observer is not ours.
+        ours = {**options, "--force": True, "--file_storage": None}
+        run = RecordedRun.adopt(super()._create_run(command_name, updates, names, info, meta_info, ours))
+        recorded = {key: _without_login(key, value) for key, value in options.items()}
+        run.meta_info |= {"options": recorded, "config_updates": given, "named_configs": list(named_configs)}
+        self._observe(command, run, start)
+        return run
+
+    def _observe(self, command: str, run: RecordedRun, start: Start | None) -> None:
+        """Gives a run its session and its observer; both may still refuse it."""
+        if run.main_function.unobserved:
+            return
+        config, run_config = self.typed(run.config)
+        with _refusing():
+            run.session = self.prepare(command, run, config, start) if self.prepare else None
+            resume_at = start.resume_at if start else None
+            observer = FileObserver(Path(run_config.runs_dir), resume_at, frozenset(RunConfig.__dataclass_fields__))
+            chosen: Any = run._id
+            directory = observer.basedir / str(chosen)
+            if chosen is not None and directory.exists():
+                raise ConfigError(f"-i {chosen}: {directory} exists already; choose another id, or none")
+            if start is not None and resume_at is not None:
+                run._id = start.run_id
+                observer.lock(start.run_id)
+        run.observers.append(observer)
+
+    def _find_start(self, command: str, given: dict[str, Any], names: Sequence[str]) -> Start | None:
+        if self.prepare is None or command not in {*CHANGEABLE, self.default_command}:
+            return None
+        for key in ("run", "checkpoint"):
+            if command == self.default_command and given.get(key) is not None:
+                raise ConfigError(
+                    f"{key}={given[key]!r}: {command} starts anew; to go on with a run: resume with {key}={given[key]}"
+                )
+        if command not in CHANGEABLE:
+            return None
+        explicit: dict[str, Any] = {}
+        for name in names:
+            explicit |= dict(self.named_configs[name]())
+        explicit |= given
+        convert_fields(self._settings, explicit)
+        return find_start(command, self.name, self.config_class, explicit)
+
+    def _refuse_unknown_names(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.named_configs and not Path(name).is_file():
+                nearest = difflib.get_close_matches(name, self.named_configs, n=1)
+                advice = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(self.named_configs)}"
+                raise ConfigError(f"{name}: no such named config (and no key=value); {advice}")
+
+
+def _without_login(option: str, value: Any) -> Any:
+    """An option's value as a record may hold it: addresses of databases come with passwords."""
+    return value.rpartition("@")[2] if option in ("--mongo_db", "--sql") and value else value
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """A ValueError inside, which names a setting, becomes a ConfigError."""
+    try:
+        yield
+    except (ConfigError, CheckpointError):
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _refusal(error: Exception) -> SystemExit:
+    print(f"error: {error}", file=sys.stderr)
+    return SystemExit(USAGE_ERROR)
+
+
+def _refuse_bare_commas(argv: Sequence[str]) -> None:
+    """`inner_lr=0,1` reads as the list [0, 1]; who writes it nearly always means 0.1."""
+    updates = argv[argv.index("with") + 1 :] if "with" in argv else []
+    for update in updates:
+        key, _, text = update.partition("=")
+        text = text.strip()
+        if text.startswith(("(", "[")) or key.startswith("-"):
+            continue
+        try:
+            is_tuple = isinstance(ast.literal_eval(text), tuple)
+        except (ValueError, SyntaxError):
+            continue
+        if is_tuple:
+            raise ConfigError(
+                f"{key}={text}: a comma outside of brackets; write {key}={text.replace(',', '.', 1)} for a number or "
+                f"{key}=[{text}] for a list"
+            )
+
+
+def _union_of(*classes: type[Any]) -> type[Any]:
+    """A dataclass with the fields of all: settings share one namespace on the command line."""
+    fields: dict[str, Any] = {}
+    for cls in classes:
+        hints = typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            if field.name in fields:
+                raise TypeError(f"{cls.__name__}.{field.name}: another class of settings has this field already")
+            fields[field.name] = (field.name, hints[field.name], dataclasses.field(default=None))
+    return dataclasses.make_dataclass("Settings", fields.values())

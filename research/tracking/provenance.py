@@ -1,0 +1,79 @@
+"""Where a run came from: the code it ran, down to the commit, the files and the versions of the libraries."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+def source_files(root: Path, main: Path | None) -> list[Path]:
+    """The files to keep with a run: the whole library, the script, and whatever else of the project is imported."""
+    loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    imported = {Path(name).resolve() for name in loaded if name}
+    ours = {path for path in imported if path.suffix == ".py" and _is_ours(path, root)}
+    library = set((root / "research").rglob("*.py"))
+    return sorted(ours | library | ({main.resolve()} if main else set()))
+
+
+def _is_ours(path: Path, root: Path) -> bool:
+    """Whether a file is the project's own and not a package installed in a virtual environment inside it."""
+    if root not in path.parents:
+        return False
+    parts = path.relative_to(root).parts
+    return not any(part.startswith(".") or part in ("site-packages", "tests") for part in parts)
+
+
+def library_versions() -> list[str]:
+    """Every installed distribution as `name==version`, sorted."""
+    found = {(dist.metadata["Name"] or "").lower(): dist.version for dist in metadata.distributions()}
+    return [f"{name}=={version}" for name, version in sorted(found.items()) if name]
+
+
+def git_state(root: Path) -> list[dict[str, Any]]:
+    """`[{"url", "commit", "dirty"}]` of the checkout at `root`; empty outside of one, or without git.
+
+    Dirty means that the files differ from the commit, new ones that are not ignored included.
+    """
+    top = _git(root, "rev-parse", "--show-toplevel")
+    commit = _git(root, "rev-parse", "--verify", "HEAD")
+    if top is None or commit is None or Path(top).resolve() != root.resolve():
+        return []
+    url = _git(root, "remote", "get-url", "origin") or f"file://{top}"
+    status = _git(root, "status", "--porcelain")
+    return [{"url": without_credentials(url), "commit": commit, "dirty": status != ""}]
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git prints, or None if it is not there or fails."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def without_credentials(value: Any) -> Any:
+    """The value with `user:password@` cut out of every URL in it, at any depth."""
+    if isinstance(value, str):
+        return _USER_INFO.sub("", value)
+    if isinstance(value, dict):
+        return {key: without_credentials(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_credentials(inner) for inner in value]
+    return value
+
+
+def digests(files: Iterable[Path], root: Path, digest: Any) -> list[tuple[str, str]]:
+    """(path below `root`, digest) of each file."""
+    return [(_below(path, root), digest(str(path))) for path in files]
+
+
+def _below(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if root in path.parents else str(path)

@@ -1,0 +1,195 @@
+"""The commands of a training script: `train`, `resume` and `evaluate`.
+
+A script makes an experiment with `make_experiment`, gives it named configs, hands it and the algorithm to
+`add_commands` and calls `experiment.run_commandline()`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from research.algorithms import Algorithm
+from research.checkpoint import Checkpoints
+from research.evaluation import AdaptationCurve
+from research.tracking.config import to_mapping
+from research.tracking.experiment import Experiment
+from research.tracking.progress import Progress, make_progress
+from research.tracking.restart import RunConfig, Start
+from research.tracking.run import RecordedRun
+from research.tracking.signals import Stopped, StopSignals
+from research.train import train
+from research.types import Metrics
+
+Report = Callable[[AdaptationCurve, Path | None], list[Path]]
+"""Prints a curve, draws pictures of it into a directory (if there is one) and returns their paths."""
+
+
+def add_commands(
+    experiment: Experiment, algorithm: type[Algorithm], *, columns: Mapping[str, str], report: Report
+) -> None:
+    """Gives an experiment the commands `train` (its default), `resume` and `evaluate`.
+
+    Args:
+        experiment: Its settings must be `algorithm.Config`, with the fields `num_iterations`, `checkpoint_interval`,
+            `eval_interval`, `num_eval_tasks` and `num_adapt_steps`.
+        algorithm: What is trained.
+        columns: What the progress bar shows, as `{label: metric name}`.
+        report: What becomes of an adaptation curve.
+    """
+
+    def prepare(command: str, run: RecordedRun, config: Any, start: Start | None) -> Session:
+        _check_device(getattr(config, "device", "cpu"))
+        return Session(experiment, algorithm(config), run, config, start, columns, report)
+
+    experiment.prepare = prepare
+
+    def train(_run: Any) -> dict[str, Any]:
+        """Train, then evaluate on held-out tasks. The default."""
+        return _run.session.train()
+
+    def resume(_run: Any) -> dict[str, Any]:
+        """Go on with a run that was stopped, e.g. `resume with run=3`."""
+        return _run.session.train()
+
+    def evaluate(_run: Any) -> dict[str, Any]:
+        """Evaluate, e.g. `evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5`."""
+        return _run.session.evaluate()
+
+    experiment.main(train)
+    experiment.command(resume)
+    experiment.command(evaluate)
+
+
+class Session:
+    """One command at work: an algorithm, its state, and the run that records them.
+
+    Everything that can refuse the settings happens in the constructor, before anything is recorded.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        algorithm: Algorithm,
+        run: RecordedRun,
+        config: Any,
+        start: Start | None,
+        columns: Mapping[str, str],
+        report: Report,
+    ):
+        self.experiment = experiment
+        self.algorithm = algorithm
+        self.run = run
+        self.config = config
+        self.columns = columns
+        self.report = report
+        self.is_resumed = start is not None and start.resume_at is not None
+        self.state = algorithm.init()
+        if start is not None:
+            self.state = start.checkpoint.restore(self.state)
+
+    def train(self) -> dict[str, Any]:
+        """Trains from where the state is to the end, then evaluates. Returns the result of the run.
+
+        Raises:
+            Stopped: A signal asked for it; everything is saved.
+        """
+        checkpoints = self._checkpoints()
+        if checkpoints and not self.is_resumed:
+            checkpoints.save(self.state)  # from here on a run can be resumed, whenever it is killed
+        if self.is_resumed:
+            print(f"Going on after iteration {self.state.iteration} of {self.config.num_iterations}.", flush=True)
+        total = self.config.num_iterations
+        with StopSignals() as stop:
+            with make_progress(self.state.iteration, total, self.columns) as progress:
+                self.state, status = train(
+                    self.algorithm,
+                    self.state,
+                    total,
+                    on_metrics=lambda iteration, metrics: self._on_metrics(iteration, metrics, progress),
+                    evaluate=lambda state: self._on_evaluation(state, progress),
+                    evaluate_every=self.config.eval_interval,
+                    flush=self.run.flush,
+                    save=checkpoints.save if checkpoints else lambda state, score: None,
+                    save_every=self.config.checkpoint_interval,
+                    should_stop=stop.requested,
+                )
+            if status == "interrupted" and stop.signum is not None:
+                message = f"Stopped after iteration {self.state.iteration} of {total}. {self.how_to_go_on()}"
+                print(message, flush=True)
+                raise Stopped(message, stop.signum)
+            return self.evaluate()
+
+    def evaluate(self) -> dict[str, Any]:
+        """Evaluates the state on held-out tasks and reports the curve. Returns the result of the run."""
+        curve = self._curve(self.state)
+        directory = self.run.directory
+        pictures = self.report(curve, directory)
+        for picture in pictures:
+            self.run.add_artifact(str(picture))
+        if directory is None:
+            print("Nothing was recorded (-u).")
+        else:
+            print(f"Record:      {directory}")
+            if self.run.meta_info["command"] != "evaluate":
+                print(f"Checkpoint:  {directory / 'checkpoints' / 'latest.pt'}")
+            for picture in pictures:
+                print(f"Picture:     {picture}")
+        score = [float(step.mean()) for step in curve.score]
+        return {"iteration": self.state.iteration, "label": curve.label, "score": score}
+
+    def how_to_go_on(self) -> str:
+        """The command that resumes this run."""
+        directory = self.run.directory
+        if directory is None or not (directory / "checkpoints" / "latest.pt").exists():
+            return "Nothing was saved to go on from."
+        updates = [f"run={directory.name}"]
+        if str(directory.parent) != RunConfig().runs_dir:
+            updates.append(f"runs_dir={directory.parent}")
+        command = [_short(Path(sys.executable)), _short(self.experiment.script), "resume", "with", *updates]
+        return f"Go on with:\n  {shlex.join(command)}"
+
+    def _checkpoints(self) -> Checkpoints | None:
+        directory = self.run.directory
+        if directory is None:
+            return None
+        return Checkpoints(directory / "checkpoints", self.experiment.name, to_mapping(self.config))
+
+    def _curve(self, state: Any) -> AdaptationCurve:
+        return self.algorithm.evaluate(state, self.config.num_eval_tasks, self.config.num_adapt_steps)
+
+    def _on_metrics(self, iteration: int, metrics: Metrics, progress: Progress) -> None:
+        for name, value in metrics.items():
+            self.run.log_scalar(name, value, iteration)
+        progress.update(iteration, metrics)
+        self.run.beat()
+
+    def _on_evaluation(self, state: Any, progress: Progress) -> float:
+        curve = self._curve(state)
+        scores = [float(step.mean()) for step in curve.score]
+        for step, score in enumerate(scores):
+            self.run.log_scalar(f"eval/score_after_{step}", score, state.iteration)
+        steps = " → ".join(f"{score:.2f}" for score in scores)
+        progress.message(f"iteration {state.iteration}: {curve.label} on held-out tasks {steps}")
+        return scores[-1]
+
+
+def _check_device(name: str) -> None:
+    """Raises ValueError unless torch can compute there."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        raise ValueError(f"device={name!r}: torch cannot use it; here are {', '.join(['cpu', *cuda])}") from error
+
+
+def _short(path: Path) -> str:
+    """The path relative to here, if it lies below."""
+    relative = os.path.relpath(path)
+    return str(path.absolute()) if relative.startswith("..") else relative
