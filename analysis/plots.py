@@ -1,0 +1,167 @@
+"""Pictures of adaptation, fit for a paper. Each function writes one file and leaves no state behind.
+
+Colours are those of Okabe & Ito (2008), which remain distinct for colour-blind readers. The file's ending chooses its
+format: `.png`, `.pdf` or `.svg`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from analysis.stats import bootstrap_interval
+from research.evaluation import AdaptationCurve
+from research.types import Trajectories
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Blue, vermilion, green, purple, orange, sky blue, black."""
+
+_INK = "#333333"
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,  # text stays text in an editor
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+}
+
+
+def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str, steps: str = "gradient steps") -> None:
+    """Draws the mean score over tasks after each step, its 95 % bootstrap interval, and every task faintly.
+
+    Args:
+        curve: `score [steps + 1, tasks]`.
+        path: The file to write.
+        steps: What the horizontal axis counts.
+    """
+    with rc_context(_STYLE):
+        figure = _figure(4.0, 3.0)
+        axes = figure.subplots()
+        count, tasks = curve.score.shape
+        x, mean = np.arange(count), curve.score.mean(1)
+        low, high = bootstrap_interval(curve.score)
+        axes.add_collection(LineCollection(_rows(x, curve.score.T), colors=_INK, linewidths=0.6, alpha=0.15))
+        axes.fill_between(x, low, high, color=COLOURS[0], alpha=0.3, linewidth=0, label="95 % interval")
+        axes.plot(x, mean, color=COLOURS[0], marker="o", markersize=4.5, linewidth=1.8, label="mean")
+        axes.plot([], [], color=_INK, linewidth=0.6, alpha=0.4, label="one task")  # stands for the collection
+        axes.set(xlabel=steps, ylabel=curve.label, xlim=(-0.15, count - 0.85))
+        axes.set_title(f"Adaptation to {tasks} held-out task{'s' * (tasks != 1)}", loc="left")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        figure.savefig(path)
+
+
+def plot_navigation_paths(
+    curve: AdaptationCurve, path: Path | str, num_tasks: int = 5, episodes_per_task: int = 5
+) -> None:
+    """Draws the paths to a few goals on the plane, one panel before adaptation and one after each gradient step.
+
+    The goals are the first ones of the evaluation, the paths its first episodes: nothing is picked by its looks. The
+    mean path averages the positions of all episodes at the same time; one that has ended counts where it ended.
+
+    Args:
+        curve: An evaluation on a task whose observation is the position and whose tasks have `goal [tasks, 2]`.
+        path: The file to write.
+        num_tasks: Goals to show; fewer if the evaluation has fewer.
+        episodes_per_task: Paths to each goal, beside their mean; fewer if the evaluation has fewer.
+
+    Raises:
+        ValueError: The curve has no trajectories, its tasks have no goal, or a number is below 1.
+    """
+    goals = _goals(curve)[:num_tasks]
+    if num_tasks < 1 or episodes_per_task < 1:
+        raise ValueError(f"num_tasks={num_tasks}, episodes_per_task={episodes_per_task}: need at least 1 of each")
+    panels = [walked_paths(trajectories)[: len(goals)] for trajectories in curve.trajectories]
+    with rc_context(_STYLE):
+        figure = _figure(1.85 * len(panels) + 0.5, 2.85)
+        figure.set_layout_engine("compressed", h_pad=0.07)
+        row: Sequence[Axes] = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        for step, (axes, paths) in enumerate(zip(row, panels, strict=True)):
+            _draw_paths(axes, goals, paths, episodes_per_task)
+            axes.set_title(_panel_title(step))
+            axes.set_xlabel(f"{curve.label} {curve.score[step].mean():.1f}".replace("-", "\N{MINUS SIGN}"))
+        limit = _limit(goals, panels)
+        row[0].set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[-0.5, 0, 0.5], yticks=[-0.5, 0, 0.5])
+        _paths_legend(figure, episodes=panels[0].shape[1])
+        figure.savefig(path)
+
+
+def walked_paths(trajectories: Trajectories) -> NDArray[Any]:
+    """Positions before each step and after the last, `[tasks, episodes, time + 1, 2]`; what has ended stays there."""
+    observation, last = trajectories.observation.cpu().numpy(), trajectories.last_observation.cpu().numpy()
+    valid = trajectories.valid.cpu().numpy()[..., None]
+    ended = last[:, :, None]
+    return np.concatenate([np.where(valid, observation, ended), ended], axis=2)
+
+
+def _goals(curve: AdaptationCurve) -> NDArray[Any]:
+    if not curve.trajectories:
+        raise ValueError("curve: it has no trajectories, need those of every step to draw paths")
+    goal = getattr(curve.tasks, "goal", None)
+    if goal is None or np.ndim(goal) != 2 or np.shape(goal)[1] != 2:
+        raise ValueError(f"curve: need tasks with `goal [tasks, 2]` to draw paths, got {type(curve.tasks).__name__}")
+    return np.asarray(goal)
+
+
+def _draw_paths(axes: Axes, goals: NDArray[Any], paths: NDArray[Any], episodes: int) -> None:
+    white = withStroke(linewidth=2.6, foreground="white")
+    for task, goal in enumerate(goals):
+        colour = COLOURS[task % len(COLOURS)]
+        axes.add_collection(LineCollection(list(paths[task, :episodes]), colors=colour, linewidths=0.4, alpha=0.35))
+        axes.plot(*paths[task].mean(0).T, color=colour, linewidth=1.5, zorder=3, path_effects=[white])
+        axes.plot(*goal, marker="*", markersize=11, color=colour, markeredgecolor="white", zorder=5)
+    axes.plot(0, 0, marker="o", markersize=4.5, color=_INK, markeredgecolor="white", markeredgewidth=0.6, zorder=4)
+    axes.set_aspect("equal")
+
+
+def _panel_title(step: int) -> str:
+    return "before adaptation" if step == 0 else f"after {step} gradient step{'s' * (step > 1)}"
+
+
+def _limit(goals: NDArray[Any], panels: Sequence[NDArray[Any]]) -> float:
+    """Half the side of the square to show: all goals, and all but the farthest 1 % of the positions."""
+    reach = [np.abs(paths).max(-1).ravel() for paths in panels]
+    return 1.1 * max(float(np.abs(goals).max()), float(np.quantile(np.concatenate(reach), 0.99)))
+
+
+def _paths_legend(figure: Figure, episodes: int) -> None:
+    handles = [
+        Line2D([], [], color=_INK, linewidth=0.6, alpha=0.6, label="one episode"),
+        Line2D([], [], color=_INK, linewidth=1.5, label=f"mean of {episodes} episodes"),
+        Line2D([], [], color=_INK, linewidth=0, marker="*", markersize=9, label="goal"),
+        Line2D([], [], color=_INK, linewidth=0, marker="o", markersize=4.5, label="start"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+
+
+def _rows(x: NDArray[Any], rows: NDArray[Any]) -> list[NDArray[Any]]:
+    """A line `[points, 2]` for each row."""
+    return [np.column_stack([x, row]) for row in rows]
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches, with a canvas that needs no screen."""
+    figure = Figure((width, height))
+    FigureCanvasAgg(figure)
+    return figure
