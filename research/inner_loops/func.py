@@ -87,8 +87,10 @@ class FuncInnerLoop:
     ) -> Params:
         names = adapted_names(self.config, params)
         rule = UPDATE_RULES[self.config.inner_optimizer]
-        tracked = any(value.requires_grad for value in (*params.values(), *update.values()))
-        create_graph = tracked and torch.is_grad_enabled() and not self.config.first_order
+        tracked = torch.is_grad_enabled() and any(v.requires_grad for v in (*params.values(), *update.values()))
+        create_graph = tracked and not self.config.first_order
+        if not tracked:  # under no_grad a view of a parameter still says requires_grad, yet has no gradient
+            params = {name: value.detach() for name, value in params.items()}
         theta, state = expand(params, num_tasks(batches)), None
         for step, batch in enumerate(batches):
             gradient = _gradient(model, theta, names, loss, batch, create_graph)
