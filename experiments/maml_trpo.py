@@ -1,0 +1,71 @@
+"""MAML-TRPO: meta-learn a policy that a few policy-gradient steps fit to a new task.
+
+    python experiments/maml_trpo.py with navigation_2d seed=3 inner_loop=higher meta_batch_size=40 inner_lr=0.5
+    python experiments/maml_trpo.py evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5
+    python experiments/maml_trpo.py resume with run=3
+
+Named configs: navigation_2d (at most three minutes on two cores), navigation_2d_paper (the MAML authors' settings),
+fast (seconds).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis.plots import plot_adaptation_curve, plot_navigation_paths
+from analysis.stats import bootstrap_interval
+from research.algorithms.maml_trpo import MAMLTRPO
+from research.evaluation import AdaptationCurve
+from research.tracking.experiment import make_experiment
+from research.tracking.session import add_commands
+
+
+def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
+    """Prints the adaptation curve, draws it and, on the plane, the paths to a handful of goals."""
+    num_tasks = curve.score.shape[1]
+    print(f"\nAdaptation to {num_tasks} held-out tasks\n{'gradient steps':>14}  {curve.label:>12}  95 % interval")
+    for step, score in enumerate(curve.score):
+        low, high = bootstrap_interval(score)
+        print(f"{step:>14}  {score.mean():>12.2f}  [{low:.2f}, {high:.2f}]")
+    print()
+    if directory is None:
+        return []
+    pictures = [directory / "adaptation_curve.png"]
+    plot_adaptation_curve(curve, pictures[0])
+    if hasattr(curve.tasks, "goal"):
+        pictures.append(directory / "paths.png")
+        plot_navigation_paths(curve, pictures[1])
+    return pictures
+
+
+COLUMNS = {"before": "return_pre", "after": "return_post", "KL": "kl", "steps/s": "time/env_steps_per_second"}
+
+experiment = make_experiment("maml_trpo", MAMLTRPO.Config, script=__file__, description=__doc__)
+add_commands(experiment, MAMLTRPO, columns=COLUMNS, report=report)
+
+experiment.add_named_config("navigation_2d", {"inner_lr": 0.5, "eval_interval": 25})
+experiment.add_named_config(
+    "navigation_2d_paper",  # github.com/cbfinn/maml_rl, maml_examples/maml_trpo_point.py
+    {
+        "inner_lr": 0.5,
+        "eval_interval": 25,
+        "meta_batch_size": 40,
+        "policy": {"hidden_sizes": [100, 100], "activation": "relu"},
+    },
+)
+experiment.add_named_config(
+    "fast",
+    {
+        "num_iterations": 3,
+        "meta_batch_size": 4,
+        "episodes_per_task": 4,
+        "horizon": 20,
+        "policy": {"hidden_sizes": [8]},
+        "num_eval_tasks": 5,
+        "eval_episodes": 4,
+        "eval_interval": 2,
+    },
+)
+
+if __name__ == "__main__":
+    experiment.run_commandline()
