@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import sacred
+from sacred.config import load_config_file
 from sacred.dependencies import Source, get_digest
 from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict, ensure_wellformed_argv
 
@@ -21,7 +22,7 @@ from research.tasks import TASKS
 from research.tracking.config import ConfigError, construct, convert_fields, to_mapping
 from research.tracking.observer import FileObserver
 from research.tracking.provenance import digests, git_state, library_versions, source_files
-from research.tracking.restart import CHANGEABLE, RunConfig, Start, find_start
+from research.tracking.restart import CHANGEABLE, RunConfig, Start, find_start, merge
 from research.tracking.run import RecordedRun
 from research.tracking.signals import Stopped
 
@@ -53,6 +54,9 @@ class Experiment(sacred.Experiment):
             is recorded; what it returns becomes `run.session`. A ValueError from it refuses the run.
     """
 
+    default_command: Any
+    captured_out_filter: Any
+
     def __init__(self, name: str, config_class: type[Any], script: str, description: str):
         sacred.SETTINGS.CAPTURE_MODE = "sys"
         # Both are gathered by `provenance`: faster, complete, and with or without git.
@@ -66,7 +70,7 @@ class Experiment(sacred.Experiment):
         self.doc = description
         self.mainfile = Source.create(script, False)
         self.config_class = config_class
-        self.captured_out_filter: Callable[[str], str] = apply_backspaces_and_linefeeds  # type: ignore[assignment]
+        self.captured_out_filter = apply_backspaces_and_linefeeds
         self.prepare: Callable[[str, RecordedRun, Any, Start | None], Any] | None = None
         self._from_command_line = False
         self._settings = _union_of(config_class, RunConfig)
@@ -166,7 +170,7 @@ class Experiment(sacred.Experiment):
             run.session = self.prepare(command, run, config, start) if self.prepare else None
             resume_at = start.resume_at if start else None
             observer = FileObserver(Path(run_config.runs_dir), resume_at, frozenset(RunConfig.__dataclass_fields__))
-            chosen: Any = run._id
+            chosen = run._id
             directory = observer.basedir / str(chosen)
             if chosen is not None and directory.exists():
                 raise ConfigError(f"-i {chosen}: {directory} exists already; choose another id, or none")
@@ -187,8 +191,9 @@ class Experiment(sacred.Experiment):
             return None
         explicit: dict[str, Any] = {}
         for name in names:
-            explicit |= dict(self.named_configs[name]())
-        explicit |= given
+            named = self.named_configs[name]() if name in self.named_configs else load_config_file(name)
+            explicit = merge(explicit, dict(named))
+        explicit = merge(explicit, given)
         convert_fields(self._settings, explicit)
         return find_start(command, self.name, self.config_class, explicit)
 

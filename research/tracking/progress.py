@@ -50,7 +50,7 @@ def format_metrics(metrics: Metrics, columns: Mapping[str, str]) -> str:
 
 
 def _number(value: float) -> str:
-    if abs(value) >= 10_000:
+    if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.2g}"
 

@@ -83,7 +83,7 @@ def find_start(command: str, name: str, config_class: type[Any], given: Mapping[
         ) from error
     changes = {key: value for key, value in given.items() if key not in own}
     _refuse_contradictions(command, found.path, trained, changes)
-    config = _merge(trained, changes)
+    config = merge(trained, changes)
     if command == "resume":
         return _resume(found, config, given)
     return Start(found, config | {key: given[key] for key in own if key in given}, None)
@@ -136,9 +136,10 @@ def _refuse_contradictions(command: str, path: Path, trained: Mapping[str, Any],
 _ABSENT = object()
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings as one; where both have a value, that of `above`."""
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
