@@ -11,6 +11,7 @@ fast (seconds).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from analysis.plots import plot_adaptation_curve, plot_navigation_paths
 from analysis.stats import bootstrap_interval
@@ -40,22 +41,15 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
 
 COLUMNS = {"before": "return_pre", "after": "return_post", "KL": "kl", "steps/s": "time/env_steps_per_second"}
 
-experiment = make_experiment("maml_trpo", MAMLTRPO.Config, script=__file__, description=__doc__)
-add_commands(experiment, MAMLTRPO, columns=COLUMNS, report=report)
-
-experiment.add_named_config("navigation_2d", {"inner_lr": 0.5, "eval_interval": 25})
-experiment.add_named_config(
-    "navigation_2d_paper",  # github.com/cbfinn/maml_rl, maml_examples/maml_trpo_point.py
-    {
+NAMED_CONFIGS: dict[str, dict[str, Any]] = {
+    "navigation_2d": {"inner_lr": 0.5, "eval_interval": 25},
+    "navigation_2d_paper": {  # github.com/cbfinn/maml_rl, maml_examples/maml_trpo_point.py
         "inner_lr": 0.5,
         "eval_interval": 25,
         "meta_batch_size": 40,
         "policy": {"hidden_sizes": [100, 100], "activation": "relu"},
     },
-)
-experiment.add_named_config(
-    "fast",
-    {
+    "fast": {
         "num_iterations": 3,
         "meta_batch_size": 4,
         "episodes_per_task": 4,
@@ -65,7 +59,12 @@ experiment.add_named_config(
         "eval_episodes": 4,
         "eval_interval": 2,
     },
+}
+
+experiment = make_experiment(
+    "maml_trpo", MAMLTRPO.Config, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
 )
+add_commands(experiment, MAMLTRPO, columns=COLUMNS, report=report)
 
 if __name__ == "__main__":
     experiment.run_commandline()

@@ -110,7 +110,7 @@ def _paths(cls: type[Any], prefix: str = "") -> list[str]:
 
 def _unknown_key(cls: type[Any], key: str, value: Any, prefix: str, known: list[str]) -> ConfigError:
     given = f"{_join(prefix, key)}={value!r}: no such key"
-    deeper = [path for path in _paths(cls, prefix) if path.split(".")[-1] not in known]
+    deeper = [_join(prefix, path) for path in _paths(cls) if "." in path and path.split(".")[0] in known]
     nearest = difflib.get_close_matches(str(key), known, n=1) or _nearest_leaf(str(key), deeper)
     if nearest:
         suggestion = nearest[0] if nearest[0] in deeper else _join(prefix, nearest[0])

@@ -32,17 +32,29 @@ USAGE_ERROR = 2
 """Exit code of a run that was refused: nothing was run, nothing was recorded."""
 
 
-def make_experiment(name: str, config_class: type[Any], *, script: str, description: str | None = None) -> Experiment:
+def make_experiment(
+    name: str,
+    config_class: type[Any],
+    *,
+    script: str,
+    description: str | None = None,
+    named_configs: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Experiment:
     """A Sacred experiment whose settings are those of a dataclass, and those of `RunConfig`.
 
     Args:
         name: Name of the experiment, and of the algorithm in checkpoints.
         config_class: A frozen dataclass with a default for every field and an int field `seed`. It is the only place
-            where defaults stand; named configs hold differences.
+            where defaults stand.
         script: `__file__` of the script.
         description: Shown by `--help`, usually `__doc__`.
+        named_configs: Differences from the defaults, as nested plain values.
     """
-    return Experiment(name, config_class, script, description or "")
+    experiment = Experiment(name, config_class, script, description or "")
+    for key, differences in (named_configs or {}).items():
+        experiment.typed(differences)
+        experiment.add_named_config(key, dict(differences))
+    return experiment
 
 
 class Experiment(sacred.Experiment):
@@ -91,6 +103,7 @@ class Experiment(sacred.Experiment):
         if task is not None and "task_args" in arguments:
             reserved = frozenset(field.name for field in dataclasses.fields(self.config_class))
             arguments["task_args"] = convert_fields(task, arguments["task_args"], "task_args", reserved)
+            construct(task, arguments["task_args"], "task_args")  # checks the ranges
         if not 0 <= arguments.get("seed", 0) < 2**32:
             raise ConfigError(f"seed={arguments['seed']}: need an integer from 0 to {2**32 - 1}")
         own = {name: arguments.pop(name) for name in RunConfig.__dataclass_fields__ if name in arguments}

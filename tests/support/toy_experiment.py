@@ -96,8 +96,8 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
 
 
 def make() -> Experiment:
-    experiment = make_experiment("toy", Config, script=__file__, description="A toy.")
-    experiment.add_named_config("long", {"num_iterations": 50, "surface": {"size": 5}})
+    named = {"long": {"num_iterations": 50, "surface": {"size": 5}}}
+    experiment = make_experiment("toy", Config, script=__file__, description="A toy.", named_configs=named)
     add_commands(experiment, Toy, columns={"loss": "loss", "speed": "time/none"}, report=report)
     return experiment
 
