@@ -1,0 +1,1 @@
+"""Update rules and the trust region: optimisation that knows no reinforcement learning."""
