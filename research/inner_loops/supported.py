@@ -32,11 +32,18 @@ def check_model(model: nn.Module, second_order: bool) -> None:
     Raises:
         ValueError: A module is known to give wrong ones; the message has its path, the reason and the fix.
     """
-    for path, module in model.named_modules():
-        for find_problem in _CHECKS:
-            problem = find_problem(module, second_order)
-            if problem:
-                raise ValueError(f"{path or 'model'}: {type(module).__name__} cannot be adapted: {problem}")
+    paths: dict[nn.Module, str] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        problems = (find_problem(module, second_order) for find_problem in _CHECKS)
+        problem = next(filter(None, problems), None)
+        if module in paths and module._parameters:
+            problem = (
+                f"it is also at {paths[module]}, and torch.func.functional_call does not restore a module that is "
+                "there twice; register it once and call it twice, or tie the parameters of two modules"
+            )
+        if problem:
+            raise ValueError(f"{path or 'model'}: {type(module).__name__} cannot be adapted: {problem}")
+        paths.setdefault(module, path)
 
 
 def vmappable(model: nn.Module) -> bool:

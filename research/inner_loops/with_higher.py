@@ -22,7 +22,7 @@ from research.optim.differentiable import AdamState, adam, adamw
 from research.types import Forward, Loss, MetaParams, Params
 
 with warnings.catch_warnings():
-    # higher 0.2.1 compares an integer with `is` and has invalid escapes; the latter are deprecations before Python 3.12.
+    # higher 0.2.1 compares an integer with `is` and has invalid escapes, deprecations before Python 3.12.
     warnings.simplefilter("ignore", SyntaxWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
     import higher
