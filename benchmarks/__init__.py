@@ -1,4 +1,4 @@
 """Measurements of speed and memory: `python -m benchmarks [ONLY]`."""
 
-MODULES: tuple[str, ...] = ()
+MODULES = ("benchmarks.bench_maml_trpo", "benchmarks.bench_inner_loops")
 """The modules that register benchmarks, in the order they run."""

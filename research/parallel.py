@@ -25,7 +25,8 @@ def _pool(num_threads: int) -> ThreadPoolExecutor:
 def parallel_map(function: Callable[..., T], work: Iterable[Any], num_threads: int) -> list[T]:
     """`[function(item) for item in work]` on `num_threads` threads, in order; 1 runs in the caller's thread.
 
-    The caller's grad mode holds in the workers too. The first error is raised, in the order of the work.
+    The caller's grad mode holds in the workers too, and torch's kernels keep to one thread each while they work. The
+    first error is raised, in the order of the work.
     """
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads}: need at least 1 thread")
@@ -37,7 +38,12 @@ def parallel_map(function: Callable[..., T], work: Iterable[Any], num_threads: i
         with torch.set_grad_enabled(grad_enabled):
             return function(item)
 
-    return list(_pool(num_threads).map(run, work))
+    kernel_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return list(_pool(num_threads).map(run, work))
+    finally:
+        torch.set_num_threads(kernel_threads)
 
 
 def chunks(length: int, size: int) -> list[slice]:

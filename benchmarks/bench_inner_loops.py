@@ -1,0 +1,60 @@
+"""Inner loops alone: a meta-gradient through one step of adaptation, backend × size of a task's batch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import Measurement, benchmark, median_seconds
+from research.inner_loops import INNER_LOOPS, InnerLoopConfig, make_inner_loop
+from research.inner_loops.base import num_tasks
+from research.memory import keep_freed_memory
+from research.policies.mlp import mlp
+from research.types import Forward
+
+TASKS = 40
+ROWS = (10, 50, 200, 1000, 2000)
+Batch = tuple[Tensor, Tensor]
+
+
+def squared_error(forward: Forward, batch: Batch) -> Tensor:
+    """The loss of regression, for one task."""
+    inputs, targets = batch
+    return torch.mean((forward(inputs) - targets) ** 2)
+
+
+def meta_gradient(backend: str, rows: int, device: str = "cpu") -> None:
+    """One second-order meta-gradient of `TASKS` regression tasks, on a 64×64 tanh network."""
+    generator = torch.Generator().manual_seed(0)
+    model = mlp((8, 64, 64, 2), "tanh", generator).to(device)
+    inputs = torch.randn(TASKS, rows, 8, generator=generator).to(device)
+    targets = torch.randn(TASKS, rows, 2, generator=generator).to(device)
+    inner_loop = make_inner_loop(backend, InnerLoopConfig(inner_lr=0.1))
+    params = {name: value.detach().requires_grad_() for name, value in model.named_parameters()}
+    update = inner_loop.init_update(model, params, 1)
+    adapted = inner_loop.adapt(model, params, update, squared_error, [(inputs, targets)])
+    loss = torch.zeros((), device=device)
+    for task in range(num_tasks([(inputs,)])):
+        own = {name: value[task] for name, value in adapted.items()}
+        forward = functools.partial(torch.func.functional_call, model, own)
+        loss = loss + squared_error(forward, (inputs[task], targets[task])) / TASKS
+    torch.autograd.grad(loss, list(params.values()))
+
+
+@benchmark("inner_loops/meta_gradient")
+def by_backend_and_size() -> Iterator[Measurement]:
+    """Every backend at every size, as a ratio to `func`."""
+    keep_freed_memory()
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for device in devices:
+        for rows in ROWS:
+            reference = None
+            for backend in INNER_LOOPS:
+                call = functools.partial(meta_gradient, backend, rows, device)
+                duration = median_seconds(call, warmup=2, repeats=9)
+                reference = reference or duration
+                name = f"inner_loops/meta_gradient/{device}/{TASKS}x{rows}/{backend}"
+                yield Measurement(name, duration, "s", note=f"{duration / reference:.2f} × func")

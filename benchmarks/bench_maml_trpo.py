@@ -1,0 +1,88 @@
+"""MAML-TRPO on 2D navigation: seconds per iteration, what they are spent on, memory, and how both grow."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.harness import Measurement, benchmark, peak_memory_mib
+from research.algorithms.maml_trpo import MAMLTRPO, MAMLTRPOConfig
+from research.memory import keep_freed_memory
+from research.policies import PolicyConfig
+from research.types import Metrics
+
+BASE = MAMLTRPOConfig(meta_batch_size=20, episodes_per_task=20, horizon=100, policy=PolicyConfig((64, 64)))
+
+# Seconds per iteration of the fastest public implementation, pytorch-maml-rl, on two such cores. It was measured once,
+# in an environment of its own, and cannot run in this one.
+PEER_SECONDS = 4.73
+
+
+def iterate(warmup: int, repeats: int, **changes: Any) -> list[Metrics]:
+    """The metrics of `repeats` iterations after `warmup` others. Also what the memory gauge runs."""
+    keep_freed_memory()
+    changes["policy"] = PolicyConfig(tuple(changes.pop("hidden_sizes", BASE.policy.hidden_sizes)))
+    algorithm = MAMLTRPO(dataclasses.replace(BASE, **changes))
+    state, metrics = algorithm.init(), []
+    for _ in range(warmup + repeats):
+        state, measured = algorithm.step(state)
+        metrics.append(measured)
+    return metrics[warmup:]
+
+
+def peak_memory(changes: dict[str, Any]) -> None:
+    """Three iterations, for the memory gauge."""
+    iterate(0, 3, **changes)
+
+
+def median(metrics: list[Metrics], *names: str) -> float:
+    """The median over iterations of a sum of metrics."""
+    return statistics.median(sum(iteration[name] for name in names) for iteration in metrics)
+
+
+def total(metrics: list[Metrics]) -> float:
+    """The median duration of an iteration, in seconds."""
+    return median(metrics, "time/sample_seconds", "time/update_seconds")
+
+
+@benchmark("maml_trpo/navigation_2d/20x20x100")
+def iteration() -> Iterator[Measurement]:
+    """20 tasks × 20 episodes × 100 steps, 64×64 tanh, second order, 10 CG iterations."""
+    name = "maml_trpo/navigation_2d/20x20x100"
+    metrics = iterate(3, 15)
+    duration = total(metrics)
+    note = f"{PEER_SECONDS / duration:.1f} × pytorch-maml-rl ({PEER_SECONDS} s, recorded)"
+    yield Measurement(name, duration, "s", at_most=1.5, note=note)
+    yield Measurement(f"{name}/sample", median(metrics, "time/sample_seconds"), "s")
+    yield Measurement(f"{name}/update", median(metrics, "time/update_seconds"), "s")
+    yield Measurement(f"{name}/collect", median(metrics, "time/env_steps_per_second"), "steps/s", at_least=400_000)
+    memory = peak_memory_mib("benchmarks.bench_maml_trpo:peak_memory", {})
+    yield Measurement(f"{name}/peak_memory", memory, "MiB", at_most=800)
+
+
+@benchmark("maml_trpo/backends")
+def backends() -> Iterator[Measurement]:
+    """The same iteration with each inner loop."""
+    fastest = None
+    for backend in ("func", "higher", "learn2learn"):
+        duration = total(iterate(1, 5, inner_loop=backend))
+        fastest = fastest or duration
+        yield Measurement(f"maml_trpo/backends/{backend}", duration, "s", note=f"{duration / fastest:.2f} × func")
+
+
+@benchmark("maml_trpo/growth")
+def growth() -> Iterator[Measurement]:
+    """Time and memory against tasks, inner steps and hidden size."""
+    axes: dict[str, list[Any]] = {
+        "meta_batch_size": [10, 20, 40],
+        "num_inner_steps": [1, 2, 3],
+        "hidden_sizes": [(32, 32), (64, 64), (128, 128)],
+    }
+    for key, values in axes.items():
+        for value in values:
+            label = f"maml_trpo/growth/{key}={value[0] if isinstance(value, tuple) else value}"
+            yield Measurement(label, total(iterate(1, 5, **{key: value})), "s")
+            memory = peak_memory_mib("benchmarks.bench_maml_trpo:peak_memory", {key: value})
+            yield Measurement(f"{label}/peak_memory", memory, "MiB")
