@@ -20,16 +20,18 @@ class AdaptationCurve(NamedTuple):
     """The score of every held-out task before and after each step of adaptation.
 
     Attributes:
-        label: What the score is, e.g. `"mean return"`. More is better.
+        label: What the score is, e.g. `"mean return"`.
         score: `[steps + 1, tasks]`, entry 0 before adaptation.
         tasks: The task batch.
         trajectories: What was sampled at each step, if the scores come from sampling.
+        lower_is_better: Whether the score is an error.
     """
 
     label: str
     score: NDArray[np.float64]
     tasks: Any
     trajectories: tuple[Trajectories, ...] = ()
+    lower_is_better: bool = False
 
 
 def adaptation_curve(

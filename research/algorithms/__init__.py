@@ -2,7 +2,9 @@
 
 from typing import Any, ClassVar, Protocol
 
+from research.algorithms.maml_regression import MAMLRegression
 from research.algorithms.maml_trpo import MAMLTRPO
+from research.algorithms.reptile_regression import ReptileRegression
 from research.evaluation import AdaptationCurve
 from research.types import StepResult
 
@@ -31,6 +33,8 @@ class Algorithm(Protocol):
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "maml_trpo": MAMLTRPO,
+    "maml_regression": MAMLRegression,
+    "reptile_regression": ReptileRegression,
 }
 
 __all__ = ["ALGORITHMS", "Algorithm"]

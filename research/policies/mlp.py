@@ -22,6 +22,9 @@ class TaskLinear(nn.Linear):
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
+        if self.weight.ndim == 2 and inputs.ndim == 2:
+            # What F.linear computes, but under vmap in a little over half the time.
+            return torch.addmm(self.bias, inputs, self.weight.mT)
         if self.weight.ndim == 2:
             return F.linear(inputs, self.weight, self.bias)
         rows = inputs.flatten(1, -2)

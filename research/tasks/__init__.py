@@ -1,12 +1,20 @@
-"""Task distributions, one domain per file. `TASKS` names them all."""
+"""Task distributions, one domain per file: `TASKS` for reinforcement learning, `REGRESSION_TASKS` for regression."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from research.tasks.base import TaskDistribution
 from research.tasks.navigation_2d import Navigation2D
+from research.tasks.regression import RegressionDistribution
+from research.tasks.sinusoid import Sinusoid
+
+T = TypeVar("T")
 
 TASKS: dict[str, type[TaskDistribution]] = {
     "navigation_2d": Navigation2D,
+}
+
+REGRESSION_TASKS: dict[str, type[RegressionDistribution]] = {
+    "sinusoid": Sinusoid,
 }
 
 
@@ -16,13 +24,29 @@ def make_tasks(name: str, **settings: Any) -> TaskDistribution:
     Raises:
         ValueError: No task has that name, or it has no such setting, or a setting is out of range.
     """
-    if name not in TASKS:
-        raise ValueError(f"task={name!r}: need one of {', '.join(sorted(TASKS))}")
-    known = TASKS[name].__dataclass_fields__  # type: ignore[attr-defined]
+    return _make(TASKS, name, settings)
+
+
+def make_regression_tasks(name: str, **settings: Any) -> RegressionDistribution:
+    """The distribution `name` over regression tasks with these settings. Raises as `make_tasks`."""
+    return _make(REGRESSION_TASKS, name, settings)
+
+
+def _make(registry: dict[str, type[T]], name: str, settings: dict[str, Any]) -> T:
+    if name not in registry:
+        raise ValueError(f"task={name!r}: need one of {', '.join(sorted(registry))}")
+    known = registry[name].__dataclass_fields__  # type: ignore[attr-defined]
     for key in settings:
         if key not in known:
             raise ValueError(f"task_args.{key}: {name} has no such setting; it has {', '.join(known)}")
-    return TASKS[name](**settings)
+    return registry[name](**settings)
 
 
-__all__ = ["TASKS", "TaskDistribution", "make_tasks"]
+__all__ = [
+    "REGRESSION_TASKS",
+    "TASKS",
+    "RegressionDistribution",
+    "TaskDistribution",
+    "make_regression_tasks",
+    "make_tasks",
+]

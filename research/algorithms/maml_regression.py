@@ -1,0 +1,115 @@
+"""MAML for regression: meta-learn initial parameters from which a few gradient steps fit a new function.
+
+    repeat
+        sample tasks T_1..T_B, with shots D_i and query points Q_i
+        for each task: θ_i ← θ
+            K times: θ_i ← θ_i − α ∘ ∇L(θ_i; D_i)                          L: mean squared error
+        θ ← Adam(θ, ∇ 1/B Σ_i L(θ_i(θ); Q_i)),  differentiating through θ_i(θ)
+
+Finn, Abbeel & Levine 2017, arXiv:1703.03400, algorithm 2. Its settings make it one of its kin:
+
+- FOMAML: `first_order=True`, the inner gradients are constants (section 5.2 there).
+- Meta-SGD: `learn_inner_lr="per_parameter"`, α is meta-learned along with θ (Li et al. 2017, arXiv:1707.09835, eq. 3).
+- ANIL: `adapt_only=("head.*",)`, the body is not adapted (Raghu et al. 2020, arXiv:1909.09157).
+- `num_inner_steps=0` fits one network to all tasks: the paper's pretrained baseline.
+
+Differs from the paper: weights start Glorot-uniform and not from a normal distribution of deviation 0.01, the query
+points may outnumber the shots, and the outer step size may fall to 0. Meta-SGD starts from one α for all elements; its
+paper draws each.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from research.algorithms.regression import Learner, RegressionConfig, Sampled
+from research.evaluation import AdaptationCurve
+from research.optim.differentiable import AdamState, adam
+from research.types import MetaParams, Params, StepResult
+
+
+class State(NamedTuple):
+    """Everything that training carries from one iteration to the next.
+
+    Attributes:
+        iteration: Finished iterations.
+        meta: What is meta-learned, and the constants of the inner update rule.
+        optimizer: Adam's moments of the flat vector of what is meta-learned.
+    """
+
+    iteration: int
+    meta: MetaParams
+    optimizer: AdamState
+
+
+class MAMLRegression:
+    """The algorithm. See the module."""
+
+    Config: ClassVar[type] = RegressionConfig
+
+    def __init__(self, config: RegressionConfig):
+        self.config = config
+        self.learner = Learner(config)
+
+    def init(self) -> State:
+        """The state before the first iteration."""
+        meta = self.learner.init()
+        zeros = torch.zeros_like(self._flatten(meta))
+        return State(0, meta, AdamState(0, {"meta": zeros}, {"meta": zeros.clone()}))
+
+    def step(self, state: State) -> StepResult:
+        """One iteration: some meta-updates of Adam, each on tasks of its own."""
+        start = time.perf_counter()
+        vector, optimizer = self._flatten(state.meta), state.optimizer
+        losses, norms = [], []
+        for update, sampled in enumerate(self.learner.sample(state.iteration, fresh_per_step=False)):
+            loss, gradient = self._gradient(vector, state.meta, sampled)
+            rate = self.config.meta_lr_at(state.iteration, update)
+            params, optimizer = adam({"meta": vector}, {"meta": gradient}, optimizer, rate)
+            vector = params["meta"]
+            losses.append(loss)
+            norms.append(gradient.norm())
+        meta = self._unflatten(vector, state.meta)
+        metrics = {
+            "loss_post": float(torch.stack(losses).mean()),
+            "gradient_norm": float(torch.stack(norms).mean()),
+            "time/update_seconds": time.perf_counter() - start,
+        }
+        return StepResult(State(state.iteration + 1, meta, optimizer), metrics)
+
+    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """Errors on held-out tasks after 0, 1, ... gradient steps."""
+        return self.learner.evaluate(state.meta, num_tasks, num_adapt_steps)
+
+    def _gradient(self, vector: Tensor, like: MetaParams, sampled: Sampled) -> tuple[Tensor, Tensor]:
+        """The loss after adaptation, averaged over tasks, and its gradient in the flat vector."""
+        leaf = vector.detach().requires_grad_()  # each update differentiates from its own start
+        meta = self._unflatten(leaf, like)
+        adapted = self.learner.adapt(meta, sampled.batches, self.config.meta_batch_size)
+        loss = self.learner.errors(adapted, sampled.query).mean()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return loss.detach(), gradient
+
+    def _flatten(self, meta: MetaParams) -> Tensor:
+        """What is meta-learned as one vector: Adam acts on elements, and one call costs as much as one for each."""
+        return torch.cat([leaf.flatten() for leaf in self._learned(meta).values()])
+
+    def _unflatten(self, vector: Tensor, like: MetaParams) -> MetaParams:
+        leaves = self._learned(like)
+        pieces = vector.split([leaf.numel() for leaf in leaves.values()])
+        values = {name: piece.view_as(leaves[name]) for name, piece in zip(leaves, pieces, strict=True)}
+        return MetaParams(
+            {name: values["model." + name] for name in like.model},
+            {name: values.get("update." + name, constant) for name, constant in like.update.items()},
+        )
+
+    def _learned(self, meta: MetaParams) -> Params:
+        """The tensors that are meta-learned; the inner update rule is a constant unless its settings say otherwise."""
+        learned = {"model." + name: value for name, value in meta.model.items()}
+        if self.learner.inner_loop.config.learns_update:
+            learned |= {"update." + name: value for name, value in meta.update.items()}
+        return learned
