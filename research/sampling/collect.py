@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
@@ -28,19 +29,26 @@ def collect(
     Args:
         policy: Observation → distribution.
         params: Per-task parameters, `[tasks, ...]`. Their device and dtype are those of the result.
-        envs: Environments with `tasks × episodes` rows, the episodes of a task next to each other.
+        envs: Environments with `tasks × episodes` rows, the episodes of a task next to each other. Rows that have
+            ended are stepped on, and what they return is ignored.
         num_tasks: Tasks that the rows belong to.
         horizon: Length of the time axis; shorter if every episode ends earlier.
-        generator: Source of the actions, on the device of `params`.
+        generator: Source of the actions, on the device of `params`. Its initial seed is that of the environments, so
+            every call needs a generator of its own.
 
     Raises:
-        ValueError: The rows do not divide into `num_tasks` tasks.
+        ValueError: The rows do not divide into `num_tasks` tasks, or the environments hide how an episode ended.
     """
     if envs.num_envs % num_tasks:
         raise ValueError(f"num_tasks={num_tasks}: {envs.num_envs} rows do not divide into so many tasks")
+    if envs.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
+        raise ValueError(
+            "envs: autoreset_mode=SAME_STEP puts the next episode's first observation in place of the last one; "
+            "need NEXT_STEP, or DISABLED with rows that may be stepped after their end"
+        )
     like = next(iter(params.values()))
     record = _Recorder(num_tasks, envs.num_envs // num_tasks, horizon, like)
-    observation, _ = envs.reset()
+    observation, _ = envs.reset(seed=generator.initial_seed() % 2**31)
     active = np.ones(envs.num_envs, bool)
     for _ in range(horizon):
         seen = record.tensor(observation)

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.func import functional_call
+
+from research import rng
+from research.policies import CategoricalMLP, GaussianMLP
+from research.sampling.collect import apply_per_task, collect
+
+OBS = 3
+
+
+class Walks(gymnasium.vector.VectorEnv[Any, Any, Any]):
+    """Row i ends after `lengths[i]` steps. Returns the same buffers at every step, as a fast environment may."""
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
+
+    def __init__(self, lengths, terminates):
+        self.lengths, self.terminates = np.asarray(lengths), np.asarray(terminates)
+        self.num_envs = len(self.lengths)
+        self.observation = np.zeros((self.num_envs, OBS), np.float32)
+        self.reward = np.zeros(self.num_envs)
+        self.ends = np.zeros((2, self.num_envs), bool)
+        self.t = 0
+        self.seeds: list[int | None] = []
+
+    def reset(self, *, seed=None, options=None):
+        self.seeds.append(seed)
+        self.t = 0
+        self.observation[:] = np.arange(self.num_envs)[:, None] + np.linspace(0, 1, OBS)
+        return self.observation, {}
+
+    def step(self, actions):
+        self.t += 1
+        self.observation += actions.sum(-1, keepdims=True)
+        self.reward[:] = 100 * self.t + np.arange(self.num_envs)
+        over = self.t >= self.lengths  # goes on reporting the end, and moving
+        self.ends[0], self.ends[1] = over & self.terminates, over & ~self.terminates
+        return self.observation, self.reward, *self.ends, {}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian(tasks, seed=0, dtype=torch.float64, **settings):
+    policy = GaussianMLP(OBS, 2, (4,), generator=generator(seed), **settings).to(dtype)
+    noise = generator(seed + 1)
+    params = {
+        name: value.detach() + 0.3 * torch.randn(tasks, *value.shape, generator=noise, dtype=torch.float64).to(dtype)
+        for name, value in policy.named_parameters()
+    }
+    return policy, params
+
+
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=6, max_size=6),
+    terminates=st.lists(st.booleans(), min_size=6, max_size=6),
+)
+def test_every_step_is_recorded_as_it_happened(lengths, terminates):
+    horizon, tasks, episodes = 5, 2, 3
+    policy, params = gaussian(tasks)
+    sampled = collect(policy, params, Walks(lengths, terminates), tasks, horizon, generator())
+    time = min(horizon, max(lengths))
+    assert sampled.reward.shape == (tasks, episodes, time)
+    assert sampled.observation.dtype == sampled.log_prob.dtype == sampled.reward.dtype == torch.float64
+    for row, (length, ends) in enumerate(zip(lengths, terminates, strict=True)):
+        one = [field[row // episodes, row % episodes] for field in sampled]
+        observation, action, reward, log_prob, terminated, valid, last = one
+        steps = min(length, time)
+        assert valid.tolist() == [t < steps for t in range(time)]
+        assert reward.tolist() == [100.0 * (t + 1) + row if t < steps else 0.0 for t in range(time)]
+        assert terminated.tolist() == [ends and length <= time and t == length - 1 for t in range(time)]
+        start = row + np.linspace(0, 1, OBS)
+        expected = [start + action[:t].sum().item() for t in range(steps + 1)]
+        np.testing.assert_allclose(observation[:steps], expected[:steps], atol=1e-5)
+        np.testing.assert_allclose(last, expected[steps], atol=1e-5)
+        theta = {name: value[row // episodes] for name, value in params.items()}
+        distribution = functional_call(policy, theta, (observation,))
+        torch.testing.assert_close(distribution.log_prob(action), log_prob)
+
+
+def test_same_generator_same_episodes():
+    policy, params = gaussian(2)
+    runs = [collect(policy, params, Walks([4] * 4, [True] * 4), 2, 4, generator(seed)) for seed in (1, 1, 2)]
+    assert all(torch.equal(*pair) for pair in zip(runs[0], runs[1], strict=True))
+    assert not torch.equal(runs[0].action, runs[2].action)
+
+
+def test_nothing_is_drawn_from_the_global_generators():
+    policy, params = gaussian(2)
+    states = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002 - this is what must not be used
+    collect(policy, params, Walks([4] * 4, [True] * 4), 2, 4, generator())
+    assert torch.equal(torch.get_rng_state(), states[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+
+
+def test_every_episode_has_noise_of_its_own():
+    policy, params = gaussian(3)
+    same = {name: value[:1].expand_as(value) for name, value in params.items()}
+    sampled = collect(policy, same, OnePlace(6), 3, 1, generator())
+    assert len(torch.unique(sampled.observation.flatten(0, 2), dim=0)) == 1
+    assert len(torch.unique(sampled.action.flatten(0, 2), dim=0)) == 6
+
+
+class OnePlace(Walks):
+    """Every row starts at the same place."""
+
+    def __init__(self, count):
+        super().__init__([9] * count, [True] * count)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation[:] = 0.5
+        return self.observation, {}
+
+
+def test_each_task_acts_by_its_own_parameters():
+    """With actions at the mean, permuting the parameters of the tasks permutes their episodes."""
+    policy, params = gaussian(4, seed=5, min_log_std=-30.0)
+    params["log_std"] = torch.full_like(params["log_std"], -30.0)
+    order = torch.tensor([2, 0, 3, 1])
+    permuted = {name: value[order] for name, value in params.items()}
+    plain, moved = (collect(policy, theta, OnePlace(8), 4, 5, generator()) for theta in (params, permuted))
+    for field in ("observation", "action", "last_observation"):
+        torch.testing.assert_close(getattr(moved, field), getattr(plain, field)[order])
+    assert len(torch.unique(plain.action[:, 0, 0], dim=0)) == 4
+
+
+@pytest.mark.parametrize("kind", [GaussianMLP, CategoricalMLP])
+def test_the_task_axis_gives_what_vmap_and_a_loop_give(kind):
+    policy = kind(OBS, 2, (5, 4), generator=generator()).double()
+    params = {
+        name: torch.randn(3, *value.shape, generator=generator(len(name)), dtype=torch.float64)
+        for name, value in policy.named_parameters()
+    }
+    observation = torch.randn(3, 7, OBS, generator=generator(9), dtype=torch.float64)
+    direct = apply_per_task(policy, params, observation)
+    for task in range(3):
+        theta = {name: value[task] for name, value in params.items()}
+        alone = functional_call(policy, theta, (observation[task],))
+        torch.testing.assert_close(tuple(field[task] for field in direct), tuple(alone))
+    policy.accepts_task_axis = False
+    torch.testing.assert_close(tuple(apply_per_task(policy, params, observation)), tuple(direct))
+
+
+def test_no_graph_is_kept():
+    policy, params = gaussian(2)
+    tracked = {name: value.requires_grad_() for name, value in params.items()}
+    sampled = collect(policy, tracked, Walks([2] * 4, [True] * 4), 2, 2, generator())
+    assert not any(field.requires_grad for field in sampled)
+
+
+def cartpoles(count, autoreset_mode=AutoresetMode.NEXT_STEP):
+    return SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * count, autoreset_mode=autoreset_mode)
+
+
+def test_a_gymnasium_vector_environment_with_discrete_actions():
+    policy = CategoricalMLP(4, 2, (8,), generator=generator()).double()
+    params = {name: value.detach().expand(2, *value.shape) for name, value in policy.named_parameters()}
+    envs = cartpoles(6)
+    sampled = collect(policy, params, envs, 2, 60, generator(3))
+    assert sampled.action.dtype == torch.int64
+    assert sampled.action.shape == sampled.reward.shape
+    assert set(sampled.action.unique().tolist()) == {0, 1}
+    lengths = sampled.valid.sum(-1)
+    assert len(lengths.unique()) > 1, "episodes of different lengths are the point"
+    torch.testing.assert_close(sampled.returns(), lengths.double())
+    for task in range(2):
+        for episode in range(3):
+            replay = gymnasium.make("CartPole-v1")
+            observation, _ = replay.reset(seed=generator(3).initial_seed() + 3 * task + episode)
+            for t in range(lengths[task, episode]):
+                np.testing.assert_allclose(sampled.observation[task, episode, t], observation, rtol=1e-6)
+                observation, _, ended, *_ = replay.step(int(sampled.action[task, episode, t]))
+                assert ended == sampled.terminated[task, episode, t]
+            np.testing.assert_allclose(sampled.last_observation[task, episode], observation, rtol=1e-6)
+    again = collect(policy, params, envs, 2, 60, generator(3))
+    assert all(torch.equal(*pair) for pair in zip(sampled, again, strict=True)), "random starts follow the generator"
+
+
+def test_the_environments_are_seeded_by_the_generator():
+    policy, params = gaussian(1)
+    envs = Walks([2], [True])
+    for iteration in (0, 0, 1):
+        collect(policy, params, envs, 1, 2, rng.torch_generator(0, "actions", iteration))
+    first, again, other = envs.seeds
+    assert first == again != other
+    assert all(0 <= seed < 2**31 for seed in envs.seeds)
+
+
+def test_environments_that_hide_the_last_observation_are_refused():
+    policy = CategoricalMLP(4, 2, (), generator=generator())
+    params = {name: value.detach()[None] for name, value in policy.named_parameters()}
+    with pytest.raises(ValueError, match="autoreset_mode=SAME_STEP puts the next episode's first observation"):
+        collect(policy, params, cartpoles(2, AutoresetMode.SAME_STEP), 1, 5, generator())
+
+
+def test_rows_that_do_not_divide_into_the_tasks_are_refused():
+    policy, params = gaussian(2)
+    with pytest.raises(ValueError, match="num_tasks=2: 5 rows do not divide into so many tasks"):
+        collect(policy, params, Walks([1] * 5, [True] * 5), 2, 1, generator())
