@@ -19,6 +19,7 @@ from torch import Tensor
 from research.files import atomic_write, remove_partial
 
 FORMAT = 1
+_ARCHIVE = b"PK\x03\x04"  # how a zip file starts: torch.save writes one
 _KEYS = {"format", "algorithm", "config", "iteration", "score", "state"}
 _SCALARS = (bool, int, float, str, type(None))
 
@@ -124,6 +125,7 @@ def load(path: Path | str) -> Checkpoint:
         CheckpointError: There is none, it is damaged, or it is not one of ours.
     """
     path = _existing(Path(path))
+    _refuse_other_files(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -132,11 +134,7 @@ def load(path: Path | str) -> Checkpoint:
             f"Use a file that a run here wrote, such as runs/1/checkpoints/latest.pt."
         ) from error
     except (RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it ends too early"
-        raise CheckpointError(
-            f"{path} is damaged, probably cut short ({path.stat().st_size} bytes; {reason}). "
-            f"Use the other checkpoint of the run (latest.pt or best.pt), or a copy."
-        ) from error
+        raise _damaged(path, str(error).splitlines()[0] if str(error) else "it ends too early") from error
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
         raise CheckpointError(
             f"{path} is no checkpoint of this project: found {_describe_content(content)}, "
@@ -158,6 +156,26 @@ def _existing(path: Path) -> Path:
         there = ", ".join(sorted(file.name for file in path.parent.glob("*.pt"))) or "no checkpoint"
         raise CheckpointError(f"{path}: no such checkpoint; in {path.parent} there is {there}.")
     raise CheckpointError(f"{path}: no such checkpoint, and no directory {path.parent}.")
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Raises CheckpointError unless the file begins like an archive, as all of ours do."""
+    with path.open("rb") as file:
+        start = file.read(len(_ARCHIVE))
+    if start != _ARCHIVE and _ARCHIVE.startswith(start):
+        raise _damaged(path, "it ends too early")
+    if start != _ARCHIVE:
+        raise CheckpointError(
+            f"{path} is no checkpoint of this project: it begins with {start!r}, expected {_ARCHIVE!r}. "
+            f"Use a file that a run here wrote."
+        )
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is damaged, probably cut short ({path.stat().st_size} bytes; {reason}). "
+        f"Use the other checkpoint of the run (latest.pt or best.pt), or a copy."
+    )
 
 
 def _describe_content(content: Any) -> str:

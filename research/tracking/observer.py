@@ -19,10 +19,11 @@ import fcntl
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from sacred.observers import RunObserver
@@ -54,7 +55,7 @@ class FileObserver(RunObserver):
         self.entry: dict[str, Any] = {}
         self._output_before = ""
         self._output = ""
-        self._lock: IO[bytes] | None = None
+        self._lock: int | None = None
 
     @property
     def _directory(self) -> Path:
@@ -68,19 +69,26 @@ class FileObserver(RunObserver):
         Raises:
             ValueError: Another process writes there.
         """
-        file = (self.basedir / str(_id) / ".lock").open("ab")
+        lock = os.open(self.basedir / str(_id) / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.close()
+            os.close(lock)
             raise ValueError(f"run={_id}: another process writes {self.basedir / str(_id)}; stop it first") from error
-        self._lock = file
+        self._lock = lock
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def queued_event(
         self, ex_info: Any, command: str, host_info: Any, queue_time: Any, config: Any, meta_info: Any, _id: Any
     ) -> Any:
         """Claims an id and records what is to be run."""
-        return self._begin(ex_info, command, host_info, config, meta_info, _id, status="QUEUED")
+        number = self._begin(ex_info, command, host_info, config, meta_info, _id, status="QUEUED")
+        self._unlock()
+        return number
 
     def started_event(
         self, ex_info: Any, command: str, host_info: Any, start_time: Any, config: Any, meta_info: Any, _id: Any
@@ -196,8 +204,7 @@ class FileObserver(RunObserver):
             return  # the run could not be started
         write_json(self._directory / "metrics.json", fold(read_rows(self._directory)))
         self._update(stop_time=time.isoformat(), status=status, **changes)
-        if self._lock is not None:
-            self._lock.close()
+        self._unlock()
 
 
 def _rows(metrics_by_name: Mapping[str, Any]) -> Iterable[dict[str, Any]]:

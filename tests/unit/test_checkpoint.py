@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from research import checkpoint
+from research.checkpoint import Checkpoint, CheckpointError, Checkpoints, from_plain, to_plain
+
+
+class Inner(NamedTuple):
+    weights: dict[str, torch.Tensor]
+    history: tuple[float, ...]
+
+
+class State(NamedTuple):
+    iteration: int
+    inner: Inner
+    items: list
+    name: str
+    nothing: None = None
+
+
+def make_state(iteration=3, size=4, dtype=torch.float32, fill=1.5) -> State:
+    weights = {"a.b": torch.full((size, 2), fill, dtype=dtype), "c": torch.arange(3)}
+    return State(iteration, Inner(weights, (0.5, math.inf)), [True, torch.tensor(2.0), {"k": 1}], "x")
+
+
+def same(left, right) -> bool:
+    if isinstance(left, torch.Tensor):
+        return left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return type(left) is type(right) and len(left) == len(right) and all(map(same, left, right))
+    return type(left) is type(right) and left == right
+
+
+def saved(directory, state=None, score=None) -> Checkpoints:
+    checkpoints = Checkpoints(directory, "toy", {"lr": 0.1})
+    checkpoints.save(state or make_state(), score)
+    return checkpoints
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    state = make_state()
+    loaded = checkpoint.load(saved(tmp_path, state, 2.5).latest)
+    assert same(loaded.restore(make_state(0, fill=0.0)), state)
+    assert (loaded.algorithm, loaded.config, loaded.iteration, loaded.score) == ("toy", {"lr": 0.1}, 3, 2.5)
+
+
+def test_strides_and_requires_grad_come_back():
+    tensor = torch.arange(6.0).reshape(2, 3).T
+    restored = from_plain(to_plain(tensor), torch.zeros(3, 2, requires_grad=True))
+    assert restored.stride() == tensor.stride()
+    assert restored.requires_grad
+
+
+def test_a_saved_state_does_not_change_with_the_live_one():
+    live = make_state()
+    plain = to_plain(live)
+    live.inner.weights["c"].add_(1)
+    assert plain["inner"]["weights"]["c"].tolist() == [0, 1, 2]
+
+
+def test_the_suffix_may_be_left_out(tmp_path):
+    saved(tmp_path)
+    assert checkpoint.load(tmp_path / "latest").path == tmp_path / "latest.pt"
+    assert checkpoint.load(str(tmp_path / "latest.pt")).iteration == 3
+
+
+def test_the_best_is_the_one_with_the_highest_score(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "toy", {})
+    for iteration, score in [(1, None), (2, -5.0), (3, -1.0), (4, -2.0), (5, math.nan), (6, None)]:
+        checkpoints.save(make_state(iteration), score)
+    assert checkpoint.load(checkpoints.best).iteration == 3
+    assert checkpoint.load(checkpoints.latest).iteration == 6
+    again = Checkpoints(tmp_path, "toy", {})  # as after a restart
+    again.save(make_state(7), -1.5)
+    assert checkpoint.load(again.best).iteration == 3
+    again.save(make_state(8), -0.5)
+    assert checkpoint.load(again.best).iteration == 8
+
+
+def test_a_process_killed_between_the_two_files_has_not_lost_the_best(tmp_path, monkeypatch):
+    checkpoints = saved(tmp_path)
+    written = []
+
+    def killed_after_one(path, write):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+
+    monkeypatch.setattr(checkpoint, "atomic_write", killed_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(make_state(4), 1.0)
+    assert written == [checkpoints.best]
+
+
+@pytest.mark.parametrize("value", [np.float32(1.0), np.arange(3), {1, 2}, object()], ids=lambda v: type(v).__name__)
+def test_what_cannot_be_loaded_is_not_saved(value):
+    with pytest.raises(TypeError, match=r"state\.items\[1\]: a .* cannot be saved"):
+        to_plain(State(0, Inner({}, ()), [1, value], "x"))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40, 0.5, 0.99, -1])
+def test_a_truncated_file_is_refused(tmp_path, kept):
+    path = saved(tmp_path).latest
+    size = path.stat().st_size
+    os.truncate(path, {0.5: size // 2, 0.99: int(size * 0.99), -1: size - 1}.get(kept, kept))
+    with pytest.raises(CheckpointError, match=r"latest\.pt .*(damaged|no checkpoint).*Use"):
+        checkpoint.load(path)
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": 1, "state": Payload()}, "torch.pt")
+    with open("pickle.pt", "wb") as file:
+        pickle.dump(Payload(), file)
+    for name in ("torch", "pickle"):
+        with pytest.raises(CheckpointError, match="no checkpoint of this project"):
+            checkpoint.load(name)
+    assert not os.path.exists("executed")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [({"model": torch.zeros(1), "epoch": 3}, "entries epoch, model"), (torch.zeros(2), "a Tensor"), ({}, r"\(none\)")],
+)
+def test_a_foreign_file_is_refused(tmp_path, content, found):
+    torch.save(content, tmp_path / "foreign.pt")
+    with pytest.raises(CheckpointError, match=rf"foreign\.pt is no checkpoint of this project: found .*{found}"):
+        checkpoint.load(tmp_path / "foreign.pt")
+
+
+def test_a_text_file_is_refused(tmp_path):
+    (tmp_path / "notes.pt").write_text("not a checkpoint\n" * 100)
+    with pytest.raises(CheckpointError, match=r"notes\.pt"):
+        checkpoint.load(tmp_path / "notes")
+
+
+def test_another_format_is_refused(tmp_path):
+    content = dict.fromkeys(("algorithm", "config", "iteration", "score", "state")) | {"format": 7}
+    torch.save(content, tmp_path / "new.pt")
+    with pytest.raises(CheckpointError, match=r"format 7, this version reads 1"):
+        checkpoint.load(tmp_path / "new.pt")
+
+
+def test_a_missing_file_is_told_apart(tmp_path):
+    saved(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no such checkpoint; in .* there is latest\.pt"):
+        checkpoint.load(tmp_path / "best")
+    with pytest.raises(CheckpointError, match="no directory"):
+        checkpoint.load(tmp_path / "nowhere" / "best")
+
+
+def test_another_algorithm_is_refused(tmp_path):
+    loaded = checkpoint.load(saved(tmp_path).latest)
+    loaded.require_algorithm("toy")
+    with pytest.raises(CheckpointError, match=r"latest\.pt holds a state of 'toy', not of 'other'"):
+        loaded.require_algorithm("other")
+
+
+LIKE = make_state()
+
+
+@pytest.mark.parametrize(
+    ("like", "reason"),
+    [
+        (make_state(size=5), r"state\.inner\.weights\['a\.b'\] is a float32 tensor of shape \[4, 2\].*\[5, 2\]"),
+        (make_state(dtype=torch.float64), r"a\.b.*float32 tensor.*needed is a float64 tensor"),
+        (LIKE._replace(inner=Inner({"a.b": torch.zeros(4, 2)}, (0.5, 1.0))), r"weights has c too many"),
+        (LIKE._replace(inner=Inner({**LIKE.inner.weights, "d": torch.zeros(1)}, (0.5, 1.0))), r"weights lacks d"),
+        (LIKE._replace(inner=Inner(LIKE.inner.weights, (0.5,))), r"history has 2 entries, needed are 1"),
+        (LIKE._replace(name=1.0), r"state\.name is a str, needed is a value of type float"),
+        (LIKE._replace(nothing=torch.zeros(1)), r"state\.nothing is a NoneType, needed is a float32 tensor"),
+        (LIKE._replace(items={"k": 1}), r"state\.items is 3 entries, needed are entries k"),
+        (LIKE.inner, r"state lacks history, weights and has"),
+    ],
+)
+def test_a_state_of_other_settings_is_refused(tmp_path, like, reason):
+    loaded = checkpoint.load(saved(tmp_path).latest)
+    with pytest.raises(CheckpointError, match=rf"latest\.pt does not fit these settings: .*{reason}.*Use the settings"):
+        loaded.restore(like)
+
+
+def test_leftovers_of_a_killed_save_are_removed(tmp_path):
+    (tmp_path / ".latest.pt.00.partial").write_bytes(b"half")
+    saved(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["latest.pt"]
+
+
+def test_loading_leaves_the_file_as_it_was(tmp_path):
+    path = saved(tmp_path).latest
+    before = path.read_bytes()
+    loaded = checkpoint.load(path)
+    assert isinstance(loaded, Checkpoint)
+    loaded.restore(make_state()).inner.weights["c"].add_(1)
+    assert path.read_bytes() == before

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from research.files import append_lines, atomic_write, claim_number, remove_partial, whole_lines, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail(file):
+        file.write(b"ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        atomic_write(path, fail)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_readers_never_see_a_file_that_is_being_written(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    seen = []
+
+    def write(file):
+        file.write(b"new" * 100_000)
+        file.flush()
+        seen.append(path.read_bytes())
+
+    atomic_write(path, write)
+    assert seen == [b"old"]
+    assert path.read_bytes() == b"new" * 100_000
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / ".latest.pt.0123.partial").write_bytes(b"half")
+    (tmp_path / "latest.pt").write_bytes(b"whole")
+    remove_partial(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["latest.pt"]
+
+
+def test_json_is_strict(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "file.json", {"value": float("nan")})
+    assert not list(tmp_path.iterdir())
+    write_json(tmp_path / "file.json", {"value": [1, None]})
+    assert json.loads((tmp_path / "file.json").read_text()) == {"value": [1, None]}
+
+
+def test_a_torn_last_line_is_not_read(tmp_path):
+    path = tmp_path / "lines"
+    assert list(whole_lines(path)) == []
+    append_lines(path, ["one", "two"])
+    append_lines(path, ["three"])
+    with path.open("a") as file:
+        file.write("fo")
+    assert [line.strip() for line in whole_lines(path)] == ["one", "two", "three"]
+
+
+def test_numbers_go_on_after_the_highest_directory(tmp_path):
+    for name in ("3", "10", "_sources", "abc"):
+        (tmp_path / name).mkdir()
+    assert [claim_number(tmp_path) for _ in range(2)] == [11, 12]
+    assert claim_number(tmp_path / "new" / "place") == 1
+
+
+def test_processes_that_start_at_once_never_share_a_number(tmp_path):
+    code = "import sys, pathlib; from research.files import claim_number\nsys.stdin.read(1)\n"
+    code += "print(*(claim_number(pathlib.Path(sys.argv[1])) for _ in range(25)))"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    for process in processes:  # all wait for this before they begin
+        process.stdin.write("x")
+        process.stdin.flush()
+    numbers = [int(number) for process in processes for number in process.communicate()[0].split()]
+    assert sorted(numbers) == list(range(1, 201))
