@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import higher
 import inner_problems as ip
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from research.inner_loops.with_higher import DifferentiableAdam, DifferentiableAdamW, registered_optimizers
+from research.inner_loops.with_higher import DifferentiableAdam, DifferentiableAdamW, higher, registered_optimizers
 
 STEPS = 3
 OTHERS = ("adadelta", "adagrad", "adamax", "rmsprop", "asgd", "rprop")
