@@ -68,7 +68,7 @@ class RegressionConfig:
     task: str = "sinusoid"
     task_args: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
-    num_iterations: int = 700
+    num_iterations: int = 400
     updates_per_iteration: int = 100
     meta_batch_size: int = 25
     shots: int = 5
@@ -79,7 +79,7 @@ class RegressionConfig:
     inner_optimizer: str = "sgd"
     inner_lr: float | tuple[float, ...] = 0.01
     learn_inner_lr: LearnedRate = "none"
-    num_inner_steps: int = 1
+    num_inner_steps: int = 2
     first_order: bool = False
     adapt_only: tuple[str, ...] = ()
     transform: Transform = "none"

@@ -32,14 +32,14 @@ Report = Callable[[AdaptationCurve, Path | None], list[Path]]
 
 
 def add_commands(
-    experiment: Experiment, algorithm: type[Algorithm], *, columns: Mapping[str, str], report: Report
+    experiment: Experiment, algorithm: Callable[[Any], Algorithm], *, columns: Mapping[str, str], report: Report
 ) -> None:
     """Gives an experiment the commands `train` (its default), `resume` and `evaluate`.
 
     Args:
         experiment: Its settings must be `algorithm.Config`, with the fields `num_iterations`, `checkpoint_interval`,
             `eval_interval`, `num_eval_tasks` and `num_adapt_steps`.
-        algorithm: What is trained.
+        algorithm: What is trained: a class of `ALGORITHMS`, or a function from the settings to an instance of one.
         columns: What the progress bar shows, as `{label: metric name}`.
         report: What becomes of an adaptation curve.
     """
@@ -177,7 +177,7 @@ class Session:
             self.run.log_scalar(f"eval/score_after_{step}", score, state.iteration)
         steps = " → ".join(f"{score:.2f}" for score in scores)
         progress.message(f"iteration {state.iteration}: {curve.label} on held-out tasks {steps}")
-        return scores[-1]
+        return -scores[-1] if curve.lower_is_better else scores[-1]
 
 
 def _check_device(name: str) -> None:

@@ -1,0 +1,78 @@
+"""Sinusoid regression: learn a sine wave from a few points, after meta-learning on thousands of others.
+
+    python experiments/maml_sinusoid.py with meta_sgd shots10 seed=3
+    python experiments/maml_sinusoid.py evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5
+    python experiments/maml_sinusoid.py resume with run=3
+
+Named configs: maml, fomaml, meta_sgd, anil, reptile, pretrained (one network for all waves), maml_paper (one inner step
+and as many query points as shots); shots5, shots10, shots20; fast (seconds).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from analysis.plots import plot_adaptation_curve
+from analysis.stats import bootstrap_interval
+from research.algorithms import ALGORITHMS, Algorithm
+from research.algorithms.regression import RegressionConfig
+from research.algorithms.reptile_regression import ReptileRegressionConfig
+from research.evaluation import AdaptationCurve
+from research.tracking.config import to_mapping
+from research.tracking.experiment import make_experiment
+from research.tracking.session import add_commands
+
+
+def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
+    """Prints the error after each gradient step, and draws it."""
+    num_tasks = curve.score.shape[1]
+    print(f"\nAdaptation to {num_tasks} held-out tasks\n{'gradient steps':>14}  {curve.label}  95 % interval")
+    for step, score in enumerate(curve.score):
+        low, high = bootstrap_interval(score)
+        print(f"{step:>14}  {score.mean():>{len(curve.label)}.3f}  [{low:.3f}, {high:.3f}]")
+    print()
+    if directory is None:
+        return []
+    picture = directory / "adaptation_curve.png"
+    plot_adaptation_curve(curve, picture)
+    return [picture]
+
+
+def choose(config: RegressionConfig) -> Algorithm:
+    """The algorithm that the settings name."""
+    return ALGORITHMS[config.algorithm](config)
+
+
+_DEFAULTS = to_mapping(RegressionConfig())
+_REPTILE = to_mapping(ReptileRegressionConfig())
+
+NAMED_CONFIGS: dict[str, dict[str, Any]] = {
+    "maml": {"algorithm": "maml_regression"},
+    "maml_paper": {"num_inner_steps": 1, "query_points": 5},  # github.com/cbfinn/maml, with the paper's inner_lr
+    "fomaml": {"first_order": True},
+    # Rates that are learned for one step diverge when they are used for more.
+    "meta_sgd": {"learn_inner_lr": "per_parameter", "num_inner_steps": 1, "num_adapt_steps": 1},
+    "anil": {"adapt_only": ["head.*"]},
+    "reptile": {key: value for key, value in _REPTILE.items() if value != _DEFAULTS[key]},
+    "pretrained": {"num_inner_steps": 0},
+    "shots5": {"shots": 5, "query_points": 10},
+    "shots10": {"shots": 10, "query_points": 10},
+    "shots20": {"shots": 20, "query_points": 20},
+    "fast": {
+        "num_iterations": 3,
+        "updates_per_iteration": 2,
+        "meta_batch_size": 4,
+        "hidden_sizes": [8],
+        "num_eval_tasks": 5,
+        "num_adapt_steps": 1,
+    },
+}
+
+experiment = make_experiment(
+    "maml_sinusoid", RegressionConfig, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
+)
+add_commands(experiment, choose, columns={"error after": "loss_post", "|∇|": "gradient_norm"}, report=report)
+
+if __name__ == "__main__":
+    experiment.run_commandline()
