@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from research.tracking.config import ConfigError, flatten, from_mapping, to_mapping
+
+
+@dataclass(frozen=True)
+class Net:
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: Literal["tanh", "relu"] = "tanh"
+
+    def __post_init__(self) -> None:
+        if any(size < 1 for size in self.hidden_sizes):
+            raise ValueError(f"hidden_sizes={self.hidden_sizes}: need at least 1 unit")
+
+
+@dataclass(frozen=True)
+class Config:
+    count: int = 3
+    lr: float | tuple[float, ...] = 0.1
+    flag: bool = False
+    name: str = "x"
+    limit: int | None = None
+    pair: tuple[int, str] = (1, "a")
+    extra: dict[str, float] = field(default_factory=dict)
+    free: dict[str, Any] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    net: Net = Net()
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count={self.count}: need at least 1")
+
+
+@dataclass(frozen=True)
+class Needy:
+    size: int
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, Config()),
+        ({"count": 5}, Config(count=5)),
+        ({"lr": 1}, Config(lr=1.0)),
+        ({"lr": [1, 0.5]}, Config(lr=(1.0, 0.5))),
+        ({"limit": None}, Config(limit=None)),
+        ({"limit": 4}, Config(limit=4)),
+        ({"pair": [2, "b"]}, Config(pair=(2, "b"))),
+        ({"extra": {"a": 1}}, Config(extra={"a": 1.0})),
+        ({"free": {"a": [1, {"b": None}]}}, Config(free={"a": [1, {"b": None}]})),
+        ({"tags": ["a"]}, Config(tags=["a"])),
+        ({"net": {"hidden_sizes": [8]}}, Config(net=Net((8,)))),
+        ({"net": {"activation": "relu"}, "flag": True}, Config(net=Net(activation="relu"), flag=True)),
+    ],
+)
+def test_plain_values_become_what_the_fields_say(values, expected):
+    converted = from_mapping(Config, values)
+    assert converted == expected
+    for name in values:  # 1 == 1.0 == True, so the types count too
+        assert repr(getattr(converted, name)) == repr(getattr(expected, name))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cuont": 3}, "cuont=3: no such key; did you mean count?"),
+        ({"net": {"hidden_size": 3}}, "net.hidden_size=3: no such key; did you mean net.hidden_sizes?"),
+        ({"hidden_sizes": [3]}, "hidden_sizes=[3]: no such key; did you mean net.hidden_sizes?"),
+        ({"net": {"zzz": 3}}, "net.zzz=3: no such key; there are net.hidden_sizes, net.activation"),
+        ({"count": "ten"}, "count='ten': need an integer"),
+        ({"count": True}, "count=True: need an integer"),
+        ({"count": 3.0}, "count=3.0: need an integer; write count=3"),
+        ({"count": None}, "count=None: need an integer"),
+        ({"count": 0}, "count=0: need at least 1"),
+        ({"lr": "0,1"}, "lr='0,1': need a number or a list, each entry a number; write lr=0.1"),
+        ({"lr": [0.1, "x"]}, "lr=[0.1, 'x']: need a number or a list, each entry a number"),
+        ({"lr": True}, "lr=True: need a number or a list, each entry a number"),
+        ({"lr": math.inf}, "lr=inf: need a finite number, a record cannot hold another"),
+        ({"flag": "true"}, "flag='true': need True or False; write flag=True"),
+        ({"flag": 0}, "flag=0: need True or False; write flag=False"),
+        ({"name": 3}, "name=3: need a text"),
+        ({"limit": "x"}, "limit='x': need an integer or None"),
+        ({"pair": [1]}, "pair=[1]: need a list [an integer, a text]"),
+        ({"pair": [1, 2]}, "pair[1]=2: need a text"),
+        ({"extra": 3}, "extra=3: need keys below it; write extra.<key>=<value>"),
+        ({"extra": {"a": "x"}}, "extra.a='x': need a number"),
+        ({"tags": "a"}, "tags='a': need a list, each entry a text"),
+        ({"net": 3}, "net=3: need keys below it, net.<key>=...; there are net.hidden_sizes, net.activation"),
+        ({"net": {"activation": "rleu"}}, "net.activation='rleu': need one of tanh, relu; did you mean relu?"),
+        ({"net": {"activation": 7}}, "net.activation=7: need one of tanh, relu"),
+        ({"net": {"hidden_sizes": [4, 0]}}, "net.hidden_sizes=(4, 0): need at least 1 unit"),
+        ({"net": {"hidden_sizes": 4}}, "net.hidden_sizes=4: need a list, each entry an integer"),
+        ({"net": {"hidden_sizes": [4, 2.5]}}, "net.hidden_sizes[1]=2.5: need an integer"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_key_value_and_what_is_allowed(values, message):
+    with pytest.raises(ConfigError) as refused:
+        from_mapping(Config, values)
+    assert str(refused.value) == message
+
+
+def test_a_field_without_default_must_be_given():
+    with pytest.raises(ConfigError, match="size: missing"):
+        from_mapping(Needy, {})
+    assert from_mapping(Needy, {"size": 2}) == Needy(2)
+
+
+def test_other_errors_of_a_dataclass_are_not_hidden():
+    @dataclass(frozen=True)
+    class Broken:
+        size: int = 1
+
+        def __post_init__(self) -> None:
+            raise TypeError("a bug")
+
+    with pytest.raises(TypeError, match="a bug"):
+        from_mapping(Broken, {})
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+configs = st.builds(
+    Config,
+    count=st.integers(1, 100),
+    lr=finite | st.lists(finite, max_size=3).map(tuple),
+    flag=st.booleans(),
+    name=st.text(),
+    limit=st.none() | st.integers(),
+    extra=st.dictionaries(st.text(), finite),
+    tags=st.lists(st.text()),
+    net=st.builds(Net, hidden_sizes=st.lists(st.integers(1, 9), max_size=3).map(tuple)),
+)
+
+
+@given(configs)
+def test_a_config_comes_back_from_its_plain_values(config):
+    plain = to_mapping(config)
+    assert from_mapping(Config, plain) == config
+    assert not any(isinstance(value, tuple) or dataclasses.is_dataclass(value) for value in flatten(plain).values())
+
+
+def test_flattening_keeps_empty_mappings():
+    assert flatten({"a": {"b": {"c": 1}, "d": {}}, "e": [1]}) == {"a.b.c": 1, "a.d": {}, "e": [1]}
