@@ -16,8 +16,7 @@ _USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
 def source_files(root: Path, main: Path | None) -> list[Path]:
     """The files to keep with a run: the whole library, the script, and whatever else of the project is imported."""
     loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    # Some modules made at run time, torch's among them, carry a made-up relative name.
-    imported = {Path(name).resolve() for name in loaded if name and Path(name).is_absolute()}
+    imported = {Path(name).resolve() for name in loaded if name}
     # torch.classes names a file that does not exist.
     ours = {path for path in imported if path.suffix == ".py" and _is_ours(path, root) and path.is_file()}
     library = set((root / "research").rglob("*.py"))
