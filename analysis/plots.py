@@ -21,7 +21,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.stats import bootstrap_interval
+from analysis.stats import bootstrap_interval, iqm
 from research.evaluation import AdaptationCurve
 from research.types import Trajectories
 
@@ -54,21 +54,44 @@ def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str, steps: str =
         path: The file to write.
         steps: What the horizontal axis counts.
     """
+    tasks = curve.score.shape[1]
     with rc_context(_STYLE):
         figure = _figure(4.0, 3.0)
         axes = figure.subplots()
-        count, tasks = curve.score.shape
-        x, mean = np.arange(count), curve.score.mean(1)
-        low, high = bootstrap_interval(curve.score)
-        axes.add_collection(LineCollection(_rows(x, curve.score.T), colors=_INK, linewidths=0.6, alpha=0.15))
-        axes.fill_between(x, low, high, color=COLOURS[0], alpha=0.3, linewidth=0, label="95 % interval")
-        axes.plot(x, mean, color=COLOURS[0], marker="o", markersize=4.5, linewidth=1.8, label="mean")
-        axes.plot([], [], color=_INK, linewidth=0.6, alpha=0.4, label="one task")  # stands for the collection
-        axes.set(xlabel=steps, ylabel=curve.label, xlim=(-0.15, count - 0.85))
+        _draw_curves(axes, curve.score, "mean", "one task", bootstrap_interval(curve.score), curve.score.mean(1))
+        axes.set(xlabel=steps, ylabel=curve.label)
         axes.set_title(f"Adaptation to {tasks} held-out task{'s' * (tasks != 1)}", loc="left")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        figure.savefig(path)
+
+
+def plot_runs(
+    label: str,
+    score: NDArray[np.float64],
+    path: Path | str,
+    target: Sequence[float] = (),
+    steps: str = "gradient steps",
+) -> None:
+    """Draws the interquartile mean over runs after each step, its 95 % bootstrap interval, and every run faintly.
+
+    Args:
+        label: What the score is.
+        score: `[runs, steps + 1]`.
+        path: The file to write.
+        target: Published values to compare with, one for each step; may be fewer.
+        steps: What the horizontal axis counts.
+    """
+    columns = score.T
+    with rc_context(_STYLE):
+        figure = _figure(4.0, 3.0)
+        axes = figure.subplots()
+        interval = bootstrap_interval(columns, statistic=iqm)
+        _draw_curves(axes, columns, "interquartile mean", "one run", interval, iqm(columns))
+        if target:
+            axes.plot(target, color=COLOURS[1], marker="s", markersize=4, linewidth=1.2, ls="--", label="published")
+        axes.set(xlabel=steps, ylabel=label)
+        axes.set_title(f"{len(score)} run{'s' * (len(score) != 1)}", loc="left")
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
         figure.savefig(path)
 
 
@@ -122,6 +145,25 @@ def _goals(curve: AdaptationCurve) -> NDArray[Any]:
     if goal is None or np.ndim(goal) != 2 or np.shape(goal)[1] != 2:
         raise ValueError(f"curve: need tasks with `goal [tasks, 2]` to draw paths, got {type(curve.tasks).__name__}")
     return np.asarray(goal)
+
+
+def _draw_curves(
+    axes: Axes,
+    score: NDArray[np.float64],
+    middle: str,
+    single: str,
+    interval: tuple[NDArray[np.float64], NDArray[np.float64]],
+    centre: NDArray[np.float64],
+) -> None:
+    """One curve for each column of `score [steps + 1, n]`, and their centre with its interval."""
+    x = np.arange(len(score))
+    axes.add_collection(LineCollection(_rows(x, score.T), colors=_INK, linewidths=0.6, alpha=0.15))
+    axes.fill_between(x, *interval, color=COLOURS[0], alpha=0.3, linewidth=0, label="95 % interval")
+    axes.plot(x, centre, color=COLOURS[0], marker="o", markersize=4.5, linewidth=1.8, label=middle)
+    axes.plot([], [], color=_INK, linewidth=0.6, alpha=0.4, label=single)  # stands for the collection
+    axes.set_xlim(-0.15, len(score) - 0.85)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)
 
 
 def _draw_paths(axes: Axes, goals: NDArray[Any], paths: NDArray[Any], episodes: int) -> None:
