@@ -1,0 +1,214 @@
+"""What holds for every registered algorithm, each with settings that take a moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+from research.algorithms import ALGORITHMS
+from research.checkpoint import Checkpoints, load
+from research.policies import PolicyConfig
+
+TINY: dict[str, dict[str, Any]] = {
+    "maml_trpo": dict(
+        meta_batch_size=3, episodes_per_task=2, horizon=6, eval_episodes=2, policy=PolicyConfig((4,)), num_threads=2
+    ),
+    "maml_regression": dict(updates_per_iteration=2, meta_batch_size=3, hidden_sizes=(5,), eval_query_points=4),
+    "reptile_regression": dict(updates_per_iteration=2, meta_batch_size=3, hidden_sizes=(5,), eval_query_points=4),
+}
+# Conjugate gradient turns the last bit into the third digit once it has found the few directions that six steps show.
+FEW_PRODUCTS: dict[str, dict[str, Any]] = {"maml_trpo": dict(cg_iterations=4)}
+METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+@pytest.fixture(params=ALGORITHMS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def make(name):
+    """Makes the algorithm with the tiny settings, and changes to them."""
+    kind = ALGORITHMS[name]
+    return lambda **changes: kind(kind.Config(**{**TINY[name], **changes}))
+
+
+def leaves(state):
+    return pytree.tree_leaves(state)
+
+
+def same(first, second):
+    """Whether two states or metrics are equal to the last bit."""
+    ours, theirs = leaves(first), leaves(second)
+    return len(ours) == len(theirs) and all(
+        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def tensors(state):
+    return [leaf for leaf in leaves(state) if isinstance(leaf, torch.Tensor)]
+
+
+def timeless(metrics):
+    """Metrics that do not depend on the clock."""
+    return {key: value for key, value in metrics.items() if not key.startswith("time/")}
+
+
+def documented():
+    return set(re.findall(r"^\| `([^`]+)` \|", METRICS_PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_the_config_is_a_frozen_dataclass_that_training_can_read(make):
+    config = make().config
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1
+    kind = type(config)
+    assert kind() == kind(), "every setting has a default"
+    for key in ("seed", "num_iterations", "checkpoint_interval", "eval_interval", "num_eval_tasks", "num_adapt_steps"):
+        assert isinstance(getattr(config, key), int), key
+
+
+def test_the_state_is_a_named_tuple_that_counts_iterations(make):
+    algorithm = make()
+    state = algorithm.init()
+    assert isinstance(state, tuple) and state._fields[0] == "iteration"
+    for iteration in range(3):
+        assert state.iteration == iteration
+        state, _ = algorithm.step(state)
+
+
+def test_the_start_is_a_function_of_the_seed(make):
+    torch.manual_seed(1)
+    first = make(seed=3).init()
+    torch.manual_seed(2)
+    assert same(first, make(seed=3).init())
+    assert not same(first, make(seed=4).init())
+
+
+def test_a_step_is_a_function_of_the_state(make):
+    """Another instance, other global generators and steps in between must not matter."""
+    algorithm = make()
+    start = algorithm.init()
+    torch.manual_seed(1)
+    first = algorithm.step(start)
+    second = algorithm.step(first.state)
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    algorithm.evaluate(second.state, 2, 1)
+    for again in (algorithm.step(start), make().step(start)):
+        assert same(again.state, first.state)
+        assert timeless(again.metrics) == timeless(first.metrics)
+    assert timeless(second.metrics) != timeless(first.metrics), "every iteration samples anew"
+
+
+def test_a_step_moves_the_parameters_and_leaves_its_input_as_it_was(make):
+    algorithm = make()
+    state = algorithm.init()
+    before = [leaf.clone() for leaf in tensors(state)]
+    following, _ = algorithm.step(state)
+    assert all(torch.equal(*pair) for pair in zip(tensors(state), before, strict=True))
+    assert not same(following.meta, state.meta)
+
+
+def test_states_stay_finite_and_hold_no_graph(make):
+    algorithm = make()
+    state = algorithm.init()
+    for _ in range(3):
+        state, metrics = algorithm.step(state)
+        assert all(leaf.isfinite().all() for leaf in tensors(state))
+        assert not any(leaf.requires_grad for leaf in tensors(state))
+        assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values()), metrics
+
+
+def test_every_metric_is_explained(make):
+    algorithm = make()
+    _, metrics = algorithm.step(algorithm.init())
+    assert set(metrics) <= documented()
+
+
+def test_every_explained_metric_is_reported():
+    reported = set()
+    for name, kind in ALGORITHMS.items():
+        algorithm = kind(kind.Config(**TINY[name]))
+        reported |= set(algorithm.step(algorithm.init()).metrics)
+    assert documented() - reported == {"eval/score_after_k"}
+
+
+def test_an_evaluation_is_a_function_of_its_arguments(make):
+    algorithm = make()
+    state = algorithm.init()
+    before = [leaf.clone() for leaf in tensors(state)]
+    curve = algorithm.evaluate(state, 4, 2)
+    algorithm.step(state)
+    for again in (algorithm.evaluate(state, 4, 2), make().evaluate(state, 4, 2)):
+        np.testing.assert_array_equal(again.score, curve.score)
+    assert all(torch.equal(*pair) for pair in zip(tensors(state), before, strict=True))
+
+
+def test_curves_have_a_row_for_each_step_and_a_column_for_each_task(make):
+    algorithm = make()
+    state = algorithm.init()
+    more = algorithm.evaluate(state, 4, 3)
+    assert more.score.shape == (4, 4)
+    assert np.isfinite(more.score).all()
+    assert len(more.tasks[0]) == 4
+    np.testing.assert_array_equal(algorithm.evaluate(state, 4, 1).score, more.score[:2])
+    assert algorithm.evaluate(state, 4, 0).score.shape == (1, 4)
+    with pytest.raises(ValueError, match="num_adapt_steps=-1: need at least 0 steps"):
+        algorithm.evaluate(state, 4, -1)
+
+
+def test_a_checkpoint_goes_on_as_if_nothing_had_happened(make, name, tmp_path):
+    algorithm = make()
+    state, _ = algorithm.step(algorithm.init())
+    expected, metrics = algorithm.step(state)
+    Checkpoints(tmp_path, name, {}).save(state)
+    restored = load(tmp_path / "latest").restore(make().init())
+    assert same(restored, state)
+    again = make().step(restored)
+    assert same(again.state, expected)
+    assert timeless(again.metrics) == timeless(metrics)
+
+
+def test_the_numbers_do_not_depend_on_the_threads(make):
+    if not hasattr(make().config, "num_threads"):
+        return
+    one, three = (make(num_threads=count) for count in (1, 3))
+    state = one.init()
+    ours, theirs = one.step(state), three.step(state)
+    assert same(ours.state, theirs.state)
+    assert timeless(ours.metrics) == timeless(theirs.metrics)
+
+
+@pytest.mark.parametrize("inner_loop", ["func", "higher", "learn2learn"])
+def test_the_inner_loops_are_interchangeable(make, name, inner_loop):
+    steps = [
+        make(inner_loop=backend, dtype="float64", **FEW_PRODUCTS.get(name, {})) for backend in ("func", inner_loop)
+    ]
+    ours, theirs = (algorithm.step(algorithm.init()) for algorithm in steps)
+    for first, second in zip(tensors(ours.state), tensors(theirs.state), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(meta_batch_size=0), "meta_batch_size=0: need at least 1"),
+        (dict(inner_lr=-0.1), "inner_lr=-0.1: need a rate above 0"),
+        (dict(inner_loop="fun"), "inner_loop='fun': need one of 'func', 'higher', 'learn2learn'"),
+        (dict(task="navigation"), "task='navigation': need one of "),
+        (dict(task_args={"colour": 1}), "task_args.colour: .* has no such setting"),
+        (dict(seed=-1), "seed=-1: need at least 0"),
+    ],
+)
+def test_impossible_settings_are_refused(make, change, message):
+    with pytest.raises(ValueError, match=message):
+        make(**change)

@@ -1,0 +1,182 @@
+"""What holds for every registered task distribution."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+from research import rng
+from research.tasks import REGRESSION_TASKS, TASKS, make_regression_tasks, make_tasks
+
+HORIZON = 7
+BOTH = [("reinforcement learning", name) for name in TASKS] + [("regression", name) for name in REGRESSION_TASKS]
+
+
+@pytest.fixture(params=TASKS)
+def tasks(request):
+    return make_tasks(request.param, horizon=HORIZON)
+
+
+@pytest.fixture(params=REGRESSION_TASKS)
+def regression(request):
+    return make_regression_tasks(request.param)
+
+
+@pytest.fixture(params=BOTH, ids=[name for _, name in BOTH])
+def distribution(request):
+    kind, name = request.param
+    return make_tasks(name, horizon=HORIZON) if kind == "reinforcement learning" else make_regression_tasks(name)
+
+
+def rows(batch):
+    """The tasks of a batch, one after the other, as hashable values."""
+    return [tuple(np.asarray(field)[i].tobytes() for field in batch) for i in range(len(batch[0]))]
+
+
+def assert_equal(first, second):
+    for ours, theirs in zip(first, second, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def random_actions(envs, steps, seed=0):
+    envs.action_space.seed(seed)
+    return [envs.action_space.sample() for _ in range(steps)]
+
+
+def roll_out(envs, seed=0, steps=HORIZON):
+    """Everything that an episode shows, copied at the time it is shown."""
+    actions = random_actions(envs, steps, seed)
+    shown = [np.array(envs.reset(seed=seed)[0])]
+    for action in actions:
+        shown += [np.array(part) for part in envs.step(action)[:4]]
+    return shown
+
+
+def test_it_is_a_frozen_dataclass_with_defaults(distribution):
+    assert type(distribution)() == type(distribution)()
+    field = dataclasses.fields(distribution)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(distribution, field, getattr(distribution, field))
+
+
+def test_a_batch_is_a_named_tuple_of_arrays_with_a_task_axis(distribution):
+    for batch in (distribution.sample(5, rng.generator(0, "test")), distribution.test_tasks(5)):
+        assert isinstance(batch, tuple) and batch._fields
+        assert all(isinstance(field, np.ndarray) and field.shape[0] == 5 for field in batch)
+        assert all(np.isfinite(field).all() for field in batch)
+
+
+def test_samples_come_from_the_generator_alone(distribution):
+    np.random.seed(1)  # noqa: NPY002 - the global generator must not matter
+    first = distribution.sample(6, rng.generator(0, "test", 1))
+    np.random.seed(2)  # noqa: NPY002
+    assert_equal(first, distribution.sample(6, rng.generator(0, "test", 1)))
+    assert rows(first) != rows(distribution.sample(6, rng.generator(0, "test", 2)))
+
+
+def test_held_out_tasks_are_the_first_of_one_fixed_sequence(distribution):
+    nine = distribution.test_tasks(9)
+    assert_equal(nine, distribution.test_tasks(9))
+    assert_equal([field[:4] for field in nine], distribution.test_tasks(4))
+    assert len(set(rows(nine))) == 9
+
+
+def test_training_draws_no_held_out_task(distribution):
+    held_out = set(rows(distribution.test_tasks(100)))
+    for seed in range(5):
+        for iteration in range(20):
+            assert not held_out & set(rows(distribution.sample(40, rng.generator(seed, "tasks", iteration))))
+
+
+def test_environments_have_a_row_for_each_task_and_episode(tasks):
+    envs = tasks.make_envs(tasks.sample(3, rng.generator(0, "test")), 2)
+    assert isinstance(envs, gymnasium.vector.VectorEnv)
+    assert envs.num_envs == 6
+    assert envs.single_observation_space == tasks.observation_space
+    assert envs.single_action_space == tasks.action_space
+    observation, info = envs.reset(seed=0)
+    assert observation.shape == (6, *tasks.observation_space.shape)
+    assert isinstance(info, dict)
+    for action in random_actions(envs, HORIZON):
+        observation, reward, terminated, truncated, info = envs.step(action)
+        assert observation.shape == (6, *tasks.observation_space.shape)
+        assert observation in envs.observation_space
+        assert reward.shape == terminated.shape == truncated.shape == (6,)
+        assert terminated.dtype == truncated.dtype == np.bool_
+        assert np.isfinite(observation).all() and np.isfinite(reward).all()
+    envs.close()
+
+
+def test_rows_end_once_at_the_horizon_at_the_latest_and_are_not_reset(tasks):
+    envs = tasks.make_envs(tasks.sample(4, rng.generator(0, "test")), 2)
+    assert envs.metadata["autoreset_mode"] == AutoresetMode.DISABLED
+    assert tasks.horizon == HORIZON
+    envs.reset(seed=0)
+    ended = np.zeros(8, int)
+    for t, action in enumerate(random_actions(envs, HORIZON + 3)):
+        _, reward, terminated, truncated, _ = envs.step(action)
+        assert not (terminated & truncated).any()
+        assert t == HORIZON - 1 or not truncated.any(), "truncated before the horizon"
+        assert (reward[ended == 1] == 0).all(), "a row that has ended goes on being rewarded"
+        ended += terminated | truncated
+        assert (ended <= 1).all(), "a row ended twice without a reset"
+    assert (ended == 1).all()
+
+
+def test_episodes_repeat_with_the_seed(tasks):
+    batch = tasks.sample(3, rng.generator(0, "test"))
+    envs = tasks.make_envs(batch, 2)
+    first = roll_out(envs)
+    assert_equal(first, roll_out(envs))
+    assert_equal(first, roll_out(tasks.make_envs(batch, 2)))
+
+
+def test_what_is_returned_is_the_receivers_own(tasks):
+    envs = tasks.make_envs(tasks.sample(2, rng.generator(0, "test")), 2)
+    shown = [envs.reset(seed=0)[0]]
+    copies = [shown[0].copy()]
+    for action in random_actions(envs, HORIZON):
+        parts = envs.step(action)[:4]
+        shown += parts
+        copies += [part.copy() for part in parts]
+    assert_equal(shown, copies)
+
+
+def test_a_task_can_be_told_from_its_environment(tasks):
+    """Other tasks, same seed, same actions: something must differ, or there is nothing to adapt to."""
+    one, other = (roll_out(tasks.make_envs(tasks.sample(3, rng.generator(0, "test", i)), 1)) for i in range(2))
+    assert any((ours != theirs).any() for ours, theirs in zip(one, other, strict=True))
+
+
+def test_examples_come_from_the_generator_alone(regression):
+    batch = regression.sample(3, rng.generator(0, "test"))
+    first = regression.examples(batch, 4, rng.generator(0, "examples"))
+    assert first.inputs.shape == (3, 4, regression.num_inputs)
+    assert first.targets.shape == (3, 4, regression.num_outputs)
+    assert np.isfinite(first.inputs).all() and np.isfinite(first.targets).all()
+    assert_equal(first, regression.examples(batch, 4, rng.generator(0, "examples")))
+    assert (first.inputs != regression.examples(batch, 4, rng.generator(1, "examples")).inputs).any()
+
+
+@pytest.mark.parametrize("make", [make_tasks, make_regression_tasks])
+def test_an_unknown_task_is_refused(make):
+    with pytest.raises(ValueError, match="task='walking': need one of "):
+        make("walking")
+
+
+def test_an_unknown_setting_is_refused(distribution):
+    registry, make = (
+        (TASKS, make_tasks) if hasattr(distribution, "horizon") else (REGRESSION_TASKS, make_regression_tasks)
+    )
+    name = next(name for name, kind in registry.items() if kind is type(distribution))
+    with pytest.raises(ValueError, match=rf"task_args.colour: {name} has no such setting; it has "):
+        make(name, colour="blue")
+
+
+def test_a_horizon_below_one_is_refused(tasks):
+    with pytest.raises(ValueError, match="horizon=0"):
+        dataclasses.replace(tasks, horizon=0)
