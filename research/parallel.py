@@ -1,8 +1,8 @@
 """Independent pieces of work on a pool of threads.
 
-Autograd and torch's kernels release the GIL, so a thread per core over tasks keeps every core busy where threads inside
-small kernels would mostly wait for each other. Results come in the order of the work, so sums over them do not depend on
-the number of threads.
+Autograd and torch's kernels release the GIL, so a thread per core over tasks keeps every core busy where threads
+inside small kernels would mostly wait for each other. Results come in the order of the work, so sums over them do not
+depend on the number of threads.
 """
 
 from __future__ import annotations

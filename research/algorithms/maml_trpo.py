@@ -15,7 +15,7 @@ and F the Fisher information of the adapted policy on its own episodes: no third
 
 Differs from the paper: nothing in the objective. Products with the Fisher matrix use the identity above with one
 linearisation for each task in place of finite differences. The value baseline bootstraps the last observation of
-truncated episodes. Inner learning rates can be learned along (Meta-SGD), and the inner loop can be first order (FOMAML).
+truncated episodes. Inner learning rates can be learned along (Meta-SGD); the inner loop can be first order (FOMAML).
 """
 
 from __future__ import annotations

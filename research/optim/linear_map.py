@@ -1,7 +1,7 @@
 """The derivative of a function at one point, as products with vectors, by reverse mode alone.
 
-vjp(u) = Jᵀ u is a backward pass through the kept graph. As it is linear in u, differentiating it with respect to u gives
-J v (the double-vjp trick): no operation needs a forward-mode rule, and nothing is computed again between products.
+vjp(u) = Jᵀ u is a backward pass through the kept graph. As it is linear in u, differentiating it in u gives J v (the
+double-vjp trick): no operation needs a forward-mode rule, and nothing is computed again between products.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """2D navigation: a point walks to a goal that it is not shown.
 
-Start (0, 0), goal uniform in a square, reward −‖position − goal‖₂ after each move, done within `done_radius` of the goal
-on both axes. An action in [-1, 1]² moves the point by `step_size` times itself.
+Start (0, 0), goal uniform in a square, reward −‖position − goal‖₂ after each move, done within `done_radius` of the
+goal on both axes. An action in [-1, 1]² moves the point by `step_size` times itself.
 (Finn et al. 2017, arXiv:1703.03400, section 5.3.)
 """
 
