@@ -30,8 +30,8 @@ from research.optim.differentiable import UPDATE_RULES
 from research.parallel import chunks
 from research.types import Loss, MetaParams, Params
 
-_ROWS_PER_CHUNK = 2048
-"""Tasks are vmapped together up to about this many batch rows."""
+_ROWS_PER_CHUNK = {"cpu": 2048, "cuda": 1 << 20}
+"""Tasks are vmapped together up to about this many batch rows: what fits a core's cache, or fills a GPU."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,9 @@ class FuncInnerLoop:
             return 1
         if self.chunk_size is not None:
             return self.chunk_size
-        rows = min(leaf[0].numel() for leaf in pytree.tree_leaves(list(batches)))
-        return max(1, _ROWS_PER_CHUNK // max(rows, 1))
+        leaves = pytree.tree_leaves(list(batches))
+        rows = min(leaf[0].numel() for leaf in leaves)
+        return max(1, _ROWS_PER_CHUNK.get(leaves[0].device.type, 2048) // max(rows, 1))
 
     def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
         """See `InnerLoop.adapt`."""
