@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from research.inner_loops.func import FuncInnerLoop
+from research.parallel import parallel_map
 from research.types import Params
 
 TOLERANCE = 1e-10
@@ -86,6 +88,14 @@ def test_func_gives_the_same_for_every_chunk_size(problem: str, optimizer: str) 
     config = ip.make_loop("func", inner_optimizer=optimizer, learn_inner_lr="per_parameter").config
     sizes = {str(size): FuncInnerLoop(config, chunk_size=size) for size in (None, 1, 2, ip.NUM_TASKS, 100)}
     assert_same({size: results(loop, made, 2) for size, loop in sizes.items()})
+
+
+@pytest.mark.parametrize("backend", ip.BACKENDS)
+def test_threads_with_a_model_each_do_not_disturb_each_other(backend: str) -> None:
+    made, loop = ip.gaussian_policy(), ip.make_loop(backend)
+    own = [replace(made, model=copy.deepcopy(made.model)) for _ in range(8)]
+    threaded = parallel_map(lambda problem: results(loop, problem, 2), own, num_threads=4)
+    assert_same({str(number): values for number, values in enumerate([results(loop, made, 2), *threaded])})
 
 
 @pytest.mark.parametrize("backend", ip.BACKENDS)
