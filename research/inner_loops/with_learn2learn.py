@@ -32,7 +32,7 @@ _TRANSFORMS = get_args(Transform)
 _PREFIX = "transform."
 _INSTALL = (
     "python -m pip install --no-deps --config-settings=--build-option=build_ext learn2learn==0.2.0 "
-    "(needs cython<4 and a C compiler)"
+    "(it is compiled, which needs a C compiler)"
 )
 
 
