@@ -18,6 +18,7 @@ import torch
 from research.algorithms import Algorithm
 from research.checkpoint import Checkpoints
 from research.evaluation import AdaptationCurve
+from research.memory import keep_freed_memory
 from research.tracking.config import to_mapping
 from research.tracking.experiment import Experiment
 from research.tracking.progress import Progress, make_progress
@@ -46,6 +47,7 @@ def add_commands(
 
     def prepare(command: str, run: RecordedRun, config: Any, start: Start | None) -> Session:
         _check_device(getattr(config, "device", "cpu"))
+        keep_freed_memory()
         return Session(experiment, algorithm(config), run, config, start, columns, report)
 
     experiment.prepare = prepare
@@ -100,13 +102,13 @@ class Session:
         Raises:
             Stopped: A signal asked for it; everything is saved.
         """
-        checkpoints = self._checkpoints()
-        if checkpoints and not self.is_resumed:
-            checkpoints.save(self.state)  # from here on a run can be resumed, whenever it is killed
-        if self.is_resumed:
-            print(f"Going on after iteration {self.state.iteration} of {self.config.num_iterations}.", flush=True)
         total = self.config.num_iterations
         with StopSignals() as stop:
+            checkpoints = self._checkpoints()
+            if self.is_resumed:
+                print(f"Going on after iteration {self.state.iteration} of {total}.", flush=True)
+            elif checkpoints:
+                checkpoints.save(self.state)  # from here on the run can be resumed, whenever it is killed
             with make_progress(self.state.iteration, total, self.columns) as progress:
                 self.state, status = train(
                     self.algorithm,
