@@ -163,9 +163,11 @@ class Agent:
             trajectories.observation, trajectories.action, advantage, trajectories.log_prob, trajectories.valid
         )
 
-    def task_chunks(self, batches: list[PolicyBatch]) -> list[slice]:
-        """The tasks of a batch, cut up as the inner loop likes them."""
-        return chunks(batches[0].valid.shape[0], self.inner_loop.tasks_per_chunk(self.policy, batches))
+    def cut(self, batches: list[PolicyBatch]) -> list[list[PolicyBatch]]:
+        """The same batches for some tasks at a time, as many as the inner loop likes to treat at once."""
+        size = self.inner_loop.tasks_per_chunk(self.policy, batches)
+        parts = [take(batches, chunk) for chunk in chunks(batches[0].valid.shape[0], size)]
+        return [[drop_invalid(batch) for batch in part] for part in parts] if size == 1 else parts
 
     @torch.no_grad()
     def adapt(self, meta: MetaParams, batches: list[PolicyBatch], num_tasks: int) -> Params:
@@ -173,10 +175,10 @@ class Agent:
         if not batches:
             return expand(meta.model, num_tasks)
 
-        def adapt_chunk(chunk: slice) -> Params:
-            return self.inner_loop.adapt(self.replica(), meta.model, meta.update, inner_loss, take(batches, chunk))
+        def adapt_part(part: list[PolicyBatch]) -> Params:
+            return self.inner_loop.adapt(self.replica(), meta.model, meta.update, inner_loss, part)
 
-        parts = parallel_map(adapt_chunk, self.task_chunks(batches), self.num_threads)
+        parts = parallel_map(adapt_part, self.cut(batches), self.num_threads)
         return {name: torch.cat([part[name] for part in parts]) for name in meta.model}
 
     def sample(self, meta: MetaParams, iteration: int) -> Sampled:
@@ -220,6 +222,12 @@ class Agent:
             episodes=self.config.eval_episodes,
             seed=self.config.seed,
         )
+
+
+def drop_invalid(batch: PolicyBatch) -> PolicyBatch:
+    """The valid steps of a single task, `[1, steps, ...]`: all that a memoryless policy's losses read."""
+    valid = batch.valid[0]
+    return PolicyBatch(*(leaf[0][valid].unsqueeze(0) for leaf in batch))
 
 
 def inner_loss(policy: Forward, batch: PolicyBatch) -> torch.Tensor:

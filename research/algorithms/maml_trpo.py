@@ -34,7 +34,7 @@ from torch.utils import _pytree as pytree
 from research.algorithms.agent import Agent, AgentConfig, Sampled, inner_loss
 from research.evaluation import AdaptationCurve
 from research.inner_loops import Linearized
-from research.inner_loops.func import per_task, take
+from research.inner_loops.func import per_task
 from research.inner_loops.supported import twice_differentiable, vmappable
 from research.losses import PolicyBatch, mean_kl, surrogate
 from research.optim import linear_map
@@ -136,9 +136,7 @@ class Objective:
         self.meta = meta
         self.num_tasks = sampled.query.valid.shape[0]
         self.learns_update = agent.inner_loop.config.learns_update
-        everything = [*sampled.batches, sampled.query]
-        chunks = [take(everything, chunk) for chunk in agent.task_chunks(everything)]
-        self.chunks: list[_Chunk] = self._map(self._linearize, chunks)
+        self.chunks: list[_Chunk] = self._map(self._linearize, agent.cut([*sampled.batches, sampled.query]))
 
     def problem(self) -> Problem:
         """The trust-region problem."""

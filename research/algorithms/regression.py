@@ -18,7 +18,7 @@ from torch.func import functional_call
 from research import rng
 from research.evaluation import AdaptationCurve
 from research.inner_loops import InnerLoopConfig, make_inner_loop
-from research.inner_loops.base import LearnedRate, Transform
+from research.inner_loops.base import LearnedRate, Transform, adapted_names
 from research.inner_loops.func import expand
 from research.policies.mlp import ACTIVATIONS, mlp
 from research.tasks import make_regression_tasks
@@ -153,6 +153,7 @@ class Learner:
         sizes = (self.tasks.num_inputs, *config.hidden_sizes, self.tasks.num_outputs)
         network = make_network(sizes, config.activation, rng.torch_generator(config.seed, "network"))
         self.network = network.to(self.device, self.dtype)
+        adapted_names(config.inner_loop_config, dict(self.network.named_parameters()))  # refuses what is not there
 
     def init(self) -> MetaParams:
         """The meta-parameters at the start of training."""

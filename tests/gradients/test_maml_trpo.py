@@ -16,6 +16,7 @@ TINY = MAMLTRPOConfig(
     meta_batch_size=3,
     episodes_per_task=2,
     horizon=6,
+    task_args={"done_radius": 0.2},  # some episodes end early
     policy=PolicyConfig(hidden_sizes=(3,)),
     inner_lr=0.3,
     dtype="float64",
@@ -83,6 +84,12 @@ def test_loss_and_gradient_match_autograd(case):
     assert problem.loss == pytest.approx(loss.item(), abs=1e-12)
     assert divergence.item() == pytest.approx(0.0, abs=1e-14)
     assert problem.gradient.norm() > 1e-3, "a zero gradient would prove nothing"
+
+
+def test_some_episodes_end_early():
+    agent = MAMLTRPO(TINY).agent
+    sampled = agent.sample(agent.init(), 0)
+    assert 0 < (~sampled.query.valid).sum() < sampled.query.valid.numel() / 2
 
 
 def test_fisher_products_are_the_hessian_of_the_divergence(case):
