@@ -13,27 +13,34 @@ from typing import IO, Any
 _SUFFIX = ".partial"
 
 
-def atomic_write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Lets `write` fill a file that takes the place of `path` once it is safely on disk.
+def atomic_write(path: Path, write: Callable[[IO[bytes]], Any], durable: bool = True) -> None:
+    """Lets `write` fill a file that takes the place of `path` once it is complete.
 
-    Readers, and whoever comes after a crash or a power cut, find the old file or the new one.
+    Readers, and whoever comes after a process that was killed, find the old file or the new one.
+
+    Args:
+        path: The file to replace, or to make.
+        write: Fills an open binary file.
+        durable: Whether to wait for the disk, so that the same holds after a power cut.
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_SUFFIX}")
     try:
         with partial.open("xb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
         with contextlib.suppress(FileNotFoundError):  # it has become `path`
             partial.unlink()
-    _sync_directory(path.parent)
+    if durable:
+        _sync_directory(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, durable: bool = True) -> None:
     """Atomically writes UTF-8."""
-    atomic_write(path, lambda file: file.write(text.encode()))
+    atomic_write(path, lambda file: file.write(text.encode()), durable)
 
 
 def write_json(path: Path, value: Any) -> None:

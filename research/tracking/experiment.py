@@ -88,13 +88,8 @@ class Experiment(sacred.Experiment):
         self._settings = _union_of(config_class, RunConfig)
         self.add_config(to_mapping(config_class()) | to_mapping(RunConfig()))
 
-        def check(config: Any, command_name: Any, logger: Any) -> dict[str, Any]:
-            """A config hook: Sacred calls it once all settings are known, before anything is done with them."""
-            own = {"config_filename"} if command_name == "save_config" else set()
-            self.typed({key: value for key, value in config.items() if key not in own})
-            return {}
-
-        self.config_hook(check)
+        # Sacred calls it once all settings are known, before anything is done with them.
+        self.config_hook(lambda config, command_name, logger: self._check(config, command_name))
 
     def typed(self, values: Mapping[str, Any]) -> tuple[Any, RunConfig]:
         """The settings of the algorithm and of the run. Raises ConfigError."""
@@ -109,13 +104,18 @@ class Experiment(sacred.Experiment):
         own = {name: arguments.pop(name) for name in RunConfig.__dataclass_fields__ if name in arguments}
         return construct(self.config_class, arguments), construct(RunConfig, own)
 
+    def _check(self, values: Mapping[str, Any], command: str) -> dict[str, Any]:
+        own = {"config_filename"} if command == "save_config" else set()
+        self.typed({key: value for key, value in values.items() if key not in own})
+        return {}
+
     def get_experiment_info(self) -> dict[str, Any]:
         """Name, sources, library versions and git state."""
         sources = source_files(ROOT, self.script)
         return {
             **super().get_experiment_info(),
             "sources": digests(sources, ROOT, get_digest),
-            "dependencies": library_versions(),
+            "dependencies": list(library_versions()),
             "repositories": git_state(ROOT),
         }
 

@@ -107,7 +107,7 @@ class FileObserver(RunObserver):
             return  # the run could not be started
         if captured_out != self._output:
             self._output = captured_out
-            write_text(self._directory / "cout.txt", self._output_before + captured_out)
+            write_text(self._directory / "cout.txt", self._output_before + captured_out, durable=False)
         if info:
             write_json(self._directory / "info.json", to_json(info))
         self._update(heartbeat=beat_time.isoformat(), result=to_json(result))
@@ -263,4 +263,4 @@ def _store(path: Path, directory: Path) -> Path:
 
 def _copy(path: Path, target: Path) -> None:
     with path.open("rb") as source:
-        atomic_write(target, lambda file: shutil.copyfileobj(source, file))
+        atomic_write(target, lambda file: shutil.copyfileobj(source, file), durable=False)

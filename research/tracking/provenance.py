@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ _USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
 def source_files(root: Path, main: Path | None) -> list[Path]:
     """The files to keep with a run: the whole library, the script, and whatever else of the project is imported."""
     loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    imported = {Path(name).resolve() for name in loaded if name}
+    imported = {Path(name).resolve() for name in loaded if name and "site-packages" not in name}
     # torch.classes names a file that does not exist.
     ours = {path for path in imported if path.suffix == ".py" and _is_ours(path, root) and path.is_file()}
     library = set((root / "research").rglob("*.py"))
@@ -31,10 +32,11 @@ def _is_ours(path: Path, root: Path) -> bool:
     return not any(part.startswith(".") or part in ("site-packages", "tests") for part in parts)
 
 
-def library_versions() -> list[str]:
+@functools.cache
+def library_versions() -> tuple[str, ...]:
     """Every installed distribution as `name==version`, sorted."""
     found = {(dist.metadata["Name"] or "").lower(): dist.version for dist in metadata.distributions()}
-    return [f"{name}=={version}" for name, version in sorted(found.items()) if name]
+    return tuple(f"{name}=={version}" for name, version in sorted(found.items()) if name)
 
 
 def git_state(root: Path) -> list[dict[str, Any]]:
