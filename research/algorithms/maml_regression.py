@@ -110,6 +110,6 @@ class MAMLRegression:
     def _learned(self, meta: MetaParams) -> Params:
         """The tensors that are meta-learned; the inner update rule is a constant unless its settings say otherwise."""
         learned = {"model." + name: value for name, value in meta.model.items()}
-        if self.learner.inner_loop.config.learns_update:
-            learned |= {"update." + name: value for name, value in meta.update.items()}
+        config = self.learner.inner_loop.config
+        learned |= {"update." + name: value for name, value in meta.update.items() if config.learns(name)}
         return learned

@@ -135,7 +135,7 @@ class Objective:
         self.agent = agent
         self.meta = meta
         self.num_tasks = sampled.query.valid.shape[0]
-        self.learns_update = agent.inner_loop.config.learns_update
+        self.learned = tuple(name for name in meta.update if agent.inner_loop.config.learns(name))
         self.chunks: list[_Chunk] = self._map(self._linearize, agent.cut([*sampled.batches, sampled.query]))
 
     def problem(self) -> Problem:
@@ -195,16 +195,20 @@ class Objective:
         return loss, _sum_over_tasks(mean_kl, chunk.outer.value, new, query.valid)
 
     def _flatten(self, meta: MetaParams) -> Tensor:
-        leaves = [*meta.model.values(), *(meta.update.values() if self.learns_update else ())]
+        leaves = [*meta.model.values(), *(meta.update[name] for name in self.learned)]
         return torch.cat([leaf.flatten() for leaf in leaves])
 
     def _unflatten(self, vector: Tensor) -> MetaParams:
-        sizes = [leaf.numel() for leaf in pytree.tree_leaves(self.meta)]
-        if not self.learns_update:  # then the update rule is a constant, whose tangent is zero
-            vector = torch.cat([vector, vector.new_zeros(sum(sizes) - len(vector))])
-        leaves, spec = pytree.tree_flatten(self.meta)
-        pieces = zip(vector.split(sizes), leaves, strict=True)
-        return pytree.tree_unflatten([piece.view_as(leaf) for piece, leaf in pieces], spec)
+        """A tangent of the meta-parameters, zero for the constants of the update rule."""
+        leaves = [*self.meta.model.values(), *(self.meta.update[name] for name in self.learned)]
+        pieces = vector.split([leaf.numel() for leaf in leaves])
+        tangents = [piece.view_as(leaf) for piece, leaf in zip(pieces, leaves, strict=True)]
+        split = len(self.meta.model)
+        constants = {name: torch.zeros_like(value) for name, value in self.meta.update.items()}
+        return MetaParams(
+            dict(zip(self.meta.model, tangents[:split], strict=True)),
+            constants | dict(zip(self.learned, tangents[split:], strict=True)),
+        )
 
     def _map(self, function: Callable[[Any], Any], chunks: list[Any]) -> list[Any]:
         return parallel_map(function, chunks, self.agent.num_threads)

@@ -45,6 +45,10 @@ class InnerLoopConfig:
         """Whether the update rule has meta-learned parameters."""
         return self.learn_inner_lr != "none" or self.transform != "none"
 
+    def learns(self, name: str) -> bool:
+        """Whether the update rule's parameter of this name is meta-learned; if not, it is a constant."""
+        return name.startswith("transform.") or self.learn_inner_lr != "none"
+
     def __post_init__(self) -> None:
         rates = self.inner_lr if isinstance(self.inner_lr, tuple) else (self.inner_lr,)
         if not rates or any(not rate > 0 for rate in rates):

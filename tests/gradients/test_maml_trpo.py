@@ -59,8 +59,8 @@ def case(request):
 def plain(agent, objective, sampled, vector):
     """(f, D) at a vector by adapting on the graph and looping over tasks."""
     meta = objective._unflatten(vector)
-    if not objective.learns_update:
-        meta = meta._replace(update=objective.meta.update)
+    constants = {name: value for name, value in objective.meta.update.items() if name not in objective.learned}
+    meta = meta._replace(update=meta.update | constants)
     adapted = agent.inner_loop.adapt(agent.policy, meta.model, meta.update, inner_loss, sampled.batches)
     loss, divergence = 0.0, 0.0
     with torch.no_grad():
