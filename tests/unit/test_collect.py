@@ -64,14 +64,15 @@ def gaussian(tasks, seed=0, dtype=torch.float64, **settings):
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=6, max_size=6),
     terminates=st.lists(st.booleans(), min_size=6, max_size=6),
+    dtype=st.sampled_from([torch.float32, torch.float64]),  # float32 is the environment's own: nothing forces a copy
 )
-def test_every_step_is_recorded_as_it_happened(lengths, terminates):
+def test_every_step_is_recorded_as_it_happened(lengths, terminates, dtype):
     horizon, tasks, episodes = 5, 2, 3
-    policy, params = gaussian(tasks)
+    policy, params = gaussian(tasks, dtype=dtype)
     sampled = collect(policy, params, Walks(lengths, terminates), tasks, horizon, generator())
     time = min(horizon, max(lengths))
     assert sampled.reward.shape == (tasks, episodes, time)
-    assert sampled.observation.dtype == sampled.log_prob.dtype == sampled.reward.dtype == torch.float64
+    assert sampled.observation.dtype == sampled.log_prob.dtype == sampled.reward.dtype == dtype
     for row, (length, ends) in enumerate(zip(lengths, terminates, strict=True)):
         one = [field[row // episodes, row % episodes] for field in sampled]
         observation, action, reward, log_prob, terminated, valid, last = one
@@ -81,11 +82,11 @@ def test_every_step_is_recorded_as_it_happened(lengths, terminates):
         assert terminated.tolist() == [ends and length <= time and t == length - 1 for t in range(time)]
         start = row + np.linspace(0, 1, OBS)
         expected = [start + action[:t].sum().item() for t in range(steps + 1)]
-        np.testing.assert_allclose(observation[:steps], expected[:steps], atol=1e-5)
-        np.testing.assert_allclose(last, expected[steps], atol=1e-5)
+        np.testing.assert_allclose(observation[:steps], expected[:steps], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(last, expected[steps], rtol=1e-5, atol=1e-5)
         theta = {name: value[row // episodes] for name, value in params.items()}
         distribution = functional_call(policy, theta, (observation,))
-        torch.testing.assert_close(distribution.log_prob(action), log_prob)
+        torch.testing.assert_close(distribution.log_prob(action), log_prob, rtol=1e-5, atol=1e-5)
 
 
 def test_same_generator_same_episodes():

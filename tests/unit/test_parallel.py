@@ -55,11 +55,21 @@ def test_the_first_error_in_the_order_of_the_work_is_raised(threads):
         parallel_map(fail, range(4), threads)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_the_callers_kernel_threads_are_as_before(threads):
+@pytest.fixture
+def two_kernel_threads():
     before = torch.get_num_threads()
-    parallel_map(lambda item: item, range(4), threads)
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_kernel_threads")
+def test_kernels_keep_to_one_thread_in_the_pool_and_the_callers_are_as_before():
+    assert parallel_map(lambda _: torch.get_num_threads(), range(4), 3) == [1] * 4
+    assert torch.get_num_threads() == 2
+    with pytest.raises(ZeroDivisionError):
+        parallel_map(lambda item: 1 // item, range(2), 3)
+    assert torch.get_num_threads() == 2, "after an error too"
 
 
 def test_no_threads_are_refused():

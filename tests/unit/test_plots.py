@@ -127,13 +127,14 @@ def test_ending_chooses_the_format(tmp_path, ending):
 
 
 def test_pictures_repeat_and_leave_no_state(tmp_path):
-    before = dict(mpl.rcParams)
-    for name in ("a.png", "b.png"):
-        plot_navigation_paths(navigation_curve(), tmp_path / f"paths_{name}")
-        plot_adaptation_curve(navigation_curve(), tmp_path / f"curve_{name}")
+    with mpl.rc_context({"font.size": 31.0, "savefig.dpi": 17.0}):  # the settings of whoever calls
+        before = dict(mpl.rcParams)
+        for name in ("a.png", "b.png"):
+            plot_navigation_paths(navigation_curve(), tmp_path / f"paths_{name}")
+            plot_adaptation_curve(navigation_curve(), tmp_path / f"curve_{name}")
+        assert dict(mpl.rcParams) == before
     assert (tmp_path / "paths_a.png").read_bytes() == (tmp_path / "paths_b.png").read_bytes()
     assert (tmp_path / "curve_a.png").read_bytes() == (tmp_path / "curve_b.png").read_bytes()
-    assert dict(mpl.rcParams) == before
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 
 
