@@ -112,10 +112,9 @@ class Bar:
 
     def __init__(self, start: int, total: int, columns: Mapping[str, str], terminal: TextIO):
         self.columns = columns
-        layout = "{desc} {n_fmt}/{total_fmt} |{bar}| {postfix}  left {remaining}"
-        self.bar = _QuietBar(
-            initial=start, total=total, desc="iteration", file=terminal, bar_format=layout, dynamic_ncols=True
-        )
+        # What does not fit is cut off on the right, so what matters least stands there.
+        layout = "iteration {n_fmt}/{total_fmt} |{bar}| left {remaining}  {desc}"
+        self.bar = _QuietBar(initial=start, total=total, file=terminal, bar_format=layout, dynamic_ncols=True)
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +125,7 @@ class Bar:
         self.bar.close()
 
     def update(self, iteration: int, metrics: Metrics) -> None:
-        self.bar.set_postfix_str(format_metrics(metrics, self.columns), refresh=False)
+        self.bar.set_description_str(format_metrics(metrics, self.columns), refresh=False)
         self.bar.update(iteration - self.bar.n)
 
     def message(self, text: str) -> None:
