@@ -141,7 +141,7 @@ class Experiment(sacred.Experiment):
         try:
             return super().run(*arguments, **named)
         except (ConfigError, CheckpointError) as error:
-            if not self._from_command_line or named.get("options", arguments[-1] if arguments else {}).get("--debug"):
+            if not self._from_command_line or named["options"]["--debug"]:
                 raise
             raise _refusal(error) from None
         except Stopped as stopped:
