@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from benchmarks.harness import Measurement, benchmark, peak_memory_mib
 from research.algorithms.maml_trpo import MAMLTRPO, MAMLTRPOConfig
 from research.memory import keep_freed_memory
@@ -23,6 +25,7 @@ PEER_SECONDS = 4.73
 def iterate(warmup: int, repeats: int, **changes: Any) -> list[Metrics]:
     """The metrics of `repeats` iterations after `warmup` others. Also what the memory gauge runs."""
     keep_freed_memory()
+    torch.set_num_threads(1)  # as in a run: the cores work on tasks
     changes["policy"] = PolicyConfig(tuple(changes.pop("hidden_sizes", BASE.policy.hidden_sizes)))
     algorithm = MAMLTRPO(dataclasses.replace(BASE, **changes))
     state, metrics = algorithm.init(), []

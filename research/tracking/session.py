@@ -48,6 +48,7 @@ def add_commands(
     def prepare(command: str, run: RecordedRun, config: Any, start: Start | None) -> Session:
         _check_device(getattr(config, "device", "cpu"))
         keep_freed_memory()
+        torch.set_num_threads(1)  # the cores work on tasks, a thread each (research/parallel.py), not on single kernels
         return Session(experiment, algorithm(config), run, config, start, columns, report)
 
     experiment.prepare = prepare
