@@ -1,0 +1,40 @@
+"""Whether meta-learning on sine waves makes new ones easy: the point of it all."""
+
+import pytest
+
+from experiments.maml_sinusoid import NAMED_CONFIGS, choose
+from research.algorithms.regression import RegressionConfig
+
+BRIEF = dict(num_iterations=3, num_inner_steps=1, inner_lr=0.02, meta_lr=5e-3, anneal_meta_lr=True)
+
+
+def curve(name, num_adapt_steps, **changes):
+    """Mean error on held-out waves after each gradient step, once trained with a named config."""
+    named = {key: tuple(value) if isinstance(value, list) else value for key, value in NAMED_CONFIGS[name].items()}
+    config = RegressionConfig(**{**named, **changes})
+    algorithm = choose(config)
+    state = algorithm.init()
+    while state.iteration < config.num_iterations:
+        state, _ = algorithm.step(state)
+    return algorithm.evaluate(state, 600, num_adapt_steps).score.mean(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "most"),
+    [
+        ("maml", BRIEF, 0.7),
+        ("fomaml", BRIEF, 0.8),
+        ("meta_sgd", BRIEF, 0.5),
+        ("anil", {**BRIEF, "inner_lr": 0.1}, 0.9),
+        ("reptile", dict(num_iterations=1, anneal_meta_lr=False), 0.7),
+    ],
+)
+def test_after_a_short_training_one_gradient_step_helps(name, changes, most):
+    before, after = curve(name, 1, **changes)
+    assert after < most * before
+
+
+def test_after_training_one_network_for_all_waves_it_does_not():
+    """The control: without an inner step there is nothing to learn but the mean wave."""
+    before, after = curve("pretrained", 1, **{**BRIEF, "num_inner_steps": 0})
+    assert after > 0.93 * before
