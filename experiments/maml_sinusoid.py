@@ -4,8 +4,8 @@
     python experiments/maml_sinusoid.py evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5
     python experiments/maml_sinusoid.py resume with run=3
 
-Named configs: maml, fomaml, meta_sgd, anil, reptile, pretrained (one network for all waves), maml_paper (one inner step
-and as many query points as shots); shots5, shots10, shots20; fast (seconds).
+Named configs: maml, fomaml, meta_sgd, anil, reptile, pretrained (one network for all waves), maml_paper (the MAML
+authors' settings); shots5, shots10, shots20; fast (seconds).
 """
 
 from __future__ import annotations
@@ -49,10 +49,16 @@ _REPTILE = to_mapping(ReptileRegressionConfig())
 
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "maml": {"algorithm": "maml_regression"},
-    "maml_paper": {"num_inner_steps": 1, "query_points": 5},  # github.com/cbfinn/maml, with the paper's inner_lr
+    "maml_paper": {  # github.com/cbfinn/maml, with the inner_lr of the paper's text
+        "num_inner_steps": 1,
+        "query_points": 5,
+        "meta_lr": 1e-3,
+        "anneal_from": 1.0,
+        "num_iterations": 700,
+    },
     "fomaml": {"first_order": True},
     # Rates that are learned for one step diverge when they are used for more.
-    "meta_sgd": {"learn_inner_lr": "per_parameter", "num_inner_steps": 1, "num_adapt_steps": 1},
+    "meta_sgd": {"learn_inner_lr": "per_parameter", "num_inner_steps": 1, "meta_lr": 1e-3, "num_adapt_steps": 1},
     "anil": {"adapt_only": ["head.*"]},
     "reptile": {key: value for key, value in _REPTILE.items() if value != _DEFAULTS[key]},
     "pretrained": {"num_inner_steps": 0},

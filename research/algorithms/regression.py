@@ -24,7 +24,7 @@ from research.policies.mlp import ACTIVATIONS, mlp
 from research.tasks import make_regression_tasks
 from research.tasks.regression import Examples
 from research.types import Forward, MetaParams, Params
-from research.validation import at_least, one_of, positive
+from research.validation import at_least, in_unit_interval, one_of, positive
 
 INNER_LOOPS = ("func", "higher", "learn2learn")
 
@@ -54,7 +54,7 @@ class RegressionConfig:
         adapt_only: See `InnerLoopConfig`; the network's parts are `body.*` and `head.*`, the last layer.
         transform: See `InnerLoopConfig`.
         meta_lr: Step size of a meta-update.
-        anneal_meta_lr: Whether it falls linearly to 0 over the training.
+        anneal_from: Share of the training after which it falls linearly to 0; 1 keeps it.
         num_eval_tasks: Held-out tasks of an evaluation.
         eval_query_points: Fresh examples per held-out task that the error is measured on.
         num_adapt_steps: Gradient steps of an evaluation; may exceed `num_inner_steps`.
@@ -68,7 +68,7 @@ class RegressionConfig:
     task: str = "sinusoid"
     task_args: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
-    num_iterations: int = 400
+    num_iterations: int = 300
     updates_per_iteration: int = 100
     meta_batch_size: int = 25
     shots: int = 5
@@ -83,8 +83,8 @@ class RegressionConfig:
     first_order: bool = False
     adapt_only: tuple[str, ...] = ()
     transform: Transform = "none"
-    meta_lr: float = 1e-3
-    anneal_meta_lr: bool = False
+    meta_lr: float = 3e-3
+    anneal_from: float = 0.5
     num_eval_tasks: int = 600
     eval_query_points: int = 100
     num_adapt_steps: int = 10
@@ -98,6 +98,7 @@ class RegressionConfig:
         at_least(self, 1, "num_iterations", "updates_per_iteration", "meta_batch_size", "shots", "query_points")
         at_least(self, 1, "num_eval_tasks", "eval_query_points")
         positive(self, "meta_lr")
+        in_unit_interval(self, "anneal_from")
         one_of(self, "algorithm", ("maml_regression", "reptile_regression"))
         one_of(self, "activation", tuple(ACTIVATIONS))
         one_of(self, "inner_loop", INNER_LOOPS)
@@ -121,10 +122,12 @@ class RegressionConfig:
 
     def meta_lr_at(self, iteration: int, update: int) -> float:
         """The step size of a meta-update."""
-        if not self.anneal_meta_lr:
-            return self.meta_lr
-        done = iteration * self.updates_per_iteration + update
-        return self.meta_lr * max(0.0, 1 - done / (self.num_iterations * self.updates_per_iteration))
+        left = 1 - (iteration * self.updates_per_iteration + update) / (
+            self.num_iterations * self.updates_per_iteration
+        )
+        return (
+            self.meta_lr * max(0.0, min(1.0, left / (1 - self.anneal_from))) if self.anneal_from < 1 else self.meta_lr
+        )
 
 
 class Batch(NamedTuple):

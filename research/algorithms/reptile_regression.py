@@ -36,7 +36,7 @@ class ReptileRegressionConfig(RegressionConfig):
     num_inner_steps: int = 10
     inner_lr: float | tuple[float, ...] = 0.02
     meta_lr: float = 0.5
-    anneal_meta_lr: bool = True
+    anneal_from: float = 0.0
 
 
 class State(NamedTuple):

@@ -5,7 +5,7 @@ import pytest
 from experiments.maml_sinusoid import NAMED_CONFIGS, choose
 from research.algorithms.regression import RegressionConfig
 
-BRIEF = dict(num_iterations=3, num_inner_steps=1, inner_lr=0.02, meta_lr=5e-3, anneal_meta_lr=True)
+BRIEF = dict(num_iterations=3, num_inner_steps=1, inner_lr=0.02, meta_lr=5e-3, anneal_from=0.0)
 
 
 def curve(name, num_adapt_steps, **changes):
@@ -26,7 +26,7 @@ def curve(name, num_adapt_steps, **changes):
         ("fomaml", BRIEF, 0.8),
         ("meta_sgd", BRIEF, 0.5),
         ("anil", {**BRIEF, "inner_lr": 0.1}, 0.9),
-        ("reptile", dict(num_iterations=1, anneal_meta_lr=False), 0.7),
+        ("reptile", dict(num_iterations=1, anneal_from=1.0), 0.7),
     ],
 )
 def test_after_a_short_training_one_gradient_step_helps(name, changes, most):

@@ -113,6 +113,11 @@ def leaf(tensor):
     return tensor.detach().clone().requires_grad_()
 
 
+def schedule(anneal_from, done, total):
+    """1, then a straight line down to 0 after the last update."""
+    return float(np.interp(done, [0, anneal_from * total, total], [1, 1, anneal_from == 1]))
+
+
 def maml_by_loops(config, iterations):
     """Parameters and rates after some iterations: autograd for each task, torch's own Adam."""
     algorithm = MAMLRegression(config)
@@ -123,10 +128,10 @@ def maml_by_loops(config, iterations):
     rates = {name: learned.get("lr", learned.get(f"lr.{name}")) for name in params}
     meta = [*params.values(), *(learned.values() if config.learn_inner_lr != "none" else ())]
     optimizer = torch.optim.Adam(meta, lr=config.meta_lr)
-    total = iterations * config.updates_per_iteration
+    total = config.num_iterations * config.updates_per_iteration
     sampled = [s for i in range(iterations) for s in algorithm.learner.sample(i, fresh_per_step=False)]
     for done, (batches, query) in enumerate(sampled):
-        optimizer.param_groups[0]["lr"] = config.meta_lr * (1 - done / total if config.anneal_meta_lr else 1)
+        optimizer.param_groups[0]["lr"] = config.meta_lr * schedule(config.anneal_from, done, total)
         losses = []
         for task in range(config.meta_batch_size):
             moved = descend(params, batches, task, rates, adapted, create_graph=not config.first_order)
@@ -152,7 +157,7 @@ MAML_KIN = {
     "anil": dict(adapt_only=("head.*",)),
     "learned rate": dict(learn_inner_lr="scalar", num_inner_steps=2),
     "pretrained": dict(num_inner_steps=0),
-    "annealed": dict(anneal_meta_lr=True, num_iterations=2),
+    "annealed": dict(anneal_from=0.5, num_iterations=2),
 }
 
 
@@ -191,9 +196,9 @@ def test_anil_adapts_the_last_layer_alone():
     assert moved == {"head.weight", "head.bias"}
 
 
-@pytest.mark.parametrize("anneal", [True, False])
-def test_reptile_is_what_a_loop_over_tasks_computes(anneal):
-    config = ReptileRegressionConfig(**TINY, num_inner_steps=3, meta_lr=0.25, anneal_meta_lr=anneal, num_iterations=2)
+@pytest.mark.parametrize("anneal_from", [0.0, 0.5, 1.0])
+def test_reptile_is_what_a_loop_over_tasks_computes(anneal_from):
+    config = ReptileRegressionConfig(**TINY, num_inner_steps=3, meta_lr=0.25, anneal_from=anneal_from, num_iterations=2)
     algorithm = ReptileRegression(config)
     params = algorithm.init().meta.model
     rates = dict.fromkeys(params, config.inner_lr)
@@ -201,7 +206,7 @@ def test_reptile_is_what_a_loop_over_tasks_computes(anneal):
     for done, (batches, _) in enumerate(sampled):
         start = {name: leaf(value) for name, value in params.items()}
         ends = [descend(start, batches, task, rates, list(start), create_graph=False) for task in range(2)]
-        step = 0.25 * (1 - done / 6 if anneal else 1)
+        step = 0.25 * schedule(anneal_from, done, total=6)
         params = {
             name: value + step * (sum(end[name].detach() for end in ends) / 2 - value) for name, value in params.items()
         }
