@@ -44,7 +44,7 @@ COLUMNS = {"before": "return_pre", "after": "return_post", "KL": "kl", "steps/s"
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "navigation_2d": {"inner_lr": 0.5, "eval_interval": 25},
     "navigation_2d_paper": {  # github.com/cbfinn/maml_rl, maml_examples/maml_trpo_point.py
-        "inner_lr": 0.5,
+        "inner_lr": [0.5, 0.25],  # trained with one step of 0.5; at test time the authors halve the rate after it
         "eval_interval": 25,
         "meta_batch_size": 40,
         "policy": {"hidden_sizes": [100, 100], "activation": "relu"},
