@@ -16,7 +16,7 @@ import torch
 from research import rng
 from research.evaluation import AdaptationCurve, adaptation_curve
 from research.inner_loops import InnerLoopConfig, make_inner_loop
-from research.inner_loops.base import LearnedRate, Transform
+from research.inner_loops.base import LearnedRate, Transform, adapted_names
 from research.inner_loops.func import expand, take
 from research.losses import PolicyBatch, reinforce
 from research.parallel import chunks, parallel_map
@@ -134,6 +134,7 @@ class Agent:
         initial = rng.torch_generator(config.seed, "policy")
         policy = make_policy(config.policy, self.tasks.observation_space, self.tasks.action_space, initial)
         self.policy = policy.to(self.device, getattr(torch, config.dtype))
+        adapted_names(config.inner_loop_config, dict(policy.named_parameters()))  # refuses patterns without a match now
 
     def init(self) -> MetaParams:
         """The meta-parameters at the start of training."""
