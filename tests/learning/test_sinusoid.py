@@ -38,3 +38,14 @@ def test_after_training_one_network_for_all_waves_it_does_not():
     """The control: without an inner step there is nothing to learn but the mean wave."""
     before, after = curve("pretrained", 1, **{**BRIEF, "num_inner_steps": 0})
     assert after > 0.93 * before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_whole_training_reaches_the_published_errors():
+    """5 shots, seed 0, errors after 1, 5 and 10 steps: Finn et al. 2017, arXiv:1703.03400, table 2."""
+    maml = curve("maml", 10)
+    assert maml[1] <= 0.67
+    assert maml[5] <= 0.38
+    assert maml[10] <= 0.35
+    assert curve("meta_sgd", 1, num_iterations=100)[1] < maml[1]

@@ -1,0 +1,47 @@
+"""The sinusoid script, in this process: every named config runs and is recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from experiments.maml_sinusoid import NAMED_CONFIGS, experiment
+from research.algorithms.regression import RegressionConfig
+from research.algorithms.reptile_regression import ReptileRegressionConfig
+from research.checkpoint import load
+from research.tracking.observer import read_rows
+
+
+def run(names, directory, **updates):
+    options = {"--loglevel": "ERROR"}
+    return experiment.run("train", {"runs_dir": str(directory), **updates}, named_configs=names, options=options)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED_CONFIGS if name != "fast"])
+def test_every_named_config_trains_and_reports(name, tmp_path, capsys):
+    finished = run([name, "fast"], tmp_path)
+    assert finished.status == "COMPLETED"
+    assert finished.result["label"] == "mean squared error"
+    assert finished.result["iteration"] == 3
+    assert len(finished.result["score"]) == 2
+    assert all(map(math.isfinite, finished.result["score"]))
+    assert (tmp_path / "1" / "adaptation_curve.png").stat().st_size > 5000
+    printed = capsys.readouterr().out
+    assert f"{finished.result['score'][1]:.3f}" in printed
+    assert (tmp_path / "1" / "checkpoints" / "latest.pt").exists()
+
+
+def test_the_best_checkpoint_has_the_lowest_error(tmp_path):
+    finished = run(["maml", "fast"], tmp_path, eval_interval=1)
+    errors = [row["values"] for row in read_rows(tmp_path / "1")]
+    lowest = min(values["eval/score_after_1"] for values in errors if "eval/score_after_1" in values)
+    assert load(tmp_path / "1" / "checkpoints" / "best").score == pytest.approx(-lowest)
+    assert finished.status == "COMPLETED"
+
+
+def test_the_named_config_of_reptile_is_its_class_of_settings():
+    assert dataclasses.replace(RegressionConfig(), **NAMED_CONFIGS["reptile"]) == RegressionConfig(
+        **dataclasses.asdict(ReptileRegressionConfig())
+    )
