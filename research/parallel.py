@@ -30,8 +30,6 @@ def parallel_map(function: Callable[..., T], work: Iterable[Any], num_threads: i
     """
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads}: need at least 1 thread")
-    if num_threads == 1:
-        return [function(item) for item in work]
     grad_enabled = torch.is_grad_enabled()
 
     def run(item: Any) -> T:
@@ -41,7 +39,7 @@ def parallel_map(function: Callable[..., T], work: Iterable[Any], num_threads: i
     kernel_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return list(_pool(num_threads).map(run, work))
+        return [run(item) for item in work] if num_threads == 1 else list(_pool(num_threads).map(run, work))
     finally:
         torch.set_num_threads(kernel_threads)
 

@@ -64,11 +64,12 @@ def two_kernel_threads():
 
 
 @pytest.mark.usefixtures("two_kernel_threads")
-def test_kernels_keep_to_one_thread_in_the_pool_and_the_callers_are_as_before():
-    assert parallel_map(lambda _: torch.get_num_threads(), range(4), 3) == [1] * 4
+@pytest.mark.parametrize("threads", [1, 3])
+def test_kernels_keep_to_one_thread_and_the_callers_are_as_before(threads):
+    assert parallel_map(lambda _: torch.get_num_threads(), range(4), threads) == [1] * 4
     assert torch.get_num_threads() == 2
     with pytest.raises(ZeroDivisionError):
-        parallel_map(lambda item: 1 // item, range(2), 3)
+        parallel_map(lambda item: 1 // item, range(2), threads)
     assert torch.get_num_threads() == 2, "after an error too"
 
 
