@@ -17,6 +17,7 @@ from analysis.plots import plot_adaptation_curve, plot_navigation_paths
 from analysis.stats import bootstrap_interval
 from research.algorithms.maml_trpo import MAMLTRPO
 from research.evaluation import AdaptationCurve
+from research.tasks.navigation_2d import NavigationTasks
 from research.tracking.experiment import make_experiment
 from research.tracking.session import add_commands
 
@@ -33,7 +34,7 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
         return []
     pictures = [directory / "adaptation_curve.png"]
     plot_adaptation_curve(curve, pictures[0])
-    if hasattr(curve.tasks, "goal"):
+    if isinstance(curve.tasks, NavigationTasks):
         pictures.append(directory / "paths.png")
         plot_navigation_paths(curve, pictures[1])
     return pictures
