@@ -23,7 +23,7 @@ TINY: dict[str, dict[str, Any]] = {
     ),
     "maml_regression": dict(updates_per_iteration=2, meta_batch_size=3, hidden_sizes=(5,), eval_query_points=4),
     "reptile_regression": dict(
-        anneal_meta_lr=False, updates_per_iteration=2, meta_batch_size=3, hidden_sizes=(5,), eval_query_points=4
+        anneal_from=1.0, updates_per_iteration=2, meta_batch_size=3, hidden_sizes=(5,), eval_query_points=4
     ),
 }
 # Conjugate gradient turns the last bit into the third digit once it has found the few directions that six steps show.
