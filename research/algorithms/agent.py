@@ -8,15 +8,16 @@ from __future__ import annotations
 import copy
 import os
 import time
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from research import rng
+from research.algorithms.config import MetaLearningConfig
 from research.evaluation import AdaptationCurve, adaptation_curve
-from research.inner_loops import InnerLoopConfig, make_inner_loop
-from research.inner_loops.base import LearnedRate, Transform, adapted_names
+from research.inner_loops import make_inner_loop
+from research.inner_loops.base import adapted_names
 from research.inner_loops.func import expand, take
 from research.losses import PolicyBatch, reinforce
 from research.parallel import chunks, parallel_map
@@ -26,92 +27,41 @@ from research.returns import gae, normalize
 from research.sampling.collect import collect
 from research.tasks import make_tasks
 from research.types import Forward, MetaParams, Metrics, Params, Trajectories
-from research.validation import at_least, in_unit_interval, one_of
+from research.validation import at_least, in_unit_interval
 
 
 @dataclass(frozen=True)
-class AgentConfig:
-    """Settings of an agent that adapts by gradient steps.
+class AgentConfig(MetaLearningConfig):
+    """Settings of an agent that adapts by gradient steps, beside those of every meta-learner.
 
     Attributes:
         task: Name of the task distribution, see `research.tasks.TASKS`.
-        task_args: Its settings.
-        seed: Every random draw of the run follows from it.
-        num_iterations: Meta-iterations of training.
-        meta_batch_size: Tasks in one meta-iteration.
         episodes_per_task: Episodes sampled for each task before and after each inner step.
         horizon: Steps of an episode.
         policy: The network.
-        inner_loop: Backend of the inner loop: `"func"`, `"higher"` or `"learn2learn"`.
-        inner_optimizer: See `InnerLoopConfig`.
-        inner_lr: See `InnerLoopConfig`.
-        learn_inner_lr: See `InnerLoopConfig`.
-        num_inner_steps: Gradient steps of adaptation during training.
-        first_order: See `InnerLoopConfig`.
-        adapt_only: See `InnerLoopConfig`.
-        transform: See `InnerLoopConfig`.
         discount: γ.
         gae_lambda: λ of generalised advantage estimation.
         normalize_advantages: Whether each task's advantages are scaled to mean 0 and deviation 1.
-        num_eval_tasks: Held-out tasks of an evaluation.
         eval_episodes: Episodes per held-out task and step.
-        num_adapt_steps: Gradient steps of an evaluation; may exceed `num_inner_steps`.
-        eval_interval: Iterations between evaluations during training; 0 for none.
-        checkpoint_interval: Iterations between checkpoints; 0 for one at the end only.
-        device: `"cpu"` or `"cuda"` (or `"cuda:1"`).
-        dtype: Of parameters and trajectories.
         num_threads: Threads over tasks on the CPU; 0 for one per core. The numbers do not depend on it.
     """
 
     task: str = "navigation_2d"
-    task_args: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    num_iterations: int = 100
-    meta_batch_size: int = 20
     episodes_per_task: int = 20
     horizon: int = 100
     policy: PolicyConfig = PolicyConfig()
-    inner_loop: Literal["func", "higher", "learn2learn"] = "func"
-    inner_optimizer: str = "sgd"
-    inner_lr: float | tuple[float, ...] = 0.1
-    learn_inner_lr: LearnedRate = "none"
-    num_inner_steps: int = 1
-    first_order: bool = False
-    adapt_only: tuple[str, ...] = ()
-    transform: Transform = "none"
     discount: float = 0.99
     gae_lambda: float = 1.0
     normalize_advantages: bool = True
-    num_eval_tasks: int = 40
     eval_episodes: int = 20
-    num_adapt_steps: int = 3
-    eval_interval: int = 0
-    checkpoint_interval: int = 10
-    device: str = "cpu"
-    dtype: Literal["float32", "float64"] = "float32"
     num_threads: int = 0
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "seed", "eval_interval", "checkpoint_interval", "num_threads", "num_adapt_steps")
-        at_least(self, 1, "num_iterations", "meta_batch_size", "episodes_per_task", "horizon", "num_inner_steps")
-        at_least(self, 1, "num_eval_tasks", "eval_episodes")
+        super().__post_init__()
+        at_least(self, 0, "num_threads")
+        at_least(self, 1, "episodes_per_task", "horizon", "num_inner_steps", "eval_episodes")
         in_unit_interval(self, "discount", "gae_lambda")
-        one_of(self, "inner_loop", ("func", "higher", "learn2learn"))
-        one_of(self, "dtype", ("float32", "float64"))
-        # The parts check their own settings; building them here stops a run before it has begun.
-        make_inner_loop(self.inner_loop, self.inner_loop_config)
-        make_tasks(self.task, horizon=self.horizon, **self.task_args)
-
-    @property
-    def inner_loop_config(self) -> InnerLoopConfig:
-        return InnerLoopConfig(
-            self.inner_optimizer,
-            self.inner_lr,
-            self.learn_inner_lr,
-            self.first_order,
-            self.adapt_only,
-            self.transform,
-        )
+        make_tasks(self.task, horizon=self.horizon, **self.task_args)  # checks the settings of its own
 
 
 class Sampled(NamedTuple):
@@ -130,11 +80,11 @@ class Agent:
         self.device = torch.device(config.device)
         self.num_threads = 1 if self.device.type != "cpu" else config.num_threads or os.cpu_count() or 1
         self.tasks = make_tasks(config.task, horizon=config.horizon, **config.task_args)
-        self.inner_loop = make_inner_loop(config.inner_loop, config.inner_loop_config)
+        self.inner_loop = make_inner_loop(config.inner_loop, config)
         initial = rng.torch_generator(config.seed, "policy")
         policy = make_policy(config.policy, self.tasks.observation_space, self.tasks.action_space, initial)
         self.policy = policy.to(self.device, getattr(torch, config.dtype))
-        adapted_names(config.inner_loop_config, dict(policy.named_parameters()))  # refuses patterns without a match now
+        adapted_names(config, dict(policy.named_parameters()))  # refuses patterns without a match now
 
     def init(self) -> MetaParams:
         """The meta-parameters at the start of training."""

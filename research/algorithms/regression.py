@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from research import rng
+from research.algorithms.config import MetaLearningConfig
 from research.evaluation import AdaptationCurve
-from research.inner_loops import InnerLoopConfig, make_inner_loop
-from research.inner_loops.base import LearnedRate, Transform, adapted_names
+from research.inner_loops import make_inner_loop
+from research.inner_loops.base import adapted_names
 from research.inner_loops.func import expand
 from research.policies.mlp import ACTIVATIONS, mlp
 from research.tasks import make_regression_tasks
@@ -26,48 +28,28 @@ from research.tasks.regression import Examples
 from research.types import Forward, MetaParams, Params
 from research.validation import at_least, in_unit_interval, one_of, positive
 
-INNER_LOOPS = ("func", "higher", "learn2learn")
-
 
 @dataclass(frozen=True)
-class RegressionConfig:
-    """Settings of a network that adapts to a regression task by gradient steps on a few examples.
+class RegressionConfig(MetaLearningConfig):
+    """Settings of a network that adapts to a few examples by gradient steps, beside those of every meta-learner.
+
+    The network's parts are `body.*` and `head.*`, the last layer, for `adapt_only`.
 
     Attributes:
         algorithm: Name of the algorithm in `research.algorithms.ALGORITHMS`.
         task: Name of the task distribution, see `research.tasks.REGRESSION_TASKS`.
-        task_args: Its settings.
-        seed: Every random draw of the run follows from it.
-        num_iterations: Iterations of training: what is logged, evaluated and checkpointed.
         updates_per_iteration: Meta-updates in one iteration.
-        meta_batch_size: Tasks in one meta-update.
         shots: Examples of a task that each inner step sees.
         query_points: Examples of a task for the loss after adaptation.
         hidden_sizes: Units of each hidden layer.
         activation: `"relu"` or `"tanh"`.
-        inner_loop: Backend of the inner loop: `"func"`, `"higher"` or `"learn2learn"`.
-        inner_optimizer: See `InnerLoopConfig`.
-        inner_lr: See `InnerLoopConfig`.
-        learn_inner_lr: See `InnerLoopConfig`.
-        num_inner_steps: Gradient steps of adaptation during training.
-        first_order: See `InnerLoopConfig`.
-        adapt_only: See `InnerLoopConfig`; the network's parts are `body.*` and `head.*`, the last layer.
-        transform: See `InnerLoopConfig`.
         meta_lr: Step size of a meta-update.
         anneal_from: Share of the training after which it falls linearly to 0; 1 keeps it.
-        num_eval_tasks: Held-out tasks of an evaluation.
         eval_query_points: Fresh examples per held-out task that the error is measured on.
-        num_adapt_steps: Gradient steps of an evaluation; may exceed `num_inner_steps`.
-        eval_interval: Iterations between evaluations during training; 0 for none.
-        checkpoint_interval: Iterations between checkpoints; 0 for one at the end only.
-        device: `"cpu"` or `"cuda"` (or `"cuda:1"`).
-        dtype: Of parameters and examples.
     """
 
     algorithm: Literal["maml_regression", "reptile_regression"] = "maml_regression"
     task: str = "sinusoid"
-    task_args: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
     num_iterations: int = 300
     updates_per_iteration: int = 100
     meta_batch_size: int = 25
@@ -75,59 +57,33 @@ class RegressionConfig:
     query_points: int = 10
     hidden_sizes: tuple[int, ...] = (40, 40)
     activation: str = "relu"
-    inner_loop: Literal["func", "higher", "learn2learn"] = "func"
-    inner_optimizer: str = "sgd"
     inner_lr: float | tuple[float, ...] = 0.01
-    learn_inner_lr: LearnedRate = "none"
     num_inner_steps: int = 2
-    first_order: bool = False
-    adapt_only: tuple[str, ...] = ()
-    transform: Transform = "none"
     meta_lr: float = 3e-3
     anneal_from: float = 0.5
     num_eval_tasks: int = 600
     eval_query_points: int = 100
     num_adapt_steps: int = 10
-    eval_interval: int = 0
     checkpoint_interval: int = 50
-    device: str = "cpu"
-    dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "seed", "eval_interval", "checkpoint_interval", "num_inner_steps", "num_adapt_steps")
-        at_least(self, 1, "num_iterations", "updates_per_iteration", "meta_batch_size", "shots", "query_points")
-        at_least(self, 1, "num_eval_tasks", "eval_query_points")
+        super().__post_init__()
+        at_least(self, 1, "updates_per_iteration", "shots", "query_points", "eval_query_points")
         positive(self, "meta_lr")
         in_unit_interval(self, "anneal_from")
         one_of(self, "algorithm", ("maml_regression", "reptile_regression"))
         one_of(self, "activation", tuple(ACTIVATIONS))
-        one_of(self, "inner_loop", INNER_LOOPS)
-        one_of(self, "dtype", ("float32", "float64"))
         if any(size < 1 for size in self.hidden_sizes):
             raise ValueError(f"hidden_sizes={self.hidden_sizes}: need at least 1 unit in every layer")
-        # The parts check their own settings; building them here stops a run before it has begun.
-        make_inner_loop(self.inner_loop, self.inner_loop_config)
-        make_regression_tasks(self.task, **self.task_args)
-
-    @property
-    def inner_loop_config(self) -> InnerLoopConfig:
-        return InnerLoopConfig(
-            self.inner_optimizer,
-            self.inner_lr,
-            self.learn_inner_lr,
-            self.first_order,
-            self.adapt_only,
-            self.transform,
-        )
+        make_regression_tasks(self.task, **self.task_args)  # checks the settings of its own
 
     def meta_lr_at(self, iteration: int, update: int) -> float:
-        """The step size of a meta-update."""
-        left = 1 - (iteration * self.updates_per_iteration + update) / (
-            self.num_iterations * self.updates_per_iteration
-        )
-        return (
-            self.meta_lr * max(0.0, min(1.0, left / (1 - self.anneal_from))) if self.anneal_from < 1 else self.meta_lr
-        )
+        """The step size of a meta-update: meta_lr · min(1, (1 − t) / (1 − anneal_from)), t the finished share."""
+        if self.anneal_from == 1:
+            return self.meta_lr
+        finished = iteration * self.updates_per_iteration + update
+        left = 1 - finished / (self.num_iterations * self.updates_per_iteration)
+        return self.meta_lr * max(0.0, min(1.0, left / (1 - self.anneal_from)))
 
 
 class Batch(NamedTuple):
@@ -152,11 +108,11 @@ class Learner:
         self.device = torch.device(config.device)
         self.dtype: torch.dtype = getattr(torch, config.dtype)
         self.tasks = make_regression_tasks(config.task, **config.task_args)
-        self.inner_loop = make_inner_loop(config.inner_loop, config.inner_loop_config)
+        self.inner_loop = make_inner_loop(config.inner_loop, config)
         sizes = (self.tasks.num_inputs, *config.hidden_sizes, self.tasks.num_outputs)
         network = make_network(sizes, config.activation, rng.torch_generator(config.seed, "network"))
         self.network = network.to(self.device, self.dtype)
-        adapted_names(config.inner_loop_config, dict(self.network.named_parameters()))  # refuses what is not there
+        adapted_names(config, dict(self.network.named_parameters()))  # refuses what is not there
 
     def init(self) -> MetaParams:
         """The meta-parameters at the start of training."""
@@ -207,7 +163,7 @@ class Learner:
         score = [
             self.errors(self.adapt(meta, [support] * steps, num_tasks), query) for steps in range(num_adapt_steps + 1)
         ]
-        values: np.ndarray[Any, np.dtype[np.float64]] = torch.stack(score).double().cpu().numpy()
+        values: NDArray[np.float64] = torch.stack(score).double().cpu().numpy()
         return AdaptationCurve("mean squared error", values, tasks, lower_is_better=True)
 
     def _batch(self, examples: Examples) -> Batch:

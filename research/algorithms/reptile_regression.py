@@ -54,7 +54,7 @@ class ReptileRegression:
     def __init__(self, config: RegressionConfig):
         if config.num_inner_steps < 1:
             raise ValueError(f"num_inner_steps={config.num_inner_steps}: Reptile needs at least 1 step to move along")
-        if config.inner_loop_config.learns_update:
+        if config.learns_update:
             key = "learn_inner_lr" if config.learn_inner_lr != "none" else "transform"
             raise ValueError(f"{key}={getattr(config, key)!r}: Reptile has no gradient to learn it by; need 'none'")
         self.config = config

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from research.policies.mlp import ACTIVATIONS, CategoricalMLP, GaussianMLP
+from research.validation import at_least
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,15 @@ class PolicyConfig:
     Attributes:
         hidden_sizes: Units of each hidden layer.
         activation: `"tanh"` or `"relu"`.
+        output_scale: The last layer's weights start at this times Glorot's. Below 1, the first actions hardly depend on
+            the observation, so an unlucky draw cannot make the untrained agent run away.
         init_log_std: Log standard deviation at the start (continuous actions).
         min_log_std: Log standard deviations below this act as this (continuous actions).
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
+    output_scale: float = 1.0
     init_log_std: float = 0.0
     min_log_std: float = math.log(1e-6)
 
@@ -34,6 +38,7 @@ class PolicyConfig:
             raise ValueError(f"hidden_sizes={self.hidden_sizes}: need at least 1 unit in every layer")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation={self.activation!r}: need one of {', '.join(ACTIVATIONS)}")
+        at_least(self, 0, "output_scale")
         if self.init_log_std < self.min_log_std:
             raise ValueError(f"init_log_std={self.init_log_std}: need at least min_log_std={self.min_log_std}")
 
@@ -52,7 +57,12 @@ def make_policy(
     num_observations = math.prod(observation_space.shape)
     if isinstance(action_space, gymnasium.spaces.Discrete):
         return CategoricalMLP(
-            num_observations, int(action_space.n), config.hidden_sizes, config.activation, generator=generator
+            num_observations,
+            int(action_space.n),
+            config.hidden_sizes,
+            config.activation,
+            config.output_scale,
+            generator=generator,
         )
     if isinstance(action_space, gymnasium.spaces.Box):
         return GaussianMLP(
@@ -60,6 +70,7 @@ def make_policy(
             math.prod(action_space.shape),
             config.hidden_sizes,
             config.activation,
+            config.output_scale,
             config.init_log_std,
             config.min_log_std,
             generator=generator,

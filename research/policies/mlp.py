@@ -32,8 +32,10 @@ class TaskLinear(nn.Linear):
         return outputs.unflatten(1, inputs.shape[1:-1])
 
 
-def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
+def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator, output_scale: float = 1.0) -> nn.Sequential:
     """Linear layers of the given sizes with the activation between them; Glorot-uniform weights, zero biases.
+
+    The last layer's weights start at `output_scale` times that.
 
     Raises:
         ValueError: An unknown activation, or a size below 1.
@@ -50,6 +52,8 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
             linear.weight.uniform_(-bound, bound, generator=generator)
             linear.bias.zero_()
         layers += [linear, ACTIVATIONS[activation]()]
+    with torch.no_grad():
+        linear.weight.mul_(output_scale)
     return nn.Sequential(*layers[:-1])
 
 
@@ -61,6 +65,7 @@ class GaussianMLP(nn.Module):
         num_actions: Size of an action.
         hidden_sizes: Units of each hidden layer.
         activation: `"tanh"` or `"relu"`.
+        output_scale: See `mlp`.
         init_log_std: Log standard deviation at the start, the same for every action dimension.
         min_log_std: Log standard deviations below this act as this.
         generator: Source of the initial weights.
@@ -74,13 +79,14 @@ class GaussianMLP(nn.Module):
         num_actions: int,
         hidden_sizes: Sequence[int] = (64, 64),
         activation: str = "tanh",
+        output_scale: float = 1.0,
         init_log_std: float = 0.0,
         min_log_std: float = math.log(1e-6),
         *,
         generator: torch.Generator,
     ):
         super().__init__()
-        self.mean = mlp((num_observations, *hidden_sizes, num_actions), activation, generator)
+        self.mean = mlp((num_observations, *hidden_sizes, num_actions), activation, generator, output_scale)
         self.log_std = nn.Parameter(torch.full((num_actions,), float(init_log_std)))
         self.min_log_std = min_log_std
 
@@ -103,11 +109,12 @@ class CategoricalMLP(nn.Module):
         num_actions: int,
         hidden_sizes: Sequence[int] = (64, 64),
         activation: str = "tanh",
+        output_scale: float = 1.0,
         *,
         generator: torch.Generator,
     ):
         super().__init__()
-        self.logits = mlp((num_observations, *hidden_sizes, num_actions), activation, generator)
+        self.logits = mlp((num_observations, *hidden_sizes, num_actions), activation, generator, output_scale)
 
     def forward(self, observation: Tensor) -> Categorical:
         return Categorical(self.logits(observation))

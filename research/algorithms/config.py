@@ -1,0 +1,51 @@
+"""The settings that every algorithm has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from research.inner_loops import InnerLoopConfig, make_inner_loop
+from research.validation import at_least, one_of
+
+
+@dataclass(frozen=True)
+class MetaLearningConfig(InnerLoopConfig):
+    """Settings of a meta-learner with a differentiable inner loop, beside those of the inner loop.
+
+    Attributes:
+        task: Name of the task distribution.
+        task_args: Its settings.
+        seed: Every random draw of the run follows from it.
+        num_iterations: Iterations of training: what is logged, evaluated and checkpointed.
+        meta_batch_size: Tasks in one meta-update.
+        inner_loop: Backend of the inner loop: `"func"`, `"higher"` or `"learn2learn"`.
+        num_inner_steps: Gradient steps of adaptation during training.
+        num_eval_tasks: Held-out tasks of an evaluation.
+        num_adapt_steps: Gradient steps of an evaluation; may exceed `num_inner_steps`.
+        eval_interval: Iterations between evaluations during training; 0 for none.
+        checkpoint_interval: Iterations between checkpoints; 0 for one at the end only.
+        device: `"cpu"` or `"cuda"` (or `"cuda:1"`).
+        dtype: Of parameters and data.
+    """
+
+    task: str = ""
+    task_args: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    num_iterations: int = 100
+    meta_batch_size: int = 20
+    inner_loop: Literal["func", "higher", "learn2learn"] = "func"
+    num_inner_steps: int = 1
+    num_eval_tasks: int = 40
+    num_adapt_steps: int = 3
+    eval_interval: int = 0
+    checkpoint_interval: int = 10
+    device: str = "cpu"
+    dtype: Literal["float32", "float64"] = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 0, "seed", "num_inner_steps", "eval_interval", "checkpoint_interval", "num_adapt_steps")
+        at_least(self, 1, "num_iterations", "meta_batch_size", "num_eval_tasks")
+        one_of(self, "dtype", ("float32", "float64"))
+        make_inner_loop(self.inner_loop, self)  # checks the settings of its own, before a run has begun
