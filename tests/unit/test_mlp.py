@@ -104,6 +104,13 @@ def test_initial_weights_fill_the_glorot_interval_and_biases_are_zero():
     assert [type(module) for module in network] == [TaskLinear, nn.Tanh, TaskLinear]
 
 
+@pytest.mark.parametrize("kind", [GaussianMLP, CategoricalMLP])
+def test_output_scale_shrinks_the_last_layer_alone(kind):
+    plain, small = (kind(3, 2, (5, 4), output_scale=scale, generator=generator()) for scale in (1.0, 0.01))
+    for (name, ours), theirs in zip(small.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs * (0.01 if ".4." in name else 1.0))
+
+
 @given(st.integers(0, 5), st.integers(0, 5))
 def test_initial_weights_follow_the_generator_alone(first, second):
     before = torch.get_rng_state()
@@ -139,6 +146,7 @@ def test_other_action_spaces_are_refused():
     [
         (dict(hidden_sizes=(64, 0)), r"hidden_sizes=\(64, 0\): need at least 1 unit in every layer"),
         (dict(activation="selu"), "activation='selu': need one of tanh, relu"),
+        (dict(output_scale=-1.0), "output_scale=-1.0: need at least 0"),
         (dict(init_log_std=-20.0), "init_log_std=-20.0: need at least min_log_std"),
     ],
 )
