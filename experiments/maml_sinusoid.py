@@ -13,6 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analysis.plots import plot_adaptation_curve
 from analysis.stats import bootstrap_interval
 from research.algorithms import ALGORITHMS, Algorithm
@@ -25,14 +27,18 @@ from research.tracking.session import add_commands
 
 
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
-    """Prints the error after each gradient step, and draws it."""
+    """Prints the error after each gradient step, and draws it as far as it is finite."""
     num_tasks = curve.score.shape[1]
+    finite = np.isfinite(curve.score).all(1).cumprod().astype(bool)
+    curve = curve._replace(score=curve.score[finite])
     print(f"\nAdaptation to {num_tasks} held-out tasks\n{'gradient steps':>14}  {curve.label}  95 % interval")
     for step, score in enumerate(curve.score):
         low, high = bootstrap_interval(score)
-        print(f"{step:>14}  {score.mean():>{len(curve.label)}.3f}  [{low:.3f}, {high:.3f}]")
+        print(f"{step:>14}  {score.mean():>{len(curve.label)}.4g}  [{low:.4g}, {high:.4g}]")
+    if not finite.all():
+        print(f"{len(curve.score):>14}  diverged: some errors are not finite from here on")
     print()
-    if directory is None:
+    if directory is None or not finite.any():
         return []
     picture = directory / "adaptation_curve.png"
     plot_adaptation_curve(curve, picture)

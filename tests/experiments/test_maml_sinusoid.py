@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
-from experiments.maml_sinusoid import NAMED_CONFIGS, experiment
+from experiments.maml_sinusoid import NAMED_CONFIGS, experiment, report
 from research.algorithms.regression import RegressionConfig
 from research.algorithms.reptile_regression import ReptileRegressionConfig
 from research.checkpoint import load
+from research.evaluation import AdaptationCurve
 from research.tracking.observer import read_rows
 
 
@@ -29,7 +31,7 @@ def test_every_named_config_trains_and_reports(name, tmp_path, capsys):
     assert all(map(math.isfinite, finished.result["score"]))
     assert (tmp_path / "1" / "adaptation_curve.png").stat().st_size > 5000
     printed = capsys.readouterr().out
-    assert f"{finished.result['score'][1]:.3f}" in printed
+    assert f"{finished.result['score'][1]:.4g}" in printed
     assert (tmp_path / "1" / "checkpoints" / "latest.pt").exists()
 
 
@@ -45,3 +47,12 @@ def test_the_named_config_of_reptile_is_its_class_of_settings():
     assert dataclasses.replace(RegressionConfig(), **NAMED_CONFIGS["reptile"]) == RegressionConfig(
         **dataclasses.asdict(ReptileRegressionConfig())
     )
+
+
+def test_errors_that_are_not_finite_are_reported_as_far_as_they_are(tmp_path, capsys):
+    score = np.array([[3.0, 2.0], [1.0, 0.5], [np.inf, 0.1], [np.nan, 0.1]])
+    assert report(AdaptationCurve("mean squared error", score, None, lower_is_better=True), tmp_path)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["1", "0.75"] in [line[:2] for line in lines]
+    assert ["2", "diverged:"] in [line[:2] for line in lines]
+    assert "3" not in [line[0] for line in lines if line]
