@@ -101,7 +101,8 @@ def plot_navigation_paths(
     """Draws the paths to a few goals on the plane, one panel before adaptation and one after each gradient step.
 
     The goals are the first ones of the evaluation, the paths its first episodes: nothing is picked by its looks. The
-    mean path averages the positions of all episodes at the same time; one that has ended counts where it ended.
+    mean path averages the positions of all episodes at the same time; one that has ended counts where it ended. Below
+    each panel stands the mean score over all tasks of the evaluation.
 
     Args:
         curve: An evaluation on a task whose observation is the position and whose tasks have `goal [tasks, 2]`.

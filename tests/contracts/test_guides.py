@@ -109,6 +109,15 @@ def test_what_is_refused_is_refused_as_documented(command, message, tmp_path, mo
     assert not list(tmp_path.iterdir()), "nothing is recorded"
 
 
+def test_the_inner_loop_of_the_readme_works():
+    (text,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    names: dict[str, object] = {}
+    exec(text, names)
+    assert {name: value.shape[0] for name, value in names["adapted"].items()} == dict.fromkeys(names["params"], 8)
+    total = sum(value.square().sum() for value in names["adapted"].values())
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(total, list(names["params"].values())))
+
+
 def test_a_change_that_does_not_fit_is_noticed(tmp_path):
     file = tmp_path / "registry.py"
     file.write_text("one\ntwo\ntwo\n")

@@ -99,6 +99,10 @@ def test_navigation_has_a_panel_for_each_step_with_paths_and_goals(tmp_path, sav
     panels = saved[0].axes
     titles = ["before adaptation", "after 1 gradient step", "after 2 gradient steps"]
     assert [axes.get_title() for axes in panels] == titles
+    minus = "\N{MINUS SIGN}"
+    assert [axes.get_xlabel().replace(minus, "-") for axes in panels] == [
+        f"mean return {score.mean():.1f}" for score in curve.score
+    ]
     for axes, sampled in zip(panels, curve.trajectories, strict=True):
         paths = walked_paths(sampled)[:2]
         for task, bundle in enumerate(axes.collections):
