@@ -48,8 +48,8 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "inner_lr": [0.5, 0.25],  # trained with one step of 0.5; at test time the authors halve the rate after it
         "eval_interval": 25,
         "meta_batch_size": 40,
-        # The authors start the last layer like the others. Then some seeds run away from the origin, ever faster, before
-        # they learn anything (mean return -450 for seed 2); with a small last layer none does.
+        # The authors start the last layer like the others. Then some seeds run away from the origin, ever faster,
+        # before they learn anything (mean return -450 for seed 2); with a small last layer none does.
         "policy": {"hidden_sizes": [100, 100], "activation": "relu", "output_scale": 0.01},
     },
     "fast": {
