@@ -45,7 +45,9 @@ COLUMNS = {"before": "return_pre", "after": "return_post", "KL": "kl", "steps/s"
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "navigation_2d": {"inner_lr": 0.5, "eval_interval": 25},
     "navigation_2d_paper": {  # github.com/cbfinn/maml_rl, maml_examples/maml_trpo_point.py
-        "inner_lr": [0.5, 0.25],  # trained with one step of 0.5; at test time the authors halve the rate after it
+        # Trained with one step of 0.5. The rates of the later steps are used at test time only; the authors lower theirs
+        # too. These were chosen on 60 goals that are not among the held-out ones.
+        "inner_lr": [0.5, 0.15, 0.1],
         "eval_interval": 25,
         "meta_batch_size": 40,
         # The authors start the last layer like the others. Then some seeds run away from the origin, ever faster,

@@ -18,7 +18,7 @@ from sacred.dependencies import Source, get_digest
 from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict, ensure_wellformed_argv
 
 from research.checkpoint import CheckpointError
-from research.tasks import TASKS
+from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.config import ConfigError, construct, convert_fields, to_mapping
 from research.tracking.observer import FileObserver
 from research.tracking.provenance import digests, git_state, library_versions, source_files
@@ -94,7 +94,7 @@ class Experiment(sacred.Experiment):
     def typed(self, values: Mapping[str, Any]) -> tuple[Any, RunConfig]:
         """The settings of the algorithm and of the run. Raises ConfigError."""
         arguments = convert_fields(self._settings, values)
-        task = TASKS.get(arguments.get("task", ""))
+        task: Any = {**TASKS, **REGRESSION_TASKS}.get(arguments.get("task", ""))
         if task is not None and "task_args" in arguments:
             reserved = frozenset(field.name for field in dataclasses.fields(self.config_class))
             arguments["task_args"] = convert_fields(task, arguments["task_args"], "task_args", reserved)
