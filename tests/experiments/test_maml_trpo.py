@@ -99,7 +99,7 @@ def test_every_named_config_is_valid(name, capsys):
 def test_the_papers_settings(capsys):
     config = maml_trpo.experiment.run("print_config", named_configs=["navigation_2d_paper"]).config
     assert (config["meta_batch_size"], config["episodes_per_task"], config["horizon"]) == (40, 20, 100)
-    assert (config["num_inner_steps"], config["inner_lr"][0]) == (1, 0.5), "later rates are for later steps at test time"
+    assert (config["num_inner_steps"], config["inner_lr"][0]) == (1, 0.5), "later rates are for test time"
     assert (config["num_iterations"], config["max_kl"]) == (100, 0.01)
     assert (config["policy"]["hidden_sizes"], config["policy"]["activation"]) == ([100, 100], "relu")
 
