@@ -65,10 +65,6 @@ class Trajectories(NamedTuple):
         """Undiscounted return of every episode, `[tasks, episodes]`."""
         return (self.reward * self.valid).sum(-1)
 
-    def to(self, *args: Any, **kwargs: Any) -> Trajectories:
-        """The same trajectories on another device."""
-        return Trajectories(*(field.to(*args, **kwargs) for field in self))
-
 
 class StepResult(NamedTuple):
     """What `Algorithm.step` returns: the next state and the metrics of the iteration that led to it."""

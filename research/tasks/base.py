@@ -34,8 +34,3 @@ class TaskDistribution(Protocol):
 
     def make_envs(self, tasks: Any, episodes: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
         """Environments with `tasks × episodes` rows, the episodes of a task next to each other."""
-
-
-def num_tasks(tasks: Any) -> int:
-    """How many tasks a batch holds."""
-    return len(tasks[0])
