@@ -1,4 +1,7 @@
-"""Losses of one task: they know no environment and no optimiser. All are averages over valid steps, to be minimised."""
+"""Losses of one task: they know no environment and no optimiser.
+
+All are to be minimised, and are averages over valid steps where they do not say otherwise.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,41 @@ def surrogate(distribution: Distribution, batch: PolicyBatch) -> Tensor:
     """
     ratio = (distribution.log_prob(batch.action) - batch.log_prob).exp()
     return -masked_mean(ratio * batch.advantage, batch.valid)
+
+
+def dice(policy: Forward, batch: PolicyBatch) -> Tensor:
+    """−mean(⊡(w_t) · (ρ_t − ⊥ρ_t) · A_t), whose derivatives of every order are estimates of the return's. Scalar, 0.
+
+    w_t = Σ_{t'<t} log π(a_t'|s_t') within the episode, ⊡(w) = exp(w − ⊥w) = 1, ρ_t = π(a_t|s_t) / π_old(a_t|s_t), and
+    ⊥ stops the gradient. ∇ is that of the surrogate; ∇² has its terms and ρ_t (∇log π_t ∇w_tᵀ + ∇w_t ∇log π_tᵀ) A_t,
+    by which an action also changes how often later states are met. Where π = π_old this is Loaded DiCE with λ = 1
+    (Farquhar et al. 2019, arXiv:1909.10549, section 4; DiCE: Foerster et al. 2018, arXiv:1802.05098), without the
+    factor γᵗ, as in every loss here. It reads the order of the steps: episodes must not be joined along time.
+    """
+    distribution: Distribution = policy(batch.observation)
+    log_prob = distribution.log_prob(batch.action)
+    ratio = (log_prob - batch.log_prob).exp()
+    steps = log_prob * batch.valid
+    past = steps.cumsum(-1) - steps
+    box = (past - past.detach()).exp()
+    return -masked_mean(box * (ratio - ratio.detach()) * batch.advantage, batch.valid)
+
+
+def sampling_credit(policy: Forward, batch: PolicyBatch, outcome: Tensor) -> Tensor:
+    """Σ π(a|s) / π_old(a|s) · ⊥outcome over all valid steps of all episodes: a sum. Scalar.
+
+    Its gradient where π = π_old is ∇log p(D) · outcome, with p(D) the probability of the whole batch: the part of
+    ∇E_D[outcome(D)] that stems from which episodes are sampled (Stadie et al. 2018, arXiv:1803.01118;
+    Rothfuss et al. 2019, arXiv:1810.06784, section 4).
+
+    Args:
+        policy: The policy that sampled the batch.
+        batch: Its episodes. The advantages are not read.
+        outcome: Scalar to be minimised, what became of these episodes.
+    """
+    distribution: Distribution = policy(batch.observation)
+    ratio = (distribution.log_prob(batch.action) - batch.log_prob).exp()
+    return (ratio * batch.valid).sum() * outcome.detach()  # a score-function term: the outcome is a weight
 
 
 def mean_kl(old: Any, new: Any, valid: Tensor) -> Tensor:
