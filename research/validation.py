@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,16 @@ def in_open_unit_interval(settings: Any, *names: str) -> None:
 def one_of(settings: Any, name: str, allowed: Sequence[Any]) -> None:
     """The named attribute must be one of `allowed`."""
     _check(settings, (name,), lambda value: value in allowed, f"one of {', '.join(map(repr, allowed))}")
+
+
+def ordered(settings: Any, *names: str) -> None:
+    """Each named attribute must be a range (low, high) of finite numbers, low at most high."""
+    for name in names:
+        low, high = settings[name] if isinstance(settings, Mapping) else getattr(settings, name)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"{name}=({low!r}, {high!r}): need two finite numbers")
+        if low > high:
+            raise ValueError(f"{name}=({low!r}, {high!r}): need the lower end first; write {name}=[{high!r}, {low!r}]")
 
 
 def _check(settings: Any, names: Sequence[str], holds: Any, allowed: str) -> None:

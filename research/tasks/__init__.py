@@ -3,6 +3,7 @@
 from typing import Any, TypeVar
 
 from research.tasks.base import TaskDistribution
+from research.tasks.cartpole_params import CartPoleParams
 from research.tasks.navigation_2d import Navigation2D
 from research.tasks.regression import RegressionDistribution
 from research.tasks.sinusoid import Sinusoid
@@ -10,6 +11,7 @@ from research.tasks.sinusoid import Sinusoid
 T = TypeVar("T")
 
 TASKS: dict[str, type[TaskDistribution]] = {
+    "cartpole_params": CartPoleParams,
     "navigation_2d": Navigation2D,
 }
 

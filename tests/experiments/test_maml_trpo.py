@@ -117,7 +117,7 @@ def test_the_papers_settings(capsys):
         ("max_kl=-1", "max_kl=-1.0: need a value above 0"),
         ("task_args.goal_range=x", "task_args.goal_range='x': need a number"),
         ("task_args.goal_range=-1", "task_args.goal_range=-1.0: need a value above 0"),
-        ("task=navigation", "task='navigation': need one of navigation_2d"),
+        ("task=navigation", "task='navigation': need one of "),
         ("policy.activation=sin", "policy.activation='sin': need one of"),
         ("inner_loop=hihger", "inner_loop='hihger': need one of func, higher, learn2learn; did you mean higher?"),
         ("device=abacus", "device='abacus': torch cannot use it"),
