@@ -47,6 +47,22 @@ def surrogate(distribution: Distribution, batch: PolicyBatch) -> Tensor:
     return -masked_mean(ratio * batch.advantage, batch.valid)
 
 
+def clipped_surrogate(distribution: Distribution, batch: PolicyBatch, clip_eps: float) -> Tensor:
+    """−mean min(ρ A, clip(ρ, 1 − ε, 1 + ε) A), ρ = π(a|s) / π_old(a|s), ε = `clip_eps`. Scalar.
+
+    Schulman et al. 2017, arXiv:1707.06347, eq. 7. Takes the distribution at `batch.observation`.
+    """
+    ratio = (distribution.log_prob(batch.action) - batch.log_prob).exp()
+    clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps)
+    return -masked_mean((ratio * batch.advantage).minimum(clipped * batch.advantage), batch.valid)
+
+
+def clip_fraction(distribution: Distribution, batch: PolicyBatch, clip_eps: float) -> Tensor:
+    """The share of valid steps whose probability ratio is beyond 1 ± `clip_eps`, in either direction. Scalar."""
+    ratio = (distribution.log_prob(batch.action) - batch.log_prob).exp()
+    return masked_mean(((ratio - 1).abs() > clip_eps).to(ratio.dtype), batch.valid)
+
+
 def dice(policy: Forward, batch: PolicyBatch) -> Tensor:
     """−mean(⊡(w_t) · (ρ_t − ⊥ρ_t) · A_t), whose derivatives of every order are estimates of the return's. Scalar, 0.
 

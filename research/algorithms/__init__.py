@@ -2,8 +2,11 @@
 
 from typing import Any, ClassVar, Protocol
 
+from research.algorithms.fomaml import FOMAML
+from research.algorithms.maml_ppo import MAMLPPO
 from research.algorithms.maml_regression import MAMLRegression
 from research.algorithms.maml_trpo import MAMLTRPO
+from research.algorithms.reptile import Reptile
 from research.algorithms.reptile_regression import ReptileRegression
 from research.evaluation import AdaptationCurve
 from research.types import StepResult
@@ -33,6 +36,9 @@ class Algorithm(Protocol):
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "maml_trpo": MAMLTRPO,
+    "maml_ppo": MAMLPPO,
+    "fomaml": FOMAML,
+    "reptile": Reptile,
     "maml_regression": MAMLRegression,
     "reptile_regression": ReptileRegression,
 }

@@ -65,11 +65,19 @@ class AgentConfig(MetaLearningConfig):
 
 
 class Sampled(NamedTuple):
-    """What one iteration sampled: the batch of each inner step, and the episodes after the last one."""
+    """What one iteration sampled.
+
+    Attributes:
+        batches: Of each inner step.
+        query: The episodes after the last one.
+        metrics: Of the sampling.
+        query_episodes: What `query` was made of.
+    """
 
     batches: list[PolicyBatch]
     query: PolicyBatch
     metrics: Metrics
+    query_episodes: Trajectories
 
 
 class Agent:
@@ -95,11 +103,11 @@ class Agent:
         """A policy for one thread: `functional_call` swaps a module's parameters in place while it runs."""
         return copy.deepcopy(self.policy)
 
-    def process(self, trajectories: Trajectories) -> PolicyBatch:
-        """Episodes with their advantages, from a baseline fitted to each task."""
+    def advantages(self, trajectories: Trajectories) -> torch.Tensor:
+        """Advantages from a baseline fitted to each task, in the units of the reward: `[tasks, episodes, time]`."""
         config = self.config
         value, last_value = fit_values(trajectories, config.discount)
-        advantage = gae(
+        return gae(
             trajectories.reward,
             value,
             last_value,
@@ -108,17 +116,24 @@ class Agent:
             config.discount,
             config.gae_lambda,
         )
-        if config.normalize_advantages:
+
+    def process(self, trajectories: Trajectories) -> PolicyBatch:
+        """Episodes with their advantages, from a baseline fitted to each task."""
+        advantage = self.advantages(trajectories)
+        if self.config.normalize_advantages:
             advantage = normalize(advantage, trajectories.valid)
         return PolicyBatch(
             trajectories.observation, trajectories.action, advantage, trajectories.log_prob, trajectories.valid
         )
 
-    def cut(self, batches: list[PolicyBatch]) -> list[list[PolicyBatch]]:
-        """The same batches for some tasks at a time, as many as the inner loop likes to treat at once."""
+    def cut(self, batches: list[PolicyBatch], keep_episodes: bool = False) -> list[list[PolicyBatch]]:
+        """The same batches for some tasks at a time, as many as the inner loop likes to treat at once.
+
+        A task on its own loses its invalid steps, and with them the bounds of its episodes, unless they are to be kept.
+        """
         size = self.inner_loop.tasks_per_chunk(self.policy, batches)
         parts = [take(batches, chunk) for chunk in chunks(batches[0].valid.shape[0], size)]
-        return [[drop_invalid(batch) for batch in part] for part in parts] if size == 1 else parts
+        return [[drop_invalid(batch) for batch in part] for part in parts] if size == 1 and not keep_episodes else parts
 
     @torch.no_grad()
     def adapt(self, meta: MetaParams, batches: list[PolicyBatch], num_tasks: int) -> Params:
@@ -158,7 +173,7 @@ class Agent:
             "time/env_steps_per_second": env_steps / collecting,
             "time/sample_seconds": time.perf_counter() - start,
         }
-        return Sampled(batches[:-1], batches[-1], metrics)
+        return Sampled(batches[:-1], batches[-1], metrics, sampled[-1])
 
     def evaluate(self, meta: MetaParams, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
         """The adaptation curve on the first `num_tasks` held-out tasks; a pure function of its arguments."""

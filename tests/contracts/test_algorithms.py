@@ -21,6 +21,25 @@ TINY: dict[str, dict[str, Any]] = {
     "maml_trpo": dict(
         meta_batch_size=3, episodes_per_task=2, horizon=6, eval_episodes=2, policy=PolicyConfig((4,)), num_threads=2
     ),
+    "maml_ppo": dict(
+        meta_batch_size=3,
+        episodes_per_task=2,
+        horizon=6,
+        eval_episodes=2,
+        policy=PolicyConfig((4,)),
+        num_threads=2,
+        estimator="lvc",
+        num_inner_steps=2,
+        num_epochs=2,
+        num_minibatches=2,
+        adaptive_kl=True,
+    ),
+    "fomaml": dict(
+        meta_batch_size=3, episodes_per_task=2, horizon=6, eval_episodes=2, policy=PolicyConfig((4,)), num_threads=2
+    ),
+    "reptile": dict(
+        meta_batch_size=3, episodes_per_task=2, horizon=6, eval_episodes=2, policy=PolicyConfig((4,)), num_threads=2
+    ),
     "maml_regression": dict(updates_per_iteration=2, meta_batch_size=3, hidden_sizes=(5,), eval_query_points=4),
     "reptile_regression": dict(
         anneal_from=1.0, updates_per_iteration=2, meta_batch_size=3, hidden_sizes=(5,), eval_query_points=4

@@ -1,0 +1,134 @@
+"""First-order MAML for policies: the gradient after adaptation, applied to the parameters before it.
+
+    repeat
+        sample tasks T_1..T_B
+        for each task: θ_i ← θ
+            for k = 1..K: D_ik ← episodes of π_θi;  θ_i ← θ_i − α ∇L(θ_i; D_ik)      L = −mean(log π · A)
+            D_i ← episodes of π_θi
+        θ ← Adam(θ, 1/B Σ_i ∇L(θ_i; D_i)),  or θ − meta_lr · that                    each ∇ taken at θ_i, not through it
+
+Finn, Abbeel & Levine 2017, arXiv:1703.03400, section 5.2; Nichol, Achiam & Schulman 2018, arXiv:1803.02999, section 2.
+It is MAML with ∂θ_i/∂θ taken for the identity, so no second derivative is ever computed, and no estimator of one is
+needed.
+
+Differs from the papers: nothing. `maml_trpo` and `maml_ppo` with `first_order=True` are the same idea with a trust
+region or clipped epochs outside, and can learn the inner rates along, which have no gradient here.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from research.algorithms.agent import Agent, AgentConfig
+from research.algorithms.outer import adam_start, clip_norm, norm, refuse_learned_update, respond
+from research.evaluation import AdaptationCurve
+from research.inner_loops.func import per_task, take
+from research.inner_loops.supported import vmappable
+from research.losses import PolicyBatch, reinforce
+from research.optim.differentiable import UPDATE_RULES, AdamState, SGDState
+from research.parallel import parallel_map
+from research.returns import masked_mean
+from research.types import MetaParams, Params, StepResult
+from research.validation import at_least, one_of, positive
+
+
+@dataclass(frozen=True)
+class FOMAMLConfig(AgentConfig):
+    """Settings of first-order MAML, beside those of the agent.
+
+    Attributes:
+        meta_optimizer: `"adam"` or `"sgd"`, for the step on the meta-gradient.
+        meta_lr: Its step size.
+        max_grad_norm: Longer meta-gradients are scaled down to this norm; 0 for no limit.
+    """
+
+    first_order: bool = True
+    meta_optimizer: Literal["adam", "sgd"] = "adam"
+    meta_lr: float = 1e-2
+    max_grad_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "meta_lr")
+        at_least(self, 0, "max_grad_norm")
+        one_of(self, "meta_optimizer", ("adam", "sgd"))
+        refuse_learned_update(self, "FOMAML")
+        if not self.first_order:
+            raise ValueError("first_order=False: FOMAML is first order, need True; maml_ppo and maml_trpo are not")
+
+
+class State(NamedTuple):
+    """Everything that training carries from one iteration to the next."""
+
+    iteration: int
+    meta: MetaParams
+    optimizer: AdamState | SGDState
+
+
+class FOMAML:
+    """The algorithm. See the module."""
+
+    Config: ClassVar[type] = FOMAMLConfig
+
+    def __init__(self, config: FOMAMLConfig):
+        self.config = config
+        self.agent = Agent(config)
+
+    def init(self) -> State:
+        """The state before the first iteration."""
+        meta = self.agent.init()
+        return State(0, meta, adam_start(meta.model) if self.config.meta_optimizer == "adam" else SGDState({}))
+
+    def step(self, state: State) -> StepResult:
+        """One iteration: sample, then one step along the mean of the gradients at the adapted parameters."""
+        config, before = self.config, state.meta.model
+        sampled = self.agent.sample(state.meta, state.iteration)
+        start = time.perf_counter()
+        adapted = self.agent.adapt(state.meta, sampled.batches, config.meta_batch_size)
+        gradient, entropy = self._gradient(adapted, sampled.query)
+        gradient, length = clip_norm(gradient, config.max_grad_norm)
+        model, optimizer = UPDATE_RULES[config.meta_optimizer](before, gradient, state.optimizer, config.meta_lr)
+        metrics = sampled.metrics | {
+            "gradient_norm": length,
+            "step_norm": norm({name: model[name] - value for name, value in before.items()}),
+            "entropy_post": entropy,
+            "time/update_seconds": time.perf_counter() - start,
+        }
+        return StepResult(State(state.iteration + 1, state.meta._replace(model=model), optimizer), metrics)
+
+    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """Returns on held-out tasks after 0, 1, ... gradient steps."""
+        return self.agent.evaluate(state.meta, num_tasks, num_adapt_steps)
+
+    def _gradient(self, adapted: Params, query: PolicyBatch) -> tuple[Params, float]:
+        """The mean over tasks of ∇L(θ_i; D_i), and of the entropy of π_θi on D_i. A thread for each chunk of tasks."""
+        parts = [part for (part,) in self.agent.cut([query])]
+        ends = torch.tensor([len(part.valid) for part in parts]).cumsum(0).tolist()
+        own = [take(adapted, slice(end - len(part.valid), end)) for end, part in zip(ends, parts, strict=True)]
+        pieces = parallel_map(self._gradient_of_chunk, list(zip(own, parts, strict=True)), self.agent.num_threads)
+        gradients, entropies = zip(*pieces, strict=True)
+        tasks = len(query.valid)
+        return {name: sum(piece[name] for piece in gradients) / tasks for name in adapted}, sum(entropies) / tasks
+
+    def _gradient_of_chunk(self, chunk: tuple[Params, PolicyBatch]) -> tuple[Params, float]:
+        adapted, query = chunk
+        policy = self.agent.replica()
+        leaves = {name: value.detach().requires_grad_() for name, value in adapted.items()}  # ∇ at θ_i, not through it
+
+        def loss(params: Params, batch: PolicyBatch) -> Tensor:
+            return reinforce(functools.partial(functional_call, policy, params), batch)
+
+        with torch.enable_grad():
+            total = per_task(loss, leaves, query, vmapped=vmappable(policy)).sum()
+        gradient = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
+        with torch.no_grad():
+            responses = respond(policy, adapted, query.observation)
+            entropy = per_task(lambda d, valid: masked_mean(d.entropy(), valid), responses, query.valid, vmapped=True)
+        return {name: value.sum(0) for name, value in zip(leaves, gradient, strict=True)}, float(entropy.sum())

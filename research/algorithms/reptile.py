@@ -1,0 +1,106 @@
+"""Reptile for policies: move the initial parameters towards those that training on each task leads to.
+
+    repeat
+        sample tasks T_1..T_B
+        for each task: θ_i ← θ
+            for k = 1..K + 1: D_ik ← episodes of π_θi;  θ_i ← θ_i − α ∇L(θ_i; D_ik)      L = −mean(log π · A)
+        θ ← θ + ε · 1/B Σ_i (θ_i − θ),   ε falling linearly to 0
+
+Nichol, Achiam & Schulman 2018, arXiv:1803.02999, algorithm 2 (batched). Nothing is differentiated through. With several
+steps the move contains, beside the gradient of joint training, the gradient of the inner product between gradients on
+different episodes of one task (section 5 there): it prefers parameters from which a step on some episodes helps on
+others. The paper is about supervised learning, and reports (section 6) no results with policy gradients.
+
+K is `num_inner_steps`, the steps before the last episodes, as in the other algorithms: these give `return_post`, and as
+they are there, one more step is made on them. So Reptile uses exactly the episodes that first-order MAML uses, which
+follows the last of the K + 1 gradients alone.
+
+Differs from the paper: every inner step sees fresh episodes of the policy so far, as the policy gradient has to. The
+paper's inner optimiser for classification is Adam with β₁ = 0; here it is `inner_optimizer`, plain descent by default.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+
+from research.algorithms.agent import Agent, AgentConfig
+from research.algorithms.outer import norm, refuse_learned_update
+from research.evaluation import AdaptationCurve
+from research.types import MetaParams, StepResult
+from research.validation import in_unit_interval, positive
+
+
+@dataclass(frozen=True)
+class ReptileConfig(AgentConfig):
+    """Settings of Reptile, beside those of the agent.
+
+    Attributes:
+        num_inner_steps: K; one more step follows, on the episodes after adaptation.
+        meta_lr: ε at the start.
+        anneal_from: Share of the training after which ε falls linearly to 0; 1 keeps it.
+    """
+
+    first_order: bool = True
+    num_inner_steps: int = 2
+    meta_lr: float = 1.0
+    anneal_from: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "meta_lr")
+        in_unit_interval(self, "anneal_from")
+        refuse_learned_update(self, "Reptile")
+        if not self.first_order:
+            raise ValueError("first_order=False: Reptile differentiates nothing through the inner steps, need True")
+
+    def meta_lr_at(self, iteration: int) -> float:
+        """ε of an iteration: meta_lr · min(1, (1 − t) / (1 − anneal_from)), t the finished share of the training."""
+        if self.anneal_from == 1:
+            return self.meta_lr
+        left = 1 - iteration / self.num_iterations
+        return self.meta_lr * max(0.0, min(1.0, left / (1 - self.anneal_from)))
+
+
+class State(NamedTuple):
+    """Everything that training carries from one iteration to the next."""
+
+    iteration: int
+    meta: MetaParams
+
+
+class Reptile:
+    """The algorithm. See the module."""
+
+    Config: ClassVar[type] = ReptileConfig
+
+    def __init__(self, config: ReptileConfig):
+        self.config = config
+        self.agent = Agent(config)
+
+    def init(self) -> State:
+        """The state before the first iteration."""
+        return State(0, self.agent.init())
+
+    @torch.no_grad()
+    def step(self, state: State) -> StepResult:
+        """One iteration: sample, adapt once more, and move towards the mean of where the tasks led."""
+        sampled = self.agent.sample(state.meta, state.iteration)
+        start = time.perf_counter()
+        adapted = self.agent.adapt(state.meta, [*sampled.batches, sampled.query], self.config.meta_batch_size)
+        rate = self.config.meta_lr_at(state.iteration)
+        direction = {name: adapted[name].mean(0) - value for name, value in state.meta.model.items()}
+        model = {name: value + rate * direction[name] for name, value in state.meta.model.items()}
+        metrics = sampled.metrics | {
+            "gradient_norm": norm(direction),
+            "step_norm": rate * norm(direction),
+            "time/update_seconds": time.perf_counter() - start,
+        }
+        return StepResult(State(state.iteration + 1, state.meta._replace(model=model)), metrics)
+
+    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """Returns on held-out tasks after 0, 1, ... gradient steps."""
+        return self.agent.evaluate(state.meta, num_tasks, num_adapt_steps)
