@@ -42,6 +42,8 @@ def train(
     written. So a run that is killed at any moment goes on from a checkpoint whose records are complete: cut at its
     iteration, they are those of a run that was never stopped.
 
+    An error loses no finished iteration: the checkpoint of the last one is written, due or not, before it goes on.
+
     Args:
         algorithm: What is trained; its `step` must be a pure function of the state.
         state: Where to start: the initial state, or a restored one.
@@ -55,16 +57,25 @@ def train(
         should_stop: Asked after every iteration; the iteration's checkpoint is written before the loop ends.
     """
     stopped = False
-    while state.iteration < num_iterations and not stopped:
-        state, metrics = algorithm.step(state)
-        on_metrics(state.iteration, metrics)
-        score = evaluate(state) if _is_due(state.iteration, evaluate_every) else None
-        stopped = should_stop()
-        finished = state.iteration >= num_iterations
-        if stopped or finished or score is not None or _is_due(state.iteration, save_every):
+    finished, saved = state, state.iteration
+    try:
+        while finished.iteration < num_iterations and not stopped:
+            state, metrics = algorithm.step(finished)
+            on_metrics(state.iteration, metrics)
+            score = evaluate(state) if _is_due(state.iteration, evaluate_every) else None
+            finished = state
+            stopped = should_stop()
+            is_last = stopped or state.iteration >= num_iterations
+            if is_last or score is not None or _is_due(state.iteration, save_every):
+                flush()
+                save(state, score)
+                saved = state.iteration
+    except Exception:
+        if finished.iteration > saved:
             flush()
-            save(state, score)
-    return Trained(state, "interrupted" if stopped else "completed")
+            save(finished, None)
+        raise
+    return Trained(finished, "interrupted" if stopped else "completed")
 
 
 def _is_due(iteration: int, interval: int) -> bool:

@@ -23,15 +23,28 @@ class Doubling:
         return StepResult(State(state.iteration + 1, value), {"value": value})
 
 
-def run(num_iterations, *, state=None, evaluate_every=0, save_every=0, stop_after=None, fail_at=None):
-    events = []
+def run(
+    num_iterations,
+    *,
+    state=None,
+    events=None,
+    evaluate_every=0,
+    save_every=0,
+    stop_after=None,
+    fail_at=None,
+    evaluation_fails_at=None,
+    error=KeyboardInterrupt,
+):
+    events = [] if events is None else events
 
     def on_metrics(iteration, metrics):
         events.append(("metrics", iteration, metrics["value"]))
         if iteration == fail_at:
-            raise KeyboardInterrupt
+            raise error
 
     def evaluate(state):
+        if state.iteration == evaluation_fails_at:
+            raise error
         events.append(("evaluate", state.iteration))
         return -state.value
 
@@ -99,6 +112,30 @@ def test_going_on_from_any_checkpoint_repeats_the_same_events():
         assert resumed.status == "completed"
 
 
-def test_an_iteration_that_fails_saves_nothing():
+def test_a_program_that_is_stopped_at_once_saves_nothing_more():
+    events = []
     with pytest.raises(KeyboardInterrupt):
-        run(5, fail_at=2, save_every=1)
+        run(5, events=events, fail_at=2)
+    assert not [event for event in events if event[0] == "save"]
+
+
+def test_an_error_saves_the_last_finished_iteration_before_it_goes_on():
+    events = []
+    with pytest.raises(OSError, match="on fire"):
+        run(9, events=events, fail_at=7, save_every=5, error=OSError("on fire"))
+    assert events[-3:] == [("metrics", 7, 248.0), ("flush",), ("save", 6, None)]
+    assert [event[1] for event in events if event[0] == "save"] == [5, 6]
+
+
+def test_an_iteration_whose_evaluation_fails_is_not_finished():
+    events = []
+    with pytest.raises(OSError, match="on fire"):
+        run(9, events=events, evaluation_fails_at=4, evaluate_every=4, error=OSError("on fire"))
+    assert events[-2:] == [("flush",), ("save", 3, None)]
+
+
+def test_an_error_right_after_a_checkpoint_does_not_write_it_again():
+    events = []
+    with pytest.raises(OSError, match="on fire"):
+        run(9, events=events, fail_at=6, save_every=5, error=OSError("on fire"))
+    assert [event for event in events if event[0] == "save"] == [("save", 5, None)]
