@@ -1,0 +1,1 @@
+"""Small problems whose answers are known exactly, to hold estimators and learners against."""
