@@ -8,8 +8,9 @@ depend on the number of threads.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import torch
@@ -18,8 +19,13 @@ T = TypeVar("T")
 
 
 @functools.lru_cache(maxsize=4)
-def _pool(num_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(num_threads, thread_name_prefix="research")
+def _pool(num_threads: int, purpose: str = "map") -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_threads, thread_name_prefix=f"research-{purpose}")
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_map(function: Callable[..., T], work: Iterable[Any], num_threads: int) -> list[T]:
@@ -42,6 +48,29 @@ def parallel_map(function: Callable[..., T], work: Iterable[Any], num_threads: i
         return [run(item) for item in work] if num_threads == 1 else list(_pool(num_threads).map(run, work))
     finally:
         torch.set_num_threads(kernel_threads)
+
+
+def start_sharing(function: Callable[[Iterator[T]], None], work: Sequence[T], num_threads: int) -> Callable[[], None]:
+    """What to call to wait for the end of `function(items)`, begun on each of `num_threads` threads at once.
+
+    All draw from one iterator over `work`: a thread that is free takes the next item, so none waits for a slow one.
+    1 does everything at once in the caller's thread. For work that releases the GIL and leaves its results in place.
+    Waiting raises the first error, after all threads have ended.
+    """
+    if num_threads < 1:
+        raise ValueError(f"num_threads={num_threads}: need at least 1 thread")
+    items = iter(work)
+    if num_threads == 1 or len(work) < 2:
+        function(items)
+        return lambda: None
+    futures = [_pool(num_threads, "share").submit(function, items) for _ in range(min(num_threads, len(work)))]
+
+    def finish() -> None:
+        wait(futures)
+        for future in futures:
+            future.result()
+
+    return finish
 
 
 def chunks(length: int, size: int) -> list[slice]:

@@ -2,8 +2,9 @@
 
 from typing import Any, TypeVar
 
-from research.tasks.base import TaskDistribution
+from research.tasks.base import Split, TaskDistribution
 from research.tasks.cartpole_params import CartPoleParams
+from research.tasks.cheetah import CheetahDir, CheetahVel
 from research.tasks.navigation_2d import Navigation2D
 from research.tasks.regression import RegressionDistribution
 from research.tasks.sinusoid import Sinusoid
@@ -12,6 +13,8 @@ T = TypeVar("T")
 
 TASKS: dict[str, type[TaskDistribution]] = {
     "cartpole_params": CartPoleParams,
+    "cheetah_dir": CheetahDir,
+    "cheetah_vel": CheetahVel,
     "navigation_2d": Navigation2D,
 }
 
@@ -48,6 +51,7 @@ __all__ = [
     "REGRESSION_TASKS",
     "TASKS",
     "RegressionDistribution",
+    "Split",
     "TaskDistribution",
     "make_regression_tasks",
     "make_tasks",

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
+
+
+class Split(NamedTuple):
+    """How the tasks of training and of evaluation relate.
+
+    Attributes:
+        disjoint: Whether training never draws a task of evaluation.
+        how: What sees to it, or why it is not so, for a reader of the results.
+    """
+
+    disjoint: bool
+    how: str
 
 
 class TaskDistribution(Protocol):
@@ -26,11 +38,15 @@ class TaskDistribution(Protocol):
     def action_space(self) -> gymnasium.Space[Any]:
         """Space of one action."""
 
+    @property
+    def split(self) -> Split:
+        """How `sample` and `test_tasks` relate."""
+
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Any:
         """Training tasks, drawn with `rng` alone."""
 
     def test_tasks(self, num_tasks: int) -> Any:
-        """Held-out tasks: always the same ones, none of which training draws."""
+        """The tasks of evaluation: always the same ones, none of which training draws unless `split` says so."""
 
     def make_envs(self, tasks: Any, episodes: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
         """Environments with `tasks × episodes` rows, the episodes of a task next to each other."""

@@ -21,6 +21,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from research import rng as random
+from research.tasks.base import Split
 from research.validation import ordered, positive
 
 TIME_STEP = 0.02
@@ -98,6 +99,10 @@ class CartPoleParams:
     def action_space(self) -> gymnasium.spaces.Discrete:
         """0: push to the left, 1: push to the right."""
         return gymnasium.spaces.Discrete(2)
+
+    @property
+    def split(self) -> Split:
+        return Split(True, "carts and poles of one fixed sequence that training never draws from")
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> CartPoleTasks:
         """Carts and poles for training."""

@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from research import rng as random
+from research.tasks.base import Split
 from research.validation import positive
 
 _TEST_SEED = 0
@@ -54,6 +55,10 @@ class Navigation2D:
     @property
     def action_space(self) -> gymnasium.spaces.Box:
         return gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    @property
+    def split(self) -> Split:
+        return Split(True, "goals of one fixed sequence that training never draws from")
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> NavigationTasks:
         """Goals for training."""
