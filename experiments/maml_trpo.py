@@ -10,35 +10,12 @@ fast (seconds).
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from analysis.plots import plot_adaptation_curve, plot_navigation_paths
-from analysis.stats import bootstrap_interval
+from experiments.report import report
 from research.algorithms.maml_trpo import MAMLTRPO
-from research.evaluation import AdaptationCurve
-from research.tasks.navigation_2d import NavigationTasks
 from research.tracking.experiment import make_experiment
 from research.tracking.session import add_commands
-
-
-def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
-    """Prints the adaptation curve, draws it and, on the plane, the paths to a handful of goals."""
-    num_tasks = curve.score.shape[1]
-    print(f"\nAdaptation to {num_tasks} held-out tasks\n{'gradient steps':>14}  {curve.label:>12}  95 % interval")
-    for step, score in enumerate(curve.score):
-        low, high = bootstrap_interval(score)
-        print(f"{step:>14}  {score.mean():>12.2f}  [{low:.2f}, {high:.2f}]")
-    print()
-    if directory is None:
-        return []
-    pictures = [directory / "adaptation_curve.png"]
-    plot_adaptation_curve(curve, pictures[0])
-    if isinstance(curve.tasks, NavigationTasks):
-        pictures.append(directory / "paths.png")
-        plot_navigation_paths(curve, pictures[1])
-    return pictures
-
 
 COLUMNS = {"before": "return_pre", "after": "return_post", "KL": "kl", "steps/s": "time/env_steps_per_second"}
 

@@ -18,6 +18,7 @@ region or clipped epochs outside, and can learn the inner rates along, which hav
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
@@ -110,7 +111,7 @@ class FOMAML:
     def _gradient(self, adapted: Params, query: PolicyBatch) -> tuple[Params, float]:
         """The mean over tasks of ∇L(θ_i; D_i), and of the entropy of π_θi on D_i. A thread for each chunk of tasks."""
         parts = [part for (part,) in self.agent.cut([query])]
-        ends = torch.tensor([len(part.valid) for part in parts]).cumsum(0).tolist()
+        ends = itertools.accumulate(len(part.valid) for part in parts)
         own = [take(adapted, slice(end - len(part.valid), end)) for end, part in zip(ends, parts, strict=True)]
         pieces = parallel_map(self._gradient_of_chunk, list(zip(own, parts, strict=True)), self.agent.num_threads)
         gradients, entropies = zip(*pieces, strict=True)

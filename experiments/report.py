@@ -1,0 +1,28 @@
+"""What a script of a policy that adapts shows of an adaptation curve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis.plots import plot_adaptation_curve, plot_navigation_paths
+from analysis.stats import bootstrap_interval
+from research.evaluation import AdaptationCurve
+from research.tasks.navigation_2d import NavigationTasks
+
+
+def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
+    """Prints the adaptation curve, draws it and, on the plane, the paths to a handful of goals."""
+    num_tasks = curve.score.shape[1]
+    print(f"\nAdaptation to {num_tasks} held-out tasks\n{'gradient steps':>14}  {curve.label:>12}  95 % interval")
+    for step, score in enumerate(curve.score):
+        low, high = bootstrap_interval(score)
+        print(f"{step:>14}  {score.mean():>12.2f}  [{low:.2f}, {high:.2f}]")
+    print()
+    if directory is None:
+        return []
+    pictures = [directory / "adaptation_curve.png"]
+    plot_adaptation_curve(curve, pictures[0])
+    if isinstance(curve.tasks, NavigationTasks):
+        pictures.append(directory / "paths.png")
+        plot_navigation_paths(curve, pictures[1])
+    return pictures
