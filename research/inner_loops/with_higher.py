@@ -137,11 +137,26 @@ class _Patched:
                 )
         # What "tracking" keeps here is a list of all past parameters, which nothing reads.
         self._module = higher.monkeypatch(model, track_higher_grads=False)
+        names = {id(value): name for name, value in model.named_parameters()}  # tied ones share a name
+        self._slots = [
+            (self._module.get_submodule(path)._parameters, slot, names[id(value)])
+            for path, module in model.named_modules()
+            for slot, value in module._parameters.items()
+            if value is not None
+        ]
 
     def forward(self, params: Params) -> Forward:
         """The model as a function of its inputs."""
         ordered = [params.get(name, value) for name, value in self._own.items()]
-        return lambda *args, **kwargs: self._module(*args, params=ordered, **kwargs)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            # higher gives a module its parameters when it is called; before that, one that reads those of another
+            # module would see what that one was called with last.
+            for slots, slot, name in self._slots:
+                slots[slot] = params.get(name, self._own[name])
+            return self._module(*args, params=ordered, **kwargs)
+
+        return call
 
     def forget(self) -> None:
         """Drops the last parameters, and with them their graph: the patched classes are cycles that live on."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.distributions import Categorical, DiagGaussian
+from research.policies.mlp_function import mlp_function
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -32,7 +34,32 @@ class TaskLinear(nn.Linear):
         return outputs.unflatten(1, inputs.shape[1:-1])
 
 
-def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator, output_scale: float = 1.0) -> nn.Sequential:
+class MLP(nn.Sequential):
+    """Linear layers with an activation between them. Where gradients are wanted it is one node of their graph."""
+
+    def __init__(self, *layers: nn.Module, activation: str):
+        super().__init__(*layers)
+        self.activation = activation
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        linear = cast(list[TaskLinear], list(self)[::2])
+        weights, biases = [layer.weight for layer in linear], [layer.bias for layer in linear]
+        if not _one_node(inputs, weights):
+            return cast(Tensor, super().forward(inputs))  # type: ignore[no-untyped-call]
+        outputs = mlp_function(inputs.flatten(0, -2), weights, biases, self.activation)
+        return outputs.unflatten(0, inputs.shape[:-1])
+
+
+def _one_node(inputs: Tensor, weights: Sequence[Tensor]) -> bool:
+    """Whether `mlp_function` applies: gradients for the parameters of one task, and not for the inputs."""
+    if not torch.is_grad_enabled() or inputs.requires_grad or inputs.ndim < 2:
+        return False
+    return all(w.ndim == 2 for w in weights) and not any(
+        torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in (inputs, *weights)
+    )
+
+
+def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator, output_scale: float = 1.0) -> MLP:
     """Linear layers of the given sizes with the activation between them; Glorot-uniform weights, zero biases.
 
     The last layer's weights start at `output_scale` times that.
@@ -54,7 +81,7 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator, outpu
         layers += [linear, ACTIVATIONS[activation]()]
     with torch.no_grad():
         linear.weight.mul_(output_scale)
-    return nn.Sequential(*layers[:-1])
+    return MLP(*layers[:-1], activation=activation)
 
 
 class GaussianMLP(nn.Module):

@@ -1,4 +1,4 @@
-"""Tied, shared, frozen, unused and left-out parameters: right in every backend, or refused."""
+"""Tied, shared, frozen, unused and left-out parameters, and those that another module reads: right, or refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,20 @@ class Unused(nn.Module):
         return self.used(x).tanh() * self.scale
 
 
-MODELS: dict[str, type[nn.Module]] = {"tied": Tied, "unused": Unused}
+class Reading(nn.Module):
+    """Computes with the parameters of its layers without calling them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.second = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(x @ self.first.weight.T + self.first.bias)
+        return hidden @ self.second.weight.T + self.second.bias
+
+
+MODELS: dict[str, type[nn.Module]] = {"tied": Tied, "unused": Unused, "reading": Reading}
 SETTINGS: dict[str, dict[str, Any]] = {
     "sgd": {},
     "meta_sgd": {"learn_inner_lr": "per_parameter"},
