@@ -4,7 +4,7 @@ Products with the Hessian of a policy's loss are where meta-learning spends its 
 they are hundreds of small calls; as one node they are little more than the matrix products that any method needs:
 
     forward   a_0 = x,  a_l = φ(a_{l−1} W_lᵀ + b_l),  out = a_{L−1} W_Lᵀ + b_L
-    backward  δ_L = ∂out,  s_l = δ_{l+1} W_{l+1} + ∂a_l,  δ_l = s_l ∘ φ'(a_l);  gives δ_lᵀ a_{l−1} for W_l, Σ δ_l for b_l
+    backward  δ_L = ∂out,  s_l = δ_{l+1} W_{l+1} + ∂a_l,  δ_l = s_l ∘ φ'(a_l);  gives δ_lᵀ a_{l−1} and Σ δ_l
     backward of backward, for cotangents V_l and v_l of these two:
               p_l = a_{l−1} V_lᵀ + v_l + q_{l−1} W_lᵀ,  q_l = p_l ∘ φ'(a_l);  gives p_L for ∂out, q_l for ∂a_l,
               δ_lᵀ q_{l−1} for W_l,  δ_{l+1} V_{l+1} + p_l ∘ s_l ∘ φ''(a_l) for a_l
@@ -56,7 +56,10 @@ def mlp_function(inputs: Tensor, weights: Tensors, biases: Tensors, activation: 
         biases: `[out]` of each layer.
         activation: Between the layers; a key of `ACTIVATIONS`.
     """
-    return _MLP.apply(ACTIVATIONS[activation], inputs, *weights, *biases)[0]
+    output, *_hidden = _MLP.apply(  # type: ignore[no-untyped-call]
+        ACTIVATIONS[activation], inputs, *weights, *biases
+    )
+    return cast(Tensor, output)
 
 
 class _MLP(torch.autograd.Function):
@@ -80,7 +83,10 @@ class _MLP(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
-        return None, None, *_MLPBackward.apply(ctx.activation, *cotangents, *ctx.saved_tensors)
+        gradients = _MLPBackward.apply(  # type: ignore[no-untyped-call]
+            ctx.activation, *cotangents, *ctx.saved_tensors
+        )
+        return None, None, *gradients
 
 
 class _MLPBackward(torch.autograd.Function):
