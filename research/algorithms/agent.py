@@ -177,6 +177,7 @@ class Agent:
 
     def evaluate(self, meta: MetaParams, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
         """The adaptation curve on the first `num_tasks` held-out tasks; a pure function of its arguments."""
+        meta = self.config.at_evaluation(meta)
         return adaptation_curve(
             self.policy,
             lambda batches: self.adapt(meta, batches, num_tasks),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from research.inner_loops import InnerLoopConfig, make_inner_loop
+from research.inner_loops.base import check_rates, init_rates
+from research.types import MetaParams
 from research.validation import at_least, one_of
 
 
@@ -23,6 +25,8 @@ class MetaLearningConfig(InnerLoopConfig):
         num_inner_steps: Gradient steps of adaptation during training.
         num_eval_tasks: Held-out tasks of an evaluation.
         num_adapt_steps: Gradient steps of an evaluation; may exceed `num_inner_steps`.
+        eval_inner_lr: The learning rate of an evaluation, or one for each step (steps beyond the last use the last);
+            None for those of training.
         eval_interval: Iterations between evaluations during training; 0 for none.
         checkpoint_interval: Iterations between checkpoints; 0 for one at the end only.
         device: `"cpu"` or `"cuda"` (or `"cuda:1"`).
@@ -38,6 +42,7 @@ class MetaLearningConfig(InnerLoopConfig):
     num_inner_steps: int = 1
     num_eval_tasks: int = 40
     num_adapt_steps: int = 3
+    eval_inner_lr: float | tuple[float, ...] | None = None
     eval_interval: int = 0
     checkpoint_interval: int = 10
     device: str = "cpu"
@@ -48,4 +53,18 @@ class MetaLearningConfig(InnerLoopConfig):
         at_least(self, 0, "seed", "num_inner_steps", "eval_interval", "checkpoint_interval", "num_adapt_steps")
         at_least(self, 1, "num_iterations", "meta_batch_size", "num_eval_tasks")
         one_of(self, "dtype", ("float32", "float64"))
+        if self.eval_inner_lr is not None:
+            check_rates("eval_inner_lr", self.eval_inner_lr)
+            if self.learn_inner_lr != "none":
+                raise ValueError(
+                    f"eval_inner_lr={self.eval_inner_lr}: need None with learn_inner_lr={self.learn_inner_lr!r}, "
+                    "whose rates an evaluation is to show"
+                )
         make_inner_loop(self.inner_loop, self)  # checks the settings of its own, before a run has begun
+
+    def at_evaluation(self, meta: MetaParams) -> MetaParams:
+        """The meta-parameters with the learning rates of an evaluation."""
+        if self.eval_inner_lr is None:
+            return meta
+        rates = init_rates(replace(self, inner_lr=self.eval_inner_lr), meta.model, num_steps=1)
+        return meta._replace(update=meta.update | rates)

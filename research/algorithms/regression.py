@@ -155,7 +155,7 @@ class Learner:
         """Error on fresh examples of held-out tasks after 0, 1, ... steps, each on the same `shots` examples."""
         if num_adapt_steps < 0:
             raise ValueError(f"num_adapt_steps={num_adapt_steps}: need at least 0 steps")
-        config = self.config
+        config, meta = self.config, self.config.at_evaluation(meta)
         tasks = self.tasks.test_tasks(num_tasks)
         generator = rng.generator(config.seed, "evaluation")
         support = self._batch(self.tasks.examples(tasks, config.shots, generator))

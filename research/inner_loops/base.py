@@ -50,13 +50,19 @@ class InnerLoopConfig:
         return name.startswith("transform.") or self.learn_inner_lr != "none"
 
     def __post_init__(self) -> None:
-        rates = self.inner_lr if isinstance(self.inner_lr, tuple) else (self.inner_lr,)
-        if not rates or any(not rate > 0 for rate in rates):
-            raise ValueError(f"inner_lr={self.inner_lr}: need a rate above 0, or one above 0 for each inner step")
+        rates = check_rates("inner_lr", self.inner_lr)
         if self.learn_inner_lr == "per_parameter" and len(rates) > 1:
             raise ValueError(
                 f"inner_lr={self.inner_lr}: learn_inner_lr='per_parameter' starts from one rate, not one for each step"
             )
+
+
+def check_rates(name: str, given: float | tuple[float, ...]) -> tuple[float, ...]:
+    """The rates of a setting as a tuple. Raises ValueError if there is none, or one that is not above 0."""
+    rates = given if isinstance(given, tuple) else (given,)
+    if not rates or any(not rate > 0 for rate in rates):
+        raise ValueError(f"{name}={given}: need a rate above 0, or one above 0 for each inner step")
+    return rates
 
 
 class InnerLoop(Protocol):

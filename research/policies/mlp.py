@@ -37,16 +37,12 @@ class TaskLinear(nn.Linear):
 class MLP(nn.Sequential):
     """Linear layers with an activation between them. Where gradients are wanted it is one node of their graph."""
 
-    def __init__(self, *layers: nn.Module, activation: str):
-        super().__init__(*layers)
-        self.activation = activation
-
     def forward(self, inputs: Tensor) -> Tensor:
-        linear = cast(list[TaskLinear], list(self)[::2])
+        linear, between = cast(list[TaskLinear], list(self)[::2]), list(self)[1::2]
         weights, biases = [layer.weight for layer in linear], [layer.bias for layer in linear]
-        if not _one_node(inputs, weights):
+        if len(linear) != len(between) + 1 or not _one_node(inputs, weights):  # a slice may end with an activation
             return cast(Tensor, super().forward(inputs))  # type: ignore[no-untyped-call]
-        outputs = mlp_function(inputs.flatten(0, -2), weights, biases, self.activation)
+        outputs = mlp_function(inputs.flatten(0, -2), weights, biases, type(between[0]) if between else nn.Tanh)
         return outputs.unflatten(0, inputs.shape[:-1])
 
 
@@ -81,7 +77,7 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator, outpu
         layers += [linear, ACTIVATIONS[activation]()]
     with torch.no_grad():
         linear.weight.mul_(output_scale)
-    return MLP(*layers[:-1], activation=activation)
+    return MLP(*layers[:-1])
 
 
 class GaussianMLP(nn.Module):

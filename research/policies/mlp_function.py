@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Tensors = Sequence[Tensor]
 Cotangents = Sequence[Tensor | None]
@@ -41,23 +41,23 @@ class Activation(NamedTuple):
     bend: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
-ACTIVATIONS = {
-    "tanh": Activation(torch.tanh, torch.ops.aten.tanh_backward, lambda s, a: (s * a).mul_(-2)),
-    "relu": Activation(torch.relu, lambda g, a: torch.ops.aten.threshold_backward(g, a, 0)),
+DERIVATIVES: dict[type[nn.Module], Activation] = {
+    nn.Tanh: Activation(torch.tanh, torch.ops.aten.tanh_backward, lambda s, a: (s * a).mul_(-2)),
+    nn.ReLU: Activation(torch.relu, lambda g, a: torch.ops.aten.threshold_backward(g, a, 0)),
 }
 
 
-def mlp_function(inputs: Tensor, weights: Tensors, biases: Tensors, activation: str) -> Tensor:
+def mlp_function(inputs: Tensor, weights: Tensors, biases: Tensors, activation: type[nn.Module]) -> Tensor:
     """The network's output for `inputs [rows, features]`, differentiable in `weights` and `biases` to any order.
 
     Args:
         inputs: Constants: no gradient reaches them.
         weights: `[out, in]` of each layer.
         biases: `[out]` of each layer.
-        activation: Between the layers; a key of `ACTIVATIONS`.
+        activation: Between the layers; a key of `DERIVATIVES`.
     """
     output, *_hidden = _MLP.apply(  # type: ignore[no-untyped-call]
-        ACTIVATIONS[activation], inputs, *weights, *biases
+        DERIVATIVES[activation], inputs, *weights, *biases
     )
     return cast(Tensor, output)
 

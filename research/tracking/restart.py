@@ -32,7 +32,7 @@ CHANGEABLE: dict[str, frozenset[str]] = {
     "resume": frozenset({"num_iterations", "checkpoint_interval", "num_threads"}),
     "evaluate": frozenset(
         {"num_adapt_steps", "num_eval_tasks", "eval_episodes", "seed", "task", "task_args", "horizon"}
-        | {"inner_loop", "device", "num_threads"}
+        | {"eval_inner_lr", "inner_loop", "device", "num_threads"}
     ),
 }
 

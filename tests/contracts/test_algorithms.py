@@ -180,6 +180,27 @@ def test_an_evaluation_is_a_function_of_its_arguments(make):
     assert all(torch.equal(*pair) for pair in zip(tensors(state), before, strict=True))
 
 
+def test_an_evaluation_can_have_learning_rates_of_its_own(make):
+    """They change nothing in training, and are those that training with them would have had."""
+    rates = (0.3, 0.2)
+    ours, theirs, plain = make(inner_lr=0.1, eval_inner_lr=rates), make(inner_lr=rates), make(inner_lr=0.1)
+    state = ours.init()
+    np.testing.assert_array_equal(ours.evaluate(state, 4, 3).score, theirs.evaluate(theirs.init(), 4, 3).score)
+    assert not np.array_equal(ours.evaluate(state, 4, 3).score, plain.evaluate(plain.init(), 4, 3).score)
+    assert same(ours.step(state).state, plain.step(plain.init()).state)
+    with pytest.raises(ValueError, match=r"eval_inner_lr=\(0.3, 0.0\): need a rate above 0"):
+        make(eval_inner_lr=(0.3, 0.0))
+
+
+def test_learned_rates_are_not_replaced_in_an_evaluation(make):
+    try:
+        make(learn_inner_lr="scalar")
+    except ValueError:
+        return  # an algorithm without learned rates
+    with pytest.raises(ValueError, match=r"eval_inner_lr=0\.3: need None with learn_inner_lr='scalar'"):
+        make(learn_inner_lr="scalar", eval_inner_lr=0.3)
+
+
 def test_curves_have_a_row_for_each_step_and_a_column_for_each_task(make):
     algorithm = make()
     state = algorithm.init()

@@ -4,12 +4,13 @@ import itertools
 
 import pytest
 import torch
+from torch import nn
 from torch.func import functional_call
 
 from research.policies.mlp import mlp
 from research.policies.mlp_function import mlp_function
 
-ACTIVATIONS = ["tanh", "relu"]
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 SIZES = [(3, 2), (3, 5, 2), (3, 5, 4, 2), (3, 4, 6, 4, 1)]
 ROWS = 7
 
@@ -27,7 +28,7 @@ def inputs(features=3):
 
 def one_node(activation, *params):
     layers = len(params) // 2
-    return mlp_function(inputs(), params[:layers], params[layers:], activation)
+    return mlp_function(inputs(), params[:layers], params[layers:], ACTIVATIONS[activation])
 
 
 def plain(activation, *params):
@@ -140,6 +141,14 @@ def test_inputs_with_a_gradient_and_vmap_use_the_layers():
     torch.testing.assert_close(together[1], single)
     vmapped, alone = (torch.autograd.grad(y.sin().sum(), [*stacked.values()]) for y in (together[1], single))
     torch.testing.assert_close(vmapped, alone)
+
+
+def test_a_slice_of_the_module_is_those_layers():
+    network = mlp((3, 5, 4, 2), "tanh", torch.Generator().manual_seed(0)).double()
+    seen = torch.randn(7, 3, dtype=torch.float64)
+    body = network[:-1](seen)
+    torch.testing.assert_close(body, torch.tanh(network[2](torch.tanh(network[0](seen)))))
+    torch.testing.assert_close(network[-1](body), network(seen))
 
 
 def graph(tensor):
