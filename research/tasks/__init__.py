@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 from research.tasks.base import Split, TaskDistribution
 from research.tasks.cartpole_params import CartPoleParams
 from research.tasks.cheetah import CheetahDir, CheetahVel
+from research.tasks.gym_tasks import GymTasks
 from research.tasks.navigation_2d import Navigation2D
 from research.tasks.regression import RegressionDistribution
 from research.tasks.sinusoid import Sinusoid
@@ -15,6 +16,7 @@ TASKS: dict[str, type[TaskDistribution]] = {
     "cartpole_params": CartPoleParams,
     "cheetah_dir": CheetahDir,
     "cheetah_vel": CheetahVel,
+    "gym_tasks": GymTasks,
     "navigation_2d": Navigation2D,
 }
 

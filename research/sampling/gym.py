@@ -1,0 +1,223 @@
+"""Any Gymnasium environment: made by its id with errors that say what exists, and run in rows of a vector environment.
+
+For environments without a batched version. Each row is an environment of its own, which costs what it costs: this is
+the convenient way, not the fast one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from numpy.typing import NDArray
+
+Env = gymnasium.Env[Any, Any]
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """What is registered under `env_id`; in `module:id` the module is imported first, so that it registers its own.
+
+    Raises:
+        ValueError: No environment has that id; the message lists those that exist, the nearest first.
+    """
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"env_id={env_id!r}: there is no module {error.name}; install it, or mend the name "
+                             f"before the colon") from error  # fmt: skip
+    if name not in gymnasium.registry:
+        raise ValueError(f"env_id={env_id!r}: no such environment; there are {nearest_first(name, gymnasium.registry)}")
+    return gymnasium.registry[name]
+
+
+def make_env(env_id: str, horizon: int, kwargs: Mapping[str, Any]) -> Env:
+    """The environment `env_id`, truncated after `horizon` steps in place of its own limit.
+
+    Raises:
+        ValueError: There is no such environment, a package that it needs is missing, or it refuses an argument.
+    """
+    spec = find_spec(env_id)
+    refuse_unknown_kwargs(env_id, kwargs)
+    try:
+        return gymnasium.make(spec, max_episode_steps=horizon, disable_env_checker=True, **kwargs)
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise _missing(env_id, error) from error
+    except (gymnasium.error.Error, AssertionError, OSError, TypeError, ValueError) as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items()) or "no arguments"
+        raise ValueError(f"env_id={env_id!r}: it cannot be made with {given}: {_reason(error)}") from error
+
+
+def parameters(env_id: str) -> Mapping[str, inspect.Parameter]:
+    """The arguments that an environment can be made with. Raises as `make_env`."""
+    spec = find_spec(env_id)
+    if spec.entry_point is None:
+        raise ValueError(f"env_id={env_id!r}: it exists as a vector environment only; need one that makes single ones")
+    try:
+        creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise _missing(env_id, error) from error
+    return inspect.signature(creator).parameters
+
+
+def refuse_unknown_kwargs(env_id: str, kwargs: Mapping[str, Any], setting: str = "kwargs") -> None:
+    """Raises ValueError if the environment takes no such argument; the message lists those that it takes.
+
+    Args:
+        env_id: Its id.
+        kwargs: Argument → value.
+        setting: Where they stand, for the message.
+    """
+    known = parameters(env_id)
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for name, value in kwargs.items():
+        if name not in known:
+            raise ValueError(f"{setting}.{name}={value!r}: {env_id} cannot be made with such an argument; it takes "
+                             f"{nearest_first(name, known) or 'none'}")  # fmt: skip
+
+
+def nearest_first(name: str, known: Mapping[str, Any] | Sequence[str], limit: int = 100) -> str:
+    """The known names in a line, those that resemble `name` first, at most `limit` of them."""
+    nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    names = [*nearest, *sorted(set(known) - set(nearest))]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _missing(env_id: str, error: Exception) -> ValueError:
+    name = getattr(error, "name", None) or getattr(error.__cause__, "name", None)
+    package = f"the package {name} is missing" if name else "something that it needs is missing"
+    return ValueError(f"env_id={env_id!r}: {package}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
+    """An environment as a row of `GymEnvs`: flat observations, actions within their bounds, rest after the end.
+
+    Observations of any space that NumPy can flatten become a vector (Discrete: one-hot; Dict, Tuple: concatenated),
+    declared without bounds: an environment whose attributes were changed need not respect those that it had. Box
+    actions beyond their bounds act as the nearest bound; Discrete ones count from 0.
+
+    An ended row returns its last observation with reward 0 until it is reset with a seed. A reset without a seed is
+    that of a vector environment in NEXT_STEP mode, which is to have no effect.
+
+    Raises:
+        ValueError: The observations cannot be flattened, or the actions are neither Discrete nor a Box of floats.
+    """
+
+    def __init__(self, env: Env):
+        super().__init__(env)
+        self._observed = env.observation_space
+        if not self._observed.is_np_flattenable:
+            raise ValueError(f"observation space {self._observed}: need one that flattens to a vector, i.e. Box, "
+                             "Discrete, MultiBinary, MultiDiscrete, or a Dict or Tuple of such")  # fmt: skip
+        flat = spaces.utils.flatten_space(self._observed)
+        dtype = np.float64 if flat.dtype == np.float64 else np.float32
+        self.flat_space = spaces.Box(-np.inf, np.inf, flat.shape, dtype)
+        self.observation_space = self.flat_space
+        self.action_space, self._to_action = _actions(env.action_space)
+        self._last: NDArray[Any] | None = None
+        self._ended = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Starts an episode, unless the row has ended and no seed is given."""
+        if self._last is None or not self._ended or seed is not None:
+            observation, _ = self.env.reset(seed=seed, options=options)
+            self._last, self._ended = self._flat(observation), False
+        return self._last, {}
+
+    def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+        """A step, or rest. Never both terminated and truncated."""
+        if self._ended:
+            assert self._last is not None
+            return self._last, 0.0, False, False, {}
+        observation, reward, terminated, truncated, _ = self.env.step(self._to_action(action))
+        self._last, self._ended = self._flat(observation), bool(terminated or truncated)
+        return self._last, float(reward), bool(terminated), bool(truncated and not terminated), {}
+
+    def _flat(self, observation: Any) -> NDArray[Any]:
+        return np.asarray(spaces.utils.flatten(self._observed, observation), self.flat_space.dtype)
+
+
+def _actions(space: gymnasium.Space[Any]) -> tuple[gymnasium.Space[Any], Callable[[Any], Any]]:
+    """The space that a policy sees, and what turns one of its actions into one of `space`."""
+    if isinstance(space, spaces.Discrete):
+        first = int(space.start)
+        return spaces.Discrete(int(space.n)), lambda action: first + int(action)
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        flat = spaces.Box(space.low.ravel(), space.high.ravel(), dtype=space.dtype.type)
+        return flat, lambda action: np.clip(action, flat.low, flat.high).astype(space.dtype).reshape(space.shape)
+    raise ValueError(f"action space {space}: need Discrete or a Box of floating-point numbers")
+
+
+class GymEnvs(gymnasium.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
+    """Gymnasium's vector environment over `Row`s, without automatic resets.
+
+    Args:
+        makers: Make the environment of each row.
+        vectorization: `"sync"`: one after the other. `"async"`: each in a process of its own, which pays for few and
+            slow environments only.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - Gymnasium declares it so
+
+    def __init__(self, makers: Sequence[Callable[[], Env]], vectorization: Literal["sync", "async"] = "sync"):
+        rows: list[Callable[[], Env]] = [_Maker(make) for make in makers]
+        kind = SyncVectorEnv if vectorization == "sync" else AsyncVectorEnv
+        self._rows = kind(rows, autoreset_mode=AutoresetMode.NEXT_STEP)
+        self.num_envs = self._rows.num_envs
+        self.single_observation_space = self._rows.single_observation_space
+        self.single_action_space = self._rows.single_action_space
+        self.observation_space = self._rows.observation_space
+        self.action_space = self._rows.action_space
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Resets every row, or those of `options["reset_mask"]`.
+
+        Row i gets `seed + i`, as in every Gymnasium vector environment, or the i-th of a list. Where no seed is given,
+        it is drawn from the one before.
+        """
+        super().reset(seed=seed if isinstance(seed, int) else None)
+        given = [seed + row for row in range(self.num_envs)] if isinstance(seed, int) else seed
+        drawn = self.np_random.integers(2**31, size=self.num_envs)
+        own = [int(drawn[row]) if given is None or given[row] is None else given[row] for row in range(self.num_envs)]
+        # The inner environment takes the mask out of the options.
+        return self._rows.reset(seed=own, options=dict(options) if options else None)
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Steps every row that has not ended. What the environments report beside is dropped."""
+        observation, reward, terminated, truncated, _ = self._rows.step(actions)
+        return observation, reward, terminated, truncated, {}
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Closes the rows and ends their processes."""
+        self._rows.close(**kwargs)
+
+
+class _Maker:
+    """Makes a row. A class, because a process of its own gets it pickled."""
+
+    def __init__(self, make: Callable[[], Env]):
+        self.make = make
+
+    def __call__(self) -> Env:
+        return Row(self.make())
