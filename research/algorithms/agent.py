@@ -61,7 +61,8 @@ class AgentConfig(MetaLearningConfig):
         at_least(self, 0, "num_threads")
         at_least(self, 1, "episodes_per_task", "horizon", "num_inner_steps", "eval_episodes")
         in_unit_interval(self, "discount", "gae_lambda")
-        make_tasks(self.task, horizon=self.horizon, **self.task_args)  # checks the settings of its own
+        tasks = make_tasks(self.task, horizon=self.horizon, **self.task_args)  # checks the settings of its own
+        tasks.test_tasks(self.num_eval_tasks)  # there may be fewer
 
 
 class Sampled(NamedTuple):
