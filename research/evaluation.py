@@ -45,6 +45,7 @@ def adaptation_curve(
     num_adapt_steps: int,
     episodes: int,
     seed: int,
+    num_threads: int = 0,
 ) -> AdaptationCurve:
     """The policy's mean return on each task after 0, 1, ..., `num_adapt_steps` steps, each on fresh episodes.
 
@@ -58,6 +59,7 @@ def adaptation_curve(
         num_adapt_steps: Gradient steps, at least 0; may exceed the number trained for.
         episodes: Episodes per task and step.
         seed: The curve is a pure function of the arguments and this.
+        num_threads: Threads that step the environments, see `collect`.
     """
     if num_adapt_steps < 0:
         raise ValueError(f"num_adapt_steps={num_adapt_steps}: need at least 0 steps")
@@ -68,7 +70,7 @@ def adaptation_curve(
         params = adapt(batches)
         device = next(iter(params.values())).device
         generator = rng.torch_generator(seed, "evaluation", step, device=device)
-        sampled = collect(policy, params, envs, num_tasks, distribution.horizon, generator)
+        sampled = collect(policy, params, envs, num_tasks, distribution.horizon, generator, num_threads)
         trajectories.append(sampled)
         if step < num_adapt_steps:
             batches.append(process(sampled))

@@ -47,6 +47,8 @@ class Trajectories(NamedTuple):
             not termination.
         valid: `[tasks, episodes, time]` bool: the step belongs to the episode.
         last_observation: `[tasks, episodes, obs]`, what followed the last valid step.
+        diverged: `[tasks, episodes]` bool: the episode was cut short because its simulation blew up. The step that did
+            is not valid, and counts as neither a termination nor a step.
     """
 
     observation: Tensor
@@ -56,6 +58,7 @@ class Trajectories(NamedTuple):
     terminated: Tensor
     valid: Tensor
     last_observation: Tensor
+    diverged: Tensor
 
     @property
     def num_tasks(self) -> int:

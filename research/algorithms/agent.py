@@ -43,7 +43,8 @@ class AgentConfig(MetaLearningConfig):
         gae_lambda: λ of generalised advantage estimation.
         normalize_advantages: Whether each task's advantages are scaled to mean 0 and deviation 1.
         eval_episodes: Episodes per held-out task and step.
-        num_threads: Threads over tasks on the CPU; 0 for one per core. The numbers do not depend on it.
+        num_threads: Threads over tasks on the CPU, and over simulations; 0 for one per core. The numbers do not depend
+            on it.
     """
 
     task: str = "navigation_2d"
@@ -161,7 +162,16 @@ class Agent:
             adapted = self.adapt(meta, batches, config.meta_batch_size)
             generator = rng.torch_generator(config.seed, "actions", iteration, step, device=self.device)
             collect_start = time.perf_counter()
-            sampled.append(collect(self.policy, adapted, envs, config.meta_batch_size, self.tasks.horizon, generator))
+            trajectories = collect(
+                self.policy,
+                adapted,
+                envs,
+                config.meta_batch_size,
+                self.tasks.horizon,
+                generator,
+                config.num_threads,
+            )
+            sampled.append(trajectories)
             collecting += time.perf_counter() - collect_start
             batches.append(self.process(sampled[-1]))
         envs.close()
@@ -171,6 +181,7 @@ class Agent:
             "return_post": float(sampled[-1].returns().mean()),
             "episode_length_post": float(sampled[-1].valid.sum(-1).double().mean()),
             "env_steps": float(env_steps),
+            "diverged_episodes": float(sum(int(trajectories.diverged.sum()) for trajectories in sampled)),
             "time/env_steps_per_second": env_steps / collecting,
             "time/sample_seconds": time.perf_counter() - start,
         }
@@ -189,6 +200,7 @@ class Agent:
             num_adapt_steps=num_adapt_steps,
             episodes=self.config.eval_episodes,
             seed=self.config.seed,
+            num_threads=self.config.num_threads,
         )
 
 

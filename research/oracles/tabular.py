@@ -228,6 +228,7 @@ def sample_episodes(
         valid=valid,
         # Never read after a termination; of a timed policy, whose last table is that of the last step, likewise.
         last_observation=observe(state.unsqueeze(-1), states, horizon if timed else None, reward.dtype).squeeze(-2),
+        diverged=torch.zeros(tasks, num_episodes, dtype=torch.bool),
     )
 
 

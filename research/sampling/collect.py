@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from research import rng
 from research.distributions import Distribution
 from research.types import Params, Trajectories
+
+
+@runtime_checkable
+class PartwiseEnvs(Protocol):
+    """Vector environments that can be stepped part by part: some rows move while a policy decides for others.
+
+    Attributes:
+        num_threads: Threads that step the rows; 0 for one per core.
+    """
+
+    num_threads: int
+
+    def begin(self, actions: NDArray[Any], rows: slice) -> Callable[[], tuple[Any, ...]]:
+        """Sets `rows` in motion; calling the result waits for them and gives what `step` returns, for them alone."""
 
 
 @torch.no_grad()
@@ -23,18 +41,24 @@ def collect(
     num_tasks: int,
     horizon: int,
     generator: torch.Generator,
+    num_threads: int = 0,
 ) -> Trajectories:
     """One episode in every row of `envs`, each task acting by its own parameters.
+
+    A step that the environment reports as diverged (`info["diverged"]`), or whose reward or observation is not finite,
+    is dropped and ends its episode.
 
     Args:
         policy: Observation → distribution.
         params: Per-task parameters, `[tasks, ...]`. Their device and dtype are those of the result.
         envs: Environments with `tasks × episodes` rows, the episodes of a task next to each other. Rows that have
-            ended are stepped on, and what they return is ignored.
+            ended are stepped on, and what they return is ignored. Of `PartwiseEnvs` one half of the tasks moves while
+            the policy decides for the other.
         num_tasks: Tasks that the rows belong to.
         horizon: Length of the time axis; shorter if every episode ends earlier.
         generator: Source of the actions, on the device of `params`. Its initial seed is that of the environments, so
             every call needs a generator of its own.
+        num_threads: For `PartwiseEnvs`, see there. The numbers do not depend on it.
 
     Raises:
         ValueError: The rows do not divide into `num_tasks` tasks, or the environments hide how an episode ended.
@@ -46,20 +70,22 @@ def collect(
             "envs: autoreset_mode=SAME_STEP puts the next episode's first observation in place of the last one; "
             "need NEXT_STEP, or DISABLED with rows that may be stepped after their end"
         )
-    like = next(iter(params.values()))
-    record = _Recorder(num_tasks, envs.num_envs // num_tasks, horizon, like)
+    if isinstance(envs, PartwiseEnvs):
+        envs.num_threads = num_threads
     observation, _ = envs.reset(seed=generator.initial_seed() % 2**31)
-    active = np.ones(envs.num_envs, bool)
+    parts = list(_parts(policy, params, envs, observation, num_tasks, horizon, generator))
     for _ in range(horizon):
-        seen = record.tensor(observation)
-        distribution = apply_per_task(policy, params, seen)
-        action = distribution.sample(generator)
-        observation, reward, terminated, truncated, _ = envs.step(_rows(action))
-        record.add(seen, action, distribution.log_prob(action), reward, terminated, active, observation)
-        active &= ~(terminated | truncated)
-        if not active.any():
+        for part in parts:
+            part.finish_step()
+            if part.active.any():
+                part.begin_step()
+        if not any(part.is_moving for part in parts):
             break
-    return record.trajectories()
+    for part in parts:
+        part.finish_step()
+    length = max(len(part.steps) for part in parts)
+    fields = zip(*(part.trajectories(length) for part in parts), strict=True)
+    return Trajectories(*(field[0] if len(field) == 1 else torch.cat(field) for field in fields))
 
 
 def apply_per_task(policy: nn.Module, params: Params, observation: Tensor) -> Distribution:
@@ -72,60 +98,111 @@ def apply_per_task(policy: nn.Module, params: Params, observation: Tensor) -> Di
     return vmap(lambda p, o: functional_call(policy, p, (o,)))(params, observation)
 
 
-def _rows(action: Tensor) -> np.ndarray[Any, Any]:
-    return action.flatten(0, 1).cpu().numpy()
+def _parts(
+    policy: nn.Module,
+    params: Params,
+    envs: gymnasium.vector.VectorEnv[Any, Any, Any],
+    observation: NDArray[Any],
+    num_tasks: int,
+    horizon: int,
+    generator: torch.Generator,
+) -> Iterator[_Part]:
+    """The tasks in two halves that take turns, each with a generator of its own; in one if the environments cannot."""
+    if not isinstance(envs, PartwiseEnvs) or num_tasks < 2:
+        yield _Part(
+            policy, params, lambda actions: functools.partial(envs.step, actions), observation, horizon, generator
+        )
+        return
+    for k, tasks in enumerate((slice(0, num_tasks // 2), slice(num_tasks // 2, num_tasks))):
+        episodes = envs.num_envs // num_tasks
+        rows = slice(tasks.start * episodes, tasks.stop * episodes)
+        own = rng.torch_generator(generator.initial_seed(), "part", k, device=generator.device)
+        theirs = {name: value[tasks] for name, value in params.items()}
+        yield _Part(policy, theirs, functools.partial(envs.begin, rows=rows), observation[rows], horizon, own)
 
 
-class _Recorder:
-    """Gathers steps; everything is stacked once, at the end."""
+class _Part:
+    """Some tasks and their rows: decides for them, waits for them and records them."""
 
-    def __init__(self, tasks: int, episodes: int, horizon: int, like: Tensor):
-        self.rows = (tasks, episodes)
-        self.like = like
+    def __init__(
+        self,
+        policy: nn.Module,
+        params: Params,
+        begin: Callable[[NDArray[Any]], Callable[[], tuple[Any, ...]]],
+        observation: NDArray[Any],
+        horizon: int,
+        generator: torch.Generator,
+    ):
+        self.policy, self.params, self.begin, self.generator = policy, params, begin, generator
+        self.like = next(iter(params.values()))
+        self.observation = np.array(observation)  # a copy: the last one of each row that belongs to its episode
+        count = len(observation)
+        self.rows = (len(self.like), count // len(self.like))
         self.steps: list[tuple[Tensor, Tensor, Tensor]] = []
-        count = tasks * episodes
         self.reward = np.zeros((horizon, count))
         self.terminated = np.zeros((horizon, count), bool)
         self.valid = np.zeros((horizon, count), bool)
-        self.last_observation: np.ndarray[Any, Any] | None = None
+        self.diverged = np.zeros(count, bool)
+        self.active = np.ones(count, bool)
+        self._wait: Callable[[], tuple[Any, ...]] | None = None
 
-    def tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
-        """A copy of `[tasks × episodes, ...]` as `[tasks, episodes, ...]` of the parameters' device and dtype."""
-        return torch.tensor(array, dtype=self.like.dtype, device=self.like.device).unflatten(0, self.rows)
+    @property
+    def is_moving(self) -> bool:
+        """Whether a step has begun and not been waited for."""
+        return self._wait is not None
 
-    def add(
-        self,
-        seen: Tensor,
-        action: Tensor,
-        log_prob: Tensor,
-        reward: np.ndarray[Any, Any],
-        terminated: np.ndarray[Any, Any],
-        active: np.ndarray[Any, Any],
-        observation: np.ndarray[Any, Any],
-    ) -> None:
-        t = len(self.steps)
-        self.steps.append((seen, action, log_prob))
-        self.reward[t] = np.where(active, reward, 0.0)
-        self.terminated[t] = terminated & active
-        self.valid[t] = active
-        if self.last_observation is None:
-            self.last_observation = np.array(observation)
-        self.last_observation[active] = observation[active]
+    def begin_step(self) -> None:
+        """Decides, and sets the rows in motion."""
+        seen = self._tensor(self.observation)
+        distribution = apply_per_task(self.policy, self.params, seen)
+        action = distribution.sample(self.generator)
+        self._wait = self.begin(action.flatten(0, 1).cpu().numpy())
+        self.steps.append((seen, action, distribution.log_prob(action)))
 
-    def trajectories(self) -> Trajectories:
-        length = len(self.steps)
-        observation, action, log_prob = (torch.stack(field, 2) for field in zip(*self.steps, strict=True))
+    def finish_step(self) -> None:
+        """Waits for the rows, if they are moving, and records what came of it."""
+        if self._wait is None:
+            return
+        observation, reward, terminated, truncated, info = self._wait()
+        self._wait = None
+        finite = np.isfinite(observation).reshape(len(observation), -1).all(1) & np.isfinite(reward)
+        lost = self.active & (~finite | info.get("diverged", False))
+        valid = self.active & ~lost
+        t = len(self.steps) - 1
+        self.reward[t] = np.where(valid, reward, 0.0)
+        self.terminated[t] = terminated & valid
+        self.valid[t] = valid
+        self.diverged |= lost
+        self.observation[valid] = observation[valid]
+        self.active = valid & ~(terminated | truncated)
+
+    def trajectories(self, length: int) -> Trajectories:
+        """What was recorded, with zeros up to `length` where all rows ended earlier."""
+        observation, action, log_prob = (_pad(torch.stack(field, 2), length) for field in zip(*self.steps, strict=True))
         over_time = (array[:length].T for array in (self.reward, self.terminated, self.valid))
-        reward, terminated, valid = (
-            torch.from_numpy(np.ascontiguousarray(a)).unflatten(0, self.rows) for a in over_time
-        )
-        assert self.last_observation is not None
+        reward, terminated, valid = (self._unflatten(np.ascontiguousarray(array)) for array in over_time)
         return Trajectories(
             observation=observation,
             action=action,
-            reward=reward.to(self.like.device, self.like.dtype),
+            reward=reward.to(self.like.dtype),
             log_prob=log_prob,
-            terminated=terminated.to(self.like.device),
-            valid=valid.to(self.like.device),
-            last_observation=self.tensor(self.last_observation),
+            terminated=terminated,
+            valid=valid,
+            last_observation=self._tensor(self.observation),
+            diverged=self._unflatten(self.diverged),
         )
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        """A copy of `[rows, ...]` as `[tasks, episodes, ...]` of the parameters' device and dtype."""
+        return torch.tensor(array, dtype=self.like.dtype, device=self.like.device).unflatten(0, self.rows)
+
+    def _unflatten(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).unflatten(0, self.rows).to(self.like.device)
+
+
+def _pad(tensor: Tensor, length: int) -> Tensor:
+    """`[tasks, episodes, time, ...]` with zeros up to `length`."""
+    missing = length - tensor.shape[2]
+    if missing == 0:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros(*tensor.shape[:2], missing, *tensor.shape[3:])], 2)

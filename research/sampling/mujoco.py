@@ -82,6 +82,7 @@ class Simulations:
         contact_forces: bool = False,
     ):
         self.num_threads = 0
+        self._running: list[Callable[[], None]] = []
         self._robot = robot
         self._models = models
         self._frame_skip = frame_skip
@@ -94,6 +95,7 @@ class Simulations:
 
     def reset(self, rows: Sequence[int], qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> State:
         """Puts `rows` at the given positions and velocities, at rest in everything else. Returns their state."""
+        self._wait()
 
         def work(items: Iterator[int]) -> None:
             for i in items:
@@ -125,16 +127,30 @@ class Simulations:
 
         finish = start_sharing(work, range(len(rows)), self._threads())
 
+        self._running.append(finish)
+
         def result() -> tuple[State, NDArray[np.bool_]]:
-            finish()
+            try:
+                finish()
+            except Exception:  # of the work, which is over; after an interruption it is not
+                self._running.remove(finish)
+                raise
+            self._running.remove(finish)
             return self._read(rows), (_gather(self._warnings, rows) != _SILENT).any(1)
 
         return result
 
     def close(self) -> None:
         """Hands the simulations back to the robot."""
+        self._wait()
         self._robot.give_back(self._data)
         self._data, self._control, self._warnings, self._views = [], [], [], {}
+
+    def _wait(self) -> None:
+        """Waits for rows that an error has left in motion."""
+        for finish in self._running:
+            finish()
+        self._running = []
 
     def _threads(self) -> int:
         return self.num_threads or available_cores()

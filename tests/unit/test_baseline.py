@@ -28,6 +28,7 @@ def trajectories(lengths, reward=None, dtype=torch.float64):
         terminated=torch.zeros_like(valid),
         valid=valid,
         last_observation=numbers(*shape[:2], OBS, seed=2).to(dtype),
+        diverged=torch.zeros(shape[:2], dtype=torch.bool),
     )
 
 

@@ -75,11 +75,12 @@ def test_every_step_is_recorded_as_it_happened(lengths, terminates, dtype):
     assert sampled.observation.dtype == sampled.log_prob.dtype == sampled.reward.dtype == dtype
     for row, (length, ends) in enumerate(zip(lengths, terminates, strict=True)):
         one = [field[row // episodes, row % episodes] for field in sampled]
-        observation, action, reward, log_prob, terminated, valid, last = one
+        observation, action, reward, log_prob, terminated, valid, last, diverged = one
         steps = min(length, time)
         assert valid.tolist() == [t < steps for t in range(time)]
         assert reward.tolist() == [100.0 * (t + 1) + row if t < steps else 0.0 for t in range(time)]
         assert terminated.tolist() == [ends and length <= time and t == length - 1 for t in range(time)]
+        assert not diverged
         start = row + np.linspace(0, 1, OBS)
         expected = [start + action[:t].sum().item() for t in range(steps + 1)]
         np.testing.assert_allclose(observation[:steps], expected[:steps], rtol=1e-5, atol=1e-5)
@@ -209,3 +210,104 @@ def test_rows_that_do_not_divide_into_the_tasks_are_refused():
     policy, params = gaussian(2)
     with pytest.raises(ValueError, match="num_tasks=2: 5 rows do not divide into so many tasks"):
         collect(policy, params, Walks([1] * 5, [True] * 5), 2, 1, generator())
+
+
+class BlowsUp(Walks):
+    """Rows go wrong at a step of their own, each in another way, and stay so."""
+
+    def __init__(self, steps, lengths, say_so):
+        super().__init__(lengths, [True] * len(lengths))
+        self.steps, self.say_so = np.asarray(steps), say_so
+
+    def step(self, actions):
+        observation, reward, terminated, truncated, _ = super().step(actions)
+        wrong = np.flatnonzero(self.steps == self.t)
+        if self.say_so:
+            return observation, reward, terminated, truncated, {"diverged": self.steps == self.t}
+        for row in wrong:
+            if row % 2:
+                reward[row] = (np.nan, np.inf)[row // 2 % 2]
+            else:
+                observation[row, row % OBS] = (np.inf, np.nan)[row // 2 % 2]
+        return observation, reward, terminated, truncated, {}
+
+
+@pytest.mark.parametrize("say_so", [False, True])
+def test_a_step_that_diverges_is_dropped_and_ends_its_episode(say_so):
+    policy, params = gaussian(2)
+    steps, lengths = [1, 2, 3, 4, 9, 2], [6, 6, 6, 4, 6, 1]  # the last is over before it goes wrong
+    sampled = collect(policy, params, BlowsUp(steps, lengths, say_so), 2, 6, generator())
+    assert sampled.diverged.flatten().tolist() == [True, True, True, True, False, False]
+    assert sampled.valid.sum(-1).flatten().tolist() == [0, 1, 2, 3, 6, 1]
+    assert sampled.terminated.sum(-1).flatten().tolist() == [0, 0, 0, 0, 1, 1]
+    assert all(field.isfinite().all() for field in sampled)
+    assert (sampled.reward[~sampled.valid] == 0).all()
+    plain = collect(policy, params, Walks(lengths, [True] * 6), 2, 6, generator())
+    for row, length in enumerate(sampled.valid.sum(-1).flatten().tolist()):
+        at = row // 3, row % 3
+        torch.testing.assert_close(sampled.observation[at][:length], plain.observation[at][:length])
+        what_followed = plain.last_observation[at] if row > 3 else plain.observation[at][length]
+        torch.testing.assert_close(sampled.last_observation[at], what_followed)
+
+
+def test_all_rows_may_diverge_at_once():
+    policy, params = gaussian(2)
+    sampled = collect(policy, params, BlowsUp([1] * 4, [5] * 4, True), 2, 5, generator())
+    assert sampled.reward.shape == (2, 2, 1)
+    assert sampled.diverged.all() and not sampled.valid.any()
+
+
+class Halves(Walks):
+    """Can be stepped part by part; notes in which order parts begin and are waited for."""
+
+    def __init__(self, lengths, terminates):
+        super().__init__(lengths, terminates)
+        self.num_threads, self.notes, self.clock = 0, [], np.zeros(self.num_envs, int)
+
+    def reset(self, *, seed=None, options=None):
+        self.clock[:] = 0
+        return super().reset(seed=seed)
+
+    def begin(self, actions, rows):
+        self.notes.append(("begin", rows.start))
+        actions = actions.copy()
+
+        def wait():
+            self.notes.append(("wait", rows.start))
+            self.clock[rows] += 1
+            self.observation[rows] += actions.sum(-1, keepdims=True)
+            over = self.clock[rows] >= self.lengths[rows]
+            reward = 100.0 * self.clock[rows] + np.arange(self.num_envs)[rows]
+            return self.observation[rows], reward, over & self.terminates[rows], over & ~self.terminates[rows], {}
+
+        return wait
+
+
+def test_one_half_moves_while_the_policy_decides_for_the_other():
+    policy, params = gaussian(3)
+    envs = Halves([4] * 6, [True] * 6)
+    collect(policy, params, envs, 3, 4, generator(), num_threads=5)
+    assert envs.num_threads == 5
+    turns = [("begin", 0), ("begin", 2), *[("wait", 0), ("begin", 0), ("wait", 2), ("begin", 2)] * 3]
+    assert envs.notes == [*turns, ("wait", 0), ("wait", 2)]
+
+
+@given(lengths=st.lists(st.integers(1, 6), min_size=6, max_size=6), tasks=st.sampled_from([1, 2, 3]))
+def test_halves_are_recorded_in_their_places(lengths, tasks):
+    horizon, episodes = 5, 6 // tasks
+    policy, params = gaussian(tasks)
+    sampled = collect(policy, params, Halves(lengths, [True] * 6), tasks, horizon, generator())
+    assert sampled.reward.shape == (tasks, episodes, min(horizon, max(lengths)))
+    for row, length in enumerate(lengths):
+        at, steps = (row // episodes, row % episodes), min(length, horizon)
+        expected = [100.0 * (t + 1) + row if t < steps else 0.0 for t in range(sampled.reward.shape[2])]
+        assert sampled.reward[at].tolist() == expected
+        assert sampled.valid[at].tolist() == [reward > 0 for reward in expected]
+        start = row + np.linspace(0, 1, OBS)
+        walked = [start + sampled.action[at][:t].sum().item() for t in range(steps + 1)]
+        np.testing.assert_allclose(sampled.observation[at][:steps], walked[:steps], rtol=1e-5)
+        np.testing.assert_allclose(sampled.last_observation[at], walked[steps], rtol=1e-5)
+        theta = {name: value[at[0]] for name, value in params.items()}
+        distribution = functional_call(policy, theta, (sampled.observation[at][:steps],))
+        torch.testing.assert_close(distribution.log_prob(sampled.action[at][:steps]), sampled.log_prob[at][:steps])
+    assert len(torch.unique(sampled.action[sampled.valid], dim=0)) == sampled.valid.sum(), "noise is never used twice"

@@ -29,7 +29,7 @@ def trajectories(lengths, time, seed=0):
     observation = torch.where(valid[..., None], walk[:, :, :-1], 1e6)
     last = walk.gather(2, lengths[..., None, None].expand(*lengths.shape, 1, 2)).squeeze(2)
     nothing = torch.zeros(*lengths.shape, time)
-    return Trajectories(observation, observation, nothing, nothing, valid & False, valid, last)
+    return Trajectories(observation, observation, nothing, nothing, valid & False, valid, last, lengths < 0)
 
 
 def navigation_curve(steps=2, tasks=3, episodes=4, time=6):
