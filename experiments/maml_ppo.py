@@ -5,8 +5,8 @@
     python experiments/maml_ppo.py evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5
     python experiments/maml_ppo.py resume with run=3
 
-Named configs: promp, e_maml, dice, meta_sgd (the algorithm); navigation_2d (the task); fast (seconds). They
-combine, later ones over earlier ones: `with promp navigation_2d`.
+Named configs: promp, e_maml, dice, meta_sgd (the algorithm); navigation_2d, cheetah_vel, cheetah_dir (the task);
+fast (seconds). They combine, later ones over earlier ones: `with promp cheetah_vel`.
 """
 
 from __future__ import annotations
@@ -43,11 +43,14 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "meta_sgd": {"learn_inner_lr": "per_parameter"},
     "navigation_2d": {
         "task": "navigation_2d",
-        "inner_lr": [0.5, 0.15, 0.1],
+        "inner_lr": 0.5,
+        "eval_inner_lr": [0.5, 0.15, 0.1],
         "gae_lambda": 0.9,
         "eval_interval": 25,
         "policy": {"output_scale": 0.01},
     },
+    "cheetah_vel": {"task": "cheetah_vel", "horizon": 100, "inner_lr": 0.1, "eval_interval": 25},
+    "cheetah_dir": {"task": "cheetah_dir", "horizon": 200, "inner_lr": 0.1, "eval_interval": 25},
     "fast": {
         "num_iterations": 3,
         "meta_batch_size": 4,

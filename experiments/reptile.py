@@ -4,7 +4,7 @@
     python experiments/reptile.py evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5
     python experiments/reptile.py resume with run=3
 
-Named configs: navigation_2d; fast (seconds).
+Named configs: navigation_2d, cheetah_vel, cheetah_dir; fast (seconds).
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ COLUMNS = {
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "navigation_2d": {
         "task": "navigation_2d",
-        "inner_lr": [0.5, 0.15, 0.1],
+        "inner_lr": 0.5,
+        "eval_inner_lr": [0.5, 0.15, 0.1],
         "gae_lambda": 0.9,
         "eval_interval": 25,
         "policy": {"output_scale": 0.01},
     },
+    "cheetah_vel": {"task": "cheetah_vel", "horizon": 100, "inner_lr": 0.1, "eval_interval": 25},
+    "cheetah_dir": {"task": "cheetah_dir", "horizon": 200, "inner_lr": 0.1, "eval_interval": 25},
     "fast": {
         "num_iterations": 3,
         "meta_batch_size": 4,
