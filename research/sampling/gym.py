@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 Env = gymnasium.Env[Any, Any]
 
+MAX_OBSERVATION = 4096
+"""Longest observation vector: policies and baselines see vectors, and the baseline fits one weight or two to each."""
+
 
 def find_spec(env_id: str) -> EnvSpec:
     """What is registered under `env_id`; in `module:id` the module is imported first, so that it registers its own.
@@ -115,7 +118,8 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
     that of a vector environment in NEXT_STEP mode, which is to have no effect.
 
     Raises:
-        ValueError: The observations cannot be flattened, or the actions are neither Discrete nor a Box of floats.
+        ValueError: The observations cannot be flattened or are pictures, or the actions are neither Discrete nor a Box
+            of floats.
     """
 
     def __init__(self, env: Env):
@@ -125,6 +129,9 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
             raise ValueError(f"observation space {self._observed}: need one that flattens to a vector, i.e. Box, "
                              "Discrete, MultiBinary, MultiDiscrete, or a Dict or Tuple of such")  # fmt: skip
         flat = spaces.utils.flatten_space(self._observed)
+        if flat.shape[0] > MAX_OBSERVATION:
+            raise ValueError(f"observation space {self._observed}: a vector of {flat.shape[0]} numbers; need at most "
+                             f"{MAX_OBSERVATION}, pictures are not served")  # fmt: skip
         dtype = np.float64 if flat.dtype == np.float64 else np.float32
         self.flat_space = spaces.Box(-np.inf, np.inf, flat.shape, dtype)
         self.observation_space = self.flat_space
