@@ -129,6 +129,7 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
             raise ValueError(f"observation space {self._observed}: need one that flattens to a vector, i.e. Box, "
                              "Discrete, MultiBinary, MultiDiscrete, or a Dict or Tuple of such")  # fmt: skip
         flat = spaces.utils.flatten_space(self._observed)
+        assert isinstance(flat, spaces.Box)
         if flat.shape[0] > MAX_OBSERVATION:
             raise ValueError(f"observation space {self._observed}: a vector of {flat.shape[0]} numbers; need at most "
                              f"{MAX_OBSERVATION}, pictures are not served")  # fmt: skip
