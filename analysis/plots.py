@@ -6,7 +6,7 @@ format: `.png`, `.pdf` or `.svg`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,45 @@ def plot_navigation_paths(
         figure.savefig(path)
 
 
+def plot_estimates(
+    panels: Mapping[str, Mapping[str, Sequence[Any]]],
+    sizes: Sequence[int],
+    limits: Mapping[str, float],
+    path: Path | str,
+) -> None:
+    """Draws bias, error and cosine of estimators against the number of episodes, a column for each panel.
+
+    Of a bias that cannot be told from 0, the upper end of its interval is drawn, as a hollow triangle.
+
+    Args:
+        panels: By title, by estimator: an estimate for each size, with `bias`, `rmse` and `cosine` of (value, low,
+            high).
+        sizes: Numbers of episodes.
+        limits: Biases with infinitely many episodes, by estimator: dashed lines.
+        path: The file to write.
+    """
+    fields = {"bias": "relative bias", "rmse": "relative RMSE", "cosine": "cosine"}
+    with rc_context(_STYLE):
+        figure = _figure(6.6, 6.4)
+        grid = figure.subplots(len(fields), len(panels), sharex=True, sharey="row", squeeze=False)
+        for column, (title, estimators) in enumerate(panels.items()):
+            grid[0][column].set_title(title, loc="left")
+            grid[-1][column].set_xlabel("inner episodes")
+            for row, field in enumerate(fields):
+                _draw_estimates(grid[row][column], estimators, sizes, field)
+            for name in limits.keys() & estimators.keys():
+                colour = COLOURS[list(estimators).index(name)]
+                grid[0][column].axhline(limits[name], color=colour, linewidth=1.0, ls="--", zorder=1)
+        for axes, label in zip(grid[:, 0], fields.values(), strict=True):
+            axes.set_ylabel(label)
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        handles.append(Line2D([], [], color=_INK, linewidth=1.0, ls="--"))
+        handles.append(Line2D([], [], color=_INK, linewidth=0, marker="v", markersize=5, markerfacecolor="w"))
+        labels += ["with infinitely many", "not told from 0: at most this"]
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        figure.savefig(path)
+
+
 def walked_paths(trajectories: Trajectories) -> NDArray[Any]:
     """Positions before each step and after the last, `[tasks, episodes, time + 1, 2]`; what has ended stays there."""
     observation, last = trajectories.observation.cpu().numpy(), trajectories.last_observation.cpu().numpy()
@@ -164,6 +203,24 @@ def _draw_curves(
     axes.plot([], [], color=_INK, linewidth=0.6, alpha=0.4, label=single)  # stands for the collection
     axes.set_xlim(-0.15, len(score) - 0.85)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)
+
+
+def _draw_estimates(axes: Axes, estimators: Mapping[str, Sequence[Any]], sizes: Sequence[int], field: str) -> None:
+    """One estimator beside the other at each size, with intervals."""
+    for index, (name, estimates) in enumerate(estimators.items()):
+        value, low, high = np.transpose([getattr(estimate, field) for estimate in estimates])
+        told = low > 0 if field == "bias" else np.ones(len(sizes), bool)
+        colour, x = COLOURS[index], np.array(sizes) * 1.07 ** (index - (len(estimators) - 1) / 2)
+        axes.vlines(x[told], low[told], high[told], color=colour, linewidth=1.0)
+        axes.plot(x, np.where(told, value, np.nan), color=colour, linewidth=1.2, marker="o", markersize=4, label=name)
+        axes.plot(x[~told], high[~told], color=colour, linewidth=0, marker="v", markersize=5, markerfacecolor="w")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    if field != "cosine":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)
 
 
