@@ -75,8 +75,7 @@ def dice(policy: Forward, batch: PolicyBatch) -> Tensor:
     distribution: Distribution = policy(batch.observation)
     log_prob = distribution.log_prob(batch.action)
     ratio = (log_prob - batch.log_prob).exp()
-    steps = log_prob * batch.valid
-    past = steps.cumsum(-1) - steps
+    past = log_prob.cumsum(-1) - log_prob  # valid steps come first, so none beyond an episode's end is in it
     box = (past - past.detach()).exp()
     return -masked_mean(box * (ratio - ratio.detach()) * batch.advantage, batch.valid)
 
