@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.distributions import Categorical, DiagGaussian
-from research.policies.mlp_function import mlp_function
+from research.policies.mlp_function import DERIVATIVES, mlp_function
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -40,10 +40,16 @@ class MLP(nn.Sequential):
     def forward(self, inputs: Tensor) -> Tensor:
         linear, between = cast(list[TaskLinear], list(self)[::2]), list(self)[1::2]
         weights, biases = [layer.weight for layer in linear], [layer.bias for layer in linear]
-        if len(linear) != len(between) + 1 or not _one_node(inputs, weights):  # a slice may end with an activation
+        kind = _kind_of(between) if len(linear) == len(between) + 1 else None  # a slice may end with an activation
+        if kind is None or not _one_node(inputs, weights):
             return cast(Tensor, super().forward(inputs))  # type: ignore[no-untyped-call]
-        outputs = mlp_function(inputs.flatten(0, -2), weights, biases, type(between[0]) if between else nn.Tanh)
-        return outputs.unflatten(0, inputs.shape[:-1])
+        return mlp_function(inputs.flatten(0, -2), weights, biases, kind).unflatten(0, inputs.shape[:-1])
+
+
+def _kind_of(activations: Sequence[nn.Module]) -> type[nn.Module] | None:
+    """The class that all are of, subclasses that `higher` makes included; None if `mlp_function` has no such class."""
+    kinds = (kind for kind in DERIVATIVES if all(isinstance(module, kind) for module in activations))
+    return next(kinds, None)
 
 
 def _one_node(inputs: Tensor, weights: Sequence[Tensor]) -> bool:

@@ -151,6 +151,16 @@ def test_a_slice_of_the_module_is_those_layers():
     torch.testing.assert_close(network[-1](body), network(seen))
 
 
+def test_other_activations_use_the_layers():
+    network = mlp((3, 5, 4, 2), "tanh", torch.Generator().manual_seed(0)).double()
+    network[3] = nn.ReLU()
+    seen = torch.randn(7, 3, dtype=torch.float64)
+    hidden = torch.tanh(network[0](seen))
+    torch.testing.assert_close(network(seen), network[4](torch.relu(network[2](hidden))))
+    network[1] = nn.SiLU()
+    torch.testing.assert_close(network(seen), network[4](torch.relu(network[2](nn.functional.silu(network[0](seen))))))
+
+
 def graph(tensor):
     nodes, names = [tensor.grad_fn], []
     while nodes:
