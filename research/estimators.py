@@ -15,7 +15,8 @@ the batch, ∇L is the same for all. With g_t = ∇log π(a_t|s_t) and w_t = Σ_
 Only dice's has the Hessian of the return as its expectation (discount 1, advantages that are right in expectation).
 lvc leaves out how earlier actions change which states later ones are chosen in, and is far less noisy for it; it is
 exact for a horizon of 1. maml also leaves out g gᵀ; what remains depends on the baseline, and with a softmax policy and
-exact advantages it is 0 in expectation: first order, in effect. docs/results/estimators.md has the measurements.
+exact advantages it is 0 in expectation: first order, in effect. e_maml alone is unbiased for the left side at every
+number of episodes, but its noise does not fall with that number. docs/results/estimators.md has the measurements.
 
 An outer loop that makes several updates with the same episodes moves the parameters away from those that sampled. lvc
 and dice then weigh each action by π/π_old, with the recorded log-probabilities below (as ProMP does), so

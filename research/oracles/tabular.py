@@ -193,7 +193,8 @@ def sample_episodes(
     """Episodes of the policy, `[tasks, episodes, time]` with the one leading axis of `mdps` as tasks.
 
     Observations are one-hot, of the state for a policy that is the same at every step, of (time, state) for others, so
-    that `policy(logits)` reads both. The last step of an episode terminates it: nothing beyond the horizon counts.
+    that `policy(logits)` reads both. The last step of an episode terminates it: nothing beyond the horizon counts, and
+    `last_observation`, which has no time of its own, is not to be read.
 
     Raises:
         ValueError: The MDPs have no leading axis or several, or `num_episodes` is below 1.
@@ -202,9 +203,8 @@ def sample_episodes(
     if len(mdps.axes) != 1:
         raise ValueError(f"mdps: their leading axes are {mdps.axes}, need one; expand(1) gives a single MDP one")
     tasks, horizon, states = mdps.axes[0], mdps.horizon, mdps.reward.shape[-2]
-    tables = _per_step(mdps, logits)
-    task = torch.arange(tasks).unsqueeze(1)
-    state = _draw(mdps.start.unsqueeze(1).expand(tasks, num_episodes, states), generator)
+    tables, task = _per_step(mdps, logits), torch.arange(tasks).unsqueeze(1)
+    state = _draw(mdps.start.unsqueeze(1).expand(-1, num_episodes, -1), generator)
     visited, actions, log_probs = [], [], []
     for t in range(horizon):
         distribution = Categorical(tables[task, t, state])
@@ -217,17 +217,16 @@ def sample_episodes(
     reward = mdps.reward[task.unsqueeze(-1), seen, action]
     if mdps.reward_std:
         reward = reward + mdps.reward_std * torch.randn(reward.shape, generator=generator, dtype=reward.dtype)
-    timed = logits.ndim > mdps.reward.ndim
+    timed = horizon if logits.ndim > mdps.reward.ndim else None
     valid = torch.ones_like(seen, dtype=torch.bool)
     return Trajectories(
-        observation=observe(seen, states, horizon if timed else None, reward.dtype),
+        observation=observe(seen, states, timed, reward.dtype),
         action=action,
         reward=reward,
         log_prob=torch.stack(log_probs, -1),
         terminated=valid & (torch.arange(horizon) == horizon - 1),
         valid=valid,
-        # Never read after a termination; of a timed policy, whose last table is that of the last step, likewise.
-        last_observation=observe(state.unsqueeze(-1), states, horizon if timed else None, reward.dtype).squeeze(-2),
+        last_observation=observe(state.unsqueeze(-1), states, timed, reward.dtype).squeeze(-2),
         diverged=torch.zeros(tasks, num_episodes, dtype=torch.bool),
     )
 
