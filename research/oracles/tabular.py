@@ -205,15 +205,13 @@ def sample_episodes(
     tasks, horizon, states = mdps.axes[0], mdps.horizon, mdps.reward.shape[-2]
     tables, task = _per_step(mdps, logits), torch.arange(tasks).unsqueeze(1)
     state = _draw(mdps.start.unsqueeze(1).expand(-1, num_episodes, -1), generator)
-    visited, actions, log_probs = [], [], []
+    steps = []
     for t in range(horizon):
         distribution = Categorical(tables[task, t, state])
         action = distribution.sample(generator)
-        visited.append(state)
-        actions.append(action)
-        log_probs.append(distribution.log_prob(action))
+        steps.append((state, action, distribution.log_prob(action)))
         state = _draw(mdps.transition[task, state, action], generator)
-    seen, action = torch.stack(visited, -1), torch.stack(actions, -1)
+    seen, action, log_prob = (torch.stack(values, -1) for values in zip(*steps, strict=True))
     reward = mdps.reward[task.unsqueeze(-1), seen, action]
     if mdps.reward_std:
         reward = reward + mdps.reward_std * torch.randn(reward.shape, generator=generator, dtype=reward.dtype)
@@ -223,7 +221,7 @@ def sample_episodes(
         observation=observe(seen, states, timed, reward.dtype),
         action=action,
         reward=reward,
-        log_prob=torch.stack(log_probs, -1),
+        log_prob=log_prob,
         terminated=valid & (torch.arange(horizon) == horizon - 1),
         valid=valid,
         last_observation=observe(state.unsqueeze(-1), states, timed, reward.dtype).squeeze(-2),
