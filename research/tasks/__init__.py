@@ -2,22 +2,34 @@
 
 from typing import Any, TypeVar
 
+from research.tasks.ant import AntDir, AntGoal, AntVel
 from research.tasks.base import Split, TaskDistribution
 from research.tasks.cartpole_params import CartPoleParams
 from research.tasks.cheetah import CheetahDir, CheetahVel
 from research.tasks.gym_tasks import GymTasks
+from research.tasks.hopper import HopperParams
+from research.tasks.humanoid import HumanoidDir
 from research.tasks.navigation_2d import Navigation2D
+from research.tasks.reacher import ReacherGoal
 from research.tasks.regression import RegressionDistribution
 from research.tasks.sinusoid import Sinusoid
+from research.tasks.walker import WalkerParams
 
 T = TypeVar("T")
 
 TASKS: dict[str, type[TaskDistribution]] = {
+    "ant_dir": AntDir,
+    "ant_goal": AntGoal,
+    "ant_vel": AntVel,
     "cartpole_params": CartPoleParams,
     "cheetah_dir": CheetahDir,
     "cheetah_vel": CheetahVel,
     "gym_tasks": GymTasks,
+    "hopper_params": HopperParams,
+    "humanoid_dir": HumanoidDir,
     "navigation_2d": Navigation2D,
+    "reacher_goal": ReacherGoal,
+    "walker_params": WalkerParams,
 }
 
 REGRESSION_TASKS: dict[str, type[RegressionDistribution]] = {
