@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.utils import _pytree as pytree
 
 from research import rng
 from research.distributions import Distribution
@@ -138,7 +139,7 @@ class _Part:
         self.observation = np.array(observation)  # a copy: the last one of each row that belongs to its episode
         count = len(observation)
         self.rows = (len(self.like), count // len(self.like))
-        self.steps: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.steps: list[tuple[Tensor, Tensor, Distribution]] = []
         self.reward = np.zeros((horizon, count))
         self.terminated = np.zeros((horizon, count), bool)
         self.valid = np.zeros((horizon, count), bool)
@@ -157,7 +158,7 @@ class _Part:
         distribution = apply_per_task(self.policy, self.params, seen)
         action = distribution.sample(self.generator)
         self._wait = self.begin(action.flatten(0, 1).cpu().numpy())
-        self.steps.append((seen, action, distribution.log_prob(action)))
+        self.steps.append((seen, action, distribution))
 
     def finish_step(self) -> None:
         """Waits for the rows, if they are moving, and records what came of it."""
@@ -178,14 +179,16 @@ class _Part:
 
     def trajectories(self, length: int) -> Trajectories:
         """What was recorded, with zeros up to `length` where all rows ended earlier."""
-        observation, action, log_prob = (_pad(torch.stack(field, 2), length) for field in zip(*self.steps, strict=True))
+        stack = functools.partial(pytree.tree_map, lambda *leaves: torch.stack(leaves, 2))
+        observation, action, distribution = stack(*self.steps)
+        log_prob = distribution.log_prob(action)
         over_time = (array[:length].T for array in (self.reward, self.terminated, self.valid))
         reward, terminated, valid = (self._unflatten(np.ascontiguousarray(array)) for array in over_time)
         return Trajectories(
-            observation=observation,
-            action=action,
+            observation=_pad(observation, length),
+            action=_pad(action, length),
             reward=reward.to(self.like.dtype),
-            log_prob=log_prob,
+            log_prob=_pad(log_prob, length),
             terminated=terminated,
             valid=valid,
             last_observation=self._tensor(self.observation),

@@ -27,8 +27,8 @@ State = dict[str, NDArray[np.float64]]
 
 _ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 
-# MuJoCo counts a warning when a position, velocity, acceleration or control is not finite or huge, and then resets the
-# simulation by itself. It prints, and writes MUJOCO_LOG.TXT, only if the count was 0; so it starts at another value.
+# MuJoCo counts a warning when a position, velocity, acceleration or control is not finite or huge. It prints it, and
+# writes MUJOCO_LOG.TXT, only if the count was 0; so the count starts at another value.
 _BLOWN_UP = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
 _SILENT = 1000
 
@@ -90,8 +90,10 @@ class Simulations:
         self._data = robot.borrow(len(models))
         # Views made once: an attribute of MjData costs far more than the copy that reads it.
         self._control = [data.ctrl for data in self._data]
-        self._warnings = [data.warning.number[_BLOWN_UP] for data in self._data]
-        self._views = {name: [getattr(data, name) for data in self._data] for name in fields}
+        self._core = [_span(data.qpos, data.qvel, data.ctrl) for data in self._data]
+        self._places = {name: _place(self._data[0], name) for name in ("qpos", "qvel", "ctrl")}
+        extra = [name for name in fields if name not in self._places]
+        self._views = {name: [getattr(data, name) for data in self._data] for name in extra}
 
     def reset(self, rows: Sequence[int], qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> State:
         """Puts `rows` at the given positions and velocities, at rest in everything else. Returns their state."""
@@ -104,10 +106,12 @@ class Simulations:
                 mujoco.mj_resetData(model, data)
                 data.qpos[:], data.qvel[:] = qpos[i], qvel[i]
                 mujoco.mj_forward(model, data)
-                self._warnings[row][:] = _SILENT
+                data.warning.number[_BLOWN_UP] = _SILENT
+                core[i] = self._core[row]
 
+        core = np.empty((len(rows), self._core[0].size))
         start_sharing(work, range(len(rows)), self._threads())()
-        return self._read(rows)
+        return self._state(rows, core)
 
     def step(self, rows: Sequence[int], control: NDArray[Any]) -> Callable[[], tuple[State, NDArray[np.bool_]]]:
         """Sets `rows` in motion under `control [rows, nu]`.
@@ -115,18 +119,20 @@ class Simulations:
         Returns what to call to wait for them: it gives their state, and whether each has blown up. Those that have
         must be reset before they are stepped again.
         """
-        models, data, controls, frame_skip = self._models, self._data, self._control, self._frame_skip
+        models, data, controls, cores = self._models, self._data, self._control, self._core
+        control = np.asarray(control, np.float64)
+        core = np.empty((len(rows), cores[0].size))
 
         def work(items: Iterator[int]) -> None:
             for i in items:
                 row = rows[i]
                 controls[row][:] = control[i]
-                mujoco.mj_step(models[row], data[row], frame_skip)
+                mujoco.mj_step(models[row], data[row], self._frame_skip)
                 if self._contact_forces:
                     mujoco.mj_rnePostConstraint(models[row], data[row])
+                core[i] = cores[row]  # now, while the processor's cache holds it
 
         finish = start_sharing(work, range(len(rows)), self._threads())
-
         self._running.append(finish)
 
         def result() -> tuple[State, NDArray[np.bool_]]:
@@ -136,7 +142,7 @@ class Simulations:
                 self._running.remove(finish)
                 raise
             self._running.remove(finish)
-            return self._read(rows), (_gather(self._warnings, rows) != _SILENT).any(1)
+            return self._state(rows, core), self._blown_up(rows, core, control)
 
         return result
 
@@ -144,7 +150,7 @@ class Simulations:
         """Hands the simulations back to the robot."""
         self._wait()
         self._robot.give_back(self._data)
-        self._data, self._control, self._warnings, self._views = [], [], [], {}
+        self._data, self._control, self._core, self._views = [], [], [], {}
 
     def _wait(self) -> None:
         """Waits for rows that an error has left in motion."""
@@ -155,8 +161,38 @@ class Simulations:
     def _threads(self) -> int:
         return self.num_threads or available_cores()
 
-    def _read(self, rows: Sequence[int]) -> State:
-        return {name: _gather(views, rows) for name, views in self._views.items()}
+    def _state(self, rows: Sequence[int], core: NDArray[np.float64]) -> State:
+        state = {name: core[:, place] for name, place in self._places.items()}
+        return state | {name: _gather(views, rows) for name, views in self._views.items()}
+
+    def _blown_up(
+        self, rows: Sequence[int], core: NDArray[np.float64], control: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Which of `rows` MuJoCo found to be not finite or huge in this step, `[rows]`.
+
+        It resets such a row by itself, and the controls with it; or, if it is the controls that are bad, ignores them.
+        So only rows whose controls are not what was set, or that cannot be told, need a look at the warnings, which
+        lie far from everything else in memory.
+        """
+        suspect = (core[:, self._places["ctrl"]] != control).any(1) | ~control.any(1) | (np.abs(control) > 1e10).any(1)
+        for i in np.flatnonzero(suspect).tolist():
+            suspect[i] = (self._data[rows[i]].warning.number[_BLOWN_UP] != _SILENT).any()
+        return suspect
+
+
+def _span(*arrays: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One view from the first number of these arrays to the last. They belong to the one buffer of an MjData."""
+    first = min(arrays, key=lambda array: array.ctypes.data)
+    end = max(array.ctypes.data + array.nbytes for array in arrays)
+    return np.lib.stride_tricks.as_strided(first, shape=((end - first.ctypes.data) // first.itemsize,))
+
+
+def _place(data: mujoco.MjData, name: str) -> slice:
+    """Where an array lies in the span of positions, velocities and controls."""
+    array = getattr(data, name)
+    start = min(data.qpos.ctypes.data, data.qvel.ctypes.data, data.ctrl.ctypes.data)
+    offset = (array.ctypes.data - start) // array.itemsize
+    return slice(offset, offset + array.size)
 
 
 def _gather(views: list[NDArray[Any]], rows: Sequence[int]) -> NDArray[Any]:
@@ -287,7 +323,9 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
         needed = (len(chosen), *self._actions.shape)
         if np.shape(actions) != needed:
             raise ValueError(f"actions: got shape {np.shape(actions)}, need {needed}")
-        moving = np.flatnonzero(~self._done[rows])
+        moving: NDArray[np.intp] | slice = slice(None)  # cheaper than a list of all
+        if self._done[rows].any():
+            moving = np.flatnonzero(~self._done[rows])
         acting = np.asarray(actions)[moving]
         if self._clip_actions:
             acting = np.clip(acting, self._actions.low, self._actions.high)
@@ -297,34 +335,29 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
     def _finish(
         self,
         chosen: NDArray[np.intp],
-        moving: NDArray[np.intp],
+        moving: NDArray[np.intp] | slice,
         action: NDArray[Any],
         wait: Callable[[], tuple[State, NDArray[np.bool_]]],
     ) -> Step:
         rows = chosen[moving]
-        before = {name: values[rows] for name, values in self._state.items()}
         after, diverged = wait()
+        before = {name: values[rows] for name, values in self._state.items()}
         observation, reward = self.observe(rows, after), self.reward(rows, before, after, action)
+        ended = self.has_ended(rows, after)
         diverged |= ~(np.isfinite(reward) & np.isfinite(observation).all(1))
+        if diverged.any():
+            observation = np.where(diverged[:, None], self._observation[rows], observation)
+            reward = np.where(diverged, 0.0, reward)
         self._store(rows, after)
-        self._observation[rows] = np.where(diverged[:, None], self._observation[rows], observation)
+        self._observation[rows] = observation
         self._steps[rows] += 1
-        terminated = diverged | self.has_ended(rows, after)
+        terminated = diverged | ended
         truncated = (self._steps[rows] >= self.horizon) & ~terminated
         self._done[rows] = terminated | truncated
-
-        def whole(values: NDArray[Any]) -> NDArray[Any]:
-            full = np.zeros(len(chosen), values.dtype)
-            full[moving] = values
-            return full
-
-        return Step(
-            self._observation[chosen],
-            whole(np.where(diverged, 0.0, reward)),
-            whole(terminated),
-            whole(truncated),
-            {"diverged": whole(diverged)},
-        )
+        own = self._observation[chosen]
+        parts = (_spread(values, moving, len(chosen)) for values in (reward, terminated, truncated, diverged))
+        reward, terminated, truncated, diverged = parts
+        return Step(own, reward, terminated, truncated, {"diverged": diverged})
 
     def close_extras(self, **kwargs: Any) -> None:
         """Hands the simulations back; the environments cannot be used any more."""
@@ -349,10 +382,15 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
     def _reset_mask(self, options: dict[str, Any] | None) -> NDArray[np.bool_]:
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
         if getattr(mask, "shape", None) != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
-            raise ValueError(
-                f"options['reset_mask']={mask!r}: need {self.num_envs} booleans, at least one of them true"
-            )
+            raise ValueError(f"options['reset_mask']={mask!r}: need {self.num_envs} booleans, one of them true")
         return mask
+
+
+def _spread(values: NDArray[Any], where: NDArray[np.intp] | slice, count: int) -> NDArray[Any]:
+    """`count` zeros, with `values` at these places."""
+    spread = np.zeros(count, values.dtype)
+    spread[where] = values
+    return spread
 
 
 def observation_space(size: int) -> gymnasium.spaces.Box:

@@ -311,3 +311,16 @@ def test_halves_are_recorded_in_their_places(lengths, tasks):
         distribution = functional_call(policy, theta, (sampled.observation[at][:steps],))
         torch.testing.assert_close(distribution.log_prob(sampled.action[at][:steps]), sampled.log_prob[at][:steps])
     assert len(torch.unique(sampled.action[sampled.valid], dim=0)) == sampled.valid.sum(), "noise is never used twice"
+
+
+def test_the_halves_have_noise_of_their_own():
+    class OneStart(Halves):
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.observation[:] = 0.5
+            return self.observation, {}
+
+    policy, params = gaussian(2)
+    same = {name: value[:1].expand_as(value) for name, value in params.items()}
+    sampled = collect(policy, same, OneStart([3] * 4, [True] * 4), 2, 1, generator())
+    assert len(torch.unique(sampled.action.flatten(0, 2), dim=0)) == 4
