@@ -35,7 +35,10 @@ def one_of(settings: Any, name: str, allowed: Sequence[Any]) -> None:
 def ordered(settings: Any, *names: str) -> None:
     """Each named attribute must be a range (low, high) of finite numbers, low at most high."""
     for name in names:
-        low, high = settings[name] if isinstance(settings, Mapping) else getattr(settings, name)
+        value = settings[name] if isinstance(settings, Mapping) else getattr(settings, name)
+        if not isinstance(value, (list, tuple)) or len(value) != 2:
+            raise ValueError(f"{name}={value!r}: need a lower and an upper end; write {name}=[low, high]")
+        low, high = value
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"{name}=({low!r}, {high!r}): need two finite numbers")
         if low > high:
