@@ -9,7 +9,9 @@ from torch.func import functional_call
 from research.algorithms.maml_ppo import MAMLPPO, MAMLPPOConfig, Objective, _outcome, adapted_coef
 from research.algorithms.maml_trpo import Objective as TrustRegionObjective
 from research.algorithms.outer import clip_norm, learned, norm, replaced
+from research.distributions import Categorical
 from research.inner_loops.base import adapted_names, rate
+from research.losses import PolicyBatch, clip_fraction, clipped_surrogate
 from research.policies import PolicyConfig
 
 TINY = MAMLPPOConfig(
@@ -351,3 +353,22 @@ def test_the_epochs_follow_the_minibatches_one_after_the_other():
 def test_settings_that_make_no_sense_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, **change)
+
+
+def test_the_clip_by_hand():
+    """Ratios 2, 1.1, 0.5, 0.5 and one step that is not valid, ε = 0.2."""
+    ratio = torch.tensor([[2.0, 1.1, 0.5, 0.5, 9.0]], dtype=torch.float64)
+    logits = torch.stack([ratio.log(), torch.zeros_like(ratio)], -1)
+    distribution = Categorical(logits)
+    log_prob = distribution.log_prob(torch.zeros_like(ratio, dtype=torch.int64)) - ratio.log()
+    batch = PolicyBatch(
+        observation=torch.zeros(1, 5, 1),
+        action=torch.zeros(1, 5, dtype=torch.int64),
+        advantage=torch.tensor([[1.0, -2.0, 1.0, -4.0, 5.0]], dtype=torch.float64),
+        log_prob=log_prob,
+        valid=torch.tensor([[True, True, True, True, False]]),
+    )
+    # 2 gains no more than 1.2; 1.1 is within; 0.5 with a positive advantage is not clipped; with a negative one it is.
+    expected = -(1.2 * 1.0 + 1.1 * -2.0 + 0.5 * 1.0 + 0.8 * -4.0) / 4
+    assert clipped_surrogate(distribution, batch, 0.2).item() == pytest.approx(expected)
+    assert clip_fraction(distribution, batch, 0.2).item() == pytest.approx(3 / 4)
