@@ -1,4 +1,4 @@
-"""MAML-TRPO on 2D navigation: seconds per iteration, what they are spent on, memory, and how both grow."""
+"""MAML-TRPO on navigation and on half-cheetahs: seconds per iteration, what they go to, memory, and how both grow."""
 
 from __future__ import annotations
 
@@ -63,6 +63,38 @@ def iteration() -> Iterator[Measurement]:
     yield Measurement(f"{name}/collect", median(metrics, "time/env_steps_per_second"), "steps/s", at_least=400_000)
     memory = peak_memory_mib("benchmarks.bench_maml_trpo:peak_memory", {})
     yield Measurement(f"{name}/peak_memory", memory, "MiB", at_most=800)
+
+
+# Seconds per iteration on two such cores of the fastest public implementation of each, measured once.
+CHEETAH_PEER_SECONDS = {20: 7.49, 40: 15.8}
+
+
+def cheetahs(tasks: int, at_most: float) -> Iterator[Measurement]:
+    """HalfCheetah velocity, 20 episodes × 100 steps of each task, 64×64 tanh, second order, 10 CG iterations."""
+    name = f"maml_trpo/cheetah_vel/{tasks}x20x100"
+    changes = {"task": "cheetah_vel", "meta_batch_size": tasks, "inner_lr": 0.1}
+    metrics = iterate(2, 5, **changes)
+    duration = total(metrics)
+    peer = CHEETAH_PEER_SECONDS[tasks]
+    note = f"{peer / duration:.1f} × the fastest public implementation ({peer} s, recorded)"
+    yield Measurement(name, duration, "s", at_most=at_most, note=note)
+    yield Measurement(f"{name}/sample", median(metrics, "time/sample_seconds"), "s")
+    yield Measurement(f"{name}/update", median(metrics, "time/update_seconds"), "s")
+    yield Measurement(f"{name}/collect", median(metrics, "time/env_steps_per_second"), "steps/s")
+    memory = peak_memory_mib("benchmarks.bench_maml_trpo:peak_memory", changes)
+    yield Measurement(f"{name}/peak_memory", memory, "MiB", at_most=1024)
+
+
+@benchmark("maml_trpo/cheetah_vel/20x20x100")
+def cheetahs_20() -> Iterator[Measurement]:
+    """20 tasks."""
+    yield from cheetahs(20, at_most=2.6)
+
+
+@benchmark("maml_trpo/cheetah_vel/40x20x100")
+def cheetahs_40() -> Iterator[Measurement]:
+    """40 tasks."""
+    yield from cheetahs(40, at_most=5.2)
 
 
 @benchmark("maml_trpo/backends")

@@ -64,13 +64,7 @@ def collect(
     Raises:
         ValueError: The rows do not divide into `num_tasks` tasks, or the environments hide how an episode ended.
     """
-    if envs.num_envs % num_tasks:
-        raise ValueError(f"num_tasks={num_tasks}: {envs.num_envs} rows do not divide into so many tasks")
-    if envs.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
-        raise ValueError(
-            "envs: autoreset_mode=SAME_STEP puts the next episode's first observation in place of the last one; "
-            "need NEXT_STEP, or DISABLED with rows that may be stepped after their end"
-        )
+    _check(envs, num_tasks)
     if isinstance(envs, PartwiseEnvs):
         envs.num_threads = num_threads
     observation, _ = envs.reset(seed=generator.initial_seed() % 2**31)
@@ -87,6 +81,16 @@ def collect(
     length = max(len(part.steps) for part in parts)
     fields = zip(*(part.trajectories(length) for part in parts), strict=True)
     return Trajectories(*(field[0] if len(field) == 1 else torch.cat(field) for field in fields))
+
+
+def _check(envs: gymnasium.vector.VectorEnv[Any, Any, Any], num_tasks: int) -> None:
+    if envs.num_envs % num_tasks:
+        raise ValueError(f"num_tasks={num_tasks}: {envs.num_envs} rows do not divide into so many tasks")
+    if envs.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
+        raise ValueError(
+            "envs: autoreset_mode=SAME_STEP puts the next episode's first observation in place of the last one; "
+            "need NEXT_STEP, or DISABLED with rows that may be stepped after their end"
+        )
 
 
 def apply_per_task(policy: nn.Module, params: Params, observation: Tensor) -> Distribution:

@@ -1,0 +1,167 @@
+"""Collecting episodes of cheetah_vel: steps per second against the bare physics, against Gymnasium, and how it scales.
+
+The bare physics is the same simulations from the same starts under the same actions, with nothing but `mj_step` in a
+thread per core: no policy, no observation, no reward. Both are measured in turns, in one process.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from numpy.typing import NDArray
+
+from benchmarks.harness import Measurement, benchmark
+from research import rng
+from research.memory import keep_freed_memory
+from research.parallel import available_cores
+from research.policies import GaussianMLP
+from research.sampling.collect import collect
+from research.sampling.mujoco import load_robot
+from research.tasks.cheetah import CheetahVel
+from research.types import Params, Trajectories
+
+TASKS = 20
+HORIZON = 100
+FRAME_SKIP = 5
+
+
+def policy_of_each_task(tasks: int = TASKS) -> tuple[GaussianMLP, Params]:
+    """A 64×64 policy, and parameters that differ from task to task."""
+    generator = torch.Generator().manual_seed(0)
+    policy = GaussianMLP(17, 6, (64, 64), generator=generator)
+    params = {
+        name: value.detach() + 0.01 * torch.randn(tasks, *value.shape, generator=generator)
+        for name, value in policy.named_parameters()
+    }
+    return policy, params
+
+
+def ours(episodes: int, tasks: int = TASKS, num_threads: int = 0) -> Callable[[], tuple[float, Trajectories]]:
+    """A function that collects once and gives the seconds it took, and the episodes."""
+    distribution = CheetahVel(horizon=HORIZON)
+    policy, params = policy_of_each_task(tasks)
+    envs = distribution.make_envs(distribution.test_tasks(tasks), episodes)
+    return lambda: timed_collect(policy, params, envs, tasks, HORIZON, num_threads)
+
+
+def gymnasiums(kind: Any, rows: int, horizon: int) -> Iterator[float]:
+    """Steps per second of a vector environment of Gymnasium's, under the same policies, again and again."""
+    policy, params = policy_of_each_task()
+    envs = kind([lambda: gymnasium.make("HalfCheetah-v5")] * rows, autoreset_mode=AutoresetMode.NEXT_STEP)
+    try:
+        while True:
+            yield rows * horizon / timed_collect(policy, params, envs, TASKS, horizon)[0]
+    finally:
+        envs.close()
+
+
+def timed_collect(
+    policy: GaussianMLP, params: Params, envs: Any, tasks: int, horizon: int, num_threads: int = 0
+) -> tuple[float, Trajectories]:
+    """Seconds that one collection takes, and what it gives."""
+    start = time.perf_counter()
+    sampled = collect(policy, params, envs, tasks, horizon, rng.torch_generator(0, "benchmark"), num_threads)
+    return time.perf_counter() - start, sampled
+
+
+class Physics:
+    """The bare physics of the same episodes."""
+
+    def __init__(self, rows: int, threads: int):
+        self.model = load_robot("half_cheetah.xml").model
+        self.data = [mujoco.MjData(self.model) for _ in range(rows)]
+        self.control = [data.ctrl for data in self.data]
+        self.threads = threads
+        self.pool = ThreadPoolExecutor(threads)
+
+    def seconds(self, sampled: Trajectories) -> float:
+        """Seconds for the steps that were sampled, from where they began, under the same actions."""
+        start = sampled.observation[:, :, 0].flatten(0, 1).double().numpy()
+        actions = sampled.action.flatten(0, 1).transpose(0, 1).double().numpy()
+        for data, observation in zip(self.data, start, strict=True):
+            mujoco.mj_resetData(self.model, data)
+            data.qpos[1:], data.qvel[:] = observation[:8], observation[8:]
+        blocks = np.array_split(np.arange(len(self.data)), self.threads)
+        begin = time.perf_counter()
+        list(self.pool.map(lambda block: self._run(block.tolist(), actions), blocks))
+        return time.perf_counter() - begin
+
+    def _run(self, rows: list[int], actions: NDArray[np.float64]) -> None:
+        for action in actions:
+            for row in rows:
+                self.control[row][:] = action[row]
+                mujoco.mj_step(self.model, self.data[row], FRAME_SKIP)
+
+
+def side_by_side(episodes: int, repeats: int, threads: int = 0) -> tuple[float, float, float]:
+    """Steps per second of collection and of the bare physics, and the share of the one in the other: medians."""
+    collecting, physics = ours(episodes, num_threads=threads), Physics(TASKS * episodes, threads or available_cores())
+    steps = TASKS * episodes * HORIZON
+    rates = []
+    for _ in range(repeats + 1):
+        duration, sampled = collecting()
+        rates.append((steps / duration, steps / physics.seconds(sampled)))
+    closed, raw = (statistics.median(column) for column in zip(*rates[1:], strict=True))
+    return closed, raw, statistics.median(rate / bare for rate, bare in rates[1:])
+
+
+def prepare() -> None:
+    """The process as in a run."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+
+
+@benchmark("collect/cheetah_vel")
+def against_the_physics() -> Iterator[Measurement]:
+    """20 tasks × 20 episodes × 100 steps with a 64×64 policy of each task."""
+    prepare()
+    closed, raw, share = side_by_side(20, repeats=9)
+    yield Measurement("collect/cheetah_vel", closed, "steps/s")
+    yield Measurement("collect/cheetah_vel/raw", raw, "steps/s", note=f"mj_step alone, {available_cores()} threads")
+    yield Measurement("collect/cheetah_vel/share_of_raw", share, "", at_least=0.92, note="median over 9 pairs")
+
+
+@benchmark("collect/gymnasium")
+def against_gymnasium() -> Iterator[Measurement]:
+    """Gymnasium's vector environments in the same closed loop, in turns with ours."""
+    prepare()
+    for name, kind, rows, horizon, least in (
+        ("sync", SyncVectorEnv, 400, 10, 3.0),
+        ("async", AsyncVectorEnv, 40, 50, 8.0),
+    ):
+        theirs, mine = gymnasiums(kind, rows, horizon), ours(rows // TASKS)
+        next(theirs), mine()
+        rates = [(next(theirs), rows * HORIZON / mine()[0]) for _ in range(5)]
+        theirs.close()  # type: ignore[attr-defined]
+        ratio = statistics.median(own / other for other, own in rates)
+        yield Measurement(f"collect/gymnasium/{name}", statistics.median(rate for rate, _ in rates), "steps/s")
+        note = f"{rows} rows" + (", a process each" if name == "async" else "")
+        yield Measurement(f"collect/gymnasium/ours_over_{name}", ratio, "×", at_least=least, note=note)
+
+
+@benchmark("collect/scaling")
+def scaling() -> Iterator[Measurement]:
+    """Steps per second over rows, and over threads."""
+    prepare()
+    for episodes in (1, 5, 20, 80):
+        closed, _, share = side_by_side(episodes, repeats=3)
+        yield Measurement(
+            f"collect/scaling/rows={TASKS * episodes}", closed, "steps/s", note=f"{share:.0%} of the bare physics"
+        )
+    cores = available_cores()
+    for threads in sorted({1, *(2**k for k in range(1, cores.bit_length())), cores}):
+        if threads > cores:
+            continue
+        closed, _, share = side_by_side(20, repeats=3, threads=threads)
+        yield Measurement(
+            f"collect/scaling/threads={threads}", closed, "steps/s", note=f"{share:.0%} of the bare physics on as many"
+        )
