@@ -27,15 +27,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from research.algorithms.agent import Agent, AgentConfig, Sampled, inner_loss
+from research.algorithms.outer import respond
 from research.evaluation import AdaptationCurve
 from research.inner_loops import Linearized
 from research.inner_loops.func import per_task
-from research.inner_loops.supported import twice_differentiable, vmappable
 from research.losses import PolicyBatch, mean_kl, surrogate
 from research.optim import linear_map
 from research.optim.trust_region import Problem, TrustRegionResult, trust_region_step
@@ -171,8 +170,8 @@ class Objective:
     def _linearize(self, batches: list[PolicyBatch]) -> _Chunk:
         policy, (*inner, query) = self.agent.replica(), batches
         adaptation = self.agent.inner_loop.linearize(policy, self.meta, inner_loss, inner)
-        respond = functools.partial(_respond, policy, query.observation)
-        return _Chunk(inner, query, adaptation, linear_map.linearize(respond, adaptation.adapted))
+        responses = linear_map.linearize(lambda at: respond(policy, at, query.observation), adaptation.adapted)
+        return _Chunk(inner, query, adaptation, responses)
 
     def _loss_and_gradient(self, chunk: _Chunk) -> tuple[Tensor, Tensor]:
         distribution = pytree.tree_map(lambda leaf: leaf.detach().requires_grad_(), chunk.outer.value)
@@ -190,7 +189,7 @@ class Objective:
     def _evaluate(self, meta: MetaParams, chunk: _Chunk) -> tuple[Tensor, Tensor]:
         policy, query = self.agent.replica(), chunk.query
         adapted = self.agent.inner_loop.adapt(policy, meta.model, meta.update, inner_loss, chunk.batches)
-        new = _respond(policy, query.observation, adapted)
+        new = respond(policy, adapted, query.observation)
         loss = _sum_over_tasks(surrogate, new, query)
         return loss, _sum_over_tasks(mean_kl, chunk.outer.value, new, query.valid)
 
@@ -212,16 +211,6 @@ class Objective:
 
     def _map(self, function: Callable[[Any], Any], chunks: list[Any]) -> list[Any]:
         return parallel_map(function, chunks, self.agent.num_threads)
-
-
-def _respond(policy: nn.Module, observation: Tensor, adapted: Params) -> Any:
-    """Each task's action distributions at its own observations."""
-
-    def one(params: Params, seen: Tensor) -> Any:
-        return functional_call(policy, params, (seen,))
-
-    with twice_differentiable(policy):
-        return per_task(one, adapted, observation, vmapped=vmappable(policy))
 
 
 def _sum_over_tasks(function: Callable[..., Tensor], *trees: Any) -> Tensor:
