@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from analysis.stats import bootstrap_interval, iqm
 from research.evaluation import AdaptationCurve
-from research.types import Trajectories
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Blue, vermilion, green, purple, orange, sky blue, black."""
@@ -95,8 +94,8 @@ def plot_runs(
         figure.savefig(path)
 
 
-def plot_navigation_paths(
-    curve: AdaptationCurve, path: Path | str, num_tasks: int = 5, episodes_per_task: int = 5
+def plot_paths(
+    curve: AdaptationCurve, paths: Sequence[NDArray[Any]], path: Path | str, episodes_per_task: int = 5
 ) -> None:
     """Draws the paths to a few goals on the plane, one panel before adaptation and one after each gradient step.
 
@@ -105,28 +104,33 @@ def plot_navigation_paths(
     each panel stands the mean score over all tasks of the evaluation.
 
     Args:
-        curve: An evaluation on a task whose observation is the position and whose tasks have `goal [tasks, 2]`.
+        curve: An evaluation on tasks with `goal [tasks, 2]`.
+        paths: Positions of the first tasks' episodes at each step of adaptation, `[tasks, episodes, time, 2]`, see
+            `research.replay.walked_paths`.
         path: The file to write.
-        num_tasks: Goals to show; fewer if the evaluation has fewer.
-        episodes_per_task: Paths to each goal, beside their mean; fewer if the evaluation has fewer.
+        episodes_per_task: Paths to each goal, beside their mean; fewer if there are fewer.
 
     Raises:
-        ValueError: The curve has no trajectories, its tasks have no goal, or a number is below 1.
+        ValueError: There is not an array of paths for each step, the tasks have no goal, or a number is below 1.
     """
-    goals = _goals(curve)[:num_tasks]
-    if num_tasks < 1 or episodes_per_task < 1:
-        raise ValueError(f"num_tasks={num_tasks}, episodes_per_task={episodes_per_task}: need at least 1 of each")
-    panels = [walked_paths(trajectories)[: len(goals)] for trajectories in curve.trajectories]
+    if episodes_per_task < 1:
+        raise ValueError(f"episodes_per_task={episodes_per_task}: need at least 1")
+    if len(paths) != len(curve.score):
+        raise ValueError(f"paths: got those of {len(paths)} steps, need one array for each of {len(curve.score)}")
+    panels = list(paths)
+    goals = _goals(curve)[: len(panels[0])]
     with rc_context(_STYLE):
         figure = _figure(1.85 * len(panels) + 0.5, 2.85)
         figure.set_layout_engine("compressed", h_pad=0.07)
         row: Sequence[Axes] = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-        for step, (axes, paths) in enumerate(zip(row, panels, strict=True)):
-            _draw_paths(axes, goals, paths, episodes_per_task)
+        for step, (axes, walked) in enumerate(zip(row, panels, strict=True)):
+            _draw_paths(axes, goals, walked, episodes_per_task)
             axes.set_title(_panel_title(step))
             axes.set_xlabel(f"{curve.label} {curve.score[step].mean():.1f}".replace("-", "\N{MINUS SIGN}"))
         limit = _limit(goals, panels)
-        row[0].set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[-0.5, 0, 0.5], yticks=[-0.5, 0, 0.5])
+        row[0].set(xlim=(-limit, limit), ylim=(-limit, limit))
+        for axis in (row[0].xaxis, row[0].yaxis):
+            axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], symmetric=True))
         _paths_legend(figure, episodes=panels[0].shape[1])
         figure.savefig(path)
 
@@ -170,17 +174,7 @@ def plot_estimates(
         figure.savefig(path)
 
 
-def walked_paths(trajectories: Trajectories) -> NDArray[Any]:
-    """Positions before each step and after the last, `[tasks, episodes, time + 1, 2]`; what has ended stays there."""
-    observation, last = trajectories.observation.cpu().numpy(), trajectories.last_observation.cpu().numpy()
-    valid = trajectories.valid.cpu().numpy()[..., None]
-    ended = last[:, :, None]
-    return np.concatenate([np.where(valid, observation, ended), ended], axis=2)
-
-
 def _goals(curve: AdaptationCurve) -> NDArray[Any]:
-    if not curve.trajectories:
-        raise ValueError("curve: it has no trajectories, need those of every step to draw paths")
     goal = getattr(curve.tasks, "goal", None)
     if goal is None or np.ndim(goal) != 2 or np.shape(goal)[1] != 2:
         raise ValueError(f"curve: need tasks with `goal [tasks, 2]` to draw paths, got {type(curve.tasks).__name__}")
@@ -231,7 +225,8 @@ def _draw_paths(axes: Axes, goals: NDArray[Any], paths: NDArray[Any], episodes: 
         axes.add_collection(LineCollection(list(paths[task, :episodes]), colors=colour, linewidths=0.4, alpha=0.35))
         axes.plot(*paths[task].mean(0).T, color=colour, linewidth=1.5, zorder=3, path_effects=[white])
         axes.plot(*goal, marker="*", markersize=11, color=colour, markeredgecolor="white", zorder=5)
-    axes.plot(0, 0, marker="o", markersize=4.5, color=_INK, markeredgecolor="white", markeredgewidth=0.6, zorder=4)
+    start = paths[:, :, 0].mean((0, 1))
+    axes.plot(*start, marker="o", markersize=4.5, color=_INK, markeredgecolor="white", markeredgewidth=0.6, zorder=4)
     axes.set_aspect("equal")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments.render import prepare_drawing
 from experiments.report import report
 from research.algorithms.maml_trpo import MAMLTRPO
 from research.tracking.experiment import make_experiment
@@ -57,7 +58,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
 experiment = make_experiment(
     "maml_trpo", MAMLTRPO.Config, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
 )
-add_commands(experiment, MAMLTRPO, columns=COLUMNS, report=report)
+add_commands(experiment, MAMLTRPO, columns=COLUMNS, report=report, prepare_drawing=prepare_drawing)
 
 if __name__ == "__main__":
     experiment.run_commandline()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.plots import plot_adaptation_curve, plot_navigation_paths
+from analysis.plots import plot_adaptation_curve
 from analysis.stats import bootstrap_interval
+from experiments.render import draw_paths
 from research.evaluation import AdaptationCurve
-from research.tasks.navigation_2d import NavigationTasks
 
 
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
-    """Prints the adaptation curve, draws it and, on the plane, the paths to a handful of goals."""
+    """Prints the adaptation curve, draws it and, where tasks are goals on a plane, the paths to some."""
     num_tasks = curve.score.shape[1]
     print(f"\nAdaptation to {num_tasks} held-out tasks\n{'gradient steps':>14}  {curve.label:>12}  95 % interval")
     for step, score in enumerate(curve.score):
@@ -22,7 +22,4 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
         return []
     pictures = [directory / "adaptation_curve.png"]
     plot_adaptation_curve(curve, pictures[0])
-    if isinstance(curve.tasks, NavigationTasks):
-        pictures.append(directory / "paths.png")
-        plot_navigation_paths(curve, pictures[1])
-    return pictures
+    return [*pictures, *draw_paths(curve, directory)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments.render import prepare_drawing
 from experiments.report import report
 from research.algorithms.reptile import Reptile
 from research.tracking.experiment import make_experiment
@@ -49,7 +50,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
 experiment = make_experiment(
     "reptile", Reptile.Config, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
 )
-add_commands(experiment, Reptile, columns=COLUMNS, report=report)
+add_commands(experiment, Reptile, columns=COLUMNS, report=report, prepare_drawing=prepare_drawing)
 
 if __name__ == "__main__":
     experiment.run_commandline()

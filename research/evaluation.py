@@ -25,6 +25,8 @@ class AdaptationCurve(NamedTuple):
         tasks: The task batch.
         trajectories: What was sampled at each step, if the scores come from sampling.
         lower_is_better: Whether the score is an error.
+        distribution: Made the environments, if the scores come from sampling.
+        reset_seeds: What the environments of each step were reset with, so that their episodes can be replayed.
     """
 
     label: str
@@ -32,6 +34,8 @@ class AdaptationCurve(NamedTuple):
     tasks: Any
     trajectories: tuple[Trajectories, ...] = ()
     lower_is_better: bool = False
+    distribution: TaskDistribution | None = None
+    reset_seeds: tuple[int, ...] = ()
 
 
 def adaptation_curve(
@@ -64,7 +68,8 @@ def adaptation_curve(
     if num_adapt_steps < 0:
         raise ValueError(f"num_adapt_steps={num_adapt_steps}: need at least 0 steps")
     batches: list[PolicyBatch] = []
-    trajectories = []
+    trajectories: list[Trajectories] = []
+    seeds: list[int] = []
     envs = distribution.make_envs(tasks, episodes)
     for step in range(num_adapt_steps + 1):
         params = adapt(batches)
@@ -72,8 +77,11 @@ def adaptation_curve(
         generator = rng.torch_generator(seed, "evaluation", step, device=device)
         sampled = collect(policy, params, envs, num_tasks, distribution.horizon, generator, num_threads)
         trajectories.append(sampled)
+        seeds.append(generator.initial_seed() % 2**31)  # as `collect` resets them; replays are checked
         if step < num_adapt_steps:
             batches.append(process(sampled))
     envs.close()
     score = np.stack([sampled.returns().mean(1).double().cpu().numpy() for sampled in trajectories])
-    return AdaptationCurve("mean return", score, tasks, tuple(trajectories))
+    return AdaptationCurve(
+        "mean return", score, tasks, tuple(trajectories), distribution=distribution, reset_seeds=tuple(seeds)
+    )

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 Env = gymnasium.Env[Any, Any]
 
+_FRAMES_PER_SECOND = 30
+
 MAX_OBSERVATION = 4096
 """Longest observation vector: policies and baselines see vectors, and the baseline fits one weight or two to each."""
 
@@ -219,6 +221,37 @@ class GymEnvs(gymnasium.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any
     def close_extras(self, **kwargs: Any) -> None:
         """Closes the rows and ends their processes."""
         self._rows.close(**kwargs)
+
+
+class DrawnGymEnvs(GymEnvs):
+    """`GymEnvs` whose rows can be drawn.
+
+    Args:
+        makers: Make the environment of each row, with `render_mode="rgb_array"`.
+        env_id: Their id, for messages.
+
+    Attributes:
+        dt: Seconds between two steps, from the frames per second that the environment declares; 1/30 if it does not.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], Env]], env_id: str):
+        super().__init__(makers)
+        self._env_id = env_id
+        self.dt = 1.0 / float(self._rows.metadata.get("render_fps") or _FRAMES_PER_SECOND)
+
+    def draw(self, row: int) -> NDArray[np.uint8]:
+        """A picture `[height, width, 3]` of a row as it stands. Raises ValueError if the environment draws none."""
+        assert isinstance(self._rows, SyncVectorEnv)
+        try:
+            picture = self._rows.envs[row].render()
+        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+            raise _missing(self._env_id, error) from error
+        except (gymnasium.error.Error, RuntimeError, NotImplementedError) as error:
+            raise ValueError(f"env_id={self._env_id!r}: it cannot be drawn: {_reason(error)}") from error
+        if not isinstance(picture, np.ndarray):
+            raise ValueError(f"env_id={self._env_id!r}: it draws {type(picture).__name__}, need an array of pixels "
+                             "for render_mode='rgb_array'")  # fmt: skip
+        return picture
 
 
 class _Maker:

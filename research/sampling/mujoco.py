@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from research.sampling.offscreen import Camera
 from research.sampling.simulations import Robot, Simulations, State, load_robot
 from research.validation import at_least, positive
 
@@ -84,6 +85,7 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
         self._observation = np.zeros((num_envs, observation_size))
         self._steps = np.zeros(num_envs, np.int64)
         self._done = np.ones(num_envs, bool)
+        self._camera: Camera | None = None
 
     @abstractmethod
     def start(self, row: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -177,8 +179,19 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
         reward, terminated, truncated, diverged = parts
         return Step(own, reward, terminated, truncated, {"diverged": diverged})
 
+    def markers(self, row: int) -> Sequence[Sequence[float]]:
+        """Places `[x, y, z]` that a picture of the row shows. None, unless a family says otherwise."""
+        return ()
+
+    def draw(self, row: int) -> NDArray[np.uint8]:
+        """A picture `[height, width, 3]` of a row as it stands. Raises ValueError where no OpenGL works."""
+        self._camera = self._camera or Camera(self.robot.model)
+        return self._camera.draw(self.models[row], self._simulations.data(row), self.markers(row))
+
     def close_extras(self, **kwargs: Any) -> None:
         """Hands the simulations back; the environments cannot be used any more."""
+        if self._camera:
+            self._camera.close()
         self._simulations.close()
         self._state = {}
 

@@ -143,6 +143,11 @@ class Simulations:
 
         return result
 
+    def data(self, row: int) -> mujoco.MjData:
+        """The simulation of a row, as it stands."""
+        self._wait()
+        return self._data[row]
+
     def close(self) -> None:
         """Hands the simulations back to the robot."""
         self._wait()

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -274,6 +275,13 @@ class AntEnvs(LocomotionEnvs):
         )
         self.distribution = distribution
         self._target = np.repeat(np.asarray(target, np.float64), episodes, axis=0)
+
+    def positions(self) -> NDArray[np.float64]:
+        """Where each torso is, `[rows, 2]`."""
+        return self._state["xpos"][:, _TORSO, :2].copy()
+
+    def markers(self, row: int) -> Sequence[Sequence[float]]:
+        return [(*self._target[row], 0.0)] if isinstance(self.distribution, AntGoal) else ()
 
     def observe(self, rows: NDArray[np.intp], state: State) -> NDArray[np.float64]:
         parts = [state["qpos"] if self.distribution.observe_position else state["qpos"][:, 2:], state["qvel"]]

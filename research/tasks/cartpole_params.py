@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
@@ -143,6 +144,7 @@ class CartPoleEnvs(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[Any],
         self._state = np.zeros((4, self.num_envs))
         self._steps = np.zeros(self.num_envs, np.int64)
         self._done = np.zeros(self.num_envs, bool)
+        self._drawn: gymnasium.Env[Any, Any] | None = None
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -173,6 +175,25 @@ class CartPoleEnvs(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[Any],
         truncated = (self._steps >= self.distribution.horizon) & active & ~terminated
         self._done |= terminated | truncated
         return self._observation(), active.astype(np.float64), terminated, truncated, {}
+
+    @property
+    def dt(self) -> float:
+        """Seconds between two steps."""
+        return TIME_STEP
+
+    def draw(self, row: int) -> NDArray[np.uint8]:
+        """A picture `[height, width, 3]` of a row as it stands, by Gymnasium. Raises ValueError without pygame."""
+        drawn: Any = self._drawn or CartPoleEnv(render_mode="rgb_array")
+        drawn.state, drawn.length, self._drawn = self._state[:, row], float(self._tasks.half_length[row]), drawn
+        try:
+            return np.asarray(drawn.render())
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise ValueError(f"task='cartpole_params': it cannot be drawn: {error}") from error
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Frees what pictures took."""
+        if self._drawn:
+            self._drawn.close()
 
     def _observation(self) -> NDArray[np.float32]:
         return np.ascontiguousarray(self._state.T, np.float32)

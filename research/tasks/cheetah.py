@@ -98,6 +98,10 @@ class CheetahDir(_Cheetah):
         """Forward and backward in turn."""
         return CheetahDirTasks(np.where(np.arange(num_tasks) % 2 == 0, 1.0, -1.0))
 
+    def describe(self, tasks: CheetahDirTasks) -> dict[str, list[Any]]:
+        """What to write beside each task in a picture."""
+        return {"direction": ["forward" if direction > 0 else "backward" for direction in tasks.direction]}
+
     def make_envs(self, tasks: CheetahDirTasks, episodes: int) -> CheetahEnvs:
         """See `TaskDistribution.make_envs`."""
         return CheetahEnvs(self, tasks.direction, episodes)
@@ -138,6 +142,10 @@ class CheetahVel(_Cheetah):
     def test_tasks(self, num_tasks: int) -> CheetahVelTasks:
         """The first `num_tasks` velocities of a fixed sequence of its own."""
         return self.sample(num_tasks, random.generator(0, "cheetah_vel/test"))
+
+    def describe(self, tasks: CheetahVelTasks) -> dict[str, list[Any]]:
+        """What to write beside each task in a picture."""
+        return {"velocity": [f"{velocity:.2f} m/s" for velocity in tasks.velocity]}
 
     def make_envs(self, tasks: CheetahVelTasks, episodes: int) -> CheetahEnvs:
         """See `TaskDistribution.make_envs`."""

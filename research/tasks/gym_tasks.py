@@ -11,6 +11,7 @@ changes half of the equations. `derived` computes such attributes anew. An argum
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -19,7 +20,16 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from research.sampling.gym import Env, GymEnvs, Row, make_env, nearest_first, parameters, refuse_unknown_kwargs
+from research.sampling.gym import (
+    DrawnGymEnvs,
+    Env,
+    GymEnvs,
+    Row,
+    make_env,
+    nearest_first,
+    parameters,
+    refuse_unknown_kwargs,
+)
 from research.tasks import attributes
 from research.tasks.attributes import NoSuchAttributeError
 from research.tasks.base import Split
@@ -112,6 +122,13 @@ class GymTasks:
         positive(dict(episodes=episodes), "episodes")
         makers = [functools.partial(self._make, task) for task in tasks.values for _ in range(episodes)]
         return GymEnvs(makers, self.vectorization)
+
+    def make_drawn_envs(self, tasks: GymTaskBatch, episodes: int) -> DrawnGymEnvs:
+        """The same environments, made so that they can be drawn. Raises ValueError if they cannot be."""
+        positive(dict(episodes=episodes), "episodes")
+        drawn = dataclasses.replace(self, kwargs=self.kwargs | {"render_mode": "rgb_array"}, vectorization="sync")
+        makers = [functools.partial(drawn._make, task) for task in tasks.values for _ in range(episodes)]
+        return DrawnGymEnvs(makers, self.env_id)
 
     def describe(self, tasks: GymTaskBatch) -> dict[str, list[Any]]:
         """The values of every quantity, by the name of its setting."""

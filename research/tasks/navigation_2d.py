@@ -96,6 +96,10 @@ class NavigationEnvs(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[Any
         self._steps = np.zeros(self.num_envs, np.int64)
         self._done = np.zeros(self.num_envs, bool)
 
+    def positions(self) -> NDArray[np.float64]:
+        """Where each row is, `[rows, 2]`."""
+        return self._position.copy()
+
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:

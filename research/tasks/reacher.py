@@ -118,6 +118,10 @@ class ReacherEnvs(MujocoEnvs):
         qpos[2:], qvel[2:] = self._goal[row], 0.0  # the target has joints, too
         return qpos, qvel
 
+    def positions(self) -> NDArray[np.float64]:
+        """Where each tip is, `[rows, 2]`."""
+        return self._state["xpos"][:, _TIP, :2].copy()
+
     def observe(self, rows: NDArray[np.intp], state: State) -> NDArray[np.float64]:
         angles, velocities = state["qpos"][:, :2], state["qvel"][:, :2]
         parts = [np.cos(angles), np.sin(angles)]

@@ -18,7 +18,7 @@ class RunConfig:
 
     Attributes:
         runs_dir: Where runs are recorded, one directory each.
-        run: Id of a recorded run: what `resume` goes on with, or `evaluate` evaluates.
+        run: Id of a recorded run: what `resume` goes on with, `evaluate` evaluates or `render` draws.
         checkpoint: The same by the path of a checkpoint; `.pt` may be left out.
     """
 
@@ -28,13 +28,18 @@ class RunConfig:
 
 
 # What each command may be given besides what the checkpoint says. Everything else is part of what was trained.
+_EVALUATION = frozenset(
+    {"num_adapt_steps", "num_eval_tasks", "eval_episodes", "seed", "task", "task_args", "horizon"}
+    | {"eval_inner_lr", "inner_loop", "device", "num_threads"}
+)
 CHANGEABLE: dict[str, frozenset[str]] = {
     "resume": frozenset({"num_iterations", "checkpoint_interval", "num_threads"}),
-    "evaluate": frozenset(
-        {"num_adapt_steps", "num_eval_tasks", "eval_episodes", "seed", "task", "task_args", "horizon"}
-        | {"eval_inner_lr", "inner_loop", "device", "num_threads"}
-    ),
+    "evaluate": _EVALUATION,
+    "render": _EVALUATION,
 }
+
+# What a command has in place of what the checkpoint says, unless it is given something else.
+OWN_DEFAULTS: dict[str, dict[str, Any]] = {"render": {"num_eval_tasks": 3}}
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,10 @@ class Start:
 
 
 def find_start(command: str, name: str, config_class: type[Any], given: Mapping[str, Any]) -> Start:
-    """What `resume` or `evaluate` starts from.
+    """What `resume`, `evaluate` or `render` starts from.
 
     Args:
-        command: `"resume"` or `"evaluate"`.
+        command: One of `CHANGEABLE`.
         name: Name of the algorithm.
         config_class: Its dataclass of settings.
         given: Nested plain values from the command line, keys and types already checked.
@@ -83,7 +88,7 @@ def find_start(command: str, name: str, config_class: type[Any], given: Mapping[
         ) from error
     changes = {key: value for key, value in given.items() if key not in own}
     _refuse_contradictions(command, found.path, trained, changes)
-    config = merge(trained, changes)
+    config = merge(merge(trained, OWN_DEFAULTS.get(command, {})), changes)
     if command == "resume":
         return _resume(found, config, given)
     return Start(found, config | {key: given[key] for key in own if key in given}, None)

@@ -1,4 +1,4 @@
-"""The commands of a training script: `train`, `resume` and `evaluate`.
+"""The commands of a training script: `train`, `resume`, `evaluate` and, where there is something to see, `render`.
 
 A script makes an experiment with `make_experiment`, gives it named configs, hands it and the algorithm to
 `add_commands` and calls `experiment.run_commandline()`.
@@ -32,10 +32,19 @@ Report = Callable[[AdaptationCurve, Path | None], list[Path]]
 """Prints a curve, draws pictures of it into a directory (if there is one) and returns their paths."""
 
 
+Draw = Callable[[AdaptationCurve, Path], list[Path]]
+"""Draws what a curve is made of into a directory and returns the paths of the pictures."""
+
+
 def add_commands(
-    experiment: Experiment, algorithm: Callable[[Any], Algorithm], *, columns: Mapping[str, str], report: Report
+    experiment: Experiment,
+    algorithm: Callable[[Any], Algorithm],
+    *,
+    columns: Mapping[str, str],
+    report: Report,
+    prepare_drawing: Callable[[Any], Draw] | None = None,
 ) -> None:
-    """Gives an experiment the commands `train` (its default), `resume` and `evaluate`.
+    """Gives an experiment the commands `train` (its default), `resume`, `evaluate` and perhaps `render`.
 
     Args:
         experiment: Its settings must be `algorithm.Config`, with the fields `num_iterations`, `checkpoint_interval`,
@@ -43,13 +52,18 @@ def add_commands(
         algorithm: What is trained: a class of `ALGORITHMS`, or a function from the settings to an instance of one.
         columns: What the progress bar shows, as `{label: metric name}`.
         report: What becomes of an adaptation curve.
+        prepare_drawing: From the settings to what `render` does with an adaptation curve; raises ValueError if it
+            cannot be done. None: there is no such command.
     """
 
     def prepare(command: str, run: RecordedRun, config: Any, start: Start | None) -> Session:
         _check_device(getattr(config, "device", "cpu"))
         keep_freed_memory()
+        draw = prepare_drawing(config) if prepare_drawing and command == "render" else None
+        if draw and run.unobserved:
+            raise ValueError("-u: render writes its pictures into the record of a run; leave -u out")
         torch.set_num_threads(1)  # the cores work on tasks, a thread each (research/parallel.py), not on single kernels
-        return Session(experiment, algorithm(config), run, config, start, columns, report)
+        return Session(experiment, algorithm(config), run, config, start, columns, report, draw)
 
     experiment.prepare = prepare
 
@@ -65,9 +79,15 @@ def add_commands(
         """Evaluate, e.g. `evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5`."""
         return _run.session.evaluate()
 
+    def render(_run: Any) -> dict[str, Any]:
+        """Draw the policy before and after adaptation, e.g. `render with run=3 num_eval_tasks=5 num_adapt_steps=1`."""
+        return _run.session.render()
+
     experiment.main(train)
     experiment.command(resume)
     experiment.command(evaluate)
+    if prepare_drawing:
+        experiment.command(render)
 
 
 class Session:
@@ -85,6 +105,7 @@ class Session:
         start: Start | None,
         columns: Mapping[str, str],
         report: Report,
+        draw: Draw | None = None,
     ):
         self.experiment = experiment
         self.algorithm = algorithm
@@ -92,6 +113,7 @@ class Session:
         self.config = config
         self.columns = columns
         self.report = report
+        self.draw = draw
         self.is_resumed = start is not None and start.resume_at is not None
         self.state = algorithm.init()
         if start is not None:
@@ -133,14 +155,25 @@ class Session:
         """Evaluates the state on held-out tasks and reports the curve. Returns the result of the run."""
         curve = self._curve(self.state)
         directory = self.run.directory
-        pictures = self.report(curve, directory)
+        return self._result(curve, self.report(curve, directory))
+
+    def render(self) -> dict[str, Any]:
+        """Evaluates the state on held-out tasks and draws the episodes. Returns the result of the run."""
+        directory = self.run.directory
+        assert self.draw is not None and directory is not None  # otherwise the run was refused
+        curve = self._curve(self.state)
+        return self._result(curve, self.draw(curve, directory))
+
+    def _result(self, curve: AdaptationCurve, pictures: list[Path]) -> dict[str, Any]:
+        """Says where everything is. Returns the result of the run."""
+        directory = self.run.directory
         for picture in pictures:
             self.run.add_artifact(str(picture))
         if directory is None:
             print("Nothing was recorded (-u).")
         else:
             print(f"Record:      {directory}")
-            if self.run.meta_info["command"] != "evaluate":
+            if self.run.meta_info["command"] not in ("evaluate", "render"):
                 print(f"Checkpoint:  {directory / 'checkpoints' / 'latest.pt'}")
             for picture in pictures:
                 print(f"Picture:     {picture}")

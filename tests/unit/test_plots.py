@@ -6,39 +6,23 @@ from typing import NamedTuple
 import matplotlib as mpl
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from analysis.plots import plot_adaptation_curve, plot_navigation_paths, walked_paths
+from analysis.plots import plot_adaptation_curve, plot_paths
 from analysis.stats import bootstrap_interval
 from research.evaluation import AdaptationCurve
 from research.tasks.navigation_2d import NavigationTasks
-from research.types import Trajectories
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def trajectories(lengths, time, seed=0):
-    """Random walks of the given lengths `[tasks, episodes]`; what lies beyond an episode's end is far away."""
-    lengths = torch.as_tensor(lengths)
-    walk = 0.1 * torch.randn(*lengths.shape, time + 1, 2, generator=torch.Generator().manual_seed(seed)).cumsum(2)
-    valid = torch.arange(time) < lengths[..., None]
-    observation = torch.where(valid[..., None], walk[:, :, :-1], 1e6)
-    last = walk.gather(2, lengths[..., None, None].expand(*lengths.shape, 1, 2)).squeeze(2)
-    nothing = torch.zeros(*lengths.shape, time)
-    return Trajectories(observation, observation, nothing, nothing, valid & False, valid, last, lengths < 0)
-
-
-def navigation_curve(steps=2, tasks=3, episodes=4, time=6):
+def navigation(steps=2, tasks=3, episodes=4, time=6):
+    """A curve on goals, and random walks for each of its steps."""
     generator = np.random.default_rng(0)
-    sampled = tuple(
-        trajectories(generator.integers(1, time + 1, (tasks, episodes)), time, seed) for seed in range(steps + 1)
-    )
     score = generator.normal(size=(steps + 1, tasks))
-    return AdaptationCurve("mean return", score, NavigationTasks(generator.uniform(-0.5, 0.5, (tasks, 2))), sampled)
+    curve = AdaptationCurve("mean return", score, NavigationTasks(generator.uniform(-0.5, 0.5, (tasks, 2))))
+    return curve, [0.1 * generator.normal(size=(tasks, episodes, time + 1, 2)).cumsum(2) for _ in range(steps + 1)]
 
 
 @pytest.fixture
@@ -80,22 +64,10 @@ def test_short_curves_and_single_tasks_are_drawn(tmp_path, steps, tasks):
     assert (tmp_path / "curve.png").read_bytes().startswith(PNG)
 
 
-@given(st.data(), st.integers(1, 5))
-def test_paths_follow_the_valid_steps_and_stay_at_their_end(data, time):
-    lengths = data.draw(st.lists(st.lists(st.integers(1, time), min_size=2, max_size=2), min_size=1, max_size=3))
-    sampled = trajectories(lengths, time)
-    paths = walked_paths(sampled)
-    assert paths.shape == (len(lengths), 2, time + 1, 2)
-    for task, row in enumerate(lengths):
-        for episode, length in enumerate(row):
-            expected = [sampled.observation[task, episode, t].tolist() for t in range(length)]
-            expected += [sampled.last_observation[task, episode].tolist()] * (time + 1 - length)
-            np.testing.assert_array_equal(paths[task, episode], np.array(expected, np.float32))
-
-
-def test_navigation_has_a_panel_for_each_step_with_paths_and_goals(tmp_path, saved):
-    curve = navigation_curve()
-    plot_navigation_paths(curve, tmp_path / "paths.png", num_tasks=2, episodes_per_task=3)
+def test_goals_have_a_panel_for_each_step_with_paths_and_starts(tmp_path, saved):
+    curve, paths = navigation()
+    paths = [walked[:2] for walked in paths]
+    plot_paths(curve, paths, tmp_path / "paths.png", episodes_per_task=3)
     panels = saved[0].axes
     titles = ["before adaptation", "after 1 gradient step", "after 2 gradient steps"]
     assert [axes.get_title() for axes in panels] == titles
@@ -103,29 +75,33 @@ def test_navigation_has_a_panel_for_each_step_with_paths_and_goals(tmp_path, sav
     assert [axes.get_xlabel().replace(minus, "-") for axes in panels] == [
         f"mean return {score.mean():.1f}" for score in curve.score
     ]
-    for axes, sampled in zip(panels, curve.trajectories, strict=True):
-        paths = walked_paths(sampled)[:2]
+    for axes, walked in zip(panels, paths, strict=True):
         for task, bundle in enumerate(axes.collections):
-            np.testing.assert_allclose(bundle.get_segments(), paths[task, :3], rtol=1e-6)
+            np.testing.assert_allclose(bundle.get_segments(), walked[task, :3], rtol=1e-6)
+        assert len(axes.collections) == 2
         stars = [artist.get_xydata()[0] for artist in axes.lines if artist.get_marker() == "*"]
         np.testing.assert_allclose(stars, curve.tasks.goal[:2])
+        (start,) = [artist.get_xydata()[0] for artist in axes.lines if artist.get_marker() == "o"]
+        np.testing.assert_allclose(start, walked[:, :, 0].mean((0, 1)))
         means = [artist.get_xydata() for artist in axes.lines if len(artist.get_xydata()) > 1]
-        np.testing.assert_allclose(means, paths.mean(1), rtol=1e-6)
-        left, right = axes.get_xlim()
-        assert right < 10, "what lies beyond an episode's end must not be drawn"
-        assert (left, right) == axes.get_ylim()
+        np.testing.assert_allclose(means, walked.mean(1), rtol=1e-6)
+        assert axes.get_xlim() == axes.get_ylim()
 
 
-def test_more_tasks_than_there_are_draws_them_all(tmp_path, saved):
-    plot_navigation_paths(navigation_curve(tasks=3, steps=0), tmp_path / "paths.png", num_tasks=50, episodes_per_task=9)
-    (axes,) = saved[0].axes
-    assert len(axes.collections) == 3
-    assert len(axes.collections[0].get_segments()) == 4
+@pytest.mark.parametrize("size", [0.1, 0.5, 3.0, 40.0])
+def test_axes_fit_the_goals_and_have_a_few_ticks_about_the_middle(tmp_path, saved, size):
+    curve, paths = navigation(tasks=2)
+    curve = curve._replace(tasks=NavigationTasks(np.array([[size, 0.0], [0.0, -size]])))
+    plot_paths(curve, [0.0 * walked for walked in paths], tmp_path / "paths.png")
+    axes = saved[0].axes[0]
+    np.testing.assert_allclose(axes.get_xlim(), (-1.1 * size, 1.1 * size))
+    shown = [tick for tick in axes.get_xticks() if abs(tick) <= 1.1 * size]
+    assert 2 <= len(shown) <= 5 and 0.0 in shown
 
 
 @pytest.mark.parametrize("ending", ["pdf", "svg", "png"])
 def test_ending_chooses_the_format(tmp_path, ending):
-    plot_navigation_paths(navigation_curve(), tmp_path / f"paths.{ending}")
+    plot_paths(*navigation(), tmp_path / f"paths.{ending}")
     start = {"pdf": b"%PDF", "svg": b"<?xml", "png": PNG}[ending]
     assert (tmp_path / f"paths.{ending}").read_bytes().startswith(start)
 
@@ -134,8 +110,8 @@ def test_pictures_repeat_and_leave_no_state(tmp_path):
     with mpl.rc_context({"font.size": 31.0, "savefig.dpi": 17.0}):  # the settings of whoever calls
         before = dict(mpl.rcParams)
         for name in ("a.png", "b.png"):
-            plot_navigation_paths(navigation_curve(), tmp_path / f"paths_{name}")
-            plot_adaptation_curve(navigation_curve(), tmp_path / f"curve_{name}")
+            plot_paths(*navigation(), tmp_path / f"paths_{name}")
+            plot_adaptation_curve(navigation()[0], tmp_path / f"curve_{name}")
         assert dict(mpl.rcParams) == before
     assert (tmp_path / "paths_a.png").read_bytes() == (tmp_path / "paths_b.png").read_bytes()
     assert (tmp_path / "curve_a.png").read_bytes() == (tmp_path / "curve_b.png").read_bytes()
@@ -147,15 +123,15 @@ class Speeds(NamedTuple):
 
 
 @pytest.mark.parametrize(
-    ("change", "settings", "message"),
+    ("change", "steps", "settings", "message"),
     [
-        ({"trajectories": ()}, {}, "curve: it has no trajectories"),
-        ({"tasks": Speeds(np.ones(3))}, {}, r"need tasks with `goal \[tasks, 2\]` to draw paths, got Speeds"),
-        ({}, {"num_tasks": 0}, "num_tasks=0, episodes_per_task=5: need at least 1"),
-        ({}, {"episodes_per_task": 0}, "num_tasks=5, episodes_per_task=0: need at least 1"),
+        ({"tasks": Speeds(np.ones(3))}, 3, {}, r"need tasks with `goal \[tasks, 2\]` to draw paths, got Speeds"),
+        ({}, 2, {}, "paths: got those of 2 steps, need one array for each of 3"),
+        ({}, 3, {"episodes_per_task": 0}, "episodes_per_task=0: need at least 1"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(tmp_path, change, settings, message):
+def test_what_cannot_be_drawn_is_refused(tmp_path, change, steps, settings, message):
+    curve, paths = navigation()
     with pytest.raises(ValueError, match=message):
-        plot_navigation_paths(navigation_curve()._replace(**change), tmp_path / "paths.png", **settings)
+        plot_paths(curve._replace(**change), paths[:steps], tmp_path / "paths.png", **settings)
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,85 @@
+"""What `render` draws of a policy that adapts: episodes before and after, side by side, and the paths to goals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.film import Panel, write_film
+from analysis.plots import plot_paths
+from research.algorithms.agent import AgentConfig
+from research.evaluation import AdaptationCurve
+from research.replay import Footage, can_be_drawn, check_drawable, film, has_paths, walked_paths
+from research.tasks import make_tasks
+
+_NUM_PATH_TASKS = 5
+
+
+def prepare_drawing(config: AgentConfig) -> Callable[[AdaptationCurve, Path], list[Path]]:
+    """What draws an adaptation curve into a directory and returns the paths of the pictures.
+
+    Raises:
+        ValueError: The task cannot be drawn, or not on this machine.
+    """
+    tasks = make_tasks(config.task, horizon=config.horizon, **config.task_args)
+    try:
+        is_filmed = can_be_drawn(tasks) or not has_paths(tasks)
+        if is_filmed:
+            check_drawable(tasks)
+    except ValueError as error:
+        raise ValueError(f"task={config.task!r}: {error}") from error
+
+    def draw(curve: AdaptationCurve, directory: Path) -> list[Path]:
+        return [*(draw_films(curve, directory) if is_filmed else []), *draw_paths(curve, directory)]
+
+    return draw
+
+
+def draw_films(curve: AdaptationCurve, directory: Path) -> list[Path]:
+    """A film for each task of the curve, its first episode before adaptation and after the last step."""
+    steps = sorted({0, len(curve.score) - 1})
+    num_tasks = curve.score.shape[1]
+    panels = [film(curve, step, num_tasks) for step in steps]
+    files = []
+    for task, label in enumerate(task_labels(curve)):
+        shown = [_panel(step, footage[task]) for step, footage in zip(steps, panels, strict=True)]
+        times = max((footage[task].time for footage in panels), key=len)
+        seconds = float(times[1] - times[0]) if len(times) > 1 else 1.0
+        files.append(directory / f"task_{task}.gif")
+        write_film(files[-1], f"held-out task {task}: {label}", shown, seconds)
+    return files
+
+
+def draw_paths(curve: AdaptationCurve, directory: Path) -> list[Path]:
+    """The paths to the first few goals, if the tasks have goals on a plane."""
+    if curve.distribution is None or not has_paths(curve.distribution):
+        return []
+    paths = [walked_paths(curve, step, _NUM_PATH_TASKS) for step in range(len(curve.score))]
+    plot_paths(curve, paths, directory / "paths.png")
+    return [directory / "paths.png"]
+
+
+def task_labels(curve: AdaptationCurve) -> list[str]:
+    """What tells each task from the others, in words: by the distribution's `describe`, or else the batch's fields."""
+    describe = getattr(curve.distribution, "describe", None)
+    columns: dict[str, Any] = describe(curve.tasks) if describe else curve.tasks._asdict()
+    return [", ".join(f"{name.replace('_', ' ')} {_text(values[task])}" for name, values in columns.items())
+            for task in range(curve.score.shape[1])]  # fmt: skip
+
+
+def _panel(step: int, footage: Footage) -> Panel:
+    title = "before adaptation" if step == 0 else f"after {step} gradient step{'s' * (step > 1)}"
+    captions = [f"{time:.2f} s   return {earned:.1f}".replace("-", "\N{MINUS SIGN}")
+                for time, earned in zip(footage.time, footage.returns, strict=True)]  # fmt: skip
+    return Panel(title, footage.frames, captions)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if np.ndim(value):
+        return f"({', '.join(map(_text, value))})"
+    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}") if isinstance(value, (int, float)) else str(value)

@@ -1,0 +1,195 @@
+"""The episodes of an adaptation curve once more: where they went, and pictures of them.
+
+An episode is a function of the seed of its environments and of its actions, and a curve holds both. So nothing needs to
+be recorded while a policy is evaluated; and as every observation is compared with the recorded one, what is shown is
+what was scored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from research.evaluation import AdaptationCurve
+from research.tasks import TASKS, TaskDistribution
+from research.types import Trajectories
+
+MIN_FRAME_SECONDS = 0.04
+"""Shortest time between two frames: 25 in a second."""
+
+MAX_FRAMES = 150
+"""Most frames of an episode up to the horizon."""
+
+
+@runtime_checkable
+class Drawable(Protocol):
+    """Vector environments whose rows can be drawn.
+
+    Attributes:
+        dt: Seconds between two steps.
+    """
+
+    dt: float
+
+    def draw(self, row: int) -> NDArray[np.uint8]:
+        """A picture `[height, width, 3]` of a row as it stands, of the same size every time."""
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """Environments whose rows are somewhere on a plane, for tasks with `goal [tasks, 2]` on it."""
+
+    def positions(self) -> NDArray[np.float64]:
+        """Where each row is, `[rows, 2]`, in the units of the goal. The receiver's own."""
+
+
+class Footage(NamedTuple):
+    """An episode in pictures.
+
+    Attributes:
+        frames: `[frames, height, width, 3]`, from the start to the end of the episode.
+        time: `[frames]`, seconds since the start.
+        returns: `[frames]`, undiscounted, until then.
+    """
+
+    frames: NDArray[np.uint8]
+    time: NDArray[np.float64]
+    returns: NDArray[np.float64]
+
+
+def has_paths(distribution: TaskDistribution) -> bool:
+    """Whether the tasks have goals on a plane, and the environments a position there."""
+    tasks = distribution.test_tasks(1)
+    if np.shape(getattr(tasks, "goal", 0)) != (1, 2):
+        return False
+    envs = distribution.make_envs(tasks, 1)
+    envs.close()
+    return isinstance(envs, Placed)
+
+
+def check_drawable(distribution: TaskDistribution) -> None:
+    """Draws a picture, so that what keeps pictures from being drawn shows before the work for them is done.
+
+    Raises:
+        ValueError: The environments cannot be drawn, or not here; the message says why.
+    """
+    made = envs = _make_drawn(distribution, distribution.test_tasks(1), 1)
+    try:
+        if not isinstance(envs, Drawable):
+            able = [name for name, kind in TASKS.items() if can_be_drawn(kind())]
+            raise ValueError(f"{type(distribution).__name__}: its environments cannot be drawn, they have no "
+                             f"`draw(row)` and `dt`; of the tasks here {', '.join(able)} can")  # fmt: skip
+        made.reset(seed=0)
+        picture = envs.draw(0)
+        if np.ndim(picture) != 3 or np.shape(picture)[2] != 3 or np.asarray(picture).dtype != np.uint8:
+            raise ValueError(f"{type(distribution).__name__}: its environments draw {type(picture).__name__} of shape "
+                             f"{np.shape(picture)}; need an array [height, width, 3] of uint8")  # fmt: skip
+    finally:
+        made.close()
+
+
+def can_be_drawn(distribution: TaskDistribution) -> bool:
+    """Whether the environments can be drawn, where what that takes is installed."""
+    if hasattr(distribution, "make_drawn_envs"):
+        return True
+    envs = distribution.make_envs(distribution.test_tasks(1), 1)
+    envs.close()
+    return isinstance(envs, Drawable)
+
+
+def walked_paths(curve: AdaptationCurve, step: int, num_tasks: int) -> NDArray[np.float64]:
+    """Positions before each step of an episode and after the last, `[tasks, episodes, time + 1, 2]`.
+
+    What has ended stays there.
+
+    Args:
+        curve: An evaluation on tasks with `has_paths`.
+        step: After how many steps of adaptation.
+        num_tasks: The first tasks of the evaluation; all, if it has fewer.
+    """
+    places: list[NDArray[np.float64]] = []
+    for envs, active in _replay(curve, step, num_tasks):
+        now = envs.positions()
+        places.append(np.where(active[:, None], now, places[-1]) if places else now)
+    episodes = curve.trajectories[step].reward.shape[1]
+    return np.stack(places, 1).reshape(-1, episodes, len(places), 2)
+
+
+def film(curve: AdaptationCurve, step: int, num_tasks: int) -> list[Footage]:
+    """The first episode of each of the first tasks in pictures.
+
+    Args:
+        curve: An evaluation on tasks whose environments can be drawn, see `check_drawable`.
+        step: After how many steps of adaptation.
+        num_tasks: The first tasks of the evaluation; all, if it has fewer.
+    """
+    trajectories = curve.trajectories[step]
+    reward = trajectories.reward[:num_tasks, 0].double().cpu().numpy()
+    lengths = trajectories.valid[:num_tasks, 0].sum(-1).tolist()
+    episodes = trajectories.reward.shape[1]
+    frames: list[list[tuple[NDArray[np.uint8], float, float]]] = [[] for _ in lengths]
+    for t, (envs, _) in enumerate(_replay(curve, step, num_tasks, is_drawn=True)):
+        every = _stride(envs.dt, _distribution(curve).horizon)
+        for task, length in enumerate(lengths):
+            if t == length or (t < length and t % every == 0):
+                frames[task].append((envs.draw(task * episodes), t * envs.dt, float(reward[task, :t].sum())))
+    return [Footage(*(np.array(part) for part in zip(*shown, strict=True))) for shown in frames]
+
+
+def _replay(
+    curve: AdaptationCurve, step: int, num_tasks: int, is_drawn: bool = False
+) -> Iterator[tuple[Any, NDArray[np.bool_]]]:
+    """The environments at the start and after each step, and which rows have just moved `[rows]`."""
+    distribution = _distribution(curve)
+    trajectories = Trajectories(*(field[:num_tasks].cpu() for field in curve.trajectories[step]))
+    tasks = type(curve.tasks)(*(field[:num_tasks] for field in curve.tasks))
+    make = _make_drawn if is_drawn else type(distribution).make_envs
+    envs: Any = make(distribution, tasks, trajectories.reward.shape[1])
+    try:
+        observation, _ = envs.reset(seed=curve.reset_seeds[step])
+        _check_same(observation, trajectories, 0)
+        yield envs, np.ones(envs.num_envs, bool)
+        for t in range(trajectories.reward.shape[2]):
+            observation, *_ = envs.step(trajectories.action[:, :, t].flatten(0, 1).numpy())
+            _check_same(observation, trajectories, t + 1)
+            yield envs, trajectories.valid[:, :, t].flatten().numpy()
+    finally:
+        envs.close()
+
+
+def _check_same(observation: NDArray[Any], trajectories: Trajectories, t: int) -> None:
+    """Raises RuntimeError if this is not what was observed after `t` steps, by a row that had not ended before."""
+    time = trajectories.valid.shape[2]
+    at_end = trajectories.last_observation
+    recorded = at_end if t == time else trajectories.observation[:, :, t]
+    if t < time:
+        goes_on = trajectories.valid[:, :, t]
+        recorded = recorded.where(goes_on[..., None], at_end)
+    seen = np.asarray(observation).astype(recorded.numpy().dtype).reshape(recorded.shape)
+    moved = trajectories.valid[:, :, t - 1] if t else trajectories.valid[:, :, 0]
+    same = (seen == recorded.numpy()).all(-1) | ~moved.numpy()
+    if not same.all():
+        task, episode = np.argwhere(~same)[0]
+        raise RuntimeError(
+            f"task {task}, episode {episode}: after {t} steps a replay is not where the episode was; need environments "
+            "whose every row is a function of the seed, its number and its actions"
+        )
+
+
+def _distribution(curve: AdaptationCurve) -> TaskDistribution:
+    if curve.distribution is None or not len(curve.trajectories) == len(curve.reset_seeds) > 0:
+        raise ValueError("curve: it has no distribution, trajectories or reset_seeds; need all to replay episodes")
+    return curve.distribution
+
+
+def _make_drawn(distribution: TaskDistribution, tasks: Any, episodes: int) -> Any:
+    return getattr(distribution, "make_drawn_envs", distribution.make_envs)(tasks, episodes)
+
+
+def _stride(seconds: float, horizon: int) -> int:
+    """Steps from frame to frame."""
+    return max(1, math.ceil(MIN_FRAME_SECONDS / seconds - 1e-9), math.ceil(horizon / MAX_FRAMES))

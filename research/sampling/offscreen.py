@@ -1,0 +1,123 @@
+"""Pictures of MuJoCo simulations without a screen, through EGL or OSMesa, whichever works here."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+WIDTH, HEIGHT = 320, 240
+"""Size of a picture in pixels."""
+
+_PACKAGES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6", "glfw": "libglfw3"}
+_OFF = ("disable", "disabled", "off", "false", "0")
+_SCREEN = ("glfw", "glx", "enable", "enabled", "on", "true", "1")
+_ENOUGH_SECONDS = 60
+_MAX_GEOMS = 2000
+_MARKER_RADIUS = 0.1
+_MARKER_COLOUR = (0.85, 0.2, 0.1, 0.9)
+
+
+def backend() -> str:
+    """The OpenGL that draws without a screen: what `MUJOCO_GL` names, else the first of EGL and OSMesa that works.
+
+    Raises:
+        ValueError: None does; the message names the Debian packages.
+    """
+    return _backend(os.environ.get("MUJOCO_GL", "").lower().strip())
+
+
+@functools.cache
+def _backend(wanted: str) -> str:
+    if wanted in _OFF:
+        raise ValueError(f"MUJOCO_GL={wanted!r}: it turns pictures off; unset it, or set it to egl or osmesa")
+    if wanted and wanted not in (*_PACKAGES, *_SCREEN):
+        raise ValueError(f"MUJOCO_GL={wanted!r}: need egl or osmesa, or leave it unset: then either is tried")
+    candidates = ("egl", "osmesa") if not wanted else ("glfw",) if wanted in _SCREEN else (wanted,)
+    reasons = {}
+    for name in candidates:
+        reasons[name] = _why_not(name)
+        if reasons[name] is None:
+            return name
+    tried = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    packages = " or ".join(f"`apt-get install {_PACKAGES[name]}`" for name in candidates)
+    raise ValueError(f"MUJOCO_GL={wanted!r}: no OpenGL that draws off-screen works here ({tried}); on Debian or "
+                     f"Ubuntu: {packages}")  # fmt: skip
+
+
+def _why_not(name: str) -> str | None:
+    """Why a process cannot draw with this OpenGL; None if it can. In one of its own: a broken driver may end it."""
+    code = f"import os; from mujoco.{name} import GLContext; GLContext(64, 64).make_current(); os._exit(0)"
+    environment = {**os.environ, "MUJOCO_GL": name}
+    if os.environ.get("PYOPENGL_PLATFORM") in _PACKAGES:
+        environment.pop("PYOPENGL_PLATFORM")  # mujoco sets it at every try
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=_ENOUGH_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {_ENOUGH_SECONDS} s"
+    if tried.returncode == 0:
+        return None
+    said = [line for line in tried.stderr.splitlines() if line.strip() and not line.startswith((" ", "Exception ign"))]
+    return said[-1] if said else f"it ended with code {tried.returncode}"
+
+
+class Camera:
+    """Draws simulations of a model, or of edited copies of it, as its first camera sees them.
+
+    Raises:
+        ValueError: There is no OpenGL for it, see `backend`.
+    """
+
+    def __init__(self, model: mujoco.MjModel):
+        logging.getLogger("OpenGL.acceleratesupport").setLevel(
+            logging.WARNING
+        )  # it misses a package that is not needed
+        self._context = importlib.import_module(f"mujoco.{backend()}").GLContext(WIDTH, HEIGHT)
+        self._context.make_current()
+        self._drawing = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._drawing)
+        self._scene = mujoco.MjvScene(model, _MAX_GEOMS)
+        for costly in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            self._scene.flags[costly] = False  # three quarters of the time where a processor draws
+        self._options = mujoco.MjvOption()
+        self._camera = mujoco.MjvCamera()
+        if model.ncam:
+            self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
+        else:
+            mujoco.mjv_defaultFreeCamera(model, self._camera)
+
+    def draw(
+        self, model: mujoco.MjModel, data: mujoco.MjData, markers: Sequence[Sequence[float]] = ()
+    ) -> NDArray[np.uint8]:
+        """A picture `[height, width, 3]`, with a ball at each of `markers` `[x, y, z]`."""
+        every = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(model, data, self._options, None, self._camera, every, self._scene)
+        for marker in markers:
+            self._add_ball(np.asarray(marker, np.float64))
+        self._context.make_current()
+        area = mujoco.MjrRect(0, 0, WIDTH, HEIGHT)
+        picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+        mujoco.mjr_render(area, self._scene, self._drawing)
+        mujoco.mjr_readPixels(picture, None, area, self._drawing)
+        return np.ascontiguousarray(picture[::-1])  # OpenGL begins at the bottom
+
+    def close(self) -> None:
+        """Frees what it holds; it cannot draw any more."""
+        self._drawing.free()
+        self._context.free()
+
+    def _add_ball(self, place: NDArray[np.float64]) -> None:
+        size, colour = np.array([_MARKER_RADIUS, 0, 0]), np.array(_MARKER_COLOUR, np.float32)
+        ball = self._scene.geoms[self._scene.ngeom]
+        mujoco.mjv_initGeom(ball, mujoco.mjtGeom.mjGEOM_SPHERE, size, place, np.eye(3).ravel(), colour)
+        self._scene.ngeom += 1
