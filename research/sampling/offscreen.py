@@ -113,6 +113,7 @@ class Camera:
 
     def close(self) -> None:
         """Frees what it holds; it cannot draw any more."""
+        self._context.make_current()  # or it would free what another camera holds
         self._drawing.free()
         self._context.free()
 
