@@ -40,7 +40,7 @@ from research.optim import linear_map
 from research.optim.trust_region import Problem, TrustRegionResult, trust_region_step
 from research.parallel import parallel_map
 from research.returns import masked_mean
-from research.types import MetaParams, Metrics, Params, StepResult
+from research.types import MetaParams, Metrics, StepResult
 from research.validation import at_least, in_open_unit_interval, positive
 
 
