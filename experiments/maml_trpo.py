@@ -5,7 +5,8 @@
     python experiments/maml_trpo.py resume with run=3
 
 Named configs: navigation_2d (at most three minutes on two cores), navigation_2d_paper (the MAML authors' settings),
-navigation_2d_two_steps (those, trained for two inner steps), fast (seconds).
+navigation_2d_two_steps (those, trained for two inner steps), cheetah_vel, cheetah_dir (the MAML authors'
+settings: hours), fast (seconds).
 """
 
 from __future__ import annotations
@@ -43,6 +44,20 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     # The same size of problem and of samples, trained for two steps and with a less noisy inner gradient.
     "navigation_2d_two_steps": NAVIGATION_PAPER
     | {"num_inner_steps": 2, "inner_lr": [0.5, 0.15, 0.1], "gae_lambda": 0.9},
+    "cheetah_vel": {"task": "cheetah_vel", "horizon": 100, "inner_lr": 0.1, "eval_interval": 25},
+    # github.com/cbfinn/maml_rl, maml_examples/cluster_maml_trpo_cheetah.py and test_maml_cheetah_direc.py; the rates of
+    # later steps are the authors' at test time, the iterations those of the paper's figures.
+    "cheetah_dir": {
+        "task": "cheetah_dir",
+        "task_args": {"observation": "com", "clip_actions": True},
+        "horizon": 200,
+        "meta_batch_size": 40,
+        "inner_lr": 0.1,
+        "eval_inner_lr": [0.1, 0.05, 0.05],
+        "num_iterations": 800,
+        "eval_interval": 25,
+        "policy": {"hidden_sizes": [100, 100], "activation": "relu"},
+    },
     "fast": {
         "num_iterations": 3,
         "meta_batch_size": 4,

@@ -13,7 +13,9 @@ from research.evaluation import AdaptationCurve
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     """Prints the adaptation curve, draws it and, where tasks are goals on a plane, the paths to some."""
     num_tasks = curve.score.shape[1]
-    print(f"\nAdaptation to {num_tasks} held-out tasks\n{'gradient steps':>14}  {curve.label:>12}  95 % interval")
+    split = None if curve.distribution is None else curve.distribution.split
+    tasks = "held-out tasks" if split is None or split.disjoint else f"tasks of training: {split.how}"
+    print(f"\nAdaptation to {num_tasks} {tasks}\n{'gradient steps':>14}  {curve.label:>12}  95 % interval")
     for step, score in enumerate(curve.score):
         low, high = bootstrap_interval(score)
         print(f"{step:>14}  {score.mean():>12.2f}  [{low:.2f}, {high:.2f}]")

@@ -26,7 +26,8 @@ from research.validation import at_least, one_of, positive
 
 _MODEL = "half_cheetah.xml"
 _FRAME_SKIP = 5
-_SIZES = {"gymnasium": 17, "torso": 20}
+_SIZES = {"gymnasium": 17, "torso": 20, "com": 20}
+_EXTRA = {"torso": "xpos", "com": "subtree_com"}  # arrays of MjData
 _TORSO = 1  # its body
 
 
@@ -47,7 +48,7 @@ class _Cheetah(ABC):
     """What both families share. See `CheetahDir` for the settings."""
 
     horizon: int = 100
-    observation: Literal["gymnasium", "torso"] = "gymnasium"
+    observation: Literal["gymnasium", "torso", "com"] = "gymnasium"
     control_cost: float = 0.05
     start_noise: float = 0.1
     clip_actions: bool = False
@@ -78,8 +79,9 @@ class CheetahDir(_Cheetah):
 
     Attributes:
         horizon: Steps of an episode.
-        observation: `"gymnasium"`: positions without x, and velocities, 17 numbers. `"torso"`: then the position of the
-            torso (x, y, z) as Gymnasium's `get_body_com` gives it, 20 numbers.
+        observation: `"gymnasium"`: positions without x, and velocities, 17 numbers. `"torso"`: then the position
+            (x, y, z) of the torso, which is what `get_body_com` gives in Gymnasium; 20 numbers. `"com"`: then the
+            centre of mass of the torso and its limbs, which is what it gives in rllab (Finn et al. 2017); 20 numbers.
         control_cost: Factor of ‖a‖².
         start_noise: Spread of the starts: positions uniform within it, velocities normal with this deviation.
         clip_actions: Whether ‖a‖² is that of the action clipped to [-1, 1], as rllab's NormalizedEnv has it, or of the
@@ -169,7 +171,7 @@ class CheetahEnvs(MujocoEnvs):
             horizon=distribution.horizon,
             observation_size=_SIZES[distribution.observation],
             frame_skip=_FRAME_SKIP,
-            fields=("qpos", "qvel", "xpos") if distribution.observation == "torso" else ("qpos", "qvel"),
+            fields=("qpos", "qvel", *filter(None, [_EXTRA.get(distribution.observation)])),
             clip_actions=distribution.clip_actions,
         )
         self.distribution = distribution
@@ -182,8 +184,8 @@ class CheetahEnvs(MujocoEnvs):
 
     def observe(self, rows: NDArray[np.intp], state: State) -> NDArray[np.float64]:
         parts = [state["qpos"][:, 1:], state["qvel"]]
-        if self.distribution.observation == "torso":
-            parts.append(state["xpos"][:, _TORSO])
+        if self.distribution.observation in _EXTRA:
+            parts.append(state[_EXTRA[self.distribution.observation]][:, _TORSO])
         return np.concatenate(parts, axis=1)
 
     def reward(self, rows: NDArray[np.intp], before: State, after: State, action: NDArray[Any]) -> NDArray[np.float64]:

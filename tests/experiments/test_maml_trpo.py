@@ -162,3 +162,16 @@ def test_killed_at_three_random_moments_it_ends_as_if_it_never_was(runs):
     run(line)
     assert len(json.loads((runs / "2" / "run.json").read_text())["resumed"]) >= 1
     assert_same_run(runs / "2", runs / "1")
+
+
+@pytest.mark.parametrize("name", ["cheetah_vel", "cheetah_dir"])
+def test_the_named_configs_of_half_cheetahs_train(runs, name, capsys):
+    run(f"with {name} {TINY} num_iterations=1")
+    config = json.loads((runs / "1" / "config.json").read_text())
+    assert config["task"] == name and config["inner_lr"] == 0.1
+    assert (runs / "1" / "checkpoints" / "latest.pt").exists()
+    held_out = {
+        "cheetah_vel": "5 held-out tasks\n",
+        "cheetah_dir": "5 tasks of training: there are only two directions",
+    }
+    assert f"Adaptation to {held_out[name]}" in capsys.readouterr().out

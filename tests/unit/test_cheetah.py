@@ -79,6 +79,18 @@ def test_the_torso_observation_adds_where_gymnasium_sees_the_torso():
     assert abs(observation[0, 17]) > 0.01, "it has moved"
 
 
+def test_the_centre_of_mass_observation_is_that_of_the_whole_body():
+    envs = make_tasks("cheetah_dir", observation="com").make_envs(CheetahDirTasks(np.ones(1)), 1)
+    envs.reset(seed=0)
+    for action in actions(1, steps=30):
+        observation = envs.step(action)[0]
+    assert observation.shape == (1, 20)
+    data, model = envs._simulations._data[0], envs.robot.model
+    expected = model.body_mass @ data.xipos / model.body_mass.sum()
+    np.testing.assert_allclose(observation[0, 17:], expected, rtol=1e-12)
+    assert abs(observation[0, 17] - data.xpos[1, 0]) > 1e-3, "not the torso's position"
+
+
 def test_velocities_come_from_the_range():
     tasks = make_tasks("cheetah_vel", velocity_low=1.0, velocity_high=3.0)
     drawn = tasks.sample(1000, rng.generator(0, "test")).velocity
@@ -106,7 +118,7 @@ def test_start_noise_is_a_setting():
     ("settings", "message"),
     [
         (dict(velocity_low=2.0, velocity_high=1.0), r"velocity_low=2.0: need less than velocity_high=1.0; exchange"),
-        (dict(observation="full"), "observation='full': need one of 'gymnasium', 'torso'"),
+        (dict(observation="full"), "observation='full': need one of 'gymnasium', 'torso', 'com'"),
         (dict(control_cost=-1.0), "control_cost=-1.0: need at least 0"),
         (dict(start_noise=-0.1), "start_noise=-0.1: need at least 0"),
         (dict(clip_actions=2), "clip_actions=2: need one of False, True"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.parallel import chunks, parallel_map
+from research.parallel import available_cores, chunks, parallel_map, start_sharing
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -84,3 +85,49 @@ def test_chunks_cover_everything_once_in_order(length, size):
     assert [item for piece in pieces for item in piece] == list(range(length))
     assert all(0 < len(piece) <= size for piece in pieces)
     assert all(len(piece) == size for piece in pieces[:-1])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_share_the_work(threads):
+    done, names = [0] * 50, set()
+
+    def work(items):
+        for item in items:
+            done[item] += 1
+            names.add(threading.current_thread().name)
+            time.sleep(0.001)
+
+    start_sharing(work, range(50), threads)()
+    assert done == [1] * 50
+    assert len(names) == threads
+    start_sharing(work, [], threads)()
+    assert done == [1] * 50
+
+
+def test_the_caller_goes_on_while_threads_share_the_work():
+    caller_is_here = threading.Event()
+    finish = start_sharing(lambda items: [caller_is_here.wait(30) for _ in items], range(4), 2)
+    caller_is_here.set()
+    finish()
+
+
+def test_waiting_for_shared_work_raises_its_error_when_all_is_done():
+    done = []
+
+    def work(items):
+        for item in items:
+            if item == 0:
+                raise KeyError("item 0")
+            time.sleep(0.01)
+            done.append(item)
+
+    finish = start_sharing(work, range(6), 2)
+    with pytest.raises(KeyError, match="item 0"):
+        finish()
+    assert done == [1, 2, 3, 4, 5], "the other thread has gone on to the end"
+    with pytest.raises(ValueError, match="num_threads=0: need at least 1 thread"):
+        start_sharing(work, range(2), 0)
+
+
+def test_cores_that_may_be_used_are_counted():
+    assert 1 <= available_cores() <= os.cpu_count()
