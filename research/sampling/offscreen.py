@@ -17,13 +17,23 @@ from numpy.typing import NDArray
 WIDTH, HEIGHT = 320, 240
 """Size of a picture in pixels."""
 
-_PACKAGES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6", "glfw": "libglfw3"}
+_PACKAGES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
 _OFF = ("disable", "disabled", "off", "false", "0")
 _SCREEN = ("glfw", "glx", "enable", "enabled", "on", "true", "1")
 _ENOUGH_SECONDS = 60
 _MAX_GEOMS = 2000
 _MARKER_RADIUS = 0.1
 _MARKER_COLOUR = (0.85, 0.2, 0.1, 0.9)
+
+_TRIAL = """
+import os
+import mujoco
+from mujoco.{name} import GLContext
+context = GLContext(64, 64)
+context.make_current()
+mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100.value)
+os._exit(0)
+"""
 
 
 def backend() -> str:
@@ -48,14 +58,17 @@ def _backend(wanted: str) -> str:
         if reasons[name] is None:
             return name
     tried = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    if candidates == ("glfw",):
+        raise ValueError(f"MUJOCO_GL={wanted!r}: it draws on a screen only, and that does not work here ({tried}); "
+                         "unset it, or set it to egl or osmesa")  # fmt: skip
+    given = f"MUJOCO_GL={wanted!r}" if wanted else "MUJOCO_GL is unset"
     packages = " or ".join(f"`apt-get install {_PACKAGES[name]}`" for name in candidates)
-    raise ValueError(f"MUJOCO_GL={wanted!r}: no OpenGL that draws off-screen works here ({tried}); on Debian or "
-                     f"Ubuntu: {packages}")  # fmt: skip
+    raise ValueError(f"{given}: no OpenGL that draws off-screen works here ({tried}); on Debian or Ubuntu: {packages}")
 
 
 def _why_not(name: str) -> str | None:
     """Why a process cannot draw with this OpenGL; None if it can. In one of its own: a broken driver may end it."""
-    code = f"import os; from mujoco.{name} import GLContext; GLContext(64, 64).make_current(); os._exit(0)"
+    code = _TRIAL.format(name=name)
     environment = {**os.environ, "MUJOCO_GL": name}
     if os.environ.get("PYOPENGL_PLATFORM") in _PACKAGES:
         environment.pop("PYOPENGL_PLATFORM")  # mujoco sets it at every try

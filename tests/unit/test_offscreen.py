@@ -54,7 +54,7 @@ def test_it_draws_with_what_works_or_says_what_to_install():
 
 def test_pictures_show_the_state_of_their_row():
     if not works():
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=NONE_WORKS):
             offscreen.backend()
         return
     envs, others = started(), started()
@@ -75,7 +75,7 @@ def test_pictures_show_the_state_of_their_row():
 
 def test_pictures_are_the_right_way_up_and_follow_the_robot():
     if not works():
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=NONE_WORKS):
             offscreen.backend()
         return
     envs = started(num_tasks=1)
@@ -92,7 +92,7 @@ def test_pictures_are_the_right_way_up_and_follow_the_robot():
 
 def test_an_edited_model_and_a_marker_are_seen():
     if not works():
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=NONE_WORKS):
             offscreen.backend()
         return
     envs = started(num_tasks=1)
@@ -147,6 +147,9 @@ def test_the_first_that_works_is_taken_and_mujoco_gl_is_obeyed(monkeypatch):
     with pytest.raises(ValueError, match=r"MUJOCO_GL='egl'.*egl: it is broken\).*libegl1") as refused:
         offscreen.backend()
     assert "osmesa" not in str(refused.value)
+    monkeypatch.setenv("MUJOCO_GL", "glx")
+    with pytest.raises(ValueError, match=r"MUJOCO_GL='glx': it draws on a screen only.*unset it, or set it to egl"):
+        offscreen.backend()
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     assert offscreen.backend() == "osmesa"
     working.clear()
