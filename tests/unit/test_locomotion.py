@@ -227,6 +227,19 @@ def test_permuting_rows_permutes_results_and_threads_change_nothing(name):
             np.testing.assert_array_equal(part, same)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_episodes_of_a_task_lie_next_to_each_other(name):
+    distribution = make_tasks(name)
+    envs = distribution.make_envs(distribution.test_tasks(2), 3)
+    envs.reset(seed=[0] * 6)
+    action = np.repeat(envs.single_action_space.low[None] / 2, 6, axis=0)
+    for _ in range(3):  # a body must touch the ground before it matters what it weighs
+        *parts, _ = envs.step(action)
+    for part in parts:
+        np.testing.assert_array_equal(part, part[[0, 0, 0, 3, 3, 3]])
+    assert parts[1][0] != parts[1][3]
+
+
 def test_tasks_are_drawn_from_the_whole_range():
     draw = lambda name, **settings: make_tasks(name, **settings).sample(2000, rng.generator(0, "test"))[0]  # noqa: E731
     velocity = draw("ant_vel")
