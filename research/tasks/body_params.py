@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from research import rng as random
 from research.sampling.mujoco import MujocoEnvs, Robot, State, action_space, observation_space
 from research.tasks.base import Split
-from research.tasks.locomotion import Locomotion, LocomotionEnvs
+from research.tasks.locomotion import Locomotion, LocomotionEnvs, flat
 from research.validation import ordered
 
 _RANGES = ("mass_scale", "inertia_scale", "friction_scale", "damping_scale")
@@ -114,6 +114,11 @@ class BodyParams(Locomotion, ABC):
     def test_tasks(self, num_tasks: int) -> BodyTasks:
         """The first `num_tasks` of a fixed sequence of its own."""
         return self.sample(num_tasks, random.generator(0, f"{self.name}/test"))
+
+    def describe(self, tasks: BodyTasks) -> dict[str, list[Any]]:
+        """What to write beside each task in a picture: the geometric mean of each kind of factors."""
+        log_factors = {name: np.log(flat(factors)).mean(1) for name, factors in tasks._asdict().items()}
+        return {name: [f"×{math.exp(mean):.2f}" for mean in means] for name, means in log_factors.items()}
 
     @abstractmethod
     def make_envs(self, tasks: BodyTasks, episodes: int) -> MujocoEnvs:

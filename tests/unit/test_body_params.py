@@ -145,6 +145,18 @@ def test_equal_ends_fix_a_quantity():
     assert np.ptp(tasks.inertia) > 1 and np.ptp(tasks.damping) > 1
 
 
+def test_a_task_is_described_by_the_mean_of_its_factors(robot):
+    _, distribution, _ = robot
+    tasks = distribution.test_tasks(2)
+    for field in tasks:
+        field[0] = 2.0
+    tasks.mass[1] = 1.0
+    tasks.mass[1, :2] = 4.0, 0.5
+    described = distribution.describe(tasks)
+    assert {name: values[0] for name, values in described.items()} == dict.fromkeys(BodyTasks._fields, "×2.00")
+    assert described["mass"][1] == f"×{2 ** (1 / tasks.mass.shape[1]):.2f}"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
