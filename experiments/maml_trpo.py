@@ -5,8 +5,8 @@
     python experiments/maml_trpo.py resume with run=3
 
 Named configs: navigation_2d (at most three minutes on two cores), navigation_2d_paper (the MAML authors' settings),
-navigation_2d_two_steps (those, trained for two inner steps), cheetah_vel, cheetah_dir (the MAML authors'
-settings: hours), fast (seconds).
+navigation_2d_two_steps (those, trained for two inner steps), cheetah_vel, cheetah_dir, ant_dir and ant_goal (the
+MAML authors' settings: hours), fast (seconds).
 """
 
 from __future__ import annotations
@@ -30,6 +30,18 @@ NAVIGATION_PAPER: dict[str, Any] = {
     "eval_interval": 25,
     "meta_batch_size": 40,
     "policy": {"hidden_sizes": [100, 100], "activation": "relu", "output_scale": 0.01},
+}
+
+# maml_examples/cluster_maml_trpo_ant.py there; the rates of later steps are those of the half-cheetah.
+ANT_PAPER: dict[str, Any] = {
+    "task_args": {"clip_actions": True},
+    "horizon": 200,
+    "meta_batch_size": 40,
+    "inner_lr": 0.1,
+    "eval_inner_lr": [0.1, 0.05, 0.05],
+    "num_iterations": 800,
+    "eval_interval": 25,
+    "policy": {"hidden_sizes": [100, 100], "activation": "relu"},
 }
 
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
@@ -58,6 +70,8 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "eval_interval": 25,
         "policy": {"hidden_sizes": [100, 100], "activation": "relu"},
     },
+    "ant_dir": ANT_PAPER | {"task": "ant_dir"},
+    "ant_goal": ANT_PAPER | {"task": "ant_goal"},
     "fast": {
         "num_iterations": 3,
         "meta_batch_size": 4,

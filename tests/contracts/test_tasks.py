@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -169,6 +171,13 @@ def test_examples_come_from_the_generator_alone(regression):
     assert np.isfinite(first.inputs).all() and np.isfinite(first.targets).all()
     assert_equal(first, regression.examples(batch, 4, rng.generator(0, "examples")))
     assert (first.inputs != regression.examples(batch, 4, rng.generator(1, "examples")).inputs).any()
+
+
+def test_the_documentation_lists_every_task():
+    text = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted(listed) == sorted(TASKS)
+    assert all(f"`{name}`" in text for name in REGRESSION_TASKS)
 
 
 @pytest.mark.parametrize("make", [make_tasks, make_regression_tasks])
