@@ -110,4 +110,4 @@ def _palette(frames: Sequence[Image.Image]) -> Image.Image:
     for frame in chosen:
         every.paste(frame, (0, top))
         top += frame.height
-    return every.quantize(_NUM_COLOURS, method=Image.Quantize.MEDIANCUT)
+    return every.quantize(_NUM_COLOURS, method=Image.Quantize.MAXCOVERAGE)

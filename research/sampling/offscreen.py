@@ -22,8 +22,8 @@ _OFF = ("disable", "disabled", "off", "false", "0")
 _SCREEN = ("glfw", "glx", "enable", "enabled", "on", "true", "1")
 _ENOUGH_SECONDS = 60
 _MAX_GEOMS = 2000
-_MARKER_RADIUS = 0.1
-_MARKER_COLOUR = (0.85, 0.2, 0.1, 0.9)
+_MARKER_RADIUS = 0.15
+_MARKER_COLOUR = (1.0, 0.1, 0.05, 1.0)
 
 _TRIAL = """
 import os

@@ -281,7 +281,7 @@ class AntEnvs(LocomotionEnvs):
         return self._state["xpos"][:, _TORSO, :2].copy()
 
     def markers(self, row: int) -> Sequence[Sequence[float]]:
-        return [(*self._target[row], 0.0)] if isinstance(self.distribution, AntGoal) else ()
+        return [(*self._target[row], 0.15)] if isinstance(self.distribution, AntGoal) else ()
 
     def observe(self, rows: NDArray[np.intp], state: State) -> NDArray[np.float64]:
         parts = [state["qpos"] if self.distribution.observe_position else state["qpos"][:, 2:], state["qvel"]]

@@ -114,7 +114,7 @@ def test_an_edited_model_and_a_marker_are_seen():
 def test_the_ant_marks_its_goal_and_only_a_goal():
     envs = started("ant_goal")
     goal = make_tasks("ant_goal").test_tasks(2).goal
-    np.testing.assert_array_equal(envs.markers(1), [[*goal[1], 0.0]])
+    np.testing.assert_array_equal(envs.markers(1), [[*goal[1], 0.15]])
     assert not len(started("ant_vel").markers(0))
 
 
