@@ -2,6 +2,7 @@
 
     python experiments/fomaml.py with navigation_2d seed=3
     python experiments/fomaml.py evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5
+    python experiments/fomaml.py render with run=3 num_adapt_steps=1
     python experiments/fomaml.py resume with run=3
 
 Named configs: navigation_2d, cheetah_vel, cheetah_dir; fast (seconds).

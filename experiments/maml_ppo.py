@@ -3,6 +3,7 @@
     python experiments/maml_ppo.py with promp seed=3 num_inner_steps=2
     python experiments/maml_ppo.py with navigation_2d estimator=dice adaptive_kl=True
     python experiments/maml_ppo.py evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5
+    python experiments/maml_ppo.py render with run=3 num_adapt_steps=1
     python experiments/maml_ppo.py resume with run=3
 
 Named configs: promp, e_maml, dice, meta_sgd (the algorithm); navigation_2d, cheetah_vel, cheetah_dir (the task);

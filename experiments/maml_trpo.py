@@ -2,6 +2,7 @@
 
     python experiments/maml_trpo.py with navigation_2d seed=3 inner_loop=higher meta_batch_size=40 inner_lr=0.5
     python experiments/maml_trpo.py evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5
+    python experiments/maml_trpo.py render with run=3 num_adapt_steps=1
     python experiments/maml_trpo.py resume with run=3
 
 Named configs: navigation_2d (at most three minutes on two cores), navigation_2d_paper (the MAML authors' settings),

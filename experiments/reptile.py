@@ -2,6 +2,7 @@
 
     python experiments/reptile.py with navigation_2d seed=3
     python experiments/reptile.py evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5
+    python experiments/reptile.py render with run=3 num_adapt_steps=1
     python experiments/reptile.py resume with run=3
 
 Named configs: navigation_2d, cheetah_vel, cheetah_dir; fast (seconds).
