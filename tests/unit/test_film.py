@@ -66,6 +66,14 @@ def test_title_names_and_captions_are_written_where_they_belong(tmp_path):
         assert not differs.any()
 
 
+def test_each_frame_has_its_own_caption(tmp_path):
+    write_film(tmp_path / "film.gif", "", [Panel("", plain(RED, RED), ["one", "three"])], seconds=0.1)
+    (first, _), (second, _) = shown(tmp_path / "film.gif")
+    bottom = where(first, RED)[1]
+    assert (first[bottom:] != second[bottom:]).any()
+    np.testing.assert_array_equal(first[:bottom], second[:bottom])
+
+
 def test_a_long_line_is_made_to_fit(tmp_path):
     line = "word " * 9
     write_film(tmp_path / "film.gif", line, [Panel(line, plain(RED, width=300), [line])], seconds=0.1)

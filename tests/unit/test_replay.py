@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import gymnasium
 import numpy as np
@@ -70,6 +71,34 @@ def test_paths_are_the_observed_positions_and_stay_at_their_end():
                 seen = [sampled.observation[task, episode, t] for t in range(length)]
                 seen += [sampled.last_observation[task, episode]] * (paths.shape[2] - length)
                 np.testing.assert_allclose(paths[task, episode], torch.stack(seen), atol=1e-6)
+
+
+class Reset(NavigationEnvs):
+    """Is elsewhere after the end, as environments are that reset themselves."""
+
+    def positions(self):
+        return np.where(self._done[:, None] & (self._steps < 12)[:, None] & self._rested[:, None], 99.0, self._position)
+
+    def step(self, actions):
+        self._rested = self._done.copy()
+        return super().step(actions)
+
+    def reset(self, **given):
+        self._rested = np.zeros(self.num_envs, bool)
+        return super().reset(**given)
+
+
+class ResetTasks(Navigation2D):
+    def make_envs(self, tasks, episodes):
+        return Reset(self, tasks, episodes)
+
+
+def test_what_happens_after_the_end_is_no_part_of_a_path():
+    curve = curve_of(ResetTasks(horizon=12, done_radius=0.25))
+    assert not curve.trajectories[0].valid.all()
+    paths = walked_paths(curve, 0, num_tasks=4)
+    assert np.abs(paths).max() < 2
+    np.testing.assert_array_equal(paths, walked_paths(curve_of(short_walks()), 0, num_tasks=4))
 
 
 def test_more_tasks_than_there_are_gives_all():
@@ -260,3 +289,16 @@ def test_half_a_batch_starts_as_the_whole_does():
         np.testing.assert_array_equal(few.reset(seed=9)[0], many.reset(seed=9)[0][:4])
         few.close()
         many.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gym_tasks", "env_id='Pendulum-v1': the package pygame is missing"),
+        ("cartpole_params", "task='cartpole_params': it cannot be drawn: pygame is not installed"),
+    ],
+)
+def test_a_missing_package_is_named(monkeypatch, name, message):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    with pytest.raises(ValueError, match=message):
+        check_drawable(make_tasks(name))
