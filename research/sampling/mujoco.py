@@ -160,20 +160,25 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
         wait: Callable[[], tuple[State, NDArray[np.bool_]]],
     ) -> Step:
         rows = chosen[moving]
+        # A slice is read and written in place; a list of rows would be copied at every turn.
+        place = slice(rows[0], rows[-1] + 1) if isinstance(moving, slice) else rows
         after, diverged = wait()
-        before = {name: values[rows] for name, values in self._state.items()}
+        before = {name: values[place] for name, values in self._state.items()}
         observation, reward = self.observe(rows, after), self.reward(rows, before, after, action)
         ended = self.has_ended(rows, after)
-        diverged |= ~(np.isfinite(reward) & np.isfinite(observation).all(1))
+        if not (np.isfinite(reward).all() and np.isfinite(observation).all()):
+            diverged |= ~(np.isfinite(reward) & np.isfinite(observation).all(1))
         if diverged.any():
-            observation = np.where(diverged[:, None], self._observation[rows], observation)
+            observation = np.where(diverged[:, None], self._observation[place], observation)
             reward = np.where(diverged, 0.0, reward)
-        self._store(rows, after)
-        self._observation[rows] = observation
-        self._steps[rows] += 1
+        self._store(place, after)
+        self._observation[place] = observation
+        self._steps[place] += 1
         terminated = diverged | ended
-        truncated = (self._steps[rows] >= self.horizon) & ~terminated
-        self._done[rows] = terminated | truncated
+        truncated = (self._steps[place] >= self.horizon) & ~terminated
+        self._done[place] = terminated | truncated
+        if isinstance(moving, slice):
+            return Step(observation, reward, terminated, truncated, {"diverged": diverged})
         own = self._observation[chosen]
         parts = (_spread(values, moving, len(chosen)) for values in (reward, terminated, truncated, diverged))
         reward, terminated, truncated, diverged = parts
@@ -195,9 +200,11 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
         self._simulations.close()
         self._state = {}
 
-    def _store(self, rows: NDArray[np.intp], state: State) -> None:
+    def _store(self, rows: NDArray[np.intp] | slice, state: State) -> None:
         for name, values in state.items():
-            self._state.setdefault(name, np.zeros((self.num_envs, *values.shape[1:])))[rows] = values
+            if name not in self._state:
+                self._state[name] = np.zeros((self.num_envs, *values.shape[1:]))
+            self._state[name][rows] = values
 
     def _seed(self, rows: NDArray[np.intp], seed: int | list[int | None] | None) -> None:
         """A generator of its own for each of `rows` that is given a seed, or that has none yet."""

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.parallel import available_cores, start_sharing
+from research.sampling.native import StepRows, load
 
 State = dict[str, NDArray[np.float64]]
 """Arrays of `MjData` by their names there, each with a leading `[rows]` axis: `state["qpos"] [rows, nq]`."""
@@ -88,6 +89,7 @@ class Simulations:
         # Views made once: an attribute of MjData costs far more than the copy that reads it.
         self._control = [data.ctrl for data in self._data]
         self._core = [_span(data.qpos, data.qvel, data.ctrl) for data in self._data]
+        self._native = self._make_native()
         self._places = {name: _place(self._data[0], name) for name in ("qpos", "qvel", "ctrl")}
         extra = [name for name in fields if name not in self._places]
         self._views = {name: [getattr(data, name) for data in self._data] for name in extra}
@@ -116,19 +118,12 @@ class Simulations:
         Returns what to call to wait for them: it gives their state, and whether each has blown up. Those that have
         must be reset before they are stepped again.
         """
-        models, data, controls, cores = self._models, self._data, self._control, self._core
-        control = np.asarray(control, np.float64)
-        core = np.empty((len(rows), cores[0].size))
-
-        def work(items: Iterator[int]) -> None:
-            for i in items:
-                row = rows[i]
-                controls[row][:] = control[i]
-                mujoco.mj_step(models[row], data[row], self._frame_skip)
-                if self._contact_forces:
-                    mujoco.mj_rnePostConstraint(models[row], data[row])
-                core[i] = cores[row]  # now, while the processor's cache holds it
-
+        control = np.ascontiguousarray(control, np.float64)
+        core = np.empty((len(rows), self._core[0].size))
+        if self._native:
+            work = self._native.begin(np.array(rows, np.int64), control, core)
+        else:
+            work = functools.partial(self._step_from_python, rows, control, core)
         finish = start_sharing(work, range(len(rows)), self._threads())
         self._running.append(finish)
 
@@ -143,6 +138,25 @@ class Simulations:
 
         return result
 
+    def _step_from_python(
+        self, rows: Sequence[int], control: NDArray[np.float64], core: NDArray[np.float64], items: Iterator[int]
+    ) -> None:
+        for i in items:
+            row = rows[i]
+            self._control[row][:] = control[i]
+            mujoco.mj_step(self._models[row], self._data[row], self._frame_skip)
+            if self._contact_forces:
+                mujoco.mj_rnePostConstraint(self._models[row], self._data[row])
+            core[i] = self._core[row]  # now, while the processor's cache holds it
+
+    def _make_native(self) -> StepRows | None:
+        function = load()
+        if function is None:
+            return None
+        first, core = self._data[0].qpos, self._core[0]
+        start = (core.ctypes.data - first.ctypes.data) // first.itemsize
+        return StepRows(function, self._models, self._data, self._frame_skip, self._contact_forces, start, core.size)
+
     def data(self, row: int) -> mujoco.MjData:
         """The simulation of a row, as it stands."""
         self._wait()
@@ -152,7 +166,7 @@ class Simulations:
         """Hands the simulations back to the robot."""
         self._wait()
         self._robot.give_back(self._data)
-        self._data, self._control, self._core, self._views = [], [], [], {}
+        self._data, self._control, self._core, self._views, self._native = [], [], [], {}, None
 
     def _wait(self) -> None:
         """Waits for rows that an error has left in motion."""

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from research import rng
 from research.policies import CategoricalMLP, GaussianMLP
-from research.sampling.collect import apply_per_task, collect
+from research.sampling.collect import bind_per_task, collect
 
 OBS = 3
 
@@ -145,13 +145,13 @@ def test_the_task_axis_gives_what_vmap_and_a_loop_give(kind):
         for name, value in policy.named_parameters()
     }
     observation = torch.randn(3, 7, OBS, generator=generator(9), dtype=torch.float64)
-    direct = apply_per_task(policy, params, observation)
+    direct = bind_per_task(policy, params)(observation)
     for task in range(3):
         theta = {name: value[task] for name, value in params.items()}
         alone = functional_call(policy, theta, (observation[task],))
         torch.testing.assert_close(tuple(field[task] for field in direct), tuple(alone))
     policy.accepts_task_axis = False
-    torch.testing.assert_close(tuple(apply_per_task(policy, params, observation)), tuple(direct))
+    torch.testing.assert_close(tuple(bind_per_task(policy, params)(observation)), tuple(direct))
 
 
 def test_no_graph_is_kept():
