@@ -51,22 +51,24 @@ def parallel_map(function: Callable[..., T], work: Iterable[Any], num_threads: i
 
 
 def start_sharing(function: Callable[[Iterator[T]], None], work: Sequence[T], num_threads: int) -> Callable[[], None]:
-    """What to call to wait for the end of `function(items)`, begun on each of `num_threads` threads at once.
+    """What to call to end `function(items)`, begun on `num_threads - 1` threads at once.
 
-    All draw from one iterator over `work`: a thread that is free takes the next item, so none waits for a slow one.
-    1 does everything at once in the caller's thread. For work that releases the GIL and leaves its results in place.
-    Waiting raises the first error, after all threads have ended.
+    The caller's thread is the last of the `num_threads`: it joins in when it calls what is returned, and until then it
+    is free for something else. All draw from one iterator over `work`: a thread that is free takes the next item, so
+    none waits for a slow one. For work that releases the GIL and leaves its results in place. The first error is
+    raised, after all threads have ended.
     """
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads}: need at least 1 thread")
     items = iter(work)
-    if num_threads == 1 or len(work) < 2:
-        function(items)
-        return lambda: None
-    futures = [_pool(num_threads, "share").submit(function, items) for _ in range(min(num_threads, len(work)))]
+    others = min(num_threads, len(work)) - 1
+    futures = [_pool(others, "share").submit(function, items) for _ in range(others)]
 
     def finish() -> None:
-        wait(futures)
+        try:
+            function(items)
+        finally:
+            wait(futures)
         for future in futures:
             future.result()
 

@@ -198,6 +198,7 @@ class Simulations:
 
 def _span(*arrays: NDArray[np.float64]) -> NDArray[np.float64]:
     """One view from the first number of these arrays to the last. They belong to the one buffer of an MjData."""
+    arrays = tuple(array for array in arrays if array.size)  # an empty one lies anywhere
     first = min(arrays, key=lambda array: array.ctypes.data)
     end = max(array.ctypes.data + array.nbytes for array in arrays)
     return np.lib.stride_tricks.as_strided(first, shape=((end - first.ctypes.data) // first.itemsize,))
@@ -206,7 +207,9 @@ def _span(*arrays: NDArray[np.float64]) -> NDArray[np.float64]:
 def _place(data: mujoco.MjData, name: str) -> slice:
     """Where an array lies in the span of positions, velocities and controls."""
     array = getattr(data, name)
-    start = min(data.qpos.ctypes.data, data.qvel.ctypes.data, data.ctrl.ctypes.data)
+    if not array.size:
+        return slice(0, 0)
+    start = _span(data.qpos, data.qvel, data.ctrl).ctypes.data
     offset = (array.ctypes.data - start) // array.itemsize
     return slice(offset, offset + array.size)
 

@@ -100,6 +100,7 @@ def test_threads_share_the_work(threads):
     start_sharing(work, range(50), threads)()
     assert done == [1] * 50
     assert len(names) == threads
+    assert threading.current_thread().name in names, "the caller is one of them"
     start_sharing(work, [], threads)()
     assert done == [1] * 50
 
