@@ -1,7 +1,8 @@
 """Collecting episodes of cheetah_vel: steps per second against the bare physics, against Gymnasium, and how it scales.
 
 The bare physics is the same simulations from the same starts under the same actions, with nothing but `mj_step` in a
-thread per core: no policy, no observation, no reward. Both are measured in turns, in one process.
+thread per core: no policy, no observation, no reward. It is called from Python, as one would, and from C, as the
+sampler does, which is faster by what Python costs between two calls. All are measured in turns, in one process.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import mujoco
@@ -25,7 +26,7 @@ from research.memory import keep_freed_memory
 from research.parallel import available_cores
 from research.policies import GaussianMLP
 from research.sampling.collect import collect
-from research.sampling.mujoco import load_robot
+from research.sampling.simulations import Simulations, load_robot
 from research.tasks.cheetah import CheetahVel
 from research.types import Params, Trajectories
 
@@ -95,6 +96,21 @@ class Physics:
         list(self.pool.map(lambda block: self._run(block.tolist(), actions), blocks))
         return time.perf_counter() - begin
 
+    def seconds_in_c(self, sampled: Trajectories) -> float:
+        """The same by the simulations of the sampler."""
+        start = sampled.observation[:, :, 0].flatten(0, 1).double().numpy()
+        actions = sampled.action.flatten(0, 1).transpose(0, 1).double().contiguous().numpy()
+        rows = list(range(len(start)))
+        simulations = Simulations(load_robot("half_cheetah.xml"), [self.model] * len(rows), FRAME_SKIP, ("qpos",))
+        simulations.num_threads = self.threads
+        simulations.reset(rows, np.pad(start[:, :8], ((0, 0), (1, 0))), start[:, 8:])
+        begin = time.perf_counter()
+        for action in actions:
+            simulations.step(rows, action)()
+        duration = time.perf_counter() - begin
+        simulations.close()
+        return duration
+
     def _run(self, rows: list[int], actions: NDArray[np.float64]) -> None:
         for action in actions:
             for row in rows:
@@ -102,16 +118,28 @@ class Physics:
                 mujoco.mj_step(self.model, self.data[row], FRAME_SKIP)
 
 
-def side_by_side(episodes: int, repeats: int, threads: int = 0) -> tuple[float, float, float]:
-    """Steps per second of collection and of the bare physics, and the share of the one in the other: medians."""
+class Rates(NamedTuple):
+    """Steps per second, medians over repeats, and the median share of the collection in each of the others."""
+
+    collecting: float
+    physics: float
+    in_c: float
+    share: float
+    share_in_c: float
+
+
+def side_by_side(episodes: int, repeats: int, threads: int = 0) -> Rates:
+    """Collection, and the bare physics called from Python and from C."""
     collecting, physics = ours(episodes, num_threads=threads), Physics(TASKS * episodes, threads or available_cores())
     steps = TASKS * episodes * HORIZON
     rates = []
     for _ in range(repeats + 1):
         duration, sampled = collecting()
-        rates.append((steps / duration, steps / physics.seconds(sampled)))
-    closed, raw = (statistics.median(column) for column in zip(*rates[1:], strict=True))
-    return closed, raw, statistics.median(rate / bare for rate, bare in rates[1:])
+        rates.append((steps / duration, steps / physics.seconds(sampled), steps / physics.seconds_in_c(sampled)))
+    median = statistics.median
+    closed, raw, in_c = zip(*rates[1:], strict=True)
+    share, share_in_c = (median(c / r for c, r in zip(closed, other, strict=True)) for other in (raw, in_c))
+    return Rates(median(closed), median(raw), median(in_c), share, share_in_c)
 
 
 def prepare() -> None:
@@ -124,10 +152,13 @@ def prepare() -> None:
 def against_the_physics() -> Iterator[Measurement]:
     """20 tasks × 20 episodes × 100 steps with a 64×64 policy of each task."""
     prepare()
-    closed, raw, share = side_by_side(20, repeats=9)
-    yield Measurement("collect/cheetah_vel", closed, "steps/s")
-    yield Measurement("collect/cheetah_vel/raw", raw, "steps/s", note=f"mj_step alone, {available_cores()} threads")
-    yield Measurement("collect/cheetah_vel/share_of_raw", share, "", at_least=0.92, note="median over 9 pairs")
+    rates = side_by_side(20, repeats=9)
+    threads = available_cores()
+    yield Measurement("collect/cheetah_vel", rates.collecting, "steps/s")
+    yield Measurement("collect/cheetah_vel/raw", rates.physics, "steps/s", note=f"mj_step alone, {threads} threads")
+    yield Measurement("collect/cheetah_vel/share_of_raw", rates.share, "", at_least=0.92, note="median over 9 pairs")
+    yield Measurement("collect/cheetah_vel/raw_in_c", rates.in_c, "steps/s", note="the same, called from C")
+    yield Measurement("collect/cheetah_vel/share_of_raw_in_c", rates.share_in_c, "", note="median over 9 pairs")
 
 
 @benchmark("collect/gymnasium")
@@ -153,15 +184,21 @@ def scaling() -> Iterator[Measurement]:
     """Steps per second over rows, and over threads."""
     prepare()
     for episodes in (1, 5, 20, 80):
-        closed, _, share = side_by_side(episodes, repeats=3)
+        rates = side_by_side(episodes, repeats=3)
         yield Measurement(
-            f"collect/scaling/rows={TASKS * episodes}", closed, "steps/s", note=f"{share:.0%} of the bare physics"
+            f"collect/scaling/rows={TASKS * episodes}",
+            rates.collecting,
+            "steps/s",
+            note=f"{rates.share:.0%} of the bare physics",
         )
     cores = available_cores()
     for threads in sorted({1, *(2**k for k in range(1, cores.bit_length())), cores}):
         if threads > cores:
             continue
-        closed, _, share = side_by_side(20, repeats=3, threads=threads)
+        rates = side_by_side(20, repeats=3, threads=threads)
         yield Measurement(
-            f"collect/scaling/threads={threads}", closed, "steps/s", note=f"{share:.0%} of the bare physics on as many"
+            f"collect/scaling/threads={threads}",
+            rates.collecting,
+            "steps/s",
+            note=f"{rates.share:.0%} of the bare physics on as many",
         )

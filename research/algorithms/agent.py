@@ -6,7 +6,6 @@ The algorithms differ in how they update the meta-parameters; this file is every
 from __future__ import annotations
 
 import copy
-import os
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
 from research.inner_loops.func import expand, take
 from research.losses import PolicyBatch, reinforce
-from research.parallel import chunks, parallel_map
+from research.parallel import available_cores, chunks, parallel_map
 from research.policies import PolicyConfig, make_policy
 from research.policies.baseline import fit_values
 from research.returns import gae, normalize
@@ -88,7 +87,7 @@ class Agent:
     def __init__(self, config: AgentConfig):
         self.config = config
         self.device = torch.device(config.device)
-        self.num_threads = 1 if self.device.type != "cpu" else config.num_threads or os.cpu_count() or 1
+        self.num_threads = 1 if self.device.type != "cpu" else config.num_threads or available_cores()
         self.tasks = make_tasks(config.task, horizon=config.horizon, **config.task_args)
         self.inner_loop = make_inner_loop(config.inner_loop, config)
         initial = rng.torch_generator(config.seed, "policy")
