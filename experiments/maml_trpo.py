@@ -14,11 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.render import prepare_drawing
-from experiments.report import report
+from experiments.policy_experiment import LOCOMOTION_PAPER, make_policy_experiment
 from research.algorithms.maml_trpo import MAMLTRPO
-from research.tracking.experiment import make_experiment
-from research.tracking.session import add_commands
 
 COLUMNS = {"before": "return_pre", "after": "return_post", "KL": "kl", "steps/s": "time/env_steps_per_second"}
 
@@ -33,62 +30,23 @@ NAVIGATION_PAPER: dict[str, Any] = {
     "policy": {"hidden_sizes": [100, 100], "activation": "relu", "output_scale": 0.01},
 }
 
-# maml_examples/cluster_maml_trpo_ant.py there; the rates of later steps are those of the half-cheetah.
-ANT_PAPER: dict[str, Any] = {
-    "task_args": {"clip_actions": True},
-    "horizon": 200,
-    "meta_batch_size": 40,
-    "inner_lr": 0.1,
-    "eval_inner_lr": [0.1, 0.05, 0.05],
-    "num_iterations": 800,
-    "eval_interval": 25,
-    "policy": {"hidden_sizes": [100, 100], "activation": "relu"},
-}
-
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
-    "navigation_2d": {
-        "inner_lr": 0.5,
-        "eval_inner_lr": [0.5, 0.15, 0.1],
-        "gae_lambda": 0.9,  # the inner gradient is less noisy than with the authors' 1
-        "eval_interval": 25,
-        "policy": {"output_scale": 0.01},
-    },
     "navigation_2d_paper": NAVIGATION_PAPER | {"eval_inner_lr": [0.5, 0.15, 0.1]},
     # The same size of problem and of samples, trained for two steps and with a less noisy inner gradient.
     "navigation_2d_two_steps": NAVIGATION_PAPER
     | {"num_inner_steps": 2, "inner_lr": [0.5, 0.15, 0.1], "gae_lambda": 0.9},
-    "cheetah_vel": {"task": "cheetah_vel", "horizon": 100, "inner_lr": 0.1, "eval_interval": 25},
-    # github.com/cbfinn/maml_rl, maml_examples/cluster_maml_trpo_cheetah.py and test_maml_cheetah_direc.py; the rates of
-    # later steps are the authors' at test time, the iterations those of the paper's figures.
-    "cheetah_dir": {
-        "task": "cheetah_dir",
-        "task_args": {"observation": "com", "clip_actions": True},
-        "horizon": 200,
-        "meta_batch_size": 40,
-        "inner_lr": 0.1,
-        "eval_inner_lr": [0.1, 0.05, 0.05],
-        "num_iterations": 800,
-        "eval_interval": 25,
-        "policy": {"hidden_sizes": [100, 100], "activation": "relu"},
-    },
-    "ant_dir": ANT_PAPER | {"task": "ant_dir"},
-    "ant_goal": ANT_PAPER | {"task": "ant_goal"},
-    "fast": {
-        "num_iterations": 3,
-        "meta_batch_size": 4,
-        "episodes_per_task": 4,
-        "horizon": 20,
-        "policy": {"hidden_sizes": [8]},
-        "num_eval_tasks": 5,
-        "eval_episodes": 4,
-        "eval_interval": 2,
-    },
+    "ant_dir": LOCOMOTION_PAPER | {"task": "ant_dir"},
+    "ant_goal": LOCOMOTION_PAPER | {"task": "ant_goal"},
 }
 
-experiment = make_experiment(
-    "maml_trpo", MAMLTRPO.Config, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
+experiment = make_policy_experiment(
+    "maml_trpo",
+    MAMLTRPO,
+    script=__file__,
+    description=__doc__,
+    columns=COLUMNS,
+    named_configs=NAMED_CONFIGS,
 )
-add_commands(experiment, MAMLTRPO, columns=COLUMNS, report=report, prepare_drawing=prepare_drawing)
 
 if __name__ == "__main__":
     experiment.run_commandline()

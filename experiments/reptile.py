@@ -10,13 +10,8 @@ Named configs: navigation_2d, cheetah_vel, cheetah_dir; fast (seconds).
 
 from __future__ import annotations
 
-from typing import Any
-
-from experiments.render import prepare_drawing
-from experiments.report import report
+from experiments.policy_experiment import make_policy_experiment
 from research.algorithms.reptile import Reptile
-from research.tracking.experiment import make_experiment
-from research.tracking.session import add_commands
 
 COLUMNS = {
     "before": "return_pre",
@@ -25,33 +20,14 @@ COLUMNS = {
     "steps/s": "time/env_steps_per_second",
 }
 
-NAMED_CONFIGS: dict[str, dict[str, Any]] = {
-    "navigation_2d": {
-        "task": "navigation_2d",
-        "inner_lr": 0.5,
-        "eval_inner_lr": [0.5, 0.15, 0.1],
-        "gae_lambda": 0.9,
-        "eval_interval": 25,
-        "policy": {"output_scale": 0.01},
-    },
-    "cheetah_vel": {"task": "cheetah_vel", "horizon": 100, "inner_lr": 0.1, "eval_interval": 25},
-    "cheetah_dir": {"task": "cheetah_dir", "horizon": 200, "inner_lr": 0.1, "eval_interval": 25},
-    "fast": {
-        "num_iterations": 3,
-        "meta_batch_size": 4,
-        "episodes_per_task": 4,
-        "horizon": 20,
-        "policy": {"hidden_sizes": [8]},
-        "num_eval_tasks": 5,
-        "eval_episodes": 4,
-        "eval_interval": 2,
-    },
-}
-
-experiment = make_experiment(
-    "reptile", Reptile.Config, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
+experiment = make_policy_experiment(
+    "reptile",
+    Reptile,
+    script=__file__,
+    description=__doc__,
+    columns=COLUMNS,
+    named_configs={},
 )
-add_commands(experiment, Reptile, columns=COLUMNS, report=report, prepare_drawing=prepare_drawing)
 
 if __name__ == "__main__":
     experiment.run_commandline()

@@ -93,7 +93,7 @@ def test_going_on_equals_never_having_stopped(runs):
     assert_same_run(runs / "2", runs / "1")
 
 
-@pytest.mark.parametrize("name", maml_trpo.NAMED_CONFIGS)
+@pytest.mark.parametrize("name", maml_trpo.experiment.named_configs)
 def test_every_named_config_is_valid(name, capsys):
     run(f"print_config with {name}")
     assert "meta_batch_size" in capsys.readouterr().out

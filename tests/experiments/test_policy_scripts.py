@@ -78,7 +78,7 @@ def test_going_on_equals_never_having_stopped(name, runs):
 
 
 def test_every_named_config_is_valid(name, capsys):
-    for config in MODULES[name].NAMED_CONFIGS:
+    for config in MODULES[name].experiment.named_configs:
         run(name, f"print_config with {config}")
         assert "meta_batch_size" in capsys.readouterr().out
 

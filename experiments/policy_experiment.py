@@ -1,0 +1,74 @@
+"""What the experiments with policies that adapt have in common: named configs of the tasks, and what is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.render import prepare_drawing
+from experiments.report import report
+from research.tracking.experiment import Experiment, make_experiment
+from research.tracking.session import add_commands
+
+NAVIGATION_2D: dict[str, Any] = {
+    "task": "navigation_2d",
+    "inner_lr": 0.5,
+    "eval_inner_lr": [0.5, 0.15, 0.1],
+    "gae_lambda": 0.9,  # the inner gradient is less noisy than with 1
+    "eval_interval": 25,
+    "policy": {"output_scale": 0.01},
+}
+CHEETAH_VEL: dict[str, Any] = {"task": "cheetah_vel", "horizon": 100, "inner_lr": 0.1, "eval_interval": 25}
+# The MAML authors' settings for robots: cbfinn/maml_rl, maml_examples/cluster_maml_trpo_cheetah.py and _ant.py.
+# The rates of later steps are those of test_maml_cheetah_direc.py there, the iterations those of the paper's figures.
+LOCOMOTION_PAPER: dict[str, Any] = {
+    "task_args": {"clip_actions": True},
+    "horizon": 200,
+    "meta_batch_size": 40,
+    "inner_lr": 0.1,
+    "eval_inner_lr": [0.1, 0.05, 0.05],
+    "num_iterations": 800,
+    "eval_interval": 25,
+    "policy": {"hidden_sizes": [100, 100], "activation": "relu"},
+}
+CHEETAH_DIR = LOCOMOTION_PAPER | {
+    "task": "cheetah_dir",
+    "task_args": {"observation": "com", "clip_actions": True},
+}
+FAST: dict[str, Any] = {
+    "num_iterations": 3,
+    "meta_batch_size": 4,
+    "episodes_per_task": 4,
+    "horizon": 20,
+    "policy": {"hidden_sizes": [8]},
+    "num_eval_tasks": 5,
+    "eval_episodes": 4,
+    "eval_interval": 2,
+}
+
+TASKS = {"navigation_2d": NAVIGATION_2D, "cheetah_vel": CHEETAH_VEL, "cheetah_dir": CHEETAH_DIR, "fast": FAST}
+
+
+def make_policy_experiment(
+    name: str,
+    algorithm: Any,
+    *,
+    script: str,
+    description: str | None,
+    columns: Mapping[str, str],
+    named_configs: Mapping[str, Mapping[str, Any]],
+) -> Experiment:
+    """An experiment with the commands `train`, `resume`, `evaluate` and `render`.
+
+    Args:
+        name: Name of the experiment, and of the algorithm in checkpoints.
+        algorithm: The class, one of `research.algorithms.ALGORITHMS`, on an agent that adapts a policy.
+        script: `__file__` of the script.
+        description: Its `__doc__`.
+        columns: What the progress bar shows, as `{label: metric name}`.
+        named_configs: Beside those of the tasks, or in place of them.
+    """
+    configs = TASKS | dict(named_configs)
+    made = make_experiment(name, algorithm.Config, script=script, description=description, named_configs=configs)
+    add_commands(made, algorithm, columns=columns, report=report, prepare_drawing=prepare_drawing)
+    return made
