@@ -34,7 +34,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "navigation_2d_paper": NAVIGATION_PAPER | {"eval_inner_lr": [0.5, 0.15, 0.1]},
     # The same size of problem and of samples, trained for two steps and with a less noisy inner gradient.
     "navigation_2d_two_steps": NAVIGATION_PAPER
-    | {"num_inner_steps": 2, "inner_lr": [0.5, 0.15, 0.1], "gae_lambda": 0.9},
+    | {"num_inner_steps": 2, "inner_lr": [0.5, 0.15], "eval_inner_lr": [0.52, 0.14, 0.1], "gae_lambda": 0.9},
     "ant_dir": LOCOMOTION_PAPER | {"task": "ant_dir"},
     "ant_goal": LOCOMOTION_PAPER | {"task": "ant_goal"},
 }

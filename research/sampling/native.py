@@ -1,6 +1,6 @@
 """`step_rows` in C: steps many simulations while Python does something else.
 
-Stepping a row takes about 25 µs. From Python every row costs two changes of hands of the GIL on top, and a thread that
+Stepping a row takes about 20 µs. From Python every row costs two changes of hands of the GIL on top, and a thread that
 computes with NumPy meanwhile keeps the others waiting for theirs. One call for all rows of a thread needs none of that.
 
 The function is compiled once, by the machine's C compiler against the headers that MuJoCo's package brings, and kept in
@@ -31,81 +31,74 @@ _PACKAGE = Path(mujoco.__file__).parent
 _ERROR_SIZE = 512
 
 
+_FUNCTIONS = (
+    "mj_step",
+    "mj_rnePostConstraint",
+    "mj_getState",
+    "mj_setState",
+    "_mjPRIVATE__get_tls_error_fn",
+    "_mjPRIVATE__set_tls_error_fn",
+)
+
+
 class _Functions(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("step", "contact_forces", "get_error", "set_error")]
+    _fields_ = [(name, ctypes.c_void_p) for name in _FUNCTIONS]
+
+
+class Job(ctypes.Structure):
+    """Rows to step: `job` in step.c, where the fields are explained."""
+
+    _fields_ = [
+        ("model", ctypes.c_void_p),
+        ("state", ctypes.c_void_p),
+        ("state_size", ctypes.c_int64),
+        ("state_spec", ctypes.c_int64),
+        ("rows", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+        ("next", ctypes.c_int64),
+        ("frame_skip", ctypes.c_int64),
+        ("control", ctypes.c_void_p),
+        ("num_controls", ctypes.c_int64),
+        ("first_warning", ctypes.c_int64),
+        ("last_warning", ctypes.c_int64),
+        ("silent", ctypes.c_int64),
+        ("blown_up", ctypes.c_void_p),
+        ("num_fields", ctypes.c_int64),
+        ("field_size", ctypes.c_void_p),
+        ("field", ctypes.c_void_p),
+    ]
 
 
 class StepRows:
-    """`step_rows` for given simulations.
+    """`step_rows` of step.c.
 
     Args:
         function: The compiled one, see `load`.
-        models: The model of each row.
-        data: The simulation of each row. Both must stay alive.
-        frame_skip: Physics steps of a row.
-        contact_forces: Whether to call `mj_rnePostConstraint` after them.
-        core_start: Where the numbers to read begin, counted from `qpos`.
-        core_size: How many they are.
+        contact_forces: Whether to call `mj_rnePostConstraint` after the steps of a row.
     """
 
-    def __init__(
-        self,
-        function: Any,
-        models: Any,
-        data: Any,
-        frame_skip: int,
-        contact_forces: bool,
-        core_start: int,
-        core_size: int,
-    ):
-        library = _mujoco()
-        addresses = [
-            ctypes.cast(getattr(library, name), ctypes.c_void_p).value
-            for name in ("mj_step", "mj_rnePostConstraint", *_ERROR_HANDLER)
-        ]
+    def __init__(self, function: Any, contact_forces: bool):
+        addresses = [ctypes.cast(getattr(_mujoco(), name), ctypes.c_void_p).value for name in _FUNCTIONS]
         if not contact_forces:
-            addresses[1] = None
+            addresses[_FUNCTIONS.index("mj_rnePostConstraint")] = None
         self._functions = _Functions(*addresses)
-        self._models = np.array([model._address for model in models], np.uintp)
-        self._data = np.array([each._address for each in data], np.uintp)
         self._function = function
-        self._frame_skip, self._core_start, self._core_size = frame_skip, core_start, core_size
 
-    def begin(self, rows: NDArray[np.int64], control: NDArray[np.float64], core: NDArray[np.float64]) -> Any:
-        """A function that steps rows until none is left; to be called by as many threads as there are.
+    def __call__(self, job: Job, data: mujoco.MjData, sources: NDArray[np.uintp]) -> None:
+        """Steps rows of a job in `data` until none is left; to be called by every thread that shares it.
 
         Args:
-            rows: `[count]`.
-            control: `[count, nu]`, contiguous.
-            core: `[count, core_size]`, contiguous: receives what is read.
+            job: What to do. Everything it points to must stay alive.
+            data: The thread's own.
+            sources: Addresses of the fields to read in `data`.
+
+        Raises:
+            mujoco.FatalError: MuJoCo cannot go on; `data` is not to be used again.
         """
-        following = np.zeros(1, np.int64)
-
-        def work(_: Any = None) -> None:
-            error = ctypes.create_string_buffer(_ERROR_SIZE)
-            failed = self._function(
-                ctypes.byref(self._functions),
-                self._models.ctypes.data,
-                self._data.ctypes.data,
-                rows.ctypes.data,
-                len(rows),
-                following.ctypes.data,
-                self._frame_skip,
-                control.ctypes.data,
-                control.shape[1],
-                core.ctypes.data,
-                self._core_start,
-                self._core_size,
-                error,
-                _ERROR_SIZE,
-            )
-            if failed:
-                raise mujoco.FatalError(error.value.decode(errors="replace"))
-
-        return work
-
-
-_ERROR_HANDLER = ("_mjPRIVATE__get_tls_error_fn", "_mjPRIVATE__set_tls_error_fn")
+        error = ctypes.create_string_buffer(_ERROR_SIZE)
+        arguments = (ctypes.byref(self._functions), ctypes.byref(job), data._address, sources.ctypes.data)
+        if self._function(*arguments, error, _ERROR_SIZE):
+            raise mujoco.FatalError(error.value.decode(errors="replace"))
 
 
 @functools.cache
@@ -113,17 +106,14 @@ def load() -> Any:
     """The compiled `step_rows`, or None where it cannot be had; the reason is logged once."""
     try:
         library = ctypes.CDLL(str(_compiled()))
-        for name in ("mj_step", "mj_rnePostConstraint", *_ERROR_HANDLER):
+        for name in _FUNCTIONS:
             getattr(_mujoco(), name)
     except (OSError, AttributeError, subprocess.CalledProcessError) as error:
         detail = getattr(error, "stderr", "") or error
         logging.getLogger(__name__).warning("Simulations are stepped from Python, which is slower: %s", detail)
         return None
-    pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    library.step_rows.argtypes = [
-        *(pointer, pointer, pointer, pointer, integer, pointer, integer),
-        *(pointer, integer, pointer, integer, integer, pointer, integer),
-    ]
+    pointer = ctypes.c_void_p
+    library.step_rows.argtypes = [pointer, pointer, pointer, pointer, pointer, ctypes.c_int64]
     library.step_rows.restype = ctypes.c_int
     return library.step_rows
 

@@ -12,9 +12,29 @@ typedef void (*error_fn)(const char *);
 typedef struct {
   void (*step)(const mjModel *, mjData *);
   void (*contact_forces)(const mjModel *, mjData *); /* NULL: not wanted */
+  void (*get_state)(const mjModel *, const mjData *, mjtNum *, unsigned int);
+  void (*set_state)(const mjModel *, mjData *, const mjtNum *, unsigned int);
   error_fn (*get_error)(void);
   void (*set_error)(error_fn);
 } functions;
+
+typedef struct {
+  const mjModel *const *model; /* of each row of all */
+  double *state;               /* of each row of all, state_size each */
+  int64_t state_size;
+  int64_t state_spec;
+  const int64_t *rows; /* to step */
+  int64_t count;
+  _Atomic int64_t next; /* threads that share a job share its rows */
+  int64_t frame_skip;
+  const double *control; /* of each row to step, num_controls each */
+  int64_t num_controls;
+  int64_t first_warning, last_warning, silent;
+  uint8_t *blown_up; /* of each row to step */
+  int64_t num_fields;
+  const int64_t *field_size; /* of each field */
+  double *const *field;      /* of each field: of each row to step */
+} job;
 
 static _Thread_local jmp_buf escape;
 static _Thread_local char *message;
@@ -25,10 +45,25 @@ static void on_error(const char *text) {
   longjmp(escape, 1);
 }
 
-/* Takes rows until none is left; threads that share `next` share the rows. Returns 0, or 1 with the error's text. */
-int step_rows(const functions *mj, const mjModel *const *model, mjData *const *data, const int64_t *rows, int64_t count,
-              _Atomic int64_t *next, int64_t frame_skip, const double *control, int64_t num_controls, double *core,
-              int64_t core_start, int64_t core_size, char *error, int64_t error_size) {
+static void step_row(const functions *mj, const job *j, mjData *d, const double *const *source, int64_t i) {
+  const mjModel *m = j->model[j->rows[i]];
+  double *state = j->state + j->rows[i] * j->state_size;
+  mj->set_state(m, d, state, (unsigned int)j->state_spec);
+  memcpy(d->ctrl, j->control + i * j->num_controls, j->num_controls * sizeof(double));
+  for (int64_t k = 0; k < j->frame_skip; k++) mj->step(m, d);
+  if (mj->contact_forces) mj->contact_forces(m, d);
+  mj->get_state(m, d, state, (unsigned int)j->state_spec);
+  for (int64_t f = 0; f < j->num_fields; f++)
+    memcpy(j->field[f] + i * j->field_size[f], source[f], j->field_size[f] * sizeof(double));
+  j->blown_up[i] = 0;
+  for (int64_t w = j->first_warning; w <= j->last_warning; w++) {
+    if (d->warning[w].number != j->silent) j->blown_up[i] = 1;
+    d->warning[w].number = (int)j->silent;
+  }
+}
+
+/* Steps rows until none is left, in `d`; `source` are the fields there. Returns 0, or 1 with the error's text. */
+int step_rows(const functions *mj, job *j, mjData *d, const double *const *source, char *error, int64_t error_size) {
   error_fn previous = mj->get_error();
   message = error;
   message_size = error_size;
@@ -37,14 +72,8 @@ int step_rows(const functions *mj, const mjModel *const *model, mjData *const *d
     return 1;
   }
   mj->set_error(on_error);
-  for (int64_t i = atomic_fetch_add(next, 1); i < count; i = atomic_fetch_add(next, 1)) {
-    const mjModel *m = model[rows[i]];
-    mjData *d = data[rows[i]];
-    memcpy(d->ctrl, control + i * num_controls, num_controls * sizeof(double));
-    for (int64_t k = 0; k < frame_skip; k++) mj->step(m, d);
-    if (mj->contact_forces) mj->contact_forces(m, d);
-    memcpy(core + i * core_size, d->qpos + core_start, core_size * sizeof(double));
-  }
+  for (int64_t i = atomic_fetch_add(&j->next, 1); i < j->count; i = atomic_fetch_add(&j->next, 1))
+    step_row(mj, j, d, source, i);
   mj->set_error(previous);
   return 0;
 }

@@ -53,7 +53,8 @@ def test_two_inner_steps_exceed_the_published_returns_after_every_step():
             seed=seed,
             meta_batch_size=40,
             num_inner_steps=2,
-            inner_lr=(0.5, 0.15, 0.1),
+            inner_lr=(0.5, 0.15),
+            eval_inner_lr=(0.52, 0.14, 0.1),
             gae_lambda=0.9,
             policy=PolicyConfig((100, 100), activation="relu", output_scale=0.01),
         )

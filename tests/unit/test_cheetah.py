@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -82,10 +83,15 @@ def test_the_torso_observation_adds_where_gymnasium_sees_the_torso():
 def test_the_centre_of_mass_observation_is_that_of_the_whole_body():
     envs = make_tasks("cheetah_dir", observation="com").make_envs(CheetahDirTasks(np.ones(1)), 1)
     envs.reset(seed=0)
+    data, model = mujoco.MjData(envs.robot.model), envs.robot.model
+    start = envs._simulations.data(0)
+    data.qpos[:], data.qvel[:] = start.qpos, start.qvel
+    mujoco.mj_forward(model, data)
     for action in actions(1, steps=30):
         observation = envs.step(action)[0]
+        data.ctrl[:] = action[0]
+        mujoco.mj_step(model, data, 5)
     assert observation.shape == (1, 20)
-    data, model = envs._simulations._data[0], envs.robot.model
     expected = model.body_mass @ data.xipos / model.body_mass.sum()
     np.testing.assert_allclose(observation[0, 17:], expected, rtol=1e-12)
     assert abs(observation[0, 17] - data.xpos[1, 0]) > 1e-3, "not the torso's position"
