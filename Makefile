@@ -32,7 +32,7 @@ test:
 
 slow:
 	@sh requirements/install.sh test
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow --numprocesses auto --maxprocesses 4 --durations=0 -v
 
 bench:
 	@sh requirements/install.sh run

@@ -169,14 +169,19 @@ def against_gymnasium() -> Iterator[Measurement]:
         ("sync", SyncVectorEnv, 400, 10, 3.0),
         ("async", AsyncVectorEnv, 40, 50, 8.0),
     ):
-        theirs, mine = gymnasiums(kind, rows, horizon), ours(rows // TASKS)
-        next(theirs), mine()
-        rates = [(next(theirs), rows * HORIZON / mine()[0]) for _ in range(5)]
+        theirs, mine, many = gymnasiums(kind, rows, horizon), ours(rows // TASKS), ours(400 // TASKS)
+        next(theirs), mine(), many()
+        rates = [(next(theirs), rows * HORIZON / mine()[0], 400 * HORIZON / many()[0]) for _ in range(5)]
         theirs.close()  # type: ignore[attr-defined]
-        ratio = statistics.median(own / other for other, own in rates)
-        yield Measurement(f"collect/gymnasium/{name}", statistics.median(rate for rate, _ in rates), "steps/s")
+        ratio = statistics.median(own / other for other, own, _ in rates)
+        yield Measurement(f"collect/gymnasium/{name}", statistics.median(rate for rate, *_ in rates), "steps/s")
         note = f"{rows} rows" + (", a process each" if name == "async" else "")
         yield Measurement(f"collect/gymnasium/ours_over_{name}", ratio, "×", at_least=least, note=note)
+        if rows != 400:
+            ratio = statistics.median(own / other for other, _, own in rates)
+            yield Measurement(
+                f"collect/gymnasium/ours_at_400_over_{name}", ratio, "×", note=f"400 rows over its {rows}"
+            )
 
 
 @benchmark("collect/scaling")
