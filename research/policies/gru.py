@@ -1,0 +1,277 @@
+"""A recurrent policy and value: a GRU that reads what it did and what came of it, and so learns within its state.
+
+Its input at each step is what RL² gives it (Duan et al. 2016, arXiv:1611.02779, section 2.2): the observation, the last
+action (one-hot if it is discrete), the last reward, and whether the last step ended an episode; zeros before the first
+step of a trial. It knows no environment and no loss.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from research.distributions import Categorical, DiagGaussian, Distribution
+from research.policies.gru_function import gru_function, gru_step
+from research.validation import at_least
+
+
+@dataclass(frozen=True)
+class GRUConfig:
+    """Settings of a GRU policy.
+
+    Attributes:
+        hidden_size: Units of the state.
+        separate_value: Whether the value has a GRU of its own, or a second head on the policy's.
+        layer_norm: Whether both products of the cell, with the input and with the state, are layer-normalised
+            (Ba et al. 2016, arXiv:1607.06450). Several times slower: it has no fused backward pass.
+        learn_start: Whether the state at the start of a trial is learned, or zero.
+        outer_input: Whether the input also has onehot(s, a) and reward · onehot(s, a) of the last step. For one-hot
+            observations and discrete actions.
+        per_state_heads: Whether each state has output weights of its own. For one-hot observations.
+        output_scale: The policy's output weights start at this times Glorot's: below 1, the first actions hardly depend
+            on anything.
+        init_log_std: Log standard deviation at the start (continuous actions).
+        min_log_std: Log standard deviations below this act as this (continuous actions).
+    """
+
+    hidden_size: int = 64
+    separate_value: bool = False
+    layer_norm: bool = False
+    learn_start: bool = False
+    outer_input: bool = False
+    per_state_heads: bool = False
+    output_scale: float = 0.01
+    init_log_std: float = 0.0
+    min_log_std: float = math.log(1e-6)
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "hidden_size")
+        at_least(self, 0, "output_scale")
+        if self.init_log_std < self.min_log_std:
+            raise ValueError(f"init_log_std={self.init_log_std}: need at least min_log_std={self.min_log_std}")
+
+
+class Inputs(NamedTuple):
+    """What the network reads, encoded; all with the same leading axes.
+
+    Attributes:
+        features: `[..., features]`: observation, last action, last reward, whether the last step ended an episode.
+        pair: `[...]` int64, the last observation and action as one number; None without `outer_input`.
+        reward: `[...]`, the last reward; None without `outer_input`.
+        place: `[...]` int64, the number of the observed state; None without `per_state_heads`.
+    """
+
+    features: Tensor
+    pair: Tensor | None
+    reward: Tensor | None
+    place: Tensor | None
+
+
+class Output(NamedTuple):
+    """What the network says, `[rows, time, ...]`, and its state after the last step.
+
+    Attributes:
+        distribution: Of the action.
+        value: `[rows, time]`.
+        state: `[rows, state]`.
+    """
+
+    distribution: Any
+    value: Tensor
+    state: Tensor
+
+
+class Recurrent(nn.Module):
+    """A GRU with its input projection.
+
+    Args:
+        config: Size, layer norm, learned start.
+        num_features: Size of the dense input.
+        num_pairs: Pairs of state and action for the outer input; 0 for none.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(self, config: GRUConfig, num_features: int, num_pairs: int, generator: torch.Generator):
+        super().__init__()
+        size = config.hidden_size
+        self.weight_input = _glorot(3 * size, num_features, generator, fan=size + num_features)
+        self.bias_input = nn.Parameter(torch.zeros(3 * size))
+        self.weight_hidden = nn.Parameter(torch.cat([_orthogonal(size, generator) for _ in range(3)]))
+        self.bias_hidden = nn.Parameter(torch.zeros(size))
+        self.pair: nn.Parameter | None = None
+        if num_pairs:  # one more for "nothing yet"; the second half is for the reward
+            self.pair = _glorot(2 * (num_pairs + 1), 3 * size, generator, fan=size + num_features)
+        self.norm_input = nn.LayerNorm(3 * size) if config.layer_norm else None
+        self.norm_hidden = nn.LayerNorm(3 * size) if config.layer_norm else None
+        self.start = nn.Parameter(torch.zeros(size)) if config.learn_start else None
+
+    def forward(self, inputs: Inputs, state: Tensor) -> Tensor:
+        """The states after each step, `[time, rows, hidden]`, for inputs `[time, rows, ...]`."""
+        gates = F.linear(inputs.features, self.weight_input, self.bias_input)
+        if self.pair is not None and inputs.pair is not None and inputs.reward is not None:
+            plain, weighted = self.pair.split(len(self.pair) // 2)
+            gates = gates + F.embedding(inputs.pair, plain)
+            gates = torch.addcmul(gates, inputs.reward.unsqueeze(-1), F.embedding(inputs.pair, weighted))
+        if self.norm_input is None or self.norm_hidden is None:
+            return gru_function(gates, state, self.weight_hidden, self.bias_hidden)
+        states = []
+        for own in self.norm_input(gates).unbind(0):
+            state = gru_step(own, state, self.norm_hidden(state @ self.weight_hidden.mT), self.bias_hidden)
+            states.append(state)
+        return torch.stack(states)
+
+    def initial_state(self, rows: int) -> Tensor:
+        """The state at the start of a trial, `[rows, hidden]`."""
+        start = self.bias_hidden.new_zeros(len(self.bias_hidden)) if self.start is None else self.start
+        return start.expand(rows, -1)
+
+
+class GRUPolicy(nn.Module):
+    """Inputs and state → action distribution, value and state. See the module, and `make_gru_policy`.
+
+    Args:
+        config: The settings.
+        num_observations: Size of an observation.
+        num_actions: Actions if they are discrete, else the size of one.
+        is_discrete: Which of the two it is.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        config: GRUConfig,
+        num_observations: int,
+        num_actions: int,
+        is_discrete: bool,
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        self.config, self.num_actions, self.is_discrete = config, num_actions, is_discrete
+        num_pairs = num_observations * num_actions * config.outer_input
+        sizes = (num_observations + num_actions + 2, num_pairs)
+        self.body = Recurrent(config, *sizes, generator)
+        self.value_body = Recurrent(config, *sizes, generator) if config.separate_value else None
+        self.num_pairs, self.places = num_pairs, num_observations if config.per_state_heads else 1
+        fan = config.hidden_size + num_actions
+        self.action_weight = _glorot(self.places * num_actions, config.hidden_size, generator, fan, config.output_scale)
+        self.action_bias = nn.Parameter(torch.zeros(self.places * num_actions))
+        self.value_weight = _glorot(self.places, config.hidden_size, generator, fan=config.hidden_size + 1)
+        self.value_bias = nn.Parameter(torch.zeros(self.places))
+        self.log_std = None if is_discrete else nn.Parameter(torch.full((num_actions,), float(config.init_log_std)))
+
+    def forward(self, inputs: Inputs, state: Tensor) -> Output:
+        """The output for `inputs [rows, time, ...]`, from the state before them, `[rows, state]`."""
+        inputs = Inputs(*(None if field is None else field.transpose(0, 1) for field in inputs))
+        size = self.config.hidden_size
+        hidden = self.body(inputs, state[:, :size])
+        ends = [hidden[-1]]
+        seen = hidden
+        if self.value_body is not None:
+            seen = self.value_body(inputs, state[:, size:])
+            ends.append(seen[-1])
+        action = self._head(hidden, self.action_weight, self.action_bias, inputs.place).transpose(0, 1)
+        value = self._head(seen, self.value_weight, self.value_bias, inputs.place).squeeze(-1).transpose(0, 1)
+        return Output(self._distribution(action), value, torch.cat(ends, -1) if len(ends) > 1 else ends[0])
+
+    def act(self, inputs: Inputs, state: Tensor) -> Output:
+        """The same for one step: `inputs [rows, ...]`, distribution and value `[rows, ...]`."""
+        now = Inputs(*(None if field is None else field.unsqueeze(1) for field in inputs))
+        distribution, value, state = self(now, state)
+        return Output(type(distribution)(*(leaf.squeeze(1) for leaf in distribution)), value.squeeze(1), state)
+
+    def initial_state(self, rows: int) -> Tensor:
+        """The state at the start of a trial, `[rows, state]`."""
+        bodies = [self.body] if self.value_body is None else [self.body, self.value_body]
+        return torch.cat([body.initial_state(rows) for body in bodies], -1)
+
+    def first_action(self, rows: int) -> Tensor:
+        """What stands for the last action before there was one: −1, or zeros if actions are continuous."""
+        like = self.action_bias
+        if self.is_discrete:
+            return torch.full((rows,), -1, device=like.device)
+        return like.new_zeros(rows, self.num_actions)
+
+    def encode(
+        self, observation: Tensor, last_observation: Tensor, last_action: Tensor, last_reward: Tensor, ended: Tensor
+    ) -> Inputs:
+        """What the network reads.
+
+        Args:
+            observation: `[..., obs]`.
+            last_observation: `[..., obs]`, read with `outer_input` only.
+            last_action: `[...]` int64 or `[..., act]`; `first_action` at the start of a trial.
+            last_reward: `[...]`, 0 there.
+            ended: `[...]` bool, whether the last step ended an episode.
+        """
+        dtype = observation.dtype
+        action = last_action
+        if self.is_discrete:
+            action = last_action.unsqueeze(-1) == torch.arange(self.num_actions, device=last_action.device)
+        scalars = torch.stack([last_reward, ended.to(dtype)], -1)
+        features = torch.cat([observation, action.to(dtype), scalars], -1)
+        pair = place = None
+        if self.num_pairs:
+            pair = last_observation.argmax(-1) * self.num_actions + last_action
+            pair = pair.where(last_action >= 0, self.num_pairs)
+        if self.places > 1:
+            place = observation.argmax(-1)
+        return Inputs(features, pair, last_reward if self.num_pairs else None, place)
+
+    def _head(self, hidden: Tensor, weight: Tensor, bias: Tensor, place: Tensor | None) -> Tensor:
+        """The outputs of the head of each row's state, or of the only one."""
+        outputs = F.linear(hidden, weight, bias)
+        if place is None:
+            return outputs
+        outputs = outputs.unflatten(-1, (self.places, -1))
+        index = place[..., None, None].expand(*place.shape, 1, outputs.shape[-1])
+        return outputs.gather(-2, index).squeeze(-2)
+
+    def _distribution(self, outputs: Tensor) -> Distribution:
+        if self.log_std is None:
+            return Categorical(outputs)
+        return DiagGaussian(outputs, self.log_std.clamp_min(self.config.min_log_std).expand_as(outputs))
+
+
+def make_gru_policy(
+    config: GRUConfig,
+    observation_space: gymnasium.spaces.Box,
+    action_space: gymnasium.Space[Any],
+    generator: torch.Generator,
+) -> GRUPolicy:
+    """A GRU policy for these spaces: Gaussian for a Box of actions, categorical for a Discrete one.
+
+    Raises:
+        ValueError: A setting for one-hot observations or discrete actions, with others; or another action space.
+    """
+    check_spaces(config, observation_space, action_space)
+    is_discrete = isinstance(action_space, gymnasium.spaces.Discrete)
+    num_actions = int(action_space.n) if is_discrete else math.prod(action_space.shape or ())  # type: ignore[attr-defined]
+    return GRUPolicy(config, math.prod(observation_space.shape), num_actions, is_discrete, generator)
+
+
+def check_spaces(config: GRUConfig, observations: gymnasium.spaces.Box, actions: gymnasium.Space[Any]) -> None:
+    """Raises ValueError if there is no such policy for these spaces; see `make_gru_policy`."""
+    if not isinstance(actions, (gymnasium.spaces.Discrete, gymnasium.spaces.Box)):
+        raise ValueError(f"task: its actions are {actions}; there are policies for Box and Discrete actions only")
+    if config.outer_input and not isinstance(actions, gymnasium.spaces.Discrete):
+        raise ValueError(f"policy.outer_input=True: it is for discrete actions, got {actions}; need False")
+    for name in ("outer_input", "per_state_heads"):
+        is_one_hot = len(observations.shape) == 1 and (observations.low == 0).all() and (observations.high == 1).all()
+        if getattr(config, name) and not is_one_hot:
+            raise ValueError(f"policy.{name}=True: it is for one-hot observations, got {observations}; need False")
+
+
+def _glorot(rows: int, columns: int, generator: torch.Generator, fan: int, scale: float = 1.0) -> nn.Parameter:
+    """Uniform weights `[rows, columns]` of a layer with `fan` inputs and outputs, times `scale`."""
+    bound = scale * math.sqrt(6.0 / fan)
+    return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound, generator=generator))
+
+
+def _orthogonal(size: int, generator: torch.Generator) -> Tensor:
+    return nn.init.orthogonal_(torch.empty(size, size), generator=generator)
