@@ -24,7 +24,7 @@ from research.tracking.experiment import Experiment
 from research.tracking.progress import Progress, make_progress
 from research.tracking.restart import RunConfig, Start
 from research.tracking.run import RecordedRun
-from research.tracking.signals import Stopped, StopSignals
+from research.tracking.signals import StopSignals
 from research.train import train
 from research.types import Metrics
 
@@ -145,10 +145,10 @@ class Session:
                     save_every=self.config.checkpoint_interval,
                     should_stop=stop.requested,
                 )
-            if status == "interrupted" and stop.signum is not None:
+            if status == "interrupted":
                 message = f"Stopped after iteration {self.state.iteration} of {total}. {self.how_to_go_on()}"
                 print(message, flush=True)
-                raise Stopped(message, stop.signum)
+                raise stop.stopped(message)
             return self.evaluate()
 
     def evaluate(self) -> dict[str, Any]:
