@@ -22,6 +22,11 @@ def in_unit_interval(settings: Any, *names: str) -> None:
     _check(settings, names, lambda value: 0 <= value <= 1, "a value from 0 to 1")
 
 
+def share(settings: Any, *names: str) -> None:
+    """Each named attribute must lie in (0, 1]."""
+    _check(settings, names, lambda value: 0 < value <= 1, "a value above 0, at most 1")
+
+
 def in_open_unit_interval(settings: Any, *names: str) -> None:
     """Each named attribute must lie in (0, 1)."""
     _check(settings, names, lambda value: 0 < value < 1, "a value between 0 and 1, both excluded")
