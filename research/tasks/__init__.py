@@ -3,7 +3,8 @@
 from typing import Any, TypeVar
 
 from research.tasks.ant import AntDir, AntGoal, AntVel
-from research.tasks.base import Split, TaskDistribution
+from research.tasks.bandit import Bandit
+from research.tasks.base import SolvedTasks, Split, TaskDistribution
 from research.tasks.cartpole_params import CartPoleParams
 from research.tasks.cheetah import CheetahDir, CheetahVel
 from research.tasks.gym_tasks import GymTasks
@@ -13,6 +14,7 @@ from research.tasks.navigation_2d import Navigation2D
 from research.tasks.reacher import ReacherGoal
 from research.tasks.regression import RegressionDistribution
 from research.tasks.sinusoid import Sinusoid
+from research.tasks.tabular_mdp import TabularMDP
 from research.tasks.walker import WalkerParams
 
 T = TypeVar("T")
@@ -21,6 +23,7 @@ TASKS: dict[str, type[TaskDistribution]] = {
     "ant_dir": AntDir,
     "ant_goal": AntGoal,
     "ant_vel": AntVel,
+    "bandit": Bandit,
     "cartpole_params": CartPoleParams,
     "cheetah_dir": CheetahDir,
     "cheetah_vel": CheetahVel,
@@ -29,6 +32,7 @@ TASKS: dict[str, type[TaskDistribution]] = {
     "humanoid_dir": HumanoidDir,
     "navigation_2d": Navigation2D,
     "reacher_goal": ReacherGoal,
+    "tabular_mdp": TabularMDP,
     "walker_params": WalkerParams,
 }
 
@@ -65,6 +69,7 @@ __all__ = [
     "REGRESSION_TASKS",
     "TASKS",
     "RegressionDistribution",
+    "SolvedTasks",
     "Split",
     "TaskDistribution",
     "make_regression_tasks",

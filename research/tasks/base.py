@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Split(NamedTuple):
@@ -50,3 +51,14 @@ class TaskDistribution(Protocol):
 
     def make_envs(self, tasks: Any, episodes: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
         """Environments with `tasks × episodes` rows, the episodes of a task next to each other."""
+
+
+@runtime_checkable
+class SolvedTasks(Protocol):
+    """Tasks whose expectations are known: regret and rewards can be measured without the noise of the rewards."""
+
+    def optimal_return(self, tasks: Any) -> NDArray[np.float64]:
+        """The expected return of one episode under the best policy for each known task, `[tasks]`."""
+
+    def expected_reward(self, tasks: Any, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float64]:
+        """The mean reward of `action [tasks, ...]` at `observation [tasks, ..., obs]`: `[tasks, ...]`."""

@@ -12,15 +12,20 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from research import rng
-from research.tasks import REGRESSION_TASKS, TASKS, make_regression_tasks, make_tasks
+from research.tasks import REGRESSION_TASKS, TASKS, SolvedTasks, make_regression_tasks, make_tasks
 
 HORIZON = 7
+ONE_STEP = ("bandit",)
 BOTH = [("reinforcement learning", name) for name in TASKS] + [("regression", name) for name in REGRESSION_TASKS]
+
+
+def make_short(name):
+    return make_tasks(name, horizon=1 if name in ONE_STEP else HORIZON)
 
 
 @pytest.fixture(params=TASKS)
 def tasks(request):
-    return make_tasks(request.param, horizon=HORIZON)
+    return make_short(request.param)
 
 
 @pytest.fixture(params=REGRESSION_TASKS)
@@ -31,7 +36,7 @@ def regression(request):
 @pytest.fixture(params=BOTH, ids=[name for _, name in BOTH])
 def distribution(request):
     kind, name = request.param
-    return make_tasks(name, horizon=HORIZON) if kind == "reinforcement learning" else make_regression_tasks(name)
+    return make_short(name) if kind == "reinforcement learning" else make_regression_tasks(name)
 
 
 def rows(batch):
@@ -125,17 +130,57 @@ def test_environments_have_a_row_for_each_task_and_episode(tasks):
 def test_rows_end_once_at_the_horizon_at_the_latest_and_are_not_reset(tasks):
     envs = tasks.make_envs(tasks.sample(4, rng.generator(0, "test")), 2)
     assert envs.metadata["autoreset_mode"] == AutoresetMode.DISABLED
-    assert tasks.horizon == HORIZON
+    assert tasks.horizon in (1, HORIZON)
     envs.reset(seed=0)
     ended = np.zeros(8, int)
     for t, action in enumerate(random_actions(envs, HORIZON + 3)):
         _, reward, terminated, truncated, _ = envs.step(action)
         assert not (terminated & truncated).any()
-        assert t == HORIZON - 1 or not truncated.any(), "truncated before the horizon"
+        assert t == tasks.horizon - 1 or not truncated.any(), "truncated before the horizon"
         assert (reward[ended == 1] == 0).all(), "a row that has ended goes on being rewarded"
         ended += terminated | truncated
         assert (ended <= 1).all(), "a row ended twice without a reset"
     assert (ended == 1).all()
+
+
+def test_a_reset_mask_starts_those_rows_alone(tasks):
+    envs = tasks.make_envs(tasks.sample(2, rng.generator(0, "test")), 2)
+    start, _ = envs.reset(seed=0)
+    start = np.array(start)
+    for action in random_actions(envs, HORIZON):
+        last = np.array(envs.step(action)[0])
+    mask = np.array([True, False, False, True])
+    observation, _ = envs.reset(seed=0, options={"reset_mask": mask})
+    np.testing.assert_array_equal(observation[mask], start[mask])
+    np.testing.assert_array_equal(observation[~mask], last[~mask])
+    ended = np.zeros(4, int)
+    for action in random_actions(envs, HORIZON):
+        observation, reward, terminated, truncated, _ = envs.step(action)
+        np.testing.assert_array_equal(observation[~mask], last[~mask])
+        assert (reward[~mask] == 0).all(), "a row that was not reset is rewarded"
+        ended += terminated | truncated
+    np.testing.assert_array_equal(ended, mask)
+    envs.close()
+
+
+def test_solved_tasks_tell_what_sampled_ones_give_on_average(tasks):
+    if not isinstance(tasks, SolvedTasks):
+        assert not hasattr(tasks, "optimal_return") and not hasattr(tasks, "expected_reward")
+        return
+    episodes = 4000
+    batch = tasks.sample(3, rng.generator(0, "test"))
+    envs = tasks.make_envs(batch, episodes)
+    observation, _ = envs.reset(seed=0)
+    total, expected = np.zeros((2, 3, episodes))
+    for action in random_actions(envs, tasks.horizon):
+        mean = tasks.expected_reward(batch, observation.reshape(3, episodes, -1), action.reshape(3, episodes))
+        assert mean.shape == (3, episodes)
+        observation, reward, *_ = envs.step(action)
+        total, expected = total + reward.reshape(3, episodes), expected + mean
+    deviation = (total - expected).std(1) / episodes**0.5
+    assert (np.abs((total - expected).mean(1)) < 4 * deviation).all()
+    best = tasks.optimal_return(batch)
+    assert best.shape == (3,) and (best > expected.mean(1)).all()
 
 
 def test_episodes_repeat_with_the_seed(tasks):
