@@ -69,6 +69,45 @@ class Trajectories(NamedTuple):
         return (self.reward * self.valid).sum(-1)
 
 
+class Trials(NamedTuple):
+    """Trials of a batch of tasks: several episodes on end, through which a recurrent policy carries its state.
+
+    The tensors are views of memory with time first, in which a recurrent network goes through them.
+
+    Attributes:
+        observation: `[tasks, trials, time, obs]`, what the policy saw before it acted.
+        action: `[tasks, trials, time, act]` (continuous) or `[tasks, trials, time]` (discrete, int64).
+        reward: `[tasks, trials, time]`, zero where `valid` is false.
+        log_prob: `[tasks, trials, time]`, of the action under the policy that took it; summed over action dimensions.
+        value: `[tasks, trials, time]`, what the policy's value head said, in its own units.
+        episode: `[tasks, trials, time]` int64, which episode of the trial the step belongs to, from 0.
+        ended: `[tasks, trials, time]` bool: the episode ended with this step, and the next one began.
+        valid: `[tasks, trials, time]` bool: the step belongs to the trial; valid steps come first.
+        diverged: `[tasks, trials]` bool: the trial was cut short because its simulation blew up. The step that did is
+            not valid.
+    """
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    log_prob: Tensor
+    value: Tensor
+    episode: Tensor
+    ended: Tensor
+    valid: Tensor
+    diverged: Tensor
+
+    @property
+    def num_tasks(self) -> int:
+        return self.reward.shape[0]
+
+    def episode_sums(self, values: Tensor, num_episodes: int) -> Tensor:
+        """The sum of `values [tasks, trials, time]` over each episode, `[episodes, tasks, trials]`."""
+        sums = values.new_zeros(num_episodes, *values.shape[:2])
+        index = self.episode.clamp_max(num_episodes - 1).movedim(2, 0)
+        return sums.scatter_add_(0, index, (values * self.valid).movedim(2, 0))
+
+
 class StepResult(NamedTuple):
     """What `Algorithm.step` returns: the next state and the metrics of the iteration that led to it."""
 

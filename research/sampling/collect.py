@@ -65,7 +65,7 @@ def collect(
     Raises:
         ValueError: The rows do not divide into `num_tasks` tasks, or the environments hide how an episode ended.
     """
-    _check(envs, num_tasks)
+    check_envs(envs, num_tasks)
     if isinstance(envs, PartwiseEnvs):
         envs.num_threads = num_threads
     observation, _ = envs.reset(seed=generator.initial_seed() % 2**31)
@@ -84,7 +84,8 @@ def collect(
     return Trajectories(*(field[0] if len(field) == 1 else torch.cat(field) for field in fields))
 
 
-def _check(envs: gymnasium.vector.VectorEnv[Any, Any, Any], num_tasks: int) -> None:
+def check_envs(envs: gymnasium.vector.VectorEnv[Any, Any, Any], num_tasks: int) -> None:
+    """Raises ValueError if the rows do not divide into `num_tasks`, or hide how an episode ended."""
     if envs.num_envs % num_tasks:
         raise ValueError(f"num_tasks={num_tasks}: {envs.num_envs} rows do not divide into so many tasks")
     if envs.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
