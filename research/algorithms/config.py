@@ -1,4 +1,4 @@
-"""The settings that every algorithm has."""
+"""The settings that every algorithm has, and those of every one with an inner loop."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from research.validation import at_least, one_of
 
 
 @dataclass(frozen=True)
-class MetaLearningConfig(InnerLoopConfig):
-    """Settings of a meta-learner with a differentiable inner loop, beside those of the inner loop.
+class AlgorithmConfig:
+    """Settings of every algorithm.
 
     Attributes:
         task: Name of the task distribution.
@@ -21,12 +21,8 @@ class MetaLearningConfig(InnerLoopConfig):
         seed: Every random draw of the run follows from it.
         num_iterations: Iterations of training: what is logged, evaluated and checkpointed.
         meta_batch_size: Tasks in one meta-update.
-        inner_loop: Backend of the inner loop: `"func"`, `"higher"` or `"learn2learn"`.
-        num_inner_steps: Gradient steps of adaptation during training.
         num_eval_tasks: Held-out tasks of an evaluation.
-        num_adapt_steps: Gradient steps of an evaluation; may exceed `num_inner_steps`.
-        eval_inner_lr: The learning rate of an evaluation, or one for each step (steps beyond the last use the last);
-            None for those of training.
+        num_adapt_steps: Steps of adaptation in an evaluation; may exceed those of training.
         eval_interval: Iterations between evaluations during training; 0 for none.
         checkpoint_interval: Iterations between checkpoints; 0 for one at the end only.
         device: `"cpu"` or `"cuda"` (or `"cuda:1"`).
@@ -38,21 +34,38 @@ class MetaLearningConfig(InnerLoopConfig):
     seed: int = 0
     num_iterations: int = 100
     meta_batch_size: int = 20
-    inner_loop: Literal["func", "higher", "learn2learn"] = "func"
-    num_inner_steps: int = 1
     num_eval_tasks: int = 40
     num_adapt_steps: int = 3
-    eval_inner_lr: float | tuple[float, ...] | None = None
     eval_interval: int = 0
     checkpoint_interval: int = 10
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(self, 0, "seed", "num_inner_steps", "eval_interval", "checkpoint_interval", "num_adapt_steps")
+        at_least(self, 0, "seed", "eval_interval", "checkpoint_interval", "num_adapt_steps")
         at_least(self, 1, "num_iterations", "meta_batch_size", "num_eval_tasks")
         one_of(self, "dtype", ("float32", "float64"))
+
+
+@dataclass(frozen=True)
+class MetaLearningConfig(AlgorithmConfig, InnerLoopConfig):
+    """Settings of a meta-learner with a differentiable inner loop, beside those of the inner loop.
+
+    Attributes:
+        inner_loop: Backend of the inner loop: `"func"`, `"higher"` or `"learn2learn"`.
+        num_inner_steps: Gradient steps of adaptation during training.
+        eval_inner_lr: The learning rate of an evaluation, or one for each step (steps beyond the last use the last);
+            None for those of training.
+    """
+
+    inner_loop: Literal["func", "higher", "learn2learn"] = "func"
+    num_inner_steps: int = 1
+    eval_inner_lr: float | tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        AlgorithmConfig.__post_init__(self)
+        InnerLoopConfig.__post_init__(self)
+        at_least(self, 0, "num_inner_steps")
         if self.eval_inner_lr is not None:
             check_rates("eval_inner_lr", self.eval_inner_lr)
             if self.learn_inner_lr != "none":

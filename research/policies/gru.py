@@ -8,6 +8,7 @@ step of a trial. It knows no environment and no loss.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -68,9 +69,13 @@ class Inputs(NamedTuple):
     """
 
     features: Tensor
-    pair: Tensor | None
-    reward: Tensor | None
-    place: Tensor | None
+    pair: Tensor | None = None
+    reward: Tensor | None = None
+    place: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Inputs:
+        """The function of every tensor that is there."""
+        return Inputs(function(self.features), *(None if field is None else function(field) for field in self[1:]))
 
 
 class Output(NamedTuple):
@@ -167,7 +172,7 @@ class GRUPolicy(nn.Module):
 
     def forward(self, inputs: Inputs, state: Tensor) -> Output:
         """The output for `inputs [rows, time, ...]`, from the state before them, `[rows, state]`."""
-        inputs = Inputs(*(None if field is None else field.transpose(0, 1) for field in inputs))
+        inputs = inputs.map(lambda field: field.transpose(0, 1))
         size = self.config.hidden_size
         hidden = self.body(inputs, state[:, :size])
         ends = [hidden[-1]]
@@ -181,8 +186,7 @@ class GRUPolicy(nn.Module):
 
     def act(self, inputs: Inputs, state: Tensor) -> Output:
         """The same for one step: `inputs [rows, ...]`, distribution and value `[rows, ...]`."""
-        now = Inputs(*(None if field is None else field.unsqueeze(1) for field in inputs))
-        distribution, value, state = self(now, state)
+        distribution, value, state = self(inputs.map(lambda field: field.unsqueeze(1)), state)
         return Output(type(distribution)(*(leaf.squeeze(1) for leaf in distribution)), value.squeeze(1), state)
 
     def initial_state(self, rows: int) -> Tensor:

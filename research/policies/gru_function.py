@@ -100,7 +100,7 @@ def _backward(weight: Tensor, states: Tensor, activity: Tensor, cotangent: Tenso
     delta, kept, other = activity.new_zeros(rows, size), activity.new_empty(rows, size), activity.new_empty(rows, size)
     for t in reversed(range(time)):
         r, z, n, q = activity[t].unbind()
-        to_rz, to_r, to_z, to_n = to_gates[t].split([2 * size, size], -1)[0], *to_gates[t].split(size, -1)
+        to_r, to_z, to_n = to_gates[t].split(size, -1)
         delta += cotangent[t]
         torch.mul(delta, z, out=kept)
         torch.ops.aten.tanh_backward.grad_input(torch.sub(delta, kept, out=other), n, grad_input=to_n)
@@ -108,7 +108,7 @@ def _backward(weight: Tensor, states: Tensor, activity: Tensor, cotangent: Tenso
         torch.ops.aten.sigmoid_backward.grad_input(other, z, grad_input=to_z)
         torch.ops.aten.sigmoid_backward.grad_input(torch.mul(to_n, q, out=other), r, grad_input=to_r)
         torch.mul(to_n, r, out=to_product[t])
-        torch.addmm(kept, to_rz, weight_rz, out=delta).addmm_(to_product[t], weight_n)
+        torch.addmm(kept, to_gates[t, :, : 2 * size], weight_rz, out=delta).addmm_(to_product[t], weight_n)
     before, flat, products = states[:-1].flatten(0, 1), to_gates.flatten(0, 1), to_product.flatten(0, 1)
     to_weight = torch.cat([flat[:, : 2 * size].mT @ before, products.mT @ before])
     return to_gates, delta, to_weight, products.sum(0)

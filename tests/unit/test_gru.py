@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from research import rng
-from research.policies.gru import GRUConfig, GRUPolicy, Inputs, make_gru_policy
+from research.policies.gru import GRUConfig, GRUPolicy, make_gru_policy
 from research.policies.gru_function import gru_function, gru_recorded
 
 DTYPES = [(torch.float32, 1e-6), (torch.float64, 1e-12)]
@@ -96,7 +96,7 @@ def test_a_sequence_is_its_steps(name, discrete, dtype, tolerance):
     state = policy.initial_state(5)
     whole = policy(inputs, state)
     for t in range(7):
-        now = Inputs(*(None if field is None else field[:, t] for field in inputs))
+        now = inputs.map(lambda field, t=t: field[:, t])
         with torch.no_grad():
             step = policy.act(now, state)
         torch.testing.assert_close(step.value, whole.value[:, t], rtol=0, atol=5 * tolerance)
@@ -111,7 +111,7 @@ def test_a_sequence_can_be_cut_and_carried_on(name):
     policy = made(name)
     inputs = policy.encode(*trial(policy))
     whole = policy(inputs, policy.initial_state(5))
-    first, second = (Inputs(*(None if f is None else f[:, cut] for f in inputs)) for cut in (slice(3), slice(3, 7)))
+    first, second = inputs.map(lambda field: field[:, :3]), inputs.map(lambda field: field[:, 3:])
     start = policy(first, policy.initial_state(5))
     rest = policy(second, start.state)
     torch.testing.assert_close(torch.cat([start.value, rest.value], 1), whole.value, rtol=0, atol=1e-12)

@@ -115,7 +115,7 @@ def test_the_sequence_pass_sees_what_the_policy_saw(task, settings):
     policy, trials = collected(envs, 3, episodes=2, horizon=25, **settings)
     envs.close()
     inputs = trial_inputs(policy, trials)
-    rows = type(inputs)(*(None if field is None else field.flatten(0, 1) for field in inputs))
+    rows = inputs.map(lambda field: field.flatten(0, 1))
     output = policy(rows, policy.initial_state(6))
     value = output.value.unflatten(0, (3, 2))
     log_prob = output.distribution.log_prob(trials.action.flatten(0, 1)).unflatten(0, (3, 2))
