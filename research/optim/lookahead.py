@@ -8,7 +8,7 @@
 and what becomes of the base optimiser's state at the sync, `inner_state` (appendix there):
 
 - `"maintain"`: it stays as it is.
-- `"reset"`: it is as if the optimiser had just been made.
+- `"reset"`: it is emptied, as if the optimiser had just been made.
 - `"pullback"`: s_slow ← s_slow + α (s − s_slow);  s ← s_slow, for every floating tensor s of the state but those that
   count steps. A tensor that the base optimiser has not made yet counts as zero: so does the momentum buffer of SGD, and
   so do the moments of Adam, before the first step.
@@ -18,7 +18,6 @@ Differs from the paper: a group of parameters may have its own k, α and `inner_
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -79,7 +78,6 @@ class Lookahead(torch.optim.Optimizer):
         self._depth: int = getattr(base_optimizer, "_depth", 0) + 1
         self._slow: dict[Tensor, Tensor] = {}
         self._slow_state: dict[Tensor, dict[str, Tensor]] = {}
-        self._initial_state: dict[Tensor, dict[str, Any]] = {}
         self._is_showing_slow = False
         settings = {"k": k, "alpha": alpha, "inner_state": inner_state, "steps": 0}
         # Optimizer.__init__ makes groups and state of its own; this is how unpickling makes an optimiser around others.
@@ -195,7 +193,7 @@ class Lookahead(torch.optim.Optimizer):
             notify(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("defaults", "base", "_depth", "_slow", "_slow_state", "_initial_state", "_is_showing_slow")
+        names = ("defaults", "base", "_depth", "_slow", "_slow_state", "_is_showing_slow")
         return {name: self.__dict__[name] for name in names}
 
     def _name(self, key: str = "") -> str:
@@ -215,9 +213,6 @@ class Lookahead(torch.optim.Optimizer):
                     "once, its slow weights would be synced twice"
                 )
             self._slow[param] = param.detach().clone()  # its own memory, outside of any graph
-            state = self.state.get(param, {})
-            if state and float(state.get("step", 1)) == 0:  # Adagrad makes its state when it is made
-                self._initial_state[param] = copy.deepcopy(state)
         self._start_cycle(group)
 
     def _before_step(self, closure: Closure | None) -> Closure | None:
@@ -234,8 +229,6 @@ class Lookahead(torch.optim.Optimizer):
         elif inner_state == "reset":
             for param in fast:
                 self.state.pop(param, None)
-                if param in self._initial_state:
-                    self.state[param] = copy.deepcopy(self._initial_state[param])
         if isinstance(self.base, Lookahead):
             self.base._start_cycle(group)
 

@@ -59,14 +59,24 @@ def nested(net: nn.Module, inner: str = "maintain", outer: str = "maintain") -> 
 
 
 def test_nested_syncs_with_the_slow_weights_of_the_slow_weights() -> None:
-    net, inner = problem.Net(), problem.Net()
-    start = problem.values(net)
-    problem.advance(net, nested(net), range(6))
-    problem.advance(
-        inner, Lookahead(torch.optim.SGD(inner.parameters(), lr=0.05, momentum=0.5), k=2, alpha=0.5), range(6)
-    )
-    expected = [s + 0.7 * (f - s) for s, f in zip(start, problem.values(inner), strict=True)]
-    problem.same(problem.values(net), expected, atol=1e-14)
+    """Both levels by hand, over two syncs of the outer one, each of which starts the inner one anew."""
+    net, alone = problem.Net(), problem.Net()
+    optimizer, reference = nested(net), torch.optim.SGD(alone.parameters(), lr=0.05, momentum=0.5)
+    inner = outer = problem.values(alone)
+    for step in range(14):
+        problem.advance(net, optimizer, range(step, step + 1))
+        problem.advance(alone, reference, range(step, step + 1))
+        if step % 2 == 1:
+            inner = write(alone, [s + 0.5 * (f - s) for s, f in zip(inner, problem.values(alone), strict=True)])
+        if step % 6 == 5:
+            inner = outer = write(alone, [s + 0.7 * (f - s) for s, f in zip(outer, problem.values(alone), strict=True)])
+        problem.same(problem.values(net), problem.values(alone), atol=1e-14)
+
+
+def write(net: nn.Module, to: list[torch.Tensor]) -> list[torch.Tensor]:
+    for param, value in zip(net.parameters(), to, strict=True):
+        param.data.copy_(value)
+    return to
 
 
 @pytest.mark.parametrize(("inner", "outer"), [*itertools.product(["maintain", "pullback"], repeat=2)])
