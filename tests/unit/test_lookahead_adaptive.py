@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from research.optim.adaptive import AdaptiveLookahead
 from research.optim.lookahead import Lookahead
+from research.oracles.quadratics import best_alpha
 
 ADAPTIVE = functools.partial(AdaptiveLookahead, alpha_lr=0.01, adapt_k=True, k_range=(1, 4))
 
@@ -43,13 +44,13 @@ class Quadratic:
             optimizer.step()
 
     def best_alpha(self, k: int, lr: float) -> tuple[float, float]:
-        """α* = −dᵀA(φ − θ*) / (dᵀAd) for the d of k steps of gradient descent from the start, and dᵀAd."""
+        """α* for the d of k steps of gradient descent from the start, and dᵀAd."""
         theta = self.start
         for _ in range(k):
             theta = theta - lr * self.curvature @ (theta - self.optimum)
         move = theta - self.start
-        bend = move @ self.curvature @ move
-        return float(-(move @ self.curvature @ (self.start - self.optimum)) / bend), float(bend)
+        best = best_alpha(self.curvature, self.start - self.optimum, move)
+        return float(best), float(move @ self.curvature @ move)
 
 
 def overshooting() -> tuple[float, int]:
