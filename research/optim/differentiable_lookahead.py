@@ -1,0 +1,121 @@
+"""Lookahead as a pure function around a rule of `differentiable.py`: every setting can be differentiated.
+
+    θ, s ← rule(θ, g, s)                                                       s: the rule's own state
+    after every k-th step:  φ ← φ + α (θ − φ);  θ ← φ
+
+and then s stays (`"maintain"`), starts anew (`"reset"`), or is pulled back (`"pullback"`), s_slow ← s_slow +
+α (s − s_slow), s ← s_slow, where a tensor that is not there yet counts as zero: the numbers are those of
+`research.optim.Lookahead` (Zhang, Lucas, Hinton & Ba 2019, arXiv:1907.08610, algorithm 1).
+
+Between syncs α acts on nothing that is to come: a run that ends in mid-cycle depends on it through the earlier syncs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from research.optim.differentiable import LearningRate, Scalar, UpdateRule, sgd
+from research.optim.lookahead import InnerState, check_settings
+from research.types import Params
+
+
+class LookaheadState(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes:
+        steps: Fast steps since the last sync.
+        slow: The slow weights φ by name.
+        rule: The state of the fast rule; None before its first step, and after a reset.
+        slow_rule: What it is pulled back to; None for zeros, and without `"pullback"`.
+    """
+
+    steps: int
+    slow: Params
+    rule: Any
+    slow_rule: Any
+
+
+def lookahead(
+    params: Params,
+    grads: Params,
+    state: LookaheadState | None,
+    lr: LearningRate,
+    *,
+    rule: UpdateRule = sgd,
+    k: int = 5,
+    alpha: Scalar = 0.5,
+    inner_state: InnerState = "maintain",
+    **settings: Any,
+) -> tuple[Params, LookaheadState]:
+    """Parameters and state after one fast step, and the sync if it is the k-th.
+
+    Args:
+        params: The parameters θ.
+        grads: Their gradients, under the same names.
+        state: What the previous step returned; None at the first step, where φ is θ.
+        lr: The learning rate of the rule, see `LearningRate`.
+        rule: The fast rule, e.g. `adam`; or Lookahead once more, whose cycle a sync of this one starts anew.
+        k: Fast steps between syncs, at least 1.
+        alpha: α, above 0 and at most 1 where it is a number; a tensor, e.g. a learned one, is not checked.
+        inner_state: What becomes of the rule's state at a sync, see the module.
+        **settings: Those of the rule, e.g. `momentum`, numbers or tensors.
+
+    Raises:
+        ValueError: A setting is out of range, or `params` and `grads` differ in their names.
+    """
+    check_settings({"k": k, "alpha": 1.0 if isinstance(alpha, Tensor) else alpha, "inner_state": inner_state})
+    if state is None:
+        state = LookaheadState(0, params, None, None)
+    fast, rule_state = rule(params, grads, state.rule, lr, **settings)
+    state = state._replace(steps=state.steps + 1, rule=rule_state)
+    if state.steps < k:
+        return fast, state
+    return sync(fast, state, alpha, inner_state)
+
+
+def sync(fast: Params, state: LookaheadState, alpha: Scalar, inner_state: InnerState) -> tuple[Params, LookaheadState]:
+    """Parameters and state after the sync of the fast weights with the slow ones."""
+    slow = {name: interpolate(state.slow[name], value, alpha) for name, value in fast.items()}
+    rule, slow_rule = state.rule, None
+    if inner_state == "reset":
+        rule = None
+    elif inner_state == "pullback":
+        slow_rule = _pull(state.slow_rule, _innermost(rule), alpha)
+        rule = _replace_innermost(rule, slow_rule)
+    return slow, LookaheadState(0, slow, _start_cycle(rule, slow), slow_rule)
+
+
+def interpolate(slow: Tensor, fast: Tensor, alpha: Scalar) -> Tensor:
+    """slow + α (fast − slow), and exactly `fast` at α = 1, with the derivative fast − slow in α there too."""
+    return fast - (1 - alpha) * (fast - slow)
+
+
+def _pull(slow: Any, fast: Any, alpha: Scalar) -> Any:
+    """The state of a rule, its tensors interpolated, its counters as they are."""
+    if slow is None:
+        slow = pytree.tree_map_only(Tensor, torch.zeros_like, fast)
+    return pytree.tree_map(
+        lambda then, now: interpolate(then, now, alpha) if isinstance(now, Tensor) else now, slow, fast
+    )
+
+
+def _start_cycle(rule: Any, params: Params) -> Any:
+    """The state of a rule that is itself Lookahead, with a cycle that starts from `params`; others as they are."""
+    if not isinstance(rule, LookaheadState):
+        return rule
+    return LookaheadState(0, params, _start_cycle(rule.rule, params), slow_rule=_innermost(rule))
+
+
+def _innermost(rule: Any) -> Any:
+    """The state below all Lookaheads."""
+    return _innermost(rule.rule) if isinstance(rule, LookaheadState) else rule
+
+
+def _replace_innermost(rule: Any, state: Any) -> Any:
+    if not isinstance(rule, LookaheadState):
+        return state
+    return rule._replace(rule=_replace_innermost(rule.rule, state))
