@@ -7,6 +7,7 @@ from research.tasks.bandit import Bandit
 from research.tasks.base import SolvedTasks, Split, TaskDistribution
 from research.tasks.cartpole_params import CartPoleParams
 from research.tasks.cheetah import CheetahDir, CheetahVel
+from research.tasks.grid_goals import GridGoals
 from research.tasks.gym_tasks import GymTasks
 from research.tasks.hopper import HopperParams
 from research.tasks.humanoid import HumanoidDir
@@ -27,6 +28,7 @@ TASKS: dict[str, type[TaskDistribution]] = {
     "cartpole_params": CartPoleParams,
     "cheetah_dir": CheetahDir,
     "cheetah_vel": CheetahVel,
+    "grid_goals": GridGoals,
     "gym_tasks": GymTasks,
     "hopper_params": HopperParams,
     "humanoid_dir": HumanoidDir,

@@ -35,6 +35,7 @@ class RowEnvs(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[Any], NDAr
         self._num_actions = int(distribution.action_space.n)
         self._horizon = distribution.horizon
         self._steps = np.zeros(num_envs, np.int64)
+        self._done = np.zeros(num_envs, bool)
 
     @abstractmethod
     def _start(self, rows: NDArray[np.bool_]) -> None:
@@ -43,6 +44,10 @@ class RowEnvs(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[Any], NDAr
     @abstractmethod
     def _move(self, actions: NDArray[np.int64], active: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Moves the active rows. Returns rewards `[rows]`; those of other rows are ignored."""
+
+    def _has_arrived(self) -> NDArray[np.bool_]:
+        """Which rows are where an episode terminates, `[rows]`: none, unless a task says otherwise."""
+        return np.zeros(self.num_envs, bool)
 
     @abstractmethod
     def _observe(self) -> NDArray[np.float32]:
@@ -62,7 +67,7 @@ class RowEnvs(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[Any], NDAr
         if getattr(rows, "shape", None) != (self.num_envs,) or rows.dtype != np.bool_:
             raise ValueError(f"options['reset_mask']={rows!r}: need {self.num_envs} booleans")
         self._start(rows)
-        self._steps[rows] = 0
+        self._steps[rows], self._done[rows] = 0, False
         return self._observe(), {}
 
     def step(
@@ -75,8 +80,10 @@ class RowEnvs(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[Any], NDAr
         if actions.min() < 0 or actions.max() >= self._num_actions:
             wrong = actions[(actions < 0) | (actions >= self._num_actions)][0]
             raise ValueError(f"actions: got {wrong}, need integers from 0 to {self._num_actions - 1}")
-        active = self._steps < self._horizon
+        active = ~self._done
         reward = np.where(active, self._move(actions, active), 0.0)
         self._steps += active
-        truncated = active & (self._steps == self._horizon)
-        return self._observe(), reward, np.zeros(self.num_envs, bool), truncated, {}
+        terminated = active & self._has_arrived()
+        truncated = active & ~terminated & (self._steps == self._horizon)
+        self._done |= terminated | truncated
+        return self._observe(), reward, terminated, truncated, {}

@@ -16,11 +16,12 @@ from research.tasks import REGRESSION_TASKS, TASKS, SolvedTasks, make_regression
 
 HORIZON = 7
 ONE_STEP = ("bandit",)
+ENOUGH_TASKS = {"grid_goals": dict(size=20)}
 BOTH = [("reinforcement learning", name) for name in TASKS] + [("regression", name) for name in REGRESSION_TASKS]
 
 
 def make_short(name):
-    return make_tasks(name, horizon=1 if name in ONE_STEP else HORIZON)
+    return make_tasks(name, horizon=1 if name in ONE_STEP else HORIZON, **ENOUGH_TASKS.get(name, {}))
 
 
 @pytest.fixture(params=TASKS)
