@@ -53,11 +53,24 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_lines(path: Path, lines: list[str]) -> None:
-    """Appends lines and waits until they are on disk. Only the last line of a file can ever be torn."""
-    with path.open("ab") as file:
-        file.write("".join(f"{line}\n" for line in lines).encode())
-        file.flush()
-        os.fsync(file.fileno())
+    """Appends lines and waits until they are on disk. Only the last line of a file can ever be torn.
+
+    If they do not fit on the disk, the file is left as it was.
+    """
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            _write_all(file, "".join(f"{line}\n" for line in lines).encode())
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+def _write_all(file: IO[bytes], content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
 
 
 def whole_lines(path: Path) -> Iterator[str]:
@@ -66,7 +79,7 @@ def whole_lines(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             for line in file:
                 if line.endswith(b"\n"):
-                    yield line.decode()
+                    yield line.decode(errors="replace")
 
 
 def remove_partial(directory: Path) -> None:
@@ -75,21 +88,32 @@ def remove_partial(directory: Path) -> None:
         path.unlink()
 
 
+def next_number(root: Path) -> int:
+    """One more than the highest number that names something in `root`: 1 if there is none."""
+    numbers = (int(path.name) for path in root.iterdir() if path.name.isdigit()) if root.is_dir() else ()
+    return max(numbers, default=0) + 1
+
+
 def claim_number(root: Path) -> int:
     """Makes the directory `root/<n>` and returns n: one more than the highest, and never one that another has claimed.
 
     `mkdir` either makes a directory or fails, on network file systems too, so any number of processes may do this at
     once.
     """
+    return claim_numbers(root, 1)[0]
+
+
+def claim_numbers(root: Path, count: int) -> list[int]:
+    """The same for several numbers, which rise and need not be consecutive."""
     root.mkdir(parents=True, exist_ok=True)
-    number = max((int(path.name) for path in root.iterdir() if path.name.isdigit()), default=0) + 1
-    while True:
-        try:
+    number = next_number(root)
+    claimed: list[int] = []
+    while len(claimed) < count:
+        with contextlib.suppress(FileExistsError):
             (root / str(number)).mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return number
+            claimed.append(number)
+        number += 1
+    return claimed
 
 
 def _sync_directory(directory: Path) -> None:

@@ -20,11 +20,13 @@ from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict,
 from research.checkpoint import CheckpointError
 from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.config import ConfigError, construct, convert_fields, to_mapping
+from research.tracking.lock import BusyError, Lock
 from research.tracking.observer import FileObserver
+from research.tracking.options import OVERRIDES, read_overrides
 from research.tracking.provenance import digests, git_state, library_versions, source_files
-from research.tracking.restart import CHANGEABLE, RunConfig, Start, find_start, merge
+from research.tracking.restart import CHANGEABLE, RunConfig, Start, ensured_directory, find_ensured, find_start, merge
 from research.tracking.run import RecordedRun
-from research.tracking.signals import Stopped
+from research.tracking.signals import BUSY, Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,7 +78,7 @@ class Experiment(sacred.Experiment):
         sacred.SETTINGS.DISCOVER_DEPENDENCIES = "none"
         # What the numbers or the speed of a run can depend on. Never anything secret.
         sacred.SETTINGS.HOST_INFO.CAPTURED_ENV = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"]
-        super().__init__(name, base_dir=str(ROOT), save_git_info=False)
+        super().__init__(name, base_dir=str(ROOT), save_git_info=False, additional_cli_options=[OVERRIDES])
         self.name = name
         self.script = Path(script)
         self.doc = description
@@ -120,7 +122,7 @@ class Experiment(sacred.Experiment):
         }
 
     def run_commandline(self, argv: Any = None) -> Any:
-        """Runs what the command line says. Exits with 2 for settings that cannot be, with 130 or 143 if stopped."""
+        """Runs what the command line says. Exits with 2 for settings that cannot be; see `signals` for other codes."""
         argv = ensure_wellformed_argv(argv)
         try:
             _refuse_bare_commas(argv)
@@ -137,13 +139,23 @@ class Experiment(sacred.Experiment):
             self._from_command_line = False
 
     def run(self, *arguments: Any, **named: Any) -> Any:
-        """See Sacred. Raises ConfigError or CheckpointError for settings that cannot be, Stopped if it was stopped."""
+        """See Sacred.
+
+        Raises:
+            ConfigError, CheckpointError: The settings cannot be.
+            BusyError: Another process is at work on the run.
+            Stopped: A signal asked for it; everything is saved.
+        """
         try:
             return super().run(*arguments, **named)
         except (ConfigError, CheckpointError) as error:
             if not self._from_command_line or named["options"]["--debug"]:
                 raise
             raise _refusal(error) from None
+        except BusyError as error:
+            if not self._from_command_line:
+                raise
+            raise _refusal(error, BUSY) from None
         except Stopped as stopped:
             if not self._from_command_line:
                 raise
@@ -159,35 +171,59 @@ class Experiment(sacred.Experiment):
         options: Mapping[str, Any] | None = None,
     ) -> RecordedRun:
         options = {**self.get_default_options(), **(options or {})}
-        given = convert_to_nested_dict(dict(config_updates or {}))
+        given = merge(read_overrides(options["--overrides"]), convert_to_nested_dict(dict(config_updates or {})))
         if options["--file_storage"]:
             given["runs_dir"] = options["--file_storage"]
         self._refuse_unknown_names(named_configs)
         command = str(command_name or self.default_command)
+        lock = self._lock_ensured(given, named_configs) if command == "ensure" and self.prepare else None
+        try:
+            return self._make_run(command, given, named_configs, info, meta_info, options, lock)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+
+    def _make_run(
+        self,
+        command: str,
+        given: dict[str, Any],
+        named_configs: Sequence[str],
+        info: Any,
+        meta_info: Any,
+        options: Mapping[str, Any],
+        lock: Lock | None,
+    ) -> RecordedRun:
         start = self._find_start(command, given, named_configs)
         updates, names = (given, named_configs) if start is None else (start.config, ())
         # Sacred's own check knows less than ours (`--force` turns it off), and its own file observer is not ours.
         ours = {**options, "--force": True, "--file_storage": None}
-        run = RecordedRun.adopt(super()._create_run(command_name, updates, names, info, meta_info, ours))
+        run = RecordedRun.adopt(super()._create_run(command, updates, names, info, meta_info, ours))
         recorded = {key: _without_login(key, value) for key, value in options.items()}
         run.meta_info |= {"options": recorded, "config_updates": given, "named_configs": list(named_configs)}
-        self._observe(command, run, start)
+        self._observe(command, run, start, lock)
         return run
 
-    def _observe(self, command: str, run: RecordedRun, start: Start | None) -> None:
+    def _observe(self, command: str, run: RecordedRun, start: Start | None, lock: Lock | None) -> None:
         """Gives a run its session and its observer; both may still refuse it."""
         if run.main_function.unobserved:
             return
         config, run_config = self.typed(run.config)
         with _refusing():
             run.session = self.prepare(command, run, config, start) if self.prepare else None
+            if start is not None and start.is_complete:
+                run.unobserved = True
+                if lock is not None:
+                    lock.release()
+                return
             resume_at = start.resume_at if start else None
-            observer = FileObserver(Path(run_config.runs_dir), resume_at, frozenset(RunConfig.__dataclass_fields__))
+            kept = frozenset(RunConfig.__dataclass_fields__)
+            observer = FileObserver(Path(run_config.runs_dir), resume_at, kept, lock)
             chosen = run._id
             directory = observer.basedir / str(chosen)
             if chosen is not None and directory.exists():
                 raise ConfigError(f"-i {chosen}: {directory} exists already; choose another id, or none")
-            if start is not None and resume_at is not None:
+            if start is not None and start.run_id is not None:
                 run._id = start.run_id
                 observer.lock(start.run_id)
         run.observers.append(observer)
@@ -202,13 +238,30 @@ class Experiment(sacred.Experiment):
                 )
         if command not in CHANGEABLE:
             return None
+        explicit = self._explicit(given, names)
+        if command == "ensure":
+            config, run_config = self.typed(explicit)
+            return find_ensured(self.name, to_mapping(config), run_config)
+        convert_fields(self._settings, explicit)
+        return find_start(command, self.name, self.config_class, explicit)
+
+    def _explicit(self, given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        """What was set, be it by named configs, as nested plain values."""
         explicit: dict[str, Any] = {}
         for name in names:
             named = self.named_configs[name]() if name in self.named_configs else load_config_file(name)
             explicit = merge(explicit, dict(named))
-        explicit = merge(explicit, given)
-        convert_fields(self._settings, explicit)
-        return find_start(command, self.name, self.config_class, explicit)
+        return merge(explicit, given)
+
+    def _lock_ensured(self, given: Mapping[str, Any], names: Sequence[str]) -> Lock:
+        """The lock of the run that is to be ensured, before anybody looks at what there is of it."""
+        _, run_config = self.typed(self._explicit(given, names))
+        directory = ensured_directory(run_config)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            return Lock(directory)
+        except OSError as error:
+            raise ConfigError(f"run={run_config.run!r}: {directory} cannot be written ({error.strerror})") from error
 
     def _refuse_unknown_names(self, names: Sequence[str]) -> None:
         for name in names:
@@ -234,9 +287,9 @@ def _refusing() -> Iterator[None]:
         raise ConfigError(str(error)) from error
 
 
-def _refusal(error: Exception) -> SystemExit:
+def _refusal(error: Exception, exit_code: int = USAGE_ERROR) -> SystemExit:
     print(f"error: {error}", file=sys.stderr)
-    return SystemExit(USAGE_ERROR)
+    return SystemExit(exit_code)
 
 
 def _refuse_bare_commas(argv: Sequence[str]) -> None:

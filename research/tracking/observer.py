@@ -4,7 +4,9 @@
     runs/<id>/config.json       settings
     runs/<id>/cout.txt          captured output
     runs/<id>/metrics.jsonl     one line per step, appended: {"step", "timestamp", "values": {name: value}}
-    runs/<id>/metrics.json      the same as Sacred has it, made from the lines when the run stops
+    runs/<id>/metrics.json      the same as Sacred has it, made from the lines when the run stops, and at times before
+    runs/<id>/metrics.cut.jsonl lines that a resumed run has computed again
+    runs/<id>/.lock             who writes here, see `lock`
     runs/<id>/<artifact>
     runs/_sources/              every version of every source file, once
 
@@ -15,23 +17,28 @@ infinities as null; a beat costs what is new, not what there is; and a run that 
 from __future__ import annotations
 
 import datetime
-import fcntl
 import hashlib
 import json
 import math
-import os
 import shutil
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from sacred.observers import RunObserver
 
-from research.files import append_lines, atomic_write, claim_number, remove_partial, whole_lines, write_json, write_text
-from research.tracking.provenance import without_credentials
+from research.files import append_lines, atomic_write, claim_number, remove_partial, write_json
+from research.tracking.lock import FILE as LOCK
+from research.tracking.lock import BusyError, Lock
+from research.tracking.provenance import slurm_ids, uncommitted_changes, without_credentials
+from research.tracking.records import CUT, METRICS, NONFINITE, cut, fold, read_rows
 
-_OWN_FILES = {"run.json", "config.json", "cout.txt", "metrics.json", "metrics.jsonl", "info.json", "checkpoints"}
+_OWN_FILES = {"run.json", "config.json", "cout.txt", "metrics.json", METRICS, CUT, LOCK, "info.json", "checkpoints"}
+
+SMALL = 100_000
+"""Points up to which metrics.json is made anew while a run runs, each time that their number has doubled."""
 
 
 class FileObserver(RunObserver):
@@ -42,20 +49,31 @@ class FileObserver(RunObserver):
         resume_at: Finished iterations to go on from. The run then exists: its id must be given to Sacred, its start
             time and artifacts are kept, its metrics are cut at that iteration. None starts a new record.
         kept_config: Settings whose recorded value stays when a run is resumed: those that say how to find it.
+        lock: Of the run's directory, if it is held already. The id must then be given to Sacred, too.
+        claim: Makes a directory for a new run below `basedir` and returns its number.
     """
 
     # First of all observers: the others take over the id that it claims.
     priority = 50
 
-    def __init__(self, basedir: Path, resume_at: int | None = None, kept_config: frozenset[str] = frozenset()):
+    def __init__(
+        self,
+        basedir: Path,
+        resume_at: int | None = None,
+        kept_config: frozenset[str] = frozenset(),
+        lock: Lock | None = None,
+        claim: Callable[[Path], int] = claim_number,
+    ):
         self.basedir = basedir
         self.resume_at = resume_at
         self.kept_config = kept_config
         self.directory: Path | None = None
         self.entry: dict[str, Any] = {}
-        self._output_before = ""
-        self._output = ""
-        self._lock: int | None = None
+        self.claim = claim
+        self._lock = lock
+        self._output = 0
+        self._points = 0
+        self._folded = 0
 
     @property
     def _directory(self) -> Path:
@@ -67,27 +85,28 @@ class FileObserver(RunObserver):
         """Keeps other processes out of a run's directory, until it ends or this process does.
 
         Raises:
-            ValueError: Another process writes there.
+            BusyError: Another process writes there.
         """
-        lock = os.open(self.basedir / str(_id) / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise ValueError(f"run={_id}: another process writes {self.basedir / str(_id)}; stop it first") from error
-        self._lock = lock
+        if self._lock is None:
+            self._lock = Lock(self.basedir / str(_id))
 
-    def _unlock(self) -> None:
+    def unlock(self) -> None:
+        """Lets others in."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
+
+    def _require_lock(self) -> None:
+        """Raises BusyError if another process has taken over; from then on nothing is written."""
+        if self._lock is None or not self._lock.is_mine():
+            raise BusyError(f"{self.directory}: another process has taken over, this one stops. Was it suspended?")
 
     def queued_event(
         self, ex_info: Any, command: str, host_info: Any, queue_time: Any, config: Any, meta_info: Any, _id: Any
     ) -> Any:
         """Claims an id and records what is to be run."""
         number = self._begin(ex_info, command, host_info, config, meta_info, _id, status="QUEUED")
-        self._unlock()
+        self.unlock()
         return number
 
     def started_event(
@@ -95,8 +114,7 @@ class FileObserver(RunObserver):
     ) -> Any:
         """Claims an id and starts a record, or goes on with the one there is."""
         if self.resume_at is not None:
-            if self._lock is None:
-                self.lock(_id)
+            self.lock(_id)
             return self._reopen(_id, ex_info, host_info, start_time, config)
         fields = {"start_time": start_time.isoformat(), "status": "RUNNING", "heartbeat": None, "resumed": []}
         return self._begin(ex_info, command, host_info, config, meta_info, _id, **fields)
@@ -105,9 +123,11 @@ class FileObserver(RunObserver):
         """Writes the captured output and that the run is alive."""
         if self.directory is None:
             return  # the run could not be started
-        if captured_out != self._output:
-            self._output = captured_out
-            write_text(self._directory / "cout.txt", self._output_before + captured_out, durable=False)
+        self._require_lock()
+        if len(captured_out) > self._output:
+            with (self._directory / "cout.txt").open("a", encoding="utf-8", errors="replace") as file:
+                file.write(captured_out[self._output :])
+            self._output = len(captured_out)
         if info:
             write_json(self._directory / "info.json", to_json(info))
         self._update(heartbeat=beat_time.isoformat(), result=to_json(result))
@@ -115,8 +135,13 @@ class FileObserver(RunObserver):
     def log_metrics(self, metrics_by_name: Mapping[str, Any], info: Any) -> None:
         """Appends the points measured since the last beat."""
         rows = list(_rows(metrics_by_name))
-        if rows:
-            append_lines(self._directory / "metrics.jsonl", [json.dumps(row, allow_nan=False) for row in rows])
+        if not rows:
+            return
+        self._require_lock()
+        append_lines(self._directory / METRICS, [json.dumps(row, allow_nan=False) for row in rows])
+        self._points += sum(len(row["values"]) for row in rows)
+        if 2 * self._folded <= self._points <= SMALL:
+            self._fold()
 
     def completed_event(self, stop_time: Any, result: Any) -> None:
         self._end(stop_time, "COMPLETED", result=to_json(result))
@@ -146,19 +171,21 @@ class FileObserver(RunObserver):
         self, ex_info: Any, command: str, host_info: Any, config: Any, meta_info: Any, _id: Any, **fields: Any
     ) -> Any:
         if _id is None:
-            number = claim_number(self.basedir)
+            number = self.claim(self.basedir)
         else:  # the user, or another observer, has chosen one
             number = _id
-            (self.basedir / str(_id)).mkdir(parents=True)
+            (self.basedir / str(_id)).mkdir(parents=True, exist_ok=self._lock is not None)
         self.lock(number)
         self.directory = self.basedir / str(number)
         self.entry = {
+            "uid": uuid.uuid4().hex,  # tells it from runs of other directories that have the same number
             "experiment": self._experiment(ex_info),
             "command": command,
             "host": to_json(host_info),
             "meta": without_credentials(to_json(meta_info)),
             "resources": [],
             "artifacts": [],
+            **_under_slurm(),
             **fields,
         }
         write_json(self._directory / "config.json", to_json(config))
@@ -170,22 +197,21 @@ class FileObserver(RunObserver):
         self.entry = json.loads((self._directory / "run.json").read_text())
         for stale in ("stop_time", "result", "fail_trace"):
             self.entry.pop(stale, None)
-        (self._directory / "metrics.json").unlink(missing_ok=True)
         remove_partial(self._directory)
         recorded = json.loads((self._directory / "config.json").read_text())
         kept = {key: recorded[key] for key in self.kept_config if key in recorded}
         write_json(self._directory / "config.json", to_json(dict(config)) | kept)
-        rows = (row for row in read_rows(self._directory) if row["step"] <= self.resume_at)
-        write_text(self._directory / "metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
-        output = self._directory / "cout.txt"
-        self._output_before = output.read_text() if output.exists() else ""
+        assert self.resume_at is not None  # otherwise the record is a new one
+        cut(self._directory, self.resume_at)
+        self._fold()
         going_on = {
             "time": time.isoformat(),
             "iteration": self.resume_at,
             "experiment": self._experiment(ex_info),
             "host": to_json(host_info),
+            **_under_slurm(),
         }
-        self._update(status="RUNNING", resumed=[*self.entry.get("resumed", []), going_on])
+        self._update(status="RUNNING", **_under_slurm(), resumed=[*self.entry.get("resumed", []), going_on])
         return _id
 
     def _experiment(self, ex_info: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,18 +219,40 @@ class FileObserver(RunObserver):
         root = Path(ex_info["base_dir"])
         stored = [[name, _store(root / name, self.basedir / "_sources")] for name, _ in ex_info["sources"]]
         sources = [[name, str(path.relative_to(self.basedir))] for name, path in stored]
-        return {**to_json(dict(ex_info)), "sources": sources}
+        repositories = [dict(repository) for repository in ex_info["repositories"]]
+        changes = uncommitted_changes(root) if repositories else ""
+        if changes:
+            patch = _store_content(changes.encode(), "uncommitted", ".diff", self.basedir / "_sources")
+            repositories[0]["diff"] = str(patch.relative_to(self.basedir))
+        return {**to_json(dict(ex_info)), "sources": sources, "repositories": repositories}
+
+    def _fold(self) -> None:
+        """Makes metrics.json what the lines say."""
+        series = fold(read_rows(self._directory))
+        self._points = self._folded = sum(len(one["steps"]) for one in series.values())
+        atomic_write(self._directory / "metrics.json", lambda file: _dump_series(series, file), durable=False)
 
     def _update(self, **changes: Any) -> None:
         self.entry |= changes
         write_json(self._directory / "run.json", self.entry)
 
     def _end(self, time: Any, status: str, **changes: Any) -> None:
-        if self.directory is None:
-            return  # the run could not be started
-        write_json(self._directory / "metrics.json", fold(read_rows(self._directory)))
-        self._update(stop_time=time.isoformat(), status=status, **changes)
-        self._unlock()
+        try:
+            if self.directory is None:
+                return  # the run could not be started
+            self._require_lock()
+            if status == "COMPLETED":  # complete is what nobody needs to touch again
+                self._fold()
+            self._update(stop_time=time.isoformat(), status=status, **changes)
+            if status != "COMPLETED":  # who is told to leave the machine may have little time
+                self._fold()
+        finally:
+            self.unlock()
+
+
+def _under_slurm() -> dict[str, Any]:
+    ids = slurm_ids()
+    return {"slurm": ids} if ids else {}
 
 
 def _rows(metrics_by_name: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
@@ -215,25 +263,19 @@ def _rows(metrics_by_name: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
         for step, value, time in zip(series["steps"], series["values"], series["timestamps"], strict=True):
             count = seen[step] = seen.get(step, -1) + 1
             row = rows.setdefault((step, count), {"step": step, "timestamp": time.isoformat(), "values": {}})
-            row["values"][name] = to_json(value)
+            row["values"][name] = plain = to_json(value)
+            if plain is None:
+                row["values"][NONFINITE] = row["values"].get(NONFINITE, 0) + 1
     return rows.values()
 
 
-def read_rows(directory: Path) -> Iterable[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl."""
-    return (json.loads(line) for line in whole_lines(directory / "metrics.jsonl"))
-
-
-def fold(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
-    """Rows as Sacred's metrics.json has them: `{name: {"steps", "values", "timestamps"}}`."""
-    folded: dict[str, dict[str, list[Any]]] = {}
-    for row in rows:
-        for name, value in row["values"].items():
-            series = folded.setdefault(name, {"steps": [], "values": [], "timestamps": []})
-            series["steps"].append(row["step"])
-            series["values"].append(value)
-            series["timestamps"].append(row["timestamp"])
-    return folded
+def _dump_series(series: Mapping[str, Any], file: IO[bytes]) -> None:
+    """Strict JSON, a metric at a time: all of it at once would take several times as much memory."""
+    file.write(b"{")
+    for index, (name, values) in enumerate(sorted(series.items())):
+        file.write(b",\n" if index else b"\n")
+        file.write(f"{json.dumps(name)}: {json.dumps(values, allow_nan=False)}".encode())
+    file.write(b"\n}\n")
 
 
 def to_json(value: Any) -> Any:
@@ -253,11 +295,15 @@ def to_json(value: Any) -> Any:
 
 def _store(path: Path, directory: Path) -> Path:
     """A copy of the file in `directory`, under a name that its content determines."""
-    content = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    stored = directory / f"{path.stem}_{content}{path.suffix}"
+    return _store_content(path.read_bytes(), path.stem, path.suffix, directory)
+
+
+def _store_content(content: bytes, stem: str, suffix: str, directory: Path) -> Path:
+    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    stored = directory / f"{stem}_{digest}{suffix}"
     if not stored.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        _copy(path, stored)
+        atomic_write(stored, lambda file: file.write(content), durable=False)
     return stored
 
 

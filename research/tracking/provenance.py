@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -51,6 +52,18 @@ def git_state(root: Path) -> list[dict[str, Any]]:
     url = _git(root, "remote", "get-url", "origin") or f"file://{top}"
     status = _git(root, "status", "--porcelain")
     return [{"url": without_credentials(url), "commit": commit, "dirty": status != ""}]
+
+
+def uncommitted_changes(root: Path) -> str:
+    """What differs from the commit in the files that git knows, as a patch; empty outside of a checkout."""
+    return _git(root, "diff", "HEAD", "--no-ext-diff", "--no-color") or ""
+
+
+def slurm_ids() -> dict[str, str]:
+    """What Slurm calls this job: `job_id`, `restart_count`, `array_job_id`, `array_task_id`, ...; empty elsewhere."""
+    names = ("JOB_ID", "RESTART_COUNT", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "PROCID", "JOB_NODELIST", "JOB_PARTITION")
+    ids = {name.lower(): os.environ[f"SLURM_{name}"] for name in names if f"SLURM_{name}" in os.environ}
+    return {"restart_count": "0", **ids} if "job_id" in ids else {}
 
 
 def _git(root: Path, *arguments: str) -> str | None:

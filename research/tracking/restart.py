@@ -1,7 +1,8 @@
-"""Starting from a checkpoint: which one is meant, and which of its settings a command line may change."""
+"""Starting from what there is: which checkpoint is meant, and which of its settings a command line may change."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ class RunConfig:
 
     Attributes:
         runs_dir: Where runs are recorded, one directory each.
-        run: Id of a recorded run: what `resume` goes on with, `evaluate` evaluates or `render` draws.
+        run: Id of a recorded run: what `resume` goes on with, `evaluate` evaluates or `render` draws, and what
+            `ensure` brings to its end.
         checkpoint: The same by the path of a checkpoint; `.pt` may be left out.
     """
 
@@ -32,8 +34,10 @@ _EVALUATION = frozenset(
     {"num_adapt_steps", "num_eval_tasks", "eval_episodes", "seed", "task", "task_args", "horizon"}
     | {"eval_inner_lr", "inner_loop", "device", "num_threads"}
 )
+_RESUMED = frozenset({"num_iterations", "checkpoint_interval", "num_threads"})
 CHANGEABLE: dict[str, frozenset[str]] = {
-    "resume": frozenset({"num_iterations", "checkpoint_interval", "num_threads"}),
+    "resume": _RESUMED,
+    "ensure": _RESUMED,
     "evaluate": _EVALUATION,
     "render": _EVALUATION,
 }
@@ -47,19 +51,20 @@ class Start:
     """Where a command starts.
 
     Attributes:
-        checkpoint: The state to start from.
+        checkpoint: The state to start from; None for the initial one.
         config: Plain values of all settings: those of the checkpoint, changed by the command line.
-        run_id: The record to go on with; None for a new one.
+        run_id: The record to write; None for a new one under the next number.
+        resume_at: Finished iterations at which a record goes on; None for a new one.
+        is_complete: Whether there is nothing left to do.
+        result: What a complete run resulted in.
     """
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     config: dict[str, Any]
-    run_id: int | str | None
-
-    @property
-    def resume_at(self) -> int | None:
-        """Finished iterations at which a record goes on; None for a new one."""
-        return None if self.run_id is None else self.checkpoint.iteration
+    run_id: int | str | None = None
+    resume_at: int | None = None
+    is_complete: bool = False
+    result: Any = None
 
 
 def find_start(command: str, name: str, config_class: type[Any], given: Mapping[str, Any]) -> Start:
@@ -91,7 +96,55 @@ def find_start(command: str, name: str, config_class: type[Any], given: Mapping[
     config = merge(merge(trained, OWN_DEFAULTS.get(command, {})), changes)
     if command == "resume":
         return _resume(found, config, given)
-    return Start(found, config | {key: given[key] for key in own if key in given}, None)
+    return Start(found, config | {key: given[key] for key in own if key in given})
+
+
+def find_ensured(name: str, asked: Mapping[str, Any], run_config: RunConfig) -> Start:
+    """What `ensure` has to do to bring a run to its end, whatever there is of it. Its record must be locked.
+
+    Args:
+        name: Name of the algorithm.
+        asked: Plain values of all its settings.
+        run_config: Says which run.
+
+    Raises:
+        ConfigError: The run was trained with other settings.
+        CheckpointError: Its checkpoint belongs to another algorithm.
+    """
+    config = dict(asked) | to_mapping(run_config)
+    record = Path(run_config.runs_dir, str(run_config.run))
+    if not (record / "run.json").is_file():
+        return Start(None, config, run_config.run)
+    _refuse_contradictions("ensure", record, json.loads((record / "config.json").read_text()), asked)
+    run = json.loads((record / "run.json").read_text())
+    if run["status"] == "COMPLETED" and run["result"]["iteration"] >= asked["num_iterations"]:
+        return Start(None, config, run_config.run, is_complete=True, result=run["result"])
+    found = _usable_checkpoint(record / "checkpoints")
+    if found is None:
+        return Start(None, config, run_config.run, resume_at=0)
+    found.require_algorithm(name)
+    return Start(found, config, run_config.run, found.iteration)
+
+
+def ensured_directory(run_config: RunConfig) -> Path:
+    """The directory of the run that `ensure` is asked for. Raises ConfigError if none is named."""
+    if run_config.run is None or run_config.checkpoint is not None:
+        raise ConfigError(
+            "ensure needs run=<id> and no checkpoint: it starts that run, goes on with it, or finds it complete, "
+            "e.g. `ensure with run=7`"
+        )
+    return Path(run_config.runs_dir, str(run_config.run))
+
+
+def _usable_checkpoint(directory: Path) -> Checkpoint | None:
+    """The latest checkpoint, or the best if that one is damaged; None if neither can be read."""
+    for path in (directory / "latest.pt", directory / "best.pt"):
+        if path.exists():
+            try:
+                return checkpoint.load(path)
+            except CheckpointError as error:
+                print(f"warning: {error}", flush=True)
+    return None
 
 
 def _path(command: str, run_config: RunConfig) -> Path:
@@ -124,7 +177,7 @@ def _resume(found: Checkpoint, config: dict[str, Any], given: Mapping[str, Any])
         )
     run_id = int(record.name) if record.name.isdigit() else record.name
     runs_dir = given.get("runs_dir", str(found.path.parent.parent.parent))
-    return Start(found, config | {"runs_dir": runs_dir, "run": run_id}, run_id)
+    return Start(found, config | {"runs_dir": runs_dir, "run": run_id}, run_id, found.iteration)
 
 
 def _refuse_contradictions(command: str, path: Path, trained: Mapping[str, Any], changes: Mapping[str, Any]) -> None:

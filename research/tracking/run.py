@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from pathlib import Path
 from typing import Any, cast
 
+from sacred.metrics_logger import linearize_metrics
 from sacred.run import Run
 
 from research.tracking.observer import FileObserver
@@ -21,6 +23,8 @@ class RecordedRun(Run):
 
     session: Any
     _last_beat: float
+    _line: str
+    _unwritten: list[Any]
 
     @classmethod
     def adopt(cls, run: Run) -> RecordedRun:
@@ -29,6 +33,8 @@ class RecordedRun(Run):
         adopted = cast(RecordedRun, run)
         adopted.session = None
         adopted._last_beat = time.monotonic()
+        adopted._line = ""
+        adopted._unwritten = []
         return adopted
 
     @property
@@ -42,9 +48,20 @@ class RecordedRun(Run):
             self.flush()
 
     def flush(self) -> None:
-        """Writes metrics and output to the record. They are on disk when it returns."""
+        """Writes metrics and output to the record. They are on disk when it returns.
+
+        What cannot be written is kept for the next time.
+        """
         self._last_beat = time.monotonic()
-        self._emit_heartbeat()
+        self._get_captured_output()
+        self._unwritten += self._metrics.get_last_metrics()
+        metrics = linearize_metrics(self._unwritten)
+        for observer in self.observers:
+            self._safe_call(observer, "log_metrics", metrics_by_name=metrics, info=self.info)
+        self._unwritten = []
+        beat = {"info": self.info, "captured_out": self.captured_out, "beat_time": _utc_now(), "result": self.result}
+        for observer in self.observers:
+            self._safe_call(observer, "heartbeat_event", **beat)
 
     def _start_heartbeat(self) -> None:
         self._last_beat = time.monotonic()
@@ -53,14 +70,23 @@ class RecordedRun(Run):
         self.flush()
 
     def _get_captured_output(self) -> None:
+        """Adds what was printed since the last time, in whole lines, so that a beat costs what is new."""
         output = self._output_file
-        if output is not None and output.closed and output.final is not None:
-            # What was printed since the last beat of a run that stopped early: Sacred would drop it.
-            self.captured_out = self.captured_out_filter(self.captured_out + output.get())
-        super()._get_captured_output()
+        if output is None or (output.closed and output.final is None):
+            return
+        # Once it is closed, `get` returns what was printed since the last beat of a run that stopped early.
+        text = self._line + output.get()
+        end = len(text) if output.closed else text.rfind("\n") + 1
+        self._line = text[end:]
+        self.captured_out += self.captured_out_filter(text[:end])
 
     def _safe_call(self, obs: Any, method: str, **kwargs: Any) -> None:
         if isinstance(obs, FileObserver):
             getattr(obs, method)(**kwargs)  # a record that cannot be written stops the run
         else:
             super()._safe_call(obs, method, **kwargs)
+
+
+def _utc_now() -> datetime.datetime:
+    """As Sacred has its times: UTC, without saying so."""
+    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)

@@ -1,4 +1,4 @@
-"""The commands of a training script: `train`, `resume`, `evaluate` and, where there is something to see, `render`.
+"""The commands of a training script: `train`, `resume`, `ensure`, `evaluate` and perhaps `render`.
 
 A script makes an experiment with `make_experiment`, gives it named configs, hands it and the algorithm to
 `add_commands` and calls `experiment.run_commandline()`.
@@ -44,7 +44,7 @@ def add_commands(
     report: Report,
     prepare_drawing: Callable[[Any], Draw] | None = None,
 ) -> None:
-    """Gives an experiment the commands `train` (its default), `resume`, `evaluate` and perhaps `render`.
+    """Gives an experiment the commands `train` (its default), `resume`, `ensure`, `evaluate` and perhaps `render`.
 
     Args:
         experiment: Its settings must be `algorithm.Config`, with the fields `num_iterations`, `checkpoint_interval`,
@@ -56,7 +56,9 @@ def add_commands(
             cannot be done. None: there is no such command.
     """
 
-    def prepare(command: str, run: RecordedRun, config: Any, start: Start | None) -> Session:
+    def prepare(command: str, run: RecordedRun, config: Any, start: Start | None) -> Session | Complete:
+        if start is not None and start.is_complete:
+            return Complete(start)
         _check_device(getattr(config, "device", "cpu"))
         keep_freed_memory()
         draw = prepare_drawing(config) if prepare_drawing and command == "render" else None
@@ -75,6 +77,10 @@ def add_commands(
         """Go on with a run that was stopped, e.g. `resume with run=3`."""
         return _run.session.train()
 
+    def ensure(_run: Any) -> dict[str, Any]:
+        """Bring a run to its end: start it, go on with it, or find it complete, e.g. `ensure with run=7`."""
+        return _run.session.train()
+
     def evaluate(_run: Any) -> dict[str, Any]:
         """Evaluate, e.g. `evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5`."""
         return _run.session.evaluate()
@@ -85,9 +91,22 @@ def add_commands(
 
     experiment.main(train)
     experiment.command(resume)
+    experiment.command(ensure)
     experiment.command(evaluate)
     if prepare_drawing:
         experiment.command(render)
+
+
+class Complete:
+    """What `ensure` has to do for a run that is complete: nothing."""
+
+    def __init__(self, start: Start):
+        self.start = start
+
+    def train(self) -> Any:
+        """Returns the result that the record holds."""
+        print(f"Run {self.start.run_id} is complete, nothing is left to do.", flush=True)
+        return self.start.result
 
 
 class Session:
@@ -114,10 +133,11 @@ class Session:
         self.columns = columns
         self.report = report
         self.draw = draw
-        self.is_resumed = start is not None and start.resume_at is not None
         self.state = algorithm.init()
-        if start is not None:
-            self.state = start.checkpoint.restore(self.state)
+        checkpoint = start.checkpoint if start is not None else None
+        self.is_resumed = checkpoint is not None and start is not None and start.resume_at is not None
+        if checkpoint is not None:
+            self.state = checkpoint.restore(self.state)
 
     def train(self) -> dict[str, Any]:
         """Trains from where the state is to the end, then evaluates. Returns the result of the run.

@@ -13,7 +13,7 @@ import torch
 
 from experiments import maml_trpo
 from research import checkpoint
-from research.tracking.observer import read_rows
+from research.tracking.records import read_rows
 
 TINY = "fast num_threads=1 horizon=5 meta_batch_size=2 episodes_per_task=2 eval_episodes=1 num_eval_tasks=2"
 

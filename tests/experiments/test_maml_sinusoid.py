@@ -13,7 +13,7 @@ from research.algorithms.regression import RegressionConfig
 from research.algorithms.reptile_regression import ReptileRegressionConfig
 from research.checkpoint import load
 from research.evaluation import AdaptationCurve
-from research.tracking.observer import read_rows
+from research.tracking.records import read_rows
 
 
 def run(names, directory, **updates):

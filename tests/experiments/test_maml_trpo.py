@@ -17,7 +17,7 @@ import torch
 
 from experiments import maml_trpo
 from research import checkpoint
-from research.tracking.observer import read_rows
+from research.tracking.records import read_rows
 
 SCRIPT = Path(maml_trpo.__file__)
 TINY = "fast horizon=10 num_threads=1"

@@ -17,7 +17,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from research import checkpoint
-from research.tracking.observer import read_rows
+from research.tracking.records import read_rows
 
 NAMES = ("maml_ppo", "fomaml", "reptile")
 MODULES = {name: importlib.import_module(f"experiments.{name}") for name in NAMES}

@@ -12,7 +12,7 @@ import torch
 import toy_experiment
 
 from research import checkpoint
-from research.tracking.observer import read_rows
+from research.tracking.records import read_rows
 
 
 class Lab:

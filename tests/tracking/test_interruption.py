@@ -120,9 +120,9 @@ def test_a_run_in_progress_is_left_alone(lab, capsys):
     other.lock(1)
     capsys.readouterr()
     lab.run("resume with run=1 num_iterations=9")
-    assert lab.exit_code == 2
+    assert lab.exit_code == 75
     assert "run=1: another process writes runs/1" in capsys.readouterr().err
-    other._unlock()
+    other.unlock()
 
 
 def test_a_record_that_cannot_be_written_stops_the_run(lab, monkeypatch):

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.tracking.observer import FileObserver, fold, read_rows, to_json
+from research.tracking.lock import BusyError
+from research.tracking.observer import FileObserver, to_json
+from research.tracking.records import fold, read_rows
 
 NOW = datetime.datetime(2030, 1, 2, 3, 4, 5)
 LATER = datetime.datetime(2030, 1, 2, 4, 0, 0)
@@ -51,6 +53,7 @@ def test_the_record_has_the_layout_of_sacreds_file_storage(tmp_path):
     observer = FileObserver(tmp_path / "runs")
     assert start(observer, tmp_path) == 1
     observer.log_metrics(points(1, 2), {})
+    observer.heartbeat_event({"note": 1}, "o", LATER, None)
     observer.heartbeat_event({"note": 1}, "out\n", LATER, None)
     observer.completed_event(LATER, {"score": 2})
     record = tmp_path / "runs" / "1"
@@ -96,7 +99,7 @@ def test_rows_hold_the_metrics_of_one_step(tmp_path):
     rows = list(read_rows(tmp_path / "runs" / "1"))
     assert [(row["step"], row["values"]) for row in rows] == [
         (1, {"a": 0.5}),
-        (2, {"a": 0.5, "b": None}),
+        (2, {"a": 0.5, "b": None, "nonfinite_values": 1}),
         (2, {"a": 0.5}),
     ]
     assert fold(rows)["a"]["steps"] == [1, 2, 2]
@@ -141,7 +144,7 @@ def test_two_processes_cannot_write_one_record(tmp_path):
     writer = FileObserver(tmp_path / "runs")
     start(writer, tmp_path)
     intruder = FileObserver(tmp_path / "runs", resume_at=0)
-    with pytest.raises(ValueError, match="run=1: another process writes"):
+    with pytest.raises(BusyError, match="run=1: another process writes"):
         intruder.lock(1)
     writer.completed_event(LATER, None)
     intruder.lock(1)

@@ -1,0 +1,146 @@
+"""Reading and cutting the record of a run. See `observer` for what lies where; nothing here writes while a run runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from research.files import append_lines, whole_lines, write_text
+
+METRICS = "metrics.jsonl"
+CUT = "metrics.cut.jsonl"
+NONFINITE = "nonfinite_values"
+"""Metric that counts the NaNs and infinities of a step, which strict JSON holds as null."""
+
+_TAIL = 1 << 16
+
+
+class RecordError(ValueError):
+    """A record that cannot be read: which file, where, and what to do."""
+
+
+class Series(NamedTuple):
+    """One metric.
+
+    Attributes:
+        steps: [points]
+        values: [points], NaN for null; objects if they are no numbers.
+        timestamps: [points], UTC.
+    """
+
+    steps: NDArray[np.int64]
+    values: NDArray[Any]
+    timestamps: NDArray[np.datetime64]
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """The contents of a run's run.json."""
+    return dict(json.loads((directory / "run.json").read_text()))
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The settings of a run."""
+    return dict(json.loads((directory / "config.json").read_text()))
+
+
+def run_directories(runs_dir: Path) -> list[Path]:
+    """The directories of all records below a directory, those with a number first and in order."""
+    found = [path.parent for path in runs_dir.glob("*/run.json")]
+    return sorted(found, key=lambda path: (not path.name.isdigit(), len(path.name), path.name))
+
+
+def read_rows(directory: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, without one at the end that is only half written.
+
+    Raises:
+        RecordError: A line is damaged.
+    """
+    for number, line in enumerate(whole_lines(directory / METRICS), start=1):
+        row = _parse(line)
+        if row is None:
+            raise RecordError(
+                f"{directory / METRICS}, line {number}: damaged, it begins with {line[:40]!r}; "
+                f"`resume` or `ensure` move such lines to {CUT} and compute their steps again"
+            )
+        yield row
+
+
+def read_metrics(directory: Path) -> dict[str, Series]:
+    """All metrics of a run, by name."""
+    return {
+        name: Series(
+            np.asarray(series["steps"], dtype=np.int64),
+            _numbers(series["values"]),
+            np.asarray(series["timestamps"], dtype="datetime64[us]"),
+        )
+        for name, series in fold(read_rows(directory)).items()
+    }
+
+
+def progress(directory: Path) -> int:
+    """The last recorded step, 0 if there is none. Reads the end of the metrics only."""
+    row = last_row(directory)
+    return int(row["step"]) if row else 0
+
+
+def last_row(directory: Path) -> dict[str, Any] | None:
+    """The last row of a run's metrics; None if there is none. Reads the end of the metrics only."""
+    path = directory / METRICS
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        lines = file.read().decode(errors="replace").split("\n")[:-1]
+    return next((row for line in reversed(lines) if (row := _parse(line)) is not None), None)
+
+
+def fold(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
+    """Rows as Sacred's metrics.json has them: `{name: {"steps", "values", "timestamps"}}`."""
+    folded: dict[str, dict[str, list[Any]]] = {}
+    for row in rows:
+        step, timestamp = row["step"], row["timestamp"]
+        for name, value in row["values"].items():
+            series = folded.get(name)
+            if series is None:
+                series = folded[name] = {"steps": [], "values": [], "timestamps": []}
+            series["steps"].append(step)
+            series["values"].append(value)
+            series["timestamps"].append(timestamp)
+    return folded
+
+
+def cut(directory: Path, iteration: int) -> None:
+    """Keeps the metrics of the first `iteration` iterations; the other lines go to `CUT`, damaged ones too.
+
+    What a run reports belongs to a finished iteration, so of the first 0 there is nothing to keep.
+    """
+    kept: list[str] = []
+    removed: list[str] = []
+    for line in whole_lines(directory / METRICS):
+        row = _parse(line)
+        is_kept = row is not None and row["step"] <= iteration and iteration > 0
+        (kept if is_kept else removed).append(line.removesuffix("\n"))
+    if removed:
+        append_lines(directory / CUT, removed)
+    write_text(directory / METRICS, "".join(f"{line}\n" for line in kept))
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """The row on a line; None if it is damaged."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and row.keys() >= {"step", "timestamp", "values"} else None
+
+
+def _numbers(values: list[Any]) -> NDArray[Any]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.asarray(values, dtype=object)
