@@ -1,0 +1,124 @@
+"""Runs as Slurm arrays, or a few at a time on this machine.
+
+    python -m slurm submit slurm/sweeps/fast.yaml --dry-run
+    python -m slurm submit slurm/sweeps/navigation_seeds.yaml --profile gpu
+    python -m slurm status
+    python -m slurm retry navigation_seeds --failed
+
+docs/slurm.md has the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from slurm.errors import SlurmError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Does what the command line says. Returns the exit status: 2 for what was refused."""
+    if argv[:1] == ["task"]:  # what jobs call: nothing else is imported
+        return _task(argv[1:])
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.function(arguments) or 0)
+    except SlurmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _task(argv: Sequence[str]) -> int:
+    from slurm.task import become_run
+
+    try:
+        become_run(Path(argv[0]), int(argv[1]))
+    except (SlurmError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m slurm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    submit = _command(commands, "submit", "submit a sweep; what has completed, or is on its way, is left out")
+    submit.add_argument("sweep", type=Path, metavar="SWEEP", help="a file, e.g. slurm/sweeps/fast.yaml")
+    submit.add_argument("--force", action="store_true", help="repeat what has completed")
+    submit.add_argument("--no-snapshot", action="store_true", help="run the code where it is, and not a copy of it")
+    _add_where(submit)
+    status = _command(commands, "status", "all sweeps, or the runs of one")
+    _add_sweep(status)
+    status.add_argument("--all", action="store_true", help="every run of a long sweep")
+    status.add_argument("--json", action="store_true", help="every run, for a script")
+    logs = _command(commands, "logs", "what a run has printed")
+    logs.add_argument("run", type=int, metavar="RUN", help="its id")
+    logs.add_argument("-n", "--lines", type=int, default=50, help="how many of the last lines (default: 50)")
+    cancel = _command(commands, "cancel", "stop a sweep, or some of its runs: they save, and do not come back")
+    cancel.add_argument("sweep", metavar="SWEEP", help="its name")
+    _add_runs(cancel)
+    retry = _command(commands, "retry", "go on with what has failed, was stopped or never began")
+    _add_sweep(retry)
+    _add_runs(retry)
+    for state, meaning in (("failed", "failed or stale"), ("interrupted", "stopped"), ("missing", "without a record"),
+                           ("diverged", "with numbers that are not finite, from their last checkpoint")):  # fmt: skip
+        retry.add_argument(f"--{state}", action="store_true", help=f"only those that are {meaning}")
+    _add_where(retry)
+    reset = _command(commands, "reset-stale", "mark as interrupted what says that it runs, and is dead")
+    _add_sweep(reset)
+    sync = _command(commands, "sync-mongo", "bring MongoDB up to the records")
+    sync.add_argument("arguments", nargs=argparse.REMAINDER, help="for `python -m research.tracking sync`")
+    return parser
+
+
+def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(function=lambda arguments: _function(name)(arguments))
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="the directory of runs (default: runs)")
+    return parser
+
+
+def _function(name: str) -> Callable[[argparse.Namespace], int | None]:
+    # Imported late: `submit` needs torch, which takes seconds to import, and `status` does not.
+    if name == "submit":
+        from slurm.submit import submit
+
+        return submit
+    from slurm import commands
+
+    return {
+        "status": commands.status,
+        "logs": commands.logs,
+        "cancel": commands.cancel,
+        "retry": commands.retry,
+        "reset-stale": commands.reset_stale,
+        "sync-mongo": commands.sync_mongo,
+    }[name]
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name; all if left out")
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=int, nargs="+", metavar="ID", help="only these runs")
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", default="local", metavar="P", help="of slurm/profiles, or a file (default: local)")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    parser.add_argument("--throttle", type=_positive, metavar="N", help="tasks of an array that run at once")
+    parser.add_argument("--max-array", type=_positive, metavar="N", help="MaxArraySize (default: what Slurm says)")
+    parser.add_argument("--local", action="store_true", help="run here, without Slurm")
+    parser.add_argument("-j", "--jobs", type=_positive, default=1, metavar="N", help="with --local: runs at a time")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: need at least 1")
+    return value

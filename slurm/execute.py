@@ -1,0 +1,59 @@
+"""Carrying out lines of a sweep: by Slurm, on this machine, or, for a dry run, in words."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from slurm import scheduler
+from slurm.arrays import Terms, commands, order, submit_arrays
+from slurm.folder import Folder
+from slurm.local import chain, do
+
+
+def execute(folder: Folder, lines: Sequence[Sequence[int]], terms: Terms, arguments: argparse.Namespace) -> int:
+    """Does lines of each stage as the command line says. Returns the exit status.
+
+    Args:
+        folder: Of the sweep.
+        lines: To do, of each stage.
+        terms: See there.
+        arguments: `local`, `jobs`, `max_array`, `dry_run`.
+    """
+    count = sum(map(len, lines))
+    if arguments.local:
+        if arguments.dry_run:
+            print(f"Would do {count} runs here, {arguments.jobs} at a time.")
+            return 0
+        return _do_here(folder, lines, arguments.jobs)
+    groups = order(lines, _max_array_size(arguments))
+    if arguments.dry_run:
+        print("Would call:")
+        for command in commands(folder, groups, terms):
+            print(f"  {command}")
+        return 0
+    for array in submit_arrays(folder, groups, terms):
+        what = f" of stage {array.stage}" if array.stage else ""
+        print(f"Submitted job {array.job}: {len(array.indices)} runs{what}.")
+    print(f"Watch them:  python -m slurm status {folder.name}")
+    return 0
+
+
+def _do_here(folder: Folder, lines: Sequence[Sequence[int]], jobs: int) -> int:
+    stages = folder.stages()
+    ended = do(folder, chain(lines), jobs, lambda text: print(text, flush=True))
+    failed = [stages[stage][line].run for (stage, line), status in ended.items() if status != 0]
+    count = sum(map(len, lines))
+    print(f"{len(ended) - len(failed)} of {count} runs have completed.")
+    if len(ended) - len(failed) < count:
+        print(f"Go on with the others:  python -m slurm retry {folder.name} --local -j {jobs}")
+        return 1
+    return 0
+
+
+def _max_array_size(arguments: argparse.Namespace) -> int:
+    if arguments.max_array:
+        return int(arguments.max_array)
+    if arguments.dry_run and not scheduler.is_here():
+        return scheduler.DEFAULT_MAX_ARRAY_SIZE
+    return scheduler.max_array_size()

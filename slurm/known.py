@@ -1,0 +1,45 @@
+"""Which configurations need not be run: those that have completed, and those that are on their way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from research.tracking import records
+from slurm.checking import config_hash
+from slurm.folder import all_folders
+from slurm.scheduler import Queued, Task
+from slurm.states import LIVE, RunState, survey
+
+_TRAINING = ("train", "resume", "ensure")
+
+
+def known_runs(runs_dir: Path, queue: Mapping[Task, Queued]) -> tuple[dict[str, int], dict[str, int]]:
+    """Runs by the hash of their configuration: (those that have completed, those that wait or run).
+
+    Args:
+        runs_dir: Where the records are. Those made without a sweep count too.
+        queue: See `states.survey`.
+    """
+    states = [state for folder in all_folders(runs_dir) for state in survey(folder, queue)]
+    completed = _by_hash(states, ("completed", "diverged")) | _completed_records(runs_dir)
+    live = {hash_: run for hash_, run in _by_hash(states, LIVE).items() if hash_ not in completed}
+    return completed, live
+
+
+def _by_hash(states: Iterable[RunState], chosen: Iterable[str]) -> dict[str, int]:
+    return {state.entry.hash: state.entry.run for state in states if state.state in chosen}
+
+
+def _completed_records(runs_dir: Path) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for directory in records.run_directories(runs_dir):
+        try:
+            run = records.read_run(directory)
+            is_trained = run["status"] == "COMPLETED" and run["command"] in _TRAINING and directory.name.isdigit()
+            if is_trained:
+                found[config_hash(run["experiment"]["name"], records.read_config(directory))] = int(directory.name)
+        except (OSError, KeyError, json.JSONDecodeError):
+            continue  # no record of ours, and so nothing that has completed
+    return found

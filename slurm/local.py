@@ -1,0 +1,156 @@
+"""The runs of a sweep on this machine: a few at a time, each in a process and on cores of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, NamedTuple
+
+from research.tracking.signals import PREEMPTED
+from slurm.errors import SlurmError
+from slurm.folder import Array, Folder
+from slurm.task import ROOT, surroundings
+
+_POLL_SECONDS = 0.1
+
+
+class Work(NamedTuple):
+    """A line of a stage, and what follows it when it has completed."""
+
+    stage: int
+    line: int
+    then: Sequence[Work] = ()
+
+
+def chain(lines: Sequence[Sequence[int]]) -> list[Work]:
+    """What is to be done of each stage, as work: what is to be done first carries what follows."""
+    later = [(stage, line) for stage, own in enumerate(lines[1:], start=1) for line in own]
+    first = [Work(0, line, [Work(stage, other) for stage, other in later if other == line]) for line in lines[0]]
+    return first + [Work(stage, line) for stage, line in later if line not in lines[0]]
+
+
+def worker_of(folder: Folder) -> int | None:
+    """The process on this machine that works on a sweep."""
+    try:
+        with (folder.path / "local.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def do(folder: Folder, work: Sequence[Work], workers: int, say: Callable[[str], None]) -> dict[tuple[int, int], int]:
+    """Does all of the work. Returns the exit status of each (stage, line) that was started.
+
+    Ctrl-C and TERM are handed on: every run finishes its iteration, saves and ends, and nothing else is begun.
+
+    Raises:
+        SlurmError: Another process works on the sweep.
+    """
+    with (folder.path / "local.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SlurmError(f"{folder.name}: process {worker_of(folder)} works on it; cancel it first") from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        for stage in sorted({item.stage for item in work} | {then.stage for item in work for then in item.then}):
+            lines = [item.line for item in work if item.stage == stage]
+            lines += [then.line for item in work for then in item.then if then.stage == stage]
+            folder.add(Array(stage, 0, sorted(lines), host=socket.gethostname()))
+        return _Pool(folder, workers, say).run(list(work))
+
+
+class _Pool:
+    """Processes, at most one in each slot."""
+
+    def __init__(self, folder: Folder, workers: int, say: Callable[[str], None]):
+        self.folder = folder
+        self.say = say
+        self.running: dict[int, tuple[Work, subprocess.Popen[bytes]]] = {}
+        self.slots = workers
+        self.stopped: int | None = None
+
+    def run(self, work: list[Work]) -> dict[tuple[int, int], int]:
+        ended: dict[tuple[int, int], int] = {}
+        before = {signum: signal.signal(signum, self._stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while self.running or (work and self.stopped is None):
+                for slot in range(self.slots):
+                    if work and self.stopped is None and slot not in self.running:
+                        self.running[slot] = work[0], self._start(slot, work.pop(0))
+                time.sleep(_POLL_SECONDS)
+                for slot, (item, process) in list(self.running.items()):
+                    status = process.poll()
+                    if status is not None:
+                        del self.running[slot]
+                        ended[item.stage, item.line] = status
+                        work[:0] = self._follow(item, status)
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+        return ended
+
+    def _follow(self, item: Work, status: int) -> Sequence[Work]:
+        """Says how it ended. Returns what it makes possible: what follows, or itself if it wants to come back."""
+        self.say(f"{_what(item)} ended with status {status}; log: {self._log(item)}")
+        if status == PREEMPTED:
+            return [item]
+        return item.then if status == 0 else []
+
+    def _start(self, slot: int, item: Work) -> subprocess.Popen[bytes]:
+        code = self.folder.code_or(ROOT)
+        manifest = self.folder.manifest(item.stage)
+        command = [sys.executable, "-m", "slurm", "task", str(manifest), str(item.line)]
+        self.say(f"{_what(item)} starts")
+        with self._log(item).open("ab") as log:
+            # A session of its own: Ctrl-C at the terminal reaches this process alone, which hands it on.
+            process = _spawn(command, code, log)
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(process.pid, _cores(slot, self.slots))
+        return process
+
+    def _log(self, item: Work) -> Path:
+        return self.folder.log(Array(item.stage, 0, []), item.line)
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        if self.stopped is None:
+            print("Stopping: each run finishes its iteration and saves. Once more stops them at once.", flush=True)
+        self.stopped = signum
+        for _, process in self.running.values():
+            process.send_signal(signum)
+
+
+def _spawn(command: Sequence[str], code: Path, log: IO[Any]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        cwd=code,
+        env=surroundings(code),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
+def _what(item: Work) -> str:
+    return f"line {item.line}" + (f" of stage {item.stage}" if item.stage else "")
+
+
+def _cores(slot: int, slots: int) -> set[int]:
+    """A share of this machine's cores: runs that share cores slow each other down."""
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(1, len(cores) // slots)
+    return {cores[(slot * share + index) % len(cores)] for index in range(share)}

@@ -1,0 +1,87 @@
+"""From a sweep file to a folder: which runs there are to do, and all that their jobs will read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from research.files import claim_numbers, write_text
+from slurm.checking import Checked, check, config_hash
+from slurm.errors import SlurmError
+from slurm.folder import Folder, make_folder
+from slurm.manifest import Entry, write_manifest
+from slurm.profile import Profile
+from slurm.snapshot import take_snapshot
+from slurm.sweep import Stage, Sweep, load_sweep
+from slurm.task import ROOT
+
+
+class Plan(NamedTuple):
+    """A checked sweep.
+
+    Attributes:
+        path: Its file.
+        sweep: What the file says.
+        checked: Its configurations.
+        known: Runs that have completed, or are on their way, by hash; they are not done again.
+    """
+
+    path: Path
+    sweep: Sweep
+    checked: Checked
+    known: Mapping[str, int]
+
+    def hashes(self) -> list[list[str]]:
+        """Of each stage, line by line."""
+        trained = [configuration.hash for configuration in self.checked.configurations]
+        return [trained, *([stage_hash(self.checked.name, stage, of) for of in trained] for stage in self.sweep.then)]
+
+    def lines(self) -> list[list[int]]:
+        """What is left to do of each stage."""
+        return [[line for line, hash_ in enumerate(hashes) if hash_ not in self.known] for hashes in self.hashes()]
+
+    def stages(self, new: Sequence[int]) -> list[list[Entry]]:
+        """The runs of each stage, line by line, with `new` as the ids of those that are not known."""
+        ids = iter(new)
+        runs = [
+            [self.known[hash_] if hash_ in self.known else next(ids) for hash_ in hashes] for hashes in self.hashes()
+        ]
+        rows = zip(self.checked.configurations, runs[0], strict=True)
+        named, script = self.sweep.named_configs, self.checked.script
+        stages = [[Entry(run, row.hash, row.seed, script, "ensure", named, row.overrides) for row, run in rows]]
+        for stage, hashes, own in zip(self.sweep.then, self.hashes()[1:], runs[1:], strict=True):
+            pairs = zip(stages[0], hashes, own, strict=True)
+            stages.append([Entry(run, hash_, of.seed, script, stage.command, (), {**stage.fixed, "run": of.run})
+                           for of, hash_, run in pairs])  # fmt: skip
+        return stages
+
+
+def make_plan(path: Path, known: Mapping[str, int], root: Path = ROOT) -> Plan:
+    """A sweep file, checked. Raises SlurmError; nothing is written."""
+    sweep = load_sweep(path)
+    return Plan(path, sweep, check(sweep, path, root), known)
+
+
+def stage_hash(name: str, stage: Stage, of: str) -> str:
+    """Identifies what a stage does with the run of a hash."""
+    return config_hash(f"{name} {stage.command}", {**stage.fixed, " of": of})
+
+
+def write_folder(plan: Plan, runs_dir: Path, profile: Profile, snapshot: bool, root: Path = ROOT) -> Folder:
+    """Claims ids and writes all that the jobs of a plan will read. Raises SlurmError."""
+    folder = make_folder(runs_dir, plan.path.stem)
+    try:
+        if snapshot:
+            take_snapshot(root, folder.code)
+        count = sum(map(len, plan.lines()))
+        shutil.copyfile(plan.path, folder.path / "sweep.yaml")
+        write_text(folder.path / "environment.sh", profile.environment())
+        # The manifest of the first stage makes the folder a sweep's: it comes last.
+        for stage, entries in reversed([*enumerate(plan.stages(claim_numbers(folder.runs_dir, count)))]):
+            write_manifest(folder.manifest(stage), entries)
+    except SlurmError:
+        shutil.rmtree(folder.path)
+        raise
+    return folder
