@@ -1,4 +1,4 @@
-"""Adaptation curves: how much better an agent becomes with every gradient step on tasks it was not trained on."""
+"""Adaptation curves: how much better an agent becomes with every step of adaptation on tasks it was not trained on."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from research import rng
 from research.losses import PolicyBatch
+from research.policies.gru import GRUPolicy
 from research.sampling.collect import collect
+from research.sampling.trials import collect_trials
 from research.tasks import TaskDistribution
-from research.types import Params, Trajectories
+from research.tasks.base import KnownOptimum, SolvedTasks
+from research.types import Params, Trajectories, Trials
 
 
 class AdaptationCurve(NamedTuple):
@@ -27,6 +31,11 @@ class AdaptationCurve(NamedTuple):
         lower_is_better: Whether the score is an error.
         distribution: Made the environments, if the scores come from sampling.
         reset_seeds: What the environments of each step were reset with, so that their episodes can be replayed.
+        unit: What a step of adaptation is, in the plural.
+        regret: `[steps + 1, tasks]`, how much less the actions were worth in expectation than those of the best policy
+            for the task; None where that is not known.
+        optimal: `[tasks]`, the expected return of that policy; None likewise.
+        mean_optimal: Its mean over the distribution of tasks, where it is known exactly.
     """
 
     label: str
@@ -36,6 +45,27 @@ class AdaptationCurve(NamedTuple):
     lower_is_better: bool = False
     distribution: TaskDistribution | None = None
     reset_seeds: tuple[int, ...] = ()
+    unit: str = "gradient steps"
+    regret: NDArray[np.float64] | None = None
+    optimal: NDArray[np.float64] | None = None
+    mean_optimal: float | None = None
+
+    def total(self) -> NDArray[np.float64]:
+        """What all steps together earned on each task, `[tasks]`; their mean estimates the expected total return.
+
+        Where the best returns are known, rewards are replaced by their expectations: with R* the best expected return
+        of a task and Δ_e = R* − E[return of episode e | its states and actions] the regret of an episode,
+
+            E Σ_e return_e = E Σ_e (R* − Δ_e) = n E R* − E Σ_e Δ_e
+
+        as a reward has mean 0 around its expectation given the past. The first term is known exactly for some
+        distributions (k/(k + 1) for the best of k arms that are uniform on [0, 1]), and then only the regret is left to
+        be estimated: whether the sampled tasks are rich or poor no longer matters.
+        """
+        if self.regret is None or self.optimal is None:
+            return self.score.sum(0)
+        best = self.optimal if self.mean_optimal is None else np.full_like(self.optimal, self.mean_optimal)
+        return len(self.regret) * best - self.regret.sum(0)
 
 
 def adaptation_curve(
@@ -85,3 +115,58 @@ def adaptation_curve(
     return AdaptationCurve(
         "mean return", score, tasks, tuple(trajectories), distribution=distribution, reset_seeds=tuple(seeds)
     )
+
+
+def trial_curve(
+    policy: GRUPolicy,
+    params: Params,
+    distribution: TaskDistribution,
+    tasks: Any,
+    *,
+    num_tasks: int,
+    num_adapt_steps: int,
+    trials: int,
+    seed: int,
+) -> AdaptationCurve:
+    """The return of the first, second, ... episode of a trial on each task, mean over trials.
+
+    Args:
+        policy: A recurrent policy.
+        params: Its parameters.
+        distribution: Makes the environments.
+        tasks: A task batch, usually `distribution.test_tasks(num_tasks)`.
+        num_tasks: Its length.
+        num_adapt_steps: Episodes after the first one, at least 0; may exceed those of training.
+        trials: Trials for each task.
+        seed: The curve is a pure function of the arguments and this. Fewer episodes are the beginning of more.
+    """
+    if num_adapt_steps < 0:
+        raise ValueError(f"num_adapt_steps={num_adapt_steps}: need at least 0 steps")
+    episodes = num_adapt_steps + 1
+    envs = distribution.make_envs(tasks, trials)
+    generator = rng.torch_generator(seed, "evaluation", device=next(iter(params.values())).device)
+    sampled = collect_trials(policy, params, envs, num_tasks, episodes, distribution.horizon, generator)
+    envs.close()
+    regret = optimal = mean_optimal = None
+    if isinstance(distribution, SolvedTasks):
+        optimal = distribution.optimal_return(tasks)
+        seen, done = (field.cpu().numpy() for field in (sampled.observation, sampled.action))
+        expected = torch.as_tensor(distribution.expected_reward(tasks, seen, done), device=sampled.valid.device)
+        regret = optimal - _per_episode(sampled, expected, episodes)
+        mean_optimal = distribution.mean_optimal_return() if isinstance(distribution, KnownOptimum) else None
+    return AdaptationCurve(
+        "mean return",
+        _per_episode(sampled, sampled.reward.double(), episodes),
+        tasks,
+        distribution=distribution,
+        unit="episodes of the trial",
+        regret=regret,
+        optimal=optimal,
+        mean_optimal=mean_optimal,
+    )
+
+
+def _per_episode(trials: Trials, values: Tensor, num_episodes: int) -> NDArray[np.float64]:
+    """Sums over each episode, mean over trials: `[episodes, tasks]`."""
+    sums: NDArray[np.float64] = trials.episode_sums(values, num_episodes).mean(-1).cpu().numpy()
+    return sums

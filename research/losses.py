@@ -53,14 +53,28 @@ def clipped_surrogate(distribution: Distribution, batch: PolicyBatch, clip_eps: 
     Schulman et al. 2017, arXiv:1707.06347, eq. 7. Takes the distribution at `batch.observation`.
     """
     ratio = (distribution.log_prob(batch.action) - batch.log_prob).exp()
+    return clipped_loss(ratio, batch.advantage, batch.valid, clip_eps)
+
+
+def clipped_loss(ratio: Tensor, advantage: Tensor, valid: Tensor, clip_eps: float) -> Tensor:
+    """`clipped_surrogate` of the probability ratios. Scalar."""
     clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps)
-    return -masked_mean((ratio * batch.advantage).minimum(clipped * batch.advantage), batch.valid)
+    return -masked_mean((ratio * advantage).minimum(clipped * advantage), valid)
 
 
 def clip_fraction(distribution: Distribution, batch: PolicyBatch, clip_eps: float) -> Tensor:
     """The share of valid steps whose probability ratio is beyond 1 ± `clip_eps`, in either direction. Scalar."""
-    ratio = (distribution.log_prob(batch.action) - batch.log_prob).exp()
-    return masked_mean(((ratio - 1).abs() > clip_eps).to(ratio.dtype), batch.valid)
+    return clipped_share((distribution.log_prob(batch.action) - batch.log_prob).exp(), batch.valid, clip_eps)
+
+
+def clipped_share(ratio: Tensor, valid: Tensor, clip_eps: float) -> Tensor:
+    """`clip_fraction` of the probability ratios. Scalar."""
+    return masked_mean(((ratio - 1).abs() > clip_eps).to(ratio.dtype), valid)
+
+
+def value_error(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """½ mean (V − target)² over valid steps. Scalar."""
+    return 0.5 * masked_mean((value - target).square(), valid)
 
 
 def dice(policy: Forward, batch: PolicyBatch) -> Tensor:

@@ -8,6 +8,7 @@ from research.algorithms.maml_regression import MAMLRegression
 from research.algorithms.maml_trpo import MAMLTRPO
 from research.algorithms.reptile import Reptile
 from research.algorithms.reptile_regression import ReptileRegression
+from research.algorithms.rl2 import RL2
 from research.evaluation import AdaptationCurve
 from research.types import StepResult
 
@@ -41,6 +42,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "reptile": Reptile,
     "maml_regression": MAMLRegression,
     "reptile_regression": ReptileRegression,
+    "rl2": RL2,
 }
 
 __all__ = ["ALGORITHMS", "Algorithm"]

@@ -22,7 +22,8 @@ class AlgorithmConfig:
         num_iterations: Iterations of training: what is logged, evaluated and checkpointed.
         meta_batch_size: Tasks in one meta-update.
         num_eval_tasks: Held-out tasks of an evaluation.
-        num_adapt_steps: Steps of adaptation in an evaluation; may exceed those of training.
+        num_adapt_steps: Steps of adaptation in an evaluation, which may exceed those of training; None, where an
+            algorithm allows it, for as many.
         eval_interval: Iterations between evaluations during training; 0 for none.
         checkpoint_interval: Iterations between checkpoints; 0 for one at the end only.
         device: `"cpu"` or `"cuda"` (or `"cuda:1"`).
@@ -35,14 +36,16 @@ class AlgorithmConfig:
     num_iterations: int = 100
     meta_batch_size: int = 20
     num_eval_tasks: int = 40
-    num_adapt_steps: int = 3
+    num_adapt_steps: int | None = None
     eval_interval: int = 0
     checkpoint_interval: int = 10
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "seed", "eval_interval", "checkpoint_interval", "num_adapt_steps")
+        at_least(self, 0, "seed", "eval_interval", "checkpoint_interval")
+        if self.num_adapt_steps is not None:
+            at_least(self, 0, "num_adapt_steps")
         at_least(self, 1, "num_iterations", "meta_batch_size", "num_eval_tasks")
         one_of(self, "dtype", ("float32", "float64"))
 
@@ -54,12 +57,14 @@ class MetaLearningConfig(AlgorithmConfig, InnerLoopConfig):
     Attributes:
         inner_loop: Backend of the inner loop: `"func"`, `"higher"` or `"learn2learn"`.
         num_inner_steps: Gradient steps of adaptation during training.
+        num_adapt_steps: Gradient steps of an evaluation; may exceed `num_inner_steps`.
         eval_inner_lr: The learning rate of an evaluation, or one for each step (steps beyond the last use the last);
             None for those of training.
     """
 
     inner_loop: Literal["func", "higher", "learn2learn"] = "func"
     num_inner_steps: int = 1
+    num_adapt_steps: int = 3
     eval_inner_lr: float | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.distributions import Categorical, DiagGaussian, Distribution
-from research.policies.gru_function import gru_function, gru_step
+from research.policies.gru_function import gru_function, gru_step, input_product
 from research.validation import at_least
 
 
@@ -118,11 +118,11 @@ class Recurrent(nn.Module):
 
     def forward(self, inputs: Inputs, state: Tensor) -> Tensor:
         """The states after each step, `[time, rows, hidden]`, for inputs `[time, rows, ...]`."""
-        gates = F.linear(inputs.features, self.weight_input, self.bias_input)
+        gates = input_product(inputs.features, self.weight_input, self.bias_input)
         if self.pair is not None and inputs.pair is not None and inputs.reward is not None:
             plain, weighted = self.pair.split(len(self.pair) // 2)
-            gates = gates + F.embedding(inputs.pair, plain)
-            gates = torch.addcmul(gates, inputs.reward.unsqueeze(-1), F.embedding(inputs.pair, weighted))
+            gates += F.embedding(inputs.pair, plain)
+            gates.addcmul_(inputs.reward.unsqueeze(-1), F.embedding(inputs.pair, weighted))
         if self.norm_input is None or self.norm_hidden is None:
             return gru_function(gates, state, self.weight_hidden, self.bias_hidden)
         states = []

@@ -162,8 +162,9 @@ class _Record:
         arrays = (self.reward, self.episode, self.ended, self.valid)
         reward, episode, ended, valid = (torch.from_numpy(array[:time]).to(self.like.device) for array in arrays)
         by_time = (observation, action, reward.to(self.like.dtype), log_prob, value, episode, ended, valid)
-        diverged = torch.from_numpy(self.diverged).to(self.like.device).unflatten(0, (num_tasks, -1))
-        return Trials(*[field.unflatten(1, (num_tasks, -1)).movedim(0, 2) for field in by_time], diverged)
+        fields = [field.unflatten(1, (num_tasks, -1)).movedim(0, 2) for field in by_time]
+        fields.append(torch.from_numpy(self.diverged).to(self.like.device).unflatten(0, (num_tasks, -1)))
+        return Trials(*fields)
 
     def tensor(self, array: NDArray[Any]) -> Tensor:
         """A copy of an array, of the parameters' device and dtype."""

@@ -84,6 +84,10 @@ class Bandit:
         """See `SolvedTasks`: the mean of the best arm."""
         return tasks.mean.max(-1)
 
+    def mean_optimal_return(self) -> float | None:
+        """See `KnownOptimum`: k/(k + 1), the mean of the largest of k numbers uniform on [0, 1]."""
+        return self.num_arms / (self.num_arms + 1) if self.reward == "bernoulli" else None
+
     def expected_reward(
         self, tasks: BanditTasks, observation: NDArray[Any], action: NDArray[Any]
     ) -> NDArray[np.float64]:

@@ -62,3 +62,11 @@ class SolvedTasks(Protocol):
 
     def expected_reward(self, tasks: Any, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float64]:
         """The mean reward of `action [tasks, ...]` at `observation [tasks, ..., obs]`: `[tasks, ...]`."""
+
+
+@runtime_checkable
+class KnownOptimum(Protocol):
+    """Solved tasks whose best returns have a known mean over the whole distribution."""
+
+    def mean_optimal_return(self) -> float | None:
+        """E `optimal_return` over the distribution, exactly; None where these settings have no closed form."""

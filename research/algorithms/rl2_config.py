@@ -1,0 +1,134 @@
+"""The settings of RL², and what follows from them at each iteration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from research.algorithms.config import AlgorithmConfig
+from research.policies.gru import GRUConfig, check_spaces
+from research.tasks import TaskDistribution, make_tasks
+from research.validation import at_least, in_open_unit_interval, in_unit_interval, one_of, positive
+
+
+@dataclass(frozen=True)
+class RL2Config(AlgorithmConfig):
+    """Settings of RL², beside those of every algorithm.
+
+    Attributes:
+        task: Name of the task distribution, see `research.tasks.TASKS`.
+        meta_batch_size: Tasks of an iteration, the first one if there are more later.
+        final_meta_batch_size: Tasks of the last iteration, reached linearly; 0 for the same all along.
+        trials_per_task: Trials of each task.
+        episodes_per_trial: Episodes of a trial, through which the state is carried.
+        horizon: Steps of an episode; None for the task's own.
+        policy: The network.
+        update: `"ppo"`, or `"trpo"` for the policy and Adam for the value, which then has a network of its own.
+        discount: γ, through the ends of episodes.
+        gae_lambda: λ of generalised advantage estimation, likewise.
+        normalize_advantages: Whether the advantages of an iteration are scaled to mean 0 and deviation 1.
+        chunk_length: Steps that a gradient goes back through: truncated BPTT; 0 for whole trials.
+        meta_lr: Step size of Adam in the first iteration.
+        final_lr_share: Share of it that is left in the last one; it falls linearly.
+        num_epochs: Passes over the trials of an iteration.
+        num_minibatches: Adam's steps in a pass, each on its share of the trials.
+        max_grad_norm: Longer gradients are scaled down to this norm; 0 for no limit.
+        value_coef: Weight of the value's loss.
+        clip_eps: ε of PPO: beyond a probability ratio of 1 ± ε there is nothing to gain.
+        entropy_coef: Weight of PPO's entropy bonus in the first iteration.
+        entropy_until: Share of the training after which it is 0; it falls linearly. 1 and more: it lasts to the end.
+        max_kl: Size of TRPO's trust region: mean KL divergence in nats.
+        cg_iterations: Conjugate-gradient iterations of TRPO.
+        cg_damping: Added to the diagonal of the Fisher matrix.
+        line_search_steps: Step lengths that the line search tries.
+        line_search_shrink: Each is this much of the one before.
+        num_adapt_steps: Episodes of a trial after the first one in an evaluation; None for those of training.
+        eval_trials: Trials for each held-out task.
+        num_threads: Threads over trials on the CPU; 0 for one per core. The numbers do not depend on it.
+    """
+
+    task: str = "bandit"
+    num_iterations: int = 100
+    meta_batch_size: int = 1000
+    final_meta_batch_size: int = 0
+    trials_per_task: int = 1
+    episodes_per_trial: int = 10
+    horizon: int | None = None
+    policy: GRUConfig = GRUConfig()
+    update: Literal["ppo", "trpo"] = "ppo"
+    discount: float = 1.0
+    gae_lambda: float = 0.3
+    normalize_advantages: bool = True
+    chunk_length: int = 0
+    meta_lr: float = 3e-3
+    final_lr_share: float = 0.05
+    num_epochs: int = 3
+    num_minibatches: int = 4
+    max_grad_norm: float = 0.5
+    value_coef: float = 0.5
+    clip_eps: float = 0.2
+    entropy_coef: float = 0.01
+    entropy_until: float = 0.8
+    max_kl: float = 0.01
+    cg_iterations: int = 10
+    cg_damping: float = 1e-5
+    line_search_steps: int = 15
+    line_search_shrink: float = 0.8
+    num_eval_tasks: int = 1000
+    eval_trials: int = 1
+    num_threads: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "trials_per_task", "episodes_per_trial", "num_epochs", "num_minibatches", "eval_trials")
+        at_least(self, 1, "cg_iterations", "line_search_steps")
+        at_least(self, 0, "final_meta_batch_size", "chunk_length", "max_grad_norm", "value_coef", "entropy_coef")
+        at_least(self, 0, "cg_damping", "num_threads")
+        positive(self, "meta_lr", "entropy_until", "max_kl")
+        in_unit_interval(self, "discount", "gae_lambda", "final_lr_share")
+        in_open_unit_interval(self, "clip_eps", "line_search_shrink")
+        one_of(self, "update", ("ppo", "trpo"))
+        tasks = self.make_tasks()  # checks the settings of its own
+        tasks.test_tasks(self.num_eval_tasks)  # there may be fewer
+        check_spaces(self.policy, tasks.observation_space, tasks.action_space)
+        self._check_lengths(tasks.horizon * self.episodes_per_trial)
+        if self.update == "trpo" and not self.policy.separate_value:
+            raise ValueError(
+                "policy.separate_value=False: update='trpo' moves the policy on its own, a value that shares its GRU "
+                "would move with it; need True"
+            )
+
+    def _check_lengths(self, longest: int) -> None:
+        if self.chunk_length > longest:
+            raise ValueError(
+                f"chunk_length={self.chunk_length}: need at most {longest}, the steps of a trial "
+                f"({self.episodes_per_trial} episodes); 0 for whole trials"
+            )
+        sizes = [size for size in (self.meta_batch_size, self.final_meta_batch_size) if size]
+        if self.num_minibatches > min(sizes) * self.trials_per_task:
+            raise ValueError(
+                f"num_minibatches={self.num_minibatches}: need at most {min(sizes) * self.trials_per_task}, the trials "
+                "of an iteration (meta_batch_size × trials_per_task)"
+            )
+
+    def make_tasks(self) -> TaskDistribution:
+        """The task distribution."""
+        horizon = {} if self.horizon is None else {"horizon": self.horizon}
+        return make_tasks(self.task, **horizon, **self.task_args)
+
+    def finished(self, iteration: int) -> float:
+        """The share of the training before this iteration, from 0 at the first one to 1 at the last."""
+        return min(1.0, iteration / max(1, self.num_iterations - 1))
+
+    def tasks_at(self, iteration: int) -> int:
+        """Tasks of an iteration."""
+        last = self.final_meta_batch_size or self.meta_batch_size
+        return round(self.meta_batch_size + (last - self.meta_batch_size) * self.finished(iteration))
+
+    def lr_at(self, iteration: int) -> float:
+        """Adam's step size: meta_lr · (1 − (1 − final_lr_share) t), t the finished share."""
+        return self.meta_lr * (1 - (1 - self.final_lr_share) * self.finished(iteration))
+
+    def entropy_coef_at(self, iteration: int) -> float:
+        """Weight of the entropy bonus: entropy_coef · max(0, 1 − t / entropy_until), t the finished share."""
+        return self.entropy_coef * max(0.0, 1 - self.finished(iteration) / self.entropy_until)
