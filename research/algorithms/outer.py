@@ -22,11 +22,10 @@ def refuse_learned_update(config: InnerLoopConfig, algorithm: str) -> None:
     Raises:
         ValueError: It is to be learned; the message has the key.
     """
-    if config.learns_update:
-        key = "learn_inner_lr" if config.learn_inner_lr != "none" else "transform"
+    for key in config.learned_keys:
         raise ValueError(
-            f"{key}={getattr(config, key)!r}: {algorithm} has no gradient to learn it by; need 'none', or maml_ppo or "
-            "maml_trpo, which have one"
+            f"{key}={getattr(config, key)!r}: {algorithm} has no gradient to learn it by; need "
+            f"{getattr(InnerLoopConfig(), key)!r}, or maml_ppo or maml_trpo, which have one"
         )
 
 

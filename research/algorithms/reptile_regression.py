@@ -25,6 +25,7 @@ import torch
 
 from research.algorithms.regression import Learner, RegressionConfig
 from research.evaluation import AdaptationCurve
+from research.inner_loops import InnerLoopConfig
 from research.types import MetaParams, Params, StepResult
 
 
@@ -54,9 +55,11 @@ class ReptileRegression:
     def __init__(self, config: RegressionConfig):
         if config.num_inner_steps < 1:
             raise ValueError(f"num_inner_steps={config.num_inner_steps}: Reptile needs at least 1 step to move along")
-        if config.learns_update:
-            key = "learn_inner_lr" if config.learn_inner_lr != "none" else "transform"
-            raise ValueError(f"{key}={getattr(config, key)!r}: Reptile has no gradient to learn it by; need 'none'")
+        for key in config.learned_keys:
+            raise ValueError(
+                f"{key}={getattr(config, key)!r}: Reptile has no gradient to learn it by; need "
+                f"{getattr(InnerLoopConfig(), key)!r}"
+            )
         self.config = config
         self.learner = Learner(config)
 

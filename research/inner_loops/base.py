@@ -5,16 +5,21 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
 from research.inner_loops.linearize import Linearized
+from research.optim.lookahead import InnerState
 from research.types import Loss, MetaParams, Params
+from research.validation import at_least, one_of, share
 
 LearnedRate = Literal["none", "scalar", "per_step", "per_parameter"]
 Transform = Literal["none", "kronecker", "meta_curvature"]
+
+LOOKAHEAD_ALPHA = "lookahead_alpha"
+"""The name of Lookahead's α among the parameters of the update rule."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,11 @@ class InnerLoopConfig:
             (ANIL, Raghu et al. 2020, arXiv:1909.09157, adapts the head.)
         transform: What is meta-learned of the gradient's direction: `"none"`, or `"kronecker"` or
             `"meta_curvature"` with the `learn2learn` backend.
+        lookahead_k: Inner steps between the syncs of Lookahead around the inner optimiser; 0 for none.
+        lookahead_alpha: Its α, above 0 and at most 1.
+        lookahead_inner_state: What becomes of the inner optimiser's state at a sync: `"maintain"`, `"reset"` or
+            `"pullback"`, see `research.optim.lookahead`.
+        learn_lookahead_alpha: Whether α is meta-learned; nothing then keeps it within (0, 1].
     """
 
     inner_optimizer: str = "sgd"
@@ -39,14 +49,21 @@ class InnerLoopConfig:
     first_order: bool = False
     adapt_only: tuple[str, ...] = ()
     transform: Transform = "none"
+    lookahead_k: int = 0
+    lookahead_alpha: float = 0.5
+    lookahead_inner_state: InnerState = "maintain"
+    learn_lookahead_alpha: bool = False
 
     @property
-    def learns_update(self) -> bool:
-        """Whether the update rule has meta-learned parameters."""
-        return self.learn_inner_lr != "none" or self.transform != "none"
+    def learned_keys(self) -> tuple[str, ...]:
+        """The settings by which parameters of the update rule are meta-learned."""
+        constant = {"learn_inner_lr": "none", "transform": "none", "learn_lookahead_alpha": False}
+        return tuple(key for key, value in constant.items() if getattr(self, key) != value)
 
     def learns(self, name: str) -> bool:
         """Whether the update rule's parameter of this name is meta-learned; if not, it is a constant."""
+        if name == LOOKAHEAD_ALPHA:
+            return self.learn_lookahead_alpha
         return name.startswith("transform.") or self.learn_inner_lr != "none"
 
     def __post_init__(self) -> None:
@@ -55,6 +72,11 @@ class InnerLoopConfig:
             raise ValueError(
                 f"inner_lr={self.inner_lr}: learn_inner_lr='per_parameter' starts from one rate, not one for each step"
             )
+        at_least(self, 0, "lookahead_k")
+        share(self, "lookahead_alpha")
+        one_of(self, "lookahead_inner_state", get_args(InnerState))
+        if self.learn_lookahead_alpha and not self.lookahead_k:
+            raise ValueError("learn_lookahead_alpha=True: need lookahead_k of at least 1, without it there is no α")
 
 
 def check_rates(name: str, given: float | tuple[float, ...]) -> tuple[float, ...]:
@@ -96,6 +118,15 @@ class InnerLoop(Protocol):
 
     def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
         """How many tasks are worth treating at once; what is larger is better cut up and spread over threads."""
+
+
+def init_update(config: InnerLoopConfig, params: Params, num_steps: int) -> Params:
+    """The update rule's initial parameters: the learning rates, and Lookahead's α where there is one."""
+    rates = init_rates(config, params, num_steps)
+    if not config.lookahead_k:
+        return rates
+    like = next(iter(params.values()))
+    return {**rates, LOOKAHEAD_ALPHA: torch.tensor(config.lookahead_alpha, dtype=like.dtype, device=like.device)}
 
 
 def init_rates(config: InnerLoopConfig, params: Params, num_steps: int) -> Params:

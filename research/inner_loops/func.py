@@ -23,10 +23,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from research.inner_loops.base import InnerLoopConfig, adapted_names, init_rates, num_tasks, rate
+from research.inner_loops.base import (
+    LOOKAHEAD_ALPHA,
+    InnerLoopConfig,
+    adapted_names,
+    init_update,
+    num_tasks,
+    rate,
+)
 from research.inner_loops.linearize import Linearized, linearize_by_reverse_mode
 from research.inner_loops.supported import check_model, twice_differentiable, vmappable
-from research.optim.differentiable import UPDATE_RULES
+from research.optim.differentiable import UPDATE_RULES, UpdateRule
+from research.optim.differentiable_lookahead import lookahead
 from research.parallel import chunks
 from research.types import Loss, MetaParams, Params
 
@@ -61,7 +69,7 @@ class FuncInnerLoop:
 
     def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
         """See `InnerLoop.init_update`."""
-        return init_rates(self.config, params, num_steps)
+        return init_update(self.config, params, num_steps)
 
     def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
         """See `InnerLoop.tasks_per_chunk`: how many tasks are worth one vmap."""
@@ -87,7 +95,7 @@ class FuncInnerLoop:
         self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]
     ) -> Params:
         names = adapted_names(self.config, params)
-        rule = UPDATE_RULES[self.config.inner_optimizer]
+        rule = self._rule(update)
         tracked = torch.is_grad_enabled() and any(v.requires_grad for v in (*params.values(), *update.values()))
         create_graph = tracked and not self.config.first_order
         if not tracked:  # under no_grad a view of a parameter still says requires_grad, yet has no gradient
@@ -100,9 +108,16 @@ class FuncInnerLoop:
             theta = {**theta, **after}
         return theta
 
+    def _rule(self, update: Params) -> UpdateRule:
+        config, rule = self.config, UPDATE_RULES[self.config.inner_optimizer]
+        if not config.lookahead_k:
+            return rule
+        settings: dict[str, Any] = {"k": config.lookahead_k, "inner_state": config.lookahead_inner_state}
+        return functools.partial(lookahead, rule=rule, alpha=update[LOOKAHEAD_ALPHA], **settings)
+
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
-        """See `InnerLoop.linearize`: the module's closed form for SGD, reverse mode for other optimisers."""
-        if self.config.inner_optimizer != "sgd":
+        """See `InnerLoop.linearize`: the module's closed form for plain SGD, reverse mode for all else."""
+        if self.config.inner_optimizer != "sgd" or self.config.lookahead_k:
             return linearize_by_reverse_mode(self, model, meta, loss, batches)
         check_model(model, second_order=not self.config.first_order)
         names = adapted_names(self.config, meta.model)

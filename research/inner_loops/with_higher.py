@@ -7,7 +7,7 @@ the correction, and ignores `maximize`; AdamW it does not have. Importing this m
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from research.inner_loops.base import InnerLoopConfig, adapted_names, init_rates, num_tasks, rate
+from research.inner_loops.base import (
+    LOOKAHEAD_ALPHA,
+    InnerLoopConfig,
+    adapted_names,
+    init_update,
+    num_tasks,
+    rate,
+)
 from research.inner_loops.linearize import Linearized, linearize_by_reverse_mode
 from research.inner_loops.supported import check_model, twice_differentiable
 from research.optim.differentiable import AdamState, adam, adamw
+from research.optim.differentiable_lookahead import interpolate
+from research.optim.lookahead import Lookahead, interpolated
 from research.types import Forward, Loss, MetaParams, Params
 
 with warnings.catch_warnings():
@@ -61,7 +70,7 @@ class HigherInnerLoop:
 
     def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
         """See `InnerLoop.init_update`."""
-        return init_rates(self.config, params, num_steps)
+        return init_update(self.config, params, num_steps)
 
     def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
         """See `InnerLoop.tasks_per_chunk`."""
@@ -85,8 +94,10 @@ class HigherInnerLoop:
             for step, batch in enumerate(batches):
                 forward = patched.forward({**params, **dict(zip(names, theta, strict=True))})
                 value = loss(forward, pytree.tree_map(lambda leaf: leaf[task], batch))
-                rates = [self._rate(update, name, step) for name in names]
-                theta = optimizer.step(value, params=theta, override={"lr": rates})
+                override = {"lr": [self._rate(update, name, step) for name in names]}
+                if self.config.lookahead_k:
+                    override[LOOKAHEAD_ALPHA] = [update[LOOKAHEAD_ALPHA]]
+                theta = optimizer.step(value, params=theta, override=override)
             return theta
 
         with twice_differentiable(model), torch.enable_grad():
@@ -105,6 +116,9 @@ class HigherInnerLoop:
         shapes = [torch.zeros_like(param, requires_grad=True) for param in params]
         kind = registered_optimizers()[self.config.inner_optimizer]
         optimizer = kind([{"params": [shape]} for shape in shapes], lr=1.0)  # every step overrides the rate
+        if self.config.lookahead_k:  # and its α
+            k, inner_state = self.config.lookahead_k, self.config.lookahead_inner_state
+            optimizer = Lookahead(optimizer, k, inner_state=inner_state)
 
         def complete(gradients: Sequence[Tensor | None]) -> list[Tensor]:
             known = [torch.zeros_like(s) if g is None else g for s, g in zip(shapes, gradients, strict=True)]
@@ -118,7 +132,7 @@ class HigherInnerLoop:
 
 def registered_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
     """The classes of torch.optim that higher can differentiate, by their name in lower case."""
-    return {kind.__name__.lower(): kind for kind in higher.optim._opt_mapping}
+    return {kind.__name__.lower(): kind for kind in higher.optim._opt_mapping if kind is not Lookahead}
 
 
 class _Patched:
@@ -225,6 +239,61 @@ class DifferentiableRprop(higher.optim.DifferentiableRprop):
         higher.optim.DifferentiableOptimizer.__init__(self, *args, **kwargs)
 
 
+class DifferentiableLookahead(higher.optim.DifferentiableOptimizer):
+    """`research.optim.Lookahead` for higher, around higher's form of its base: differentiable in α, `lookahead_alpha`.
+
+    It goes on from where the optimiser is in its cycle.
+
+    Raises:
+        ValueError: The base is Lookahead itself, or has no form in higher.
+    """
+
+    def __init__(self, other: Lookahead, reference_params: Iterable[Tensor], *args: Any, **kwargs: Any):
+        if isinstance(other.base, Lookahead):
+            raise ValueError(
+                "base_optimizer=Lookahead: need another one, higher's form of nested Lookahead is not implemented; "
+                "inner_loop='func' can be built on research.optim.differentiable_lookahead, which nests"
+            )
+        params = list(reference_params)
+        super().__init__(other, params, *args, **kwargs)
+        self._base = higher.get_diff_optim(other.base, params)
+        self._base.param_groups, self._base.state = self.param_groups, self.state
+        # Where a cycle starts here the slow weights are the parameters of the first step, with their graph.
+        self._slow: list[list[Any]] = []  # None until then
+        self._slow_state: list[list[dict[str, Tensor]]] = []
+        for group in other.param_groups:
+            started = group["lookahead_steps"] > 0
+            self._slow.append([other.slow[param] if started else None for param in group["params"]])
+            self._slow_state.append([dict(other.slow_state[param]) for param in group["params"]])
+
+    def _update(self, grouped_grads: Sequence[Sequence[Tensor | None]], **kwargs: Any) -> None:
+        for index, group in enumerate(self.param_groups):
+            pairs = zip(self._slow[index], group["params"], strict=True)
+            self._slow[index] = [param if slow is None else slow for slow, param in pairs]
+        self._base._update(grouped_grads, **kwargs)
+        for index, group in enumerate(self.param_groups):
+            group["lookahead_steps"] += 1
+            if group["lookahead_steps"] >= group["lookahead_k"]:
+                self._sync(index, group)
+                group["lookahead_steps"] = 0
+
+    def _sync(self, index: int, group: dict[str, Any]) -> None:
+        alpha, states = group["lookahead_alpha"], self.state[index]
+        for place, slow in enumerate(self._slow[index]):
+            synced = interpolate(slow, group["params"][place], alpha)
+            if not self._track_higher_grads:
+                synced = synced.detach()  # nobody differentiates, and the slow weights outlive every step
+            self._slow[index][place] = group["params"][place] = synced
+            if group["lookahead_inner_state"] == "reset":
+                states.pop(place, None)
+            elif group["lookahead_inner_state"] == "pullback":
+                kept = self._slow_state[index][place]
+                for key, value in interpolated(states.get(place, {})).items():
+                    kept[key] = interpolate(kept.get(key, torch.zeros_like(value)), value, alpha)
+                states[place].update(kept)
+
+
+higher.register_optim(Lookahead, DifferentiableLookahead)
 higher.register_optim(torch.optim.Adam, DifferentiableAdam)
 higher.register_optim(torch.optim.AdamW, DifferentiableAdamW)
 higher.register_optim(torch.optim.RMSprop, DifferentiableRMSprop)

@@ -54,6 +54,11 @@ class Learn2LearnInnerLoop:
                 f"inner_optimizer={self.config.inner_optimizer!r}: inner_loop='learn2learn' has sgd alone; "
                 "inner_loop='func' has sgd, adam and adamw, inner_loop='higher' has more"
             )
+        if self.config.lookahead_k:
+            raise ValueError(
+                f"lookahead_k={self.config.lookahead_k}: need 0 with inner_loop='learn2learn'; inner_loop='func' and "
+                "inner_loop='higher' have Lookahead"
+            )
         if self.config.transform not in _TRANSFORMS:
             raise ValueError(f"transform={self.config.transform!r}: need one of {', '.join(_TRANSFORMS)}")
         if self.config.transform != "none" and self.config.learn_inner_lr == "per_parameter":

@@ -49,6 +49,8 @@ class Lookahead(torch.optim.Optimizer):
 
     Attributes:
         base: The base optimiser.
+        slow: The slow weights by parameter.
+        slow_state: What the base optimiser's state is pulled back to, by parameter and name; filled with `"pullback"`.
 
     Args:
         base_optimizer: Makes the fast steps.
@@ -76,8 +78,8 @@ class Lookahead(torch.optim.Optimizer):
             )
         self.base = base_optimizer
         self._depth: int = getattr(base_optimizer, "_depth", 0) + 1
-        self._slow: dict[Tensor, Tensor] = {}
-        self._slow_state: dict[Tensor, dict[str, Tensor]] = {}
+        self.slow: dict[Tensor, Tensor] = {}
+        self.slow_state: dict[Tensor, dict[str, Tensor]] = {}
         self._is_showing_slow = False
         settings = {"k": k, "alpha": alpha, "inner_state": inner_state, "steps": 0}
         # Optimizer.__init__ makes groups and state of its own; this is how unpickling makes an optimiser around others.
@@ -193,7 +195,7 @@ class Lookahead(torch.optim.Optimizer):
             notify(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("defaults", "base", "_depth", "_slow", "_slow_state", "_is_showing_slow")
+        names = ("defaults", "base", "_depth", "slow", "slow_state", "_is_showing_slow")
         return {name: self.__dict__[name] for name in names}
 
     def _name(self, key: str = "") -> str:
@@ -207,12 +209,12 @@ class Lookahead(torch.optim.Optimizer):
             group.setdefault(self._name(key), self.defaults[self._name(key)])
         check_settings({name: group[self._name(name)] for name in _SETTINGS}, self._name)
         for param in group["params"]:
-            if param in self._slow:
+            if param in self.slow:
                 raise ValueError(
                     f"params: a parameter of shape {tuple(param.shape)} is in the groups twice; need each parameter "
                     "once, its slow weights would be synced twice"
                 )
-            self._slow[param] = param.detach().clone()  # its own memory, outside of any graph
+            self.slow[param] = param.detach().clone()  # its own memory, outside of any graph
         self._start_cycle(group)
 
     def _before_step(self, closure: Closure | None) -> Closure | None:
@@ -235,8 +237,8 @@ class Lookahead(torch.optim.Optimizer):
     def _pull_state(self, params: Sequence[Tensor], alpha: float) -> None:
         slow, fast = [], []
         for param in params:
-            kept = self._slow_state[param]
-            for key, value in _interpolated(self.state.get(param, {})).items():
+            kept = self.slow_state[param]
+            for key, value in interpolated(self.state.get(param, {})).items():
                 kept[key] = kept[key].to(value) if key in kept else torch.zeros_like(value)
                 slow.append(kept[key])
                 fast.append(value)
@@ -246,8 +248,8 @@ class Lookahead(torch.optim.Optimizer):
         _copy(self._slow_of(group["params"]), group["params"])
         for param in group["params"]:
             is_pulled = group[self._name("inner_state")] == "pullback"
-            state = _interpolated(self.state.get(param, {})) if is_pulled else {}
-            self._slow_state[param] = {key: value.clone() for key, value in state.items()}
+            state = interpolated(self.state.get(param, {})) if is_pulled else {}
+            self.slow_state[param] = {key: value.clone() for key, value in state.items()}
         group[self._name("steps")] = 0
         if isinstance(self.base, Lookahead):
             self.base._start_cycle(group)
@@ -255,22 +257,22 @@ class Lookahead(torch.optim.Optimizer):
     def _slow_of(self, params: Sequence[Tensor]) -> list[Tensor]:
         """Slow weights, where their parameters are now: a model may move to another device or another dtype."""
         for param in params:
-            self._slow[param] = self._slow[param].to(param)
-        return [self._slow[param] for param in params]
+            self.slow[param] = self.slow[param].to(param)
+        return [self.slow[param] for param in params]
 
     def _own_state(self) -> dict[str, Any]:
         """What a checkpoint holds beside the base optimiser's state."""
         params = self._params()
         return {
             "slow": dict(enumerate(self._slow_of(params))),
-            "slow_state": {index: self._slow_state[param] for index, param in enumerate(params)},
+            "slow_state": {index: self.slow_state[param] for index, param in enumerate(params)},
         }
 
     def _load_own_state(self, own: dict[str, Any]) -> None:
         for index, param in enumerate(self._params()):
-            self._slow[param] = own["slow"][index].to(param, copy=True)
+            self.slow[param] = own["slow"][index].to(param, copy=True)
             kept = own["slow_state"][index].items()
-            self._slow_state[param] = {key: value.to(param.device, copy=True) for key, value in kept}
+            self.slow_state[param] = {key: value.to(param.device, copy=True) for key, value in kept}
 
     def _check_slow(self, slow: dict[int, Tensor]) -> None:
         expected = [tuple(param.shape) for param in self._params()]
@@ -315,7 +317,7 @@ def _make(
     return Lookahead(kind(*args, **named), k, alpha, inner_state)
 
 
-def _interpolated(state: dict[str, Any]) -> dict[str, Tensor]:
+def interpolated(state: dict[str, Any]) -> dict[str, Tensor]:
     """What of a parameter's state is pulled back: every floating tensor that does not count steps."""
     return {
         key: value
