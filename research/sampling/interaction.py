@@ -1,0 +1,142 @@
+"""Environments that are stepped without end: what has ended starts anew, and a stop in mid-episode leaves no trace.
+
+Environments cannot be saved. But every row is a function of the seed of its reset and of its actions, so what has to be
+kept are the actions since the oldest episode that still runs: `Interaction` goes back to a `Moment` by taking them once
+more, which costs at most `horizon` steps, and checks that it sees the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from research import rng
+from research.sampling.replay_buffer import Transitions
+
+Act = Callable[[NDArray[Any]], NDArray[np.integer]]
+"""Observations `[rows, obs]` → actions `[rows]`."""
+
+
+class Moment(NamedTuple):
+    """Where environments are.
+
+    Attributes:
+        clock: Steps of every row so far.
+        began: `[rows]`, the clock when each row's episode began.
+        actions: `[steps, rows]`, since the first of these.
+        was_reset: `[steps]`, whether any row began an episode at that step.
+        observation: `[rows, obs]`.
+        running_return: `[rows]`, rewards of the episode so far.
+    """
+
+    clock: int
+    began: NDArray[np.int64]
+    actions: NDArray[np.int64]
+    was_reset: NDArray[np.bool_]
+    observation: NDArray[np.floating]
+    running_return: NDArray[np.float64]
+
+
+class Finished(NamedTuple):
+    """Episodes that ended: `returns [episodes]`, `lengths [episodes]` and the `row [episodes]` of each."""
+
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    row: NDArray[np.int64]
+
+
+class Interaction:
+    """Environments and where they are.
+
+    Args:
+        envs: Vector environments without autoreset, whose rows can be reset one by one (`reset_mask`).
+        seed: Resets at step t depend on this and t alone.
+        moment: Where to go on; None starts.
+
+    Attributes:
+        observation: `[rows, obs]`, what the next action answers to.
+
+    Raises:
+        RuntimeError: The environments do not come back to `moment`.
+    """
+
+    def __init__(self, envs: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int, moment: Moment | None = None):
+        self.envs, self._seed = envs, seed
+        rows = envs.num_envs
+        if moment is None:
+            self._clock, self._began, self._return = 0, np.zeros(rows, np.int64), np.zeros(rows)
+            self._actions: list[NDArray[Any]] = []
+            self._was_reset: list[bool] = []
+            self._first = 0
+            self.observation = self._reset(0, np.ones(rows, bool))
+        else:
+            self._clock, self._began, self._return = moment.clock, moment.began.copy(), moment.running_return.copy()
+            self._actions, self._was_reset = list(moment.actions), list(moment.was_reset)
+            self._first = moment.clock - len(moment.actions)
+            self.observation = self._come_back(moment)
+
+    def step(self, actions: NDArray[np.integer]) -> tuple[Transitions, NDArray[np.bool_]]:
+        """One step of every row: what happened, `[rows, ...]`, and which rows begin an episode now."""
+        before = self.observation
+        following, reward, terminated, truncated, _ = self.envs.step(actions)
+        ended = terminated | truncated
+        self._actions.append(actions)
+        self._was_reset.append(bool((self._began == self._clock).any()))
+        self._clock += 1
+        self._return += reward
+        self.observation = following
+        if ended.any():
+            self._began[ended] = self._clock
+            self.observation = self._reset(self._clock, ended)
+        return Transitions(before, actions, reward, following, terminated, ended), ended
+
+    def run(self, num_steps: int, act: Act) -> tuple[Transitions, Finished]:
+        """`num_steps` steps of every row, `[time, rows, ...]`, and the episodes that ended on the way."""
+        steps: list[Transitions] = []
+        returns, lengths, rows = [], [], []
+        for _ in range(num_steps):
+            began = self._began.copy() if len(self._began) > 1 else int(self._began[0])
+            step, ended = self.step(act(self.observation))
+            steps.append(step)
+            if ended.any():
+                returns.append(self._return[ended])
+                lengths.append(self._clock - np.broadcast_to(began, ended.shape)[ended])
+                rows.append(np.flatnonzero(ended))
+                self._return[ended] = 0
+        finished: list[Any] = [np.concatenate([np.empty(0, int), *parts]) for parts in (returns, lengths, rows)]
+        return Transitions(*map(np.stack, zip(*steps, strict=True))), Finished(*finished)
+
+    def moment(self) -> Moment:
+        """Where the environments are, as copies."""
+        start = int(self._began.min()) - self._first
+        actions = np.array(self._actions[start:], np.int64).reshape(-1, len(self._began))
+        was_reset = np.array(self._was_reset[start:], bool)
+        return Moment(self._clock, self._began.copy(), actions, was_reset, self.observation.copy(), self._return.copy())
+
+    def _reset(self, clock: int, rows: NDArray[np.bool_]) -> NDArray[Any]:
+        seed = int(rng.generator(self._seed, "interaction/reset", clock).integers(2**31))
+        observation, _ = self.envs.reset(seed=seed, options={"reset_mask": rows})
+        return observation
+
+    def _come_back(self, moment: Moment) -> NDArray[Any]:
+        everything = np.ones(len(moment.began), bool)
+        observation = self._reset(self._first, everything)
+        for t, actions in enumerate(moment.actions, self._first):
+            if t > self._first and moment.was_reset[t - self._first]:
+                # Where no episode that began there still runs it does not matter which of the others are reset: nobody
+                # looks at them any more. But rows may share a generator, and get its seed.
+                self._reset(t, moment.began == t if (moment.began == t).any() else moment.began > t)
+            observation = self.envs.step(actions)[0]
+        if self._clock > self._first and (moment.began == self._clock).any():
+            observation = self._reset(self._clock, moment.began == self._clock)
+        if not np.array_equal(observation, moment.observation):
+            row = int(np.argwhere(observation != moment.observation)[0][0])
+            raise RuntimeError(
+                f"row {row}: after {len(moment.actions)} steps once more the environment is not where it was; need "
+                "environments whose every row is a function of the seed of its reset and its actions"
+            )
+        return observation
