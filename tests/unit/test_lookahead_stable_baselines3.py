@@ -17,7 +17,10 @@ SIZES = {
 }
 
 
-def made(kind, optimizer_class=lookahead_around(torch.optim.Adam, k=3)):
+ADAM = lookahead_around(torch.optim.Adam, k=3)
+
+
+def made(kind, optimizer_class=ADAM):
     policy = {"optimizer_class": optimizer_class, "net_arch": [8]}
     return kind("MlpPolicy", gymnasium.make("CartPole-v1"), policy_kwargs=policy, seed=0, device="cpu", **SIZES[kind])
 
