@@ -21,7 +21,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.stats import bootstrap_interval, iqm
+from analysis.stats import bootstrap_interval, iqm, mean_interval
 from research.evaluation import AdaptationCurve
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -45,22 +45,63 @@ _STYLE: Any = {
 }
 
 
-def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str, steps: str = "gradient steps") -> None:
-    """Draws the mean score over tasks after each step, its 95 % bootstrap interval, and every task faintly.
+_FAINT = 100
+"""Most curves of single tasks in a picture."""
+
+
+def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
+    """Draws the mean score over tasks after each step, its 95 % interval, and every task (of the first 100) faintly.
 
     Args:
         curve: `score [steps + 1, tasks]`.
         path: The file to write.
-        steps: What the horizontal axis counts.
     """
     tasks = curve.score.shape[1]
     with rc_context(_STYLE):
         figure = _figure(4.0, 3.0)
         axes = figure.subplots()
-        _draw_curves(axes, curve.score, "mean", "one task", bootstrap_interval(curve.score), curve.score.mean(1))
-        axes.set(xlabel=steps, ylabel=curve.label)
+        means = curve.score.mean(1)
+        _draw_curves(axes, curve.score[:, :_FAINT], "mean", "one task", mean_interval(curve.score), means)
+        axes.set(xlabel=curve.unit, ylabel=curve.label)
         axes.set_title(f"Adaptation to {tasks} held-out task{'s' * (tasks != 1)}", loc="left")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        figure.savefig(path)
+
+
+def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
+    """Draws the mean score after each step beside that of the best policies, and the regret that has piled up by then.
+
+    Args:
+        curve: With `regret` and `optimal`.
+        path: The file to write.
+
+    Raises:
+        ValueError: The curve has no regret.
+    """
+    if curve.regret is None or curve.optimal is None:
+        raise ValueError("curve: it has no regret; need tasks whose best returns are known (SolvedTasks)")
+    best = float(curve.optimal.mean()) if curve.mean_optimal is None else curve.mean_optimal
+    expected = best - curve.regret
+    piled = np.concatenate([np.zeros((1, curve.regret.shape[1])), curve.regret.cumsum(0)])
+    with rc_context(_STYLE):
+        figure = _figure(6.6, 3.0)
+        left, right = figure.subplots(1, 2)
+        for axes, values in ((left, expected), (right, piled)):
+            middle, marker = values.mean(1), "o" if len(values) <= 20 else ""
+            axes.fill_between(range(len(values)), *mean_interval(values), color=COLOURS[0], alpha=0.3, linewidth=0)
+            axes.plot(
+                middle, color=COLOURS[0], marker=marker, markersize=3.5, linewidth=1.5, label="agent, 95 % interval"
+            )
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)
+            axes.set_xlabel(curve.unit)
+        left.axhline(best, color=COLOURS[1], linewidth=1.2, ls="--", label="best policy for the known task")
+        left.set_ylabel("expected return of an episode")
+        right.set_ylabel("regret so far")
+        right.set_ylim(bottom=0)
+        left.set_title(f"{curve.regret.shape[1]:,} held-out tasks", loc="left")
+        handles, labels = left.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
         figure.savefig(path)
 
 
@@ -125,7 +166,7 @@ def plot_paths(
         row: Sequence[Axes] = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
         for step, (axes, walked) in enumerate(zip(row, panels, strict=True)):
             _draw_paths(axes, goals, walked, episodes_per_task)
-            axes.set_title(_panel_title(step))
+            axes.set_title(_panel_title(step, curve.unit))
             axes.set_xlabel(f"{curve.label} {curve.score[step].mean():.1f}".replace("-", "\N{MINUS SIGN}"))
         limit = _limit(goals, panels)
         row[0].set(xlim=(-limit, limit), ylim=(-limit, limit))
@@ -230,8 +271,8 @@ def _draw_paths(axes: Axes, goals: NDArray[Any], paths: NDArray[Any], episodes: 
     axes.set_aspect("equal")
 
 
-def _panel_title(step: int) -> str:
-    return "before adaptation" if step == 0 else f"after {step} gradient step{'s' * (step > 1)}"
+def _panel_title(step: int, unit: str) -> str:
+    return "before adaptation" if step == 0 else f"after {step} {unit if step > 1 else unit.removesuffix('s')}"
 
 
 def _limit(goals: NDArray[Any], panels: Sequence[NDArray[Any]]) -> float:

@@ -27,6 +27,7 @@ class FinishedRun(NamedTuple):
     seed: int
     label: str
     score: NDArray[np.float64]
+    unit: str = "gradient steps"
 
 
 def load_run(directory: Path) -> FinishedRun:
@@ -43,18 +44,19 @@ def load_run(directory: Path) -> FinishedRun:
     if run["status"] != "COMPLETED":
         raise ValueError(f"{directory}: its status is {run['status']}; only COMPLETED runs have a result")
     result = run["result"]
-    return FinishedRun(str(directory), config["seed"], result["label"], np.array(result["score"], np.float64))
+    score = np.array(result["score"], np.float64)
+    return FinishedRun(str(directory), config["seed"], result["label"], score, result.get("unit", "gradient steps"))
 
 
 def table(runs: Sequence[FinishedRun], target: Sequence[float] = ()) -> str:
-    """The runs, their median and interquartile mean for each gradient step, as a Markdown table.
+    """The runs, their median and interquartile mean for each step of adaptation, as a Markdown table.
 
     Raises:
         ValueError: The runs differ in what they measured or in the number of steps.
     """
-    kinds = {(run.label, len(run.score)) for run in runs}
+    kinds = {(run.label, run.unit, len(run.score)) for run in runs}
     if len(kinds) != 1:
-        raise ValueError(f"the runs do not compare: they have (score, entries) {sorted(kinds)}")
+        raise ValueError(f"the runs do not compare: they have (score, unit of a step, entries) {sorted(kinds)}")
     scores = np.stack([run.score for run in runs], -1)
     steps = range(len(scores))
     low, high = bootstrap_interval(scores, statistic=iqm)
@@ -83,7 +85,8 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     if arguments.picture:
-        plot_runs(runs[0].label, np.stack([run.score for run in runs]), arguments.picture, target)
+        scores = np.stack([run.score for run in runs])
+        plot_runs(runs[0].label, scores, arguments.picture, target, steps=runs[0].unit)
         print(f"\nPicture: {arguments.picture}")
     return 0
 

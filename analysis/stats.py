@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,29 @@ def bootstrap_interval(
     ends = [np.quantile(statistic(row[draws], axis=-1), tails) for row in array.reshape(-1, count)]
     low, high = np.reshape(ends, (*leading, 2)).T
     return low.T[()], high.T[()]
+
+
+def mean_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[Any, Any]:
+    """Lower and upper end of an interval of the mean over the last axis.
+
+    The bootstrap's up to 1,000 values. Beyond, mean ± z s/√n, which differs from it by a few percent of its width at
+    most, and does not draw 10,000 samples of them.
+
+    Args:
+        values: `[..., n]`, independent along the last axis.
+        confidence: Share of intervals that hold the true value, in (0, 1).
+
+    Raises:
+        ValueError: As `bootstrap_interval`.
+    """
+    array = _checked(values)
+    if array.shape[-1] <= 1000:
+        return bootstrap_interval(array, confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence}: need a value between 0 and 1, both excluded")
+    mean = array.mean(-1)
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * array.std(-1, ddof=1) / math.sqrt(array.shape[-1])
+    return mean - reach, mean + reach
 
 
 def iqm(values: ArrayLike, axis: int = -1) -> Any:

@@ -31,7 +31,7 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     num_tasks = curve.score.shape[1]
     finite = np.isfinite(curve.score).all(1).cumprod().astype(bool)
     curve = curve._replace(score=curve.score[finite])
-    print(f"\nAdaptation to {num_tasks} held-out tasks\n{'gradient steps':>14}  {curve.label}  95 % interval")
+    print(f"\nAdaptation to {num_tasks} held-out tasks\n{curve.unit:>14}  {curve.label}  95 % interval")
     for step, score in enumerate(curve.score):
         low, high = bootstrap_interval(score)
         print(f"{step:>14}  {score.mean():>{len(curve.label)}.4g}  [{low:.4g}, {high:.4g}]")

@@ -45,7 +45,7 @@ def draw_films(curve: AdaptationCurve, directory: Path) -> list[Path]:
     panels = [film(curve, step, num_tasks) for step in steps]
     files = []
     for task, label in enumerate(task_labels(curve)):
-        shown = [_panel(step, footage[task]) for step, footage in zip(steps, panels, strict=True)]
+        shown = [_panel(step, curve.unit, footage[task]) for step, footage in zip(steps, panels, strict=True)]
         times = max((footage[task].time for footage in panels), key=len)
         seconds = float(times[1] - times[0]) if len(times) > 1 else 1.0
         files.append(directory / f"task_{task}.gif")
@@ -70,8 +70,8 @@ def task_labels(curve: AdaptationCurve) -> list[str]:
             for task in range(curve.score.shape[1])]  # fmt: skip
 
 
-def _panel(step: int, footage: Footage) -> Panel:
-    title = "before adaptation" if step == 0 else f"after {step} gradient step{'s' * (step > 1)}"
+def _panel(step: int, unit: str, footage: Footage) -> Panel:
+    title = "before adaptation" if step == 0 else f"after {step} {unit if step > 1 else unit.removesuffix('s')}"
     captions = [f"{time:.2f} s   return {earned:.1f}".replace("-", "\N{MINUS SIGN}")
                 for time, earned in zip(footage.time, footage.returns, strict=True)]  # fmt: skip
     return Panel(title, footage.frames, captions)

@@ -1,13 +1,18 @@
-"""What a script of a policy that adapts shows of an adaptation curve."""
+"""What a script of an agent that adapts shows of an adaptation curve."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.plots import plot_adaptation_curve
-from analysis.stats import bootstrap_interval
+import numpy as np
+
+from analysis.plots import plot_adaptation_curve, plot_regret
+from analysis.stats import mean_interval
 from experiments.render import draw_paths
-from research.evaluation import AdaptationCurve
+from research.evaluation import AdaptationCurve, spread
+
+_ROWS = 11
+"""Most rows of a printed curve."""
 
 
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
@@ -15,13 +20,31 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     num_tasks = curve.score.shape[1]
     split = None if curve.distribution is None else curve.distribution.split
     tasks = "held-out tasks" if split is None or split.disjoint else f"tasks of training: {split.how}"
-    print(f"\nAdaptation to {num_tasks} {tasks}\n{'gradient steps':>14}  {curve.label:>12}  95 % interval")
-    for step, score in enumerate(curve.score):
-        low, high = bootstrap_interval(score)
-        print(f"{step:>14}  {score.mean():>12.2f}  [{low:.2f}, {high:.2f}]")
-    print()
+    _print_table(curve, f"Adaptation to {num_tasks} {tasks}")
     if directory is None:
         return []
     pictures = [directory / "adaptation_curve.png"]
     plot_adaptation_curve(curve, pictures[0])
+    if curve.regret is not None:
+        pictures.append(directory / "regret.png")
+        plot_regret(curve, pictures[-1])
     return [*pictures, *draw_paths(curve, directory)]
+
+
+def _print_table(curve: AdaptationCurve, title: str) -> None:
+    """The means over tasks, with 95 % intervals, of some of the steps if they are many; and the total."""
+    width = max(14, len(curve.unit))
+    has_regret = curve.regret is not None
+    print(f"\n{title}\n{curve.unit:>{width}}  {curve.label:>12}  95 % interval" + "      regret" * has_regret)
+    ends = np.transpose(mean_interval(curve.score))
+    for step in spread(len(curve.score), _ROWS):
+        interval = f"[{ends[step][0]:.2f}, {ends[step][1]:.2f}]"
+        regret = f"  {interval:<15}  {curve.regret[step].mean():>6.3f}" if curve.regret is not None else f"  {interval}"
+        print(f"{step:>{width}}  {curve.score[step].mean():>12.2f}{regret}")
+    if has_regret:
+        total = curve.total()
+        low, high = mean_interval(total)
+        print(
+            f"{'in total':>{width}}  {total.mean():>12.2f}  [{low:.2f}, {high:.2f}], expected rewards in place of drawn"
+        )
+    print()

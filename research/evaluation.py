@@ -31,7 +31,7 @@ class AdaptationCurve(NamedTuple):
         lower_is_better: Whether the score is an error.
         distribution: Made the environments, if the scores come from sampling.
         reset_seeds: What the environments of each step were reset with, so that their episodes can be replayed.
-        unit: What a step of adaptation is, in the plural.
+        unit: What a step of adaptation is, in the plural. Entry k of `score` comes after k of them.
         regret: `[steps + 1, tasks]`, how much less the actions were worth in expectation than those of the best policy
             for the task; None where that is not known.
         optimal: `[tasks]`, the expected return of that policy; None likewise.
@@ -66,6 +66,18 @@ class AdaptationCurve(NamedTuple):
             return self.score.sum(0)
         best = self.optimal if self.mean_optimal is None else np.full_like(self.optimal, self.mean_optimal)
         return len(self.regret) * best - self.regret.sum(0)
+
+    def summary(self) -> dict[str, Any]:
+        """What a record keeps: means over tasks after each step and, where there is a regret, of all steps together."""
+        found: dict[str, Any] = {"label": self.label, "unit": self.unit, "score": self.score.mean(1).tolist()}
+        if self.regret is not None:
+            found |= {"total": float(self.total().mean()), "total_regret": float(self.regret.sum(0).mean())}
+        return found
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` indices of a list of this length, from the first to the last, as even as they can be."""
+    return sorted({round(place) for place in np.linspace(0, length - 1, min(length, count))})
 
 
 def adaptation_curve(

@@ -17,7 +17,7 @@ import torch
 
 from research.algorithms import Algorithm
 from research.checkpoint import Checkpoints
-from research.evaluation import AdaptationCurve
+from research.evaluation import AdaptationCurve, spread
 from research.memory import keep_freed_memory
 from research.tracking.config import to_mapping
 from research.tracking.experiment import Experiment
@@ -27,6 +27,9 @@ from research.tracking.run import RecordedRun
 from research.tracking.signals import StopSignals
 from research.train import train
 from research.types import Metrics
+
+_SHOWN = 6
+"""Entries of a curve that a line of an evaluation during training shows."""
 
 Report = Callable[[AdaptationCurve, Path | None], list[Path]]
 """Prints a curve, draws pictures of it into a directory (if there is one) and returns their paths."""
@@ -197,8 +200,7 @@ class Session:
                 print(f"Checkpoint:  {directory / 'checkpoints' / 'latest.pt'}")
             for picture in pictures:
                 print(f"Picture:     {picture}")
-        score = [float(step.mean()) for step in curve.score]
-        return {"iteration": self.state.iteration, "label": curve.label, "score": score}
+        return {"iteration": self.state.iteration, **curve.summary()}
 
     def how_to_go_on(self) -> str:
         """The command that resumes this run."""
@@ -231,7 +233,7 @@ class Session:
         scores = [float(step.mean()) for step in curve.score]
         for step, score in enumerate(scores):
             self.run.log_scalar(f"eval/score_after_{step}", score, state.iteration)
-        steps = " → ".join(f"{score:.2f}" for score in scores)
+        steps = " → ".join(f"{scores[step]:.2f}" for step in spread(len(scores), _SHOWN))
         progress.message(f"iteration {state.iteration}: {curve.label} on held-out tasks {steps}")
         return -scores[-1] if curve.lower_is_better else scores[-1]
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from analysis.plots import plot_adaptation_curve, plot_paths
+from analysis.plots import plot_adaptation_curve, plot_paths, plot_regret
 from analysis.stats import bootstrap_interval
 from research.evaluation import AdaptationCurve
 from research.tasks.navigation_2d import NavigationTasks
@@ -56,6 +56,36 @@ def test_curve_shows_mean_interval_and_every_task(tmp_path, saved):
     np.testing.assert_allclose([path[:, 1] for path in tasks.get_segments()], score.T)
     assert axes.get_ylabel() == "mean return"
     assert axes.get_xlabel() == "gradient steps"
+
+
+def test_steps_are_named_by_the_curve_and_a_hundred_tasks_are_drawn(tmp_path, saved):
+    score = np.random.default_rng(1).normal(size=(3, 1500))
+    plot_adaptation_curve(AdaptationCurve("mean return", score, None, unit="episodes"), tmp_path / "curve.png")
+    (axes,) = saved[0].axes
+    assert axes.get_xlabel() == "episodes"
+    (tasks,) = (artist for artist in axes.collections if isinstance(artist, LineCollection))
+    np.testing.assert_allclose([path[:, 1] for path in tasks.get_segments()], score.T[:100])
+
+
+@pytest.mark.parametrize("known", [None, 0.75])
+def test_regret_is_drawn_with_the_best_return(tmp_path, saved, known):
+    regret = np.random.default_rng(1).uniform(0, 0.3, size=(4, 7))
+    optimal = np.linspace(0.5, 0.9, 7)
+    curve = AdaptationCurve("return", regret, None, unit="pulls", regret=regret, optimal=optimal, mean_optimal=known)
+    plot_regret(curve, tmp_path / "regret.png")
+    left, right = saved[0].axes
+    best = 0.7 if known is None else known
+    (expected,) = (line for line in left.lines if len(line.get_ydata()) == 4)
+    np.testing.assert_allclose(expected.get_ydata(), [best - sum(row) / 7 for row in regret])
+    assert best in [pytest.approx(line.get_ydata()[0]) for line in left.lines if len(line.get_ydata()) == 2]
+    (piled,) = right.lines
+    np.testing.assert_allclose(piled.get_ydata(), [sum(regret[:n].sum(1)) / 7 for n in range(5)])
+    assert left.get_xlabel() == right.get_xlabel() == "pulls"
+
+
+def test_without_a_regret_there_is_none_to_draw(tmp_path):
+    with pytest.raises(ValueError, match=r"curve: it has no regret; need tasks whose best returns are known"):
+        plot_regret(AdaptationCurve("return", np.ones((2, 3)), None), tmp_path / "regret.png")
 
 
 @pytest.mark.parametrize(("steps", "tasks"), [(0, 5), (3, 1), (0, 1)])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.stats import bootstrap_interval, iqm
+from analysis.stats import bootstrap_interval, iqm, mean_interval
 
 finite = st.floats(-1e6, 1e6, allow_subnormal=False)
 
@@ -121,3 +121,18 @@ def test_impossible_arguments_are_refused(arguments, message):
 def test_iqm_refuses_nan_instead_of_trimming_it():
     with pytest.raises(ValueError, match="1 of 8 are NaN"):
         iqm([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, np.nan])
+
+
+def test_the_interval_of_many_values_is_that_of_the_bootstrap_without_drawing_it():
+    values = np.random.default_rng(0).exponential(size=(2, 1000))
+    few = mean_interval(values)
+    np.testing.assert_array_equal(few, bootstrap_interval(values))
+    many = mean_interval(np.concatenate([values, [[7.0], [9.0]]], 1))
+    again = bootstrap_interval(np.concatenate([values, [[7.0], [9.0]]], 1))
+    width = again[1] - again[0]
+    assert (np.abs(np.subtract(many, again)) < 0.05 * width).all() and not np.array_equal(many, again)
+    by_hand = values[0].mean() + 2.5758293 * np.sqrt(((values[0] - values[0].mean()) ** 2).sum() / 999 / 1000)
+    tiled = mean_interval(np.tile(values[0], 2), confidence=0.99)[1]
+    assert tiled == pytest.approx(values[0].mean() + (by_hand - values[0].mean()) / np.sqrt(2), rel=1e-3)
+    with pytest.raises(ValueError, match="confidence=1.5: need a value between 0 and 1"):
+        mean_interval(np.arange(2000.0), confidence=1.5)

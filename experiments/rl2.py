@@ -1,0 +1,85 @@
+"""RL²: meta-learn a recurrent policy whose state learns the task within a trial of several episodes.
+
+    python experiments/rl2.py with bandit_k5_n10 seed=3
+    python experiments/rl2.py with cheetah_vel episodes_per_trial=3
+    python experiments/rl2.py evaluate with run=3 num_eval_tasks=10000
+    python experiments/rl2.py resume with run=3
+
+Named configs: bandit_k5_n10, bandit_k5_n100, bandit_k10_n100, tabular_n10, tabular_n25 (the tables of Duan et al. 2016,
+arXiv:1611.02779: k arms, n episodes; rewards are not discounted there); cheetah_vel; fast (seconds).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.report import report
+from research.algorithms.rl2 import RL2
+from research.tracking.experiment import make_experiment
+from research.tracking.session import add_commands
+
+COLUMNS = {
+    "first": "return_pre",
+    "last": "return_post",
+    "trial": "return_trial",
+    "entropy": "entropy",
+    "steps/s": "time/env_steps_per_second",
+}
+
+BANDIT: dict[str, Any] = {"task": "bandit", "num_eval_tasks": 10_000}
+LONG_BANDIT = BANDIT | {
+    "episodes_per_trial": 100,
+    "meta_batch_size": 400,
+    "final_meta_batch_size": 1400,
+    "num_iterations": 260,
+    "meta_lr": 4e-3,
+    "gae_lambda": 0.6,
+    "entropy_coef": 0.05,
+}
+TABULAR: dict[str, Any] = {
+    "task": "tabular_mdp",
+    "policy": {"outer_input": True, "per_state_heads": True},
+    "gae_lambda": 0.6,
+    "entropy_coef": 0.05,
+    "num_eval_tasks": 10_000,
+}
+
+NAMED_CONFIGS: dict[str, dict[str, Any]] = {
+    "bandit_k5_n10": BANDIT
+    | {"episodes_per_trial": 10, "meta_batch_size": 2000, "num_iterations": 180, "meta_lr": 5e-3},
+    "bandit_k5_n100": LONG_BANDIT,
+    "bandit_k10_n100": LONG_BANDIT | {"task_args": {"num_arms": 10}, "num_iterations": 400},
+    "tabular_n10": TABULAR | {"episodes_per_trial": 10, "meta_batch_size": 1000, "num_iterations": 400},
+    "tabular_n25": TABULAR | {"episodes_per_trial": 25, "meta_batch_size": 400, "num_iterations": 400},
+    "cheetah_vel": {
+        "task": "cheetah_vel",
+        "horizon": 100,
+        "episodes_per_trial": 2,
+        "meta_batch_size": 40,
+        "trials_per_task": 10,
+        "num_iterations": 400,
+        "policy": {"hidden_size": 128},
+        "discount": 0.99,
+        "gae_lambda": 0.95,
+        "meta_lr": 1e-3,
+        "entropy_coef": 0.0,
+        "num_epochs": 5,
+        "num_eval_tasks": 40,
+        "eval_trials": 20,
+        "eval_interval": 25,
+    },
+    "fast": {
+        "num_iterations": 3,
+        "episodes_per_trial": 4,
+        "meta_batch_size": 20,
+        "policy": {"hidden_size": 8},
+        "num_eval_tasks": 50,
+        "eval_interval": 2,
+    },
+}
+
+experiment = make_experiment("rl2", RL2.Config, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS)
+add_commands(experiment, RL2, columns=COLUMNS, report=report)
+
+if __name__ == "__main__":
+    experiment.run_commandline()
