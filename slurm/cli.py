@@ -38,7 +38,8 @@ def _task(argv: Sequence[str]) -> int:
         become_run(Path(argv[0]), int(argv[1]))
     except (SlurmError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-    return 2
+        return 2
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,7 +30,6 @@ class Array(NamedTuple):
         indices: Of the tasks.
         job: Slurm's id of the array; None for work on this machine.
         host: Where local work is done.
-        pid: Of the process that does it.
         time: Of submission, in seconds since the epoch.
     """
 
@@ -39,7 +38,6 @@ class Array(NamedTuple):
     indices: list[int]
     job: str | None = None
     host: str | None = None
-    pid: int | None = None
     time: float = 0.0
 
     @property

@@ -7,11 +7,8 @@ import subprocess
 from pathlib import Path
 
 from research.files import write_json
-from research.tracking.provenance import without_credentials
+from research.tracking.provenance import SNAPSHOT, without_credentials
 from slurm.errors import SlurmError
-
-FILE = ".snapshot.json"
-"""What of git a copy has: `{"url", "commit", "dirty", "diff"}`."""
 
 _MOST_UNTRACKED = 50 * 2**20
 
@@ -27,7 +24,7 @@ def take_snapshot(root: Path, target: Path) -> None:
         SlurmError: This is no checkout, or there are more than 50 MiB that git does not know.
     """
     commit = _git(root, "rev-parse", "HEAD").strip()
-    diff = _git(root, "diff", "--binary", "HEAD")
+    diff = _git(root, "diff", "HEAD", "--no-ext-diff", "--no-color").strip()
     tracked = _names(root, "--cached")
     untracked = _names(root, "--others", "--exclude-standard")
     _refuse_data(root, untracked)
@@ -38,9 +35,9 @@ def take_snapshot(root: Path, target: Path) -> None:
     try:
         url = _git(root, "remote", "get-url", "origin").strip()
     except SlurmError:
-        url = root.as_uri()
+        url = f"file://{root}"
     state = {"url": without_credentials(url), "commit": commit, "dirty": bool(diff or untracked), "diff": diff}
-    write_json(target / FILE, state)
+    write_json(target / SNAPSHOT, state)
 
 
 def _names(root: Path, *options: str) -> list[str]:

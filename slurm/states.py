@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,9 +95,10 @@ def survey(folder: Folder, queue: Mapping[Task, Queued], now: float | None = Non
     for stage, entries in enumerate(folder.stages()):
         for line, entry in enumerate(entries):
             known = RunState(folder.name, stage, line, entry, "missing")
-            task = next((task for task in tasks.get((stage, line), []) if task in queue), None)
             is_here = is_working and (stage, line) in local
-            found.append(_state(known, folder.runs_dir / str(entry.run), task, queue, is_here, now))
+            found.append(
+                _state(known, folder.runs_dir / str(entry.run), tasks.get((stage, line), []), queue, is_here, now)
+            )
     return found
 
 
@@ -117,18 +118,19 @@ def _submitted(folder: Folder) -> tuple[dict[tuple[int, int], list[Task]], set[t
 
 
 def _state(
-    known: RunState, directory: Path, task: Task | None, queue: Mapping[Task, Queued], is_here: bool, now: float
+    known: RunState, directory: Path, tasks: Sequence[Task], queue: Mapping[Task, Queued], is_here: bool, now: float
 ) -> RunState:
     """What is known of a run, with its state.
 
     Args:
         known: What the manifest says.
         directory: Of its record.
-        task: That of it which is in the queue.
+        tasks: That it was submitted as.
         queue: What Slurm says.
         is_here: Whether a process on this machine works on the sweep, this run included.
         now: Seconds since the epoch.
     """
+    task = next((task for task in tasks if task in queue), None)
     record = _read(directory / "run.json")
     if record is not None:
         known = _with_record(known, directory, record, now)
@@ -146,7 +148,9 @@ def _state(
         return known._replace(state="diverged" if _has_diverged(directory) else "failed", note=_failure(record or {}))
     if is_here:
         return known._replace(state="pending" if record is None else "requeued")
-    return known._replace(state="missing" if record is None else "interrupted")
+    if record is not None:
+        return known._replace(state="interrupted")
+    return known._replace(note=f"ended without a record; see `logs {known.entry.run}`" if tasks else "")
 
 
 def is_alive(directory: Path) -> bool:

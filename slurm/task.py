@@ -24,9 +24,19 @@ def become_run(manifest: Path, line: int, execve: Callable[..., Any] = os.execve
     """Replaces this process by the run of a line, so that signals reach it and its exit status is this one's."""
     entry = read_entry(manifest, line)
     folder = Folder(manifest.absolute().parent)
+    if entry.command != "ensure" and _is_complete(folder.runs_dir / str(entry.run)):
+        print(f"run {entry.run} has completed already")
+        return
     command, environment = [sys.executable, *arguments(folder, entry, ROOT)], surroundings(ROOT)
     sys.stdout.flush()
     execve(command[0], command, environment)
+
+
+def _is_complete(directory: Path) -> bool:
+    try:
+        return bool(json.loads((directory / "run.json").read_text())["status"] == "COMPLETED")
+    except FileNotFoundError:
+        return False
 
 
 def arguments(folder: Folder, entry: Entry, root: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,9 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+SNAPSHOT = ".snapshot.json"
+"""Lies in a copy of the code that jobs run from; slurm/snapshot.py writes it."""
 
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
 
@@ -41,10 +45,13 @@ def library_versions() -> tuple[str, ...]:
 
 
 def git_state(root: Path) -> list[dict[str, Any]]:
-    """`[{"url", "commit", "dirty"}]` of the checkout at `root`; empty outside of one, or without git.
+    """`[{"url", "commit", "dirty"}]` of the checkout at `root`, or of that which it is a copy of; empty elsewhere.
 
     Dirty means that the files differ from the commit, new ones that are not ignored included.
     """
+    copied = snapshot_of(root)
+    if copied is not None:
+        return [{key: copied[key] for key in ("url", "commit", "dirty")}]
     top = _git(root, "rev-parse", "--show-toplevel")
     commit = _git(root, "rev-parse", "--verify", "HEAD")
     if top is None or commit is None or Path(top).resolve() != root.resolve():
@@ -54,8 +61,17 @@ def git_state(root: Path) -> list[dict[str, Any]]:
     return [{"url": without_credentials(url), "commit": commit, "dirty": status != ""}]
 
 
+def snapshot_of(root: Path) -> dict[str, Any] | None:
+    """`{"url", "commit", "dirty", "diff"}` of the checkout that `root` is a copy of; None if it is no copy."""
+    path = root / SNAPSHOT
+    return dict(json.loads(path.read_text())) if path.is_file() else None
+
+
 def uncommitted_changes(root: Path) -> str:
-    """What differs from the commit in the files that git knows, as a patch; empty outside of a checkout."""
+    """What differs from the commit in the files that git knows, as a patch; empty outside of a checkout or a copy."""
+    copied = snapshot_of(root)
+    if copied is not None:
+        return str(copied["diff"])
     return _git(root, "diff", "HEAD", "--no-ext-diff", "--no-color") or ""
 
 

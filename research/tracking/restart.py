@@ -136,6 +136,17 @@ def ensured_directory(run_config: RunConfig) -> Path:
     return Path(run_config.runs_dir, str(run_config.run))
 
 
+def is_free(directory: Path, command: str) -> bool:
+    """Whether a command may write its record there: there is none, or one of a start of it that did not complete.
+
+    Only for commands that begin anew every time; of training, `ensure` goes on with what there is.
+    """
+    if not (directory / "run.json").is_file():
+        return True
+    run = json.loads((directory / "run.json").read_text())
+    return command in ("evaluate", "render") and run["command"] == command and run["status"] != "COMPLETED"
+
+
 def _usable_checkpoint(directory: Path) -> Checkpoint | None:
     """The latest checkpoint, or the best if that one is damaged; None if neither can be read."""
     for path in (directory / "latest.pt", directory / "best.pt"):

@@ -37,6 +37,7 @@ class Config:
     extra: dict[str, float] = field(default_factory=dict)
     pause: float = 0.0
     nan_at: int | None = None
+    remark: str = ""
     num_eval_tasks: int = 4
     num_adapt_steps: int = 2
     eval_interval: int = 0

@@ -7,6 +7,7 @@ import pytest
 
 from research.tracking import provenance
 from research.tracking.experiment import ROOT
+from slurm.snapshot import take_snapshot
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -47,6 +48,15 @@ def test_outside_of_a_checkout_there_is_nothing(checkout, tmp_path_factory, monk
     assert provenance.git_state(tmp_path_factory.mktemp("plain")) == []
     monkeypatch.setenv("PATH", "")
     assert provenance.git_state(checkout) == []
+
+
+def test_a_copy_has_the_state_of_what_it_was_copied_from(checkout, tmp_path_factory):
+    (checkout / "code.py").write_text("x = 2\n")
+    copy = tmp_path_factory.mktemp("copy") / "code"
+    take_snapshot(checkout, copy)
+    assert provenance.git_state(copy) == provenance.git_state(checkout) != []
+    assert provenance.uncommitted_changes(copy) == provenance.uncommitted_changes(checkout)
+    assert "+x = 2" in provenance.uncommitted_changes(copy)
 
 
 def test_a_checkout_without_a_commit_has_no_state(tmp_path):
