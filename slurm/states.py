@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -156,16 +155,7 @@ def _state(
 def is_alive(directory: Path) -> bool:
     """Whether the process that writes a record gives signs of life."""
     found = lock.holder(directory)
-    if found is None or found.is_stale:
-        return False
-    if found.host == socket.gethostname():
-        try:
-            os.kill(found.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-    return True
+    return found is not None and not found.is_stale and not lock.is_dead(found)
 
 
 def _with_record(known: RunState, directory: Path, record: Mapping[str, Any], now: float) -> RunState:

@@ -123,7 +123,7 @@ class Lock:
         is_locked = self._lock_in_kernel(directory)
         former = holder(directory, _clock(directory))
         is_elsewhere = former is not None and former.host != socket.gethostname()
-        if former is not None and not former.is_stale and (is_elsewhere or not is_locked) and not _is_dead(former):
+        if former is not None and not former.is_stale and (is_elsewhere or not is_locked) and not is_dead(former):
             raise _busy(directory, former)
         entry = {"host": socket.gethostname(), "pid": os.getpid(), "token": self.token,
                  "slurm_job": os.environ.get("SLURM_JOB_ID")}  # fmt: skip
@@ -154,7 +154,7 @@ class Lock:
                 os.utime(self._descriptor)
 
 
-def _is_dead(former: Holder) -> bool:
+def is_dead(former: Holder) -> bool:
     """Whether it was a process of this machine that has ended."""
     if former.host != socket.gethostname():
         return False
