@@ -21,10 +21,20 @@ from research.checkpoint import CheckpointError
 from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.config import ConfigError, construct, convert_fields, to_mapping
 from research.tracking.lock import BusyError, Lock
+from research.tracking.mirror import Mirror, find_server
 from research.tracking.observer import FileObserver
 from research.tracking.options import OVERRIDES, read_overrides
 from research.tracking.provenance import digests, git_state, library_versions, source_files
-from research.tracking.restart import CHANGEABLE, RunConfig, Start, ensured_directory, find_ensured, find_start, merge
+from research.tracking.restart import (
+    CHANGEABLE,
+    RunConfig,
+    Start,
+    ensured_directory,
+    find_ensured,
+    find_start,
+    is_free,
+    merge,
+)
 from research.tracking.run import RecordedRun
 from research.tracking.signals import BUSY, Stopped
 
@@ -196,16 +206,19 @@ class Experiment(sacred.Experiment):
     ) -> RecordedRun:
         start = self._find_start(command, given, named_configs)
         updates, names = (given, named_configs) if start is None else (start.config, ())
-        # Sacred's own check knows less than ours (`--force` turns it off), and its own file observer is not ours.
-        ours = {**options, "--force": True, "--file_storage": None}
+        # Sacred's own check knows less than ours (`--force` turns it off), and its observers of files and MongoDB are
+        # not ours.
+        ours = {**options, "--force": True, "--file_storage": None, "--mongo_db": None}
         run = RecordedRun.adopt(super()._create_run(command, updates, names, info, meta_info, ours))
         recorded = {key: _without_login(key, value) for key, value in options.items()}
         run.meta_info |= {"options": recorded, "config_updates": given, "named_configs": list(named_configs)}
-        self._observe(command, run, start, lock)
+        self._observe(command, run, start, lock, options["--mongo_db"])
         return run
 
-    def _observe(self, command: str, run: RecordedRun, start: Start | None, lock: Lock | None) -> None:
-        """Gives a run its session and its observer; both may still refuse it."""
+    def _observe(
+        self, command: str, run: RecordedRun, start: Start | None, lock: Lock | None, mongo: str | None
+    ) -> None:
+        """Gives a run its session and its observers; both may still refuse it."""
         if run.main_function.unobserved:
             return
         config, run_config = self.typed(run.config)
@@ -219,14 +232,19 @@ class Experiment(sacred.Experiment):
             resume_at = start.resume_at if start else None
             kept = frozenset(RunConfig.__dataclass_fields__)
             observer = FileObserver(Path(run_config.runs_dir), resume_at, kept, lock)
+            server = None if run.unobserved else find_server(mongo)
             chosen = run._id
             directory = observer.basedir / str(chosen)
             if chosen is not None and directory.exists():
-                raise ConfigError(f"-i {chosen}: {directory} exists already; choose another id, or none")
+                if not is_free(directory, command):
+                    raise ConfigError(f"-i {chosen}: {directory} exists already; choose another id, or none")
+                observer.lock(chosen)
             if start is not None and start.run_id is not None:
                 run._id = start.run_id
                 observer.lock(start.run_id)
         run.observers.append(observer)
+        if server is not None:
+            run.observers.append(Mirror(server, observer))
 
     def _find_start(self, command: str, given: dict[str, Any], names: Sequence[str]) -> Start | None:
         if self.prepare is None or command not in {*CHANGEABLE, self.default_command}:
@@ -273,7 +291,9 @@ class Experiment(sacred.Experiment):
 
 def _without_login(option: str, value: Any) -> Any:
     """An option's value as a record may hold it: addresses of databases come with passwords."""
-    return value.rpartition("@")[2] if option in ("--mongo_db", "--sql") and value else value
+    if option == "--mongo_db" and value:
+        return "..."
+    return value.rpartition("@")[2] if option == "--sql" and value else value
 
 
 @contextlib.contextmanager

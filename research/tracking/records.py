@@ -61,7 +61,7 @@ def read_rows(directory: Path) -> Iterator[dict[str, Any]]:
         RecordError: A line is damaged.
     """
     for number, line in enumerate(whole_lines(directory / METRICS), start=1):
-        row = _parse(line)
+        row = parse_row(line)
         if row is None:
             raise RecordError(
                 f"{directory / METRICS}, line {number}: damaged, it begins with {line[:40]!r}; "
@@ -96,7 +96,7 @@ def last_row(directory: Path) -> dict[str, Any] | None:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         lines = file.read().decode(errors="replace").split("\n")[:-1]
-    return next((row for line in reversed(lines) if (row := _parse(line)) is not None), None)
+    return next((row for line in reversed(lines) if (row := parse_row(line)) is not None), None)
 
 
 def fold(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
@@ -122,7 +122,7 @@ def cut(directory: Path, iteration: int) -> None:
     kept: list[str] = []
     removed: list[str] = []
     for line in whole_lines(directory / METRICS):
-        row = _parse(line)
+        row = parse_row(line)
         is_kept = row is not None and row["step"] <= iteration and iteration > 0
         (kept if is_kept else removed).append(line.removesuffix("\n"))
     if removed:
@@ -130,7 +130,7 @@ def cut(directory: Path, iteration: int) -> None:
     write_text(directory / METRICS, "".join(f"{line}\n" for line in kept))
 
 
-def _parse(line: str) -> dict[str, Any] | None:
+def parse_row(line: str) -> dict[str, Any] | None:
     """The row on a line; None if it is damaged."""
     try:
         row = json.loads(line)

@@ -7,11 +7,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import mongo
 import pytest
 import torch
 import toy_experiment
 
 from research import checkpoint
+from research.tracking import mirror
 from research.tracking.records import read_rows
 
 
@@ -72,4 +74,41 @@ def identical(left: Any, right: Any) -> bool:
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(mirror.VARIABLE, raising=False)
     return Lab(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def mongo_address(tmp_path_factory):
+    """A server that runs all the while, or the real one."""
+    if mongo.REAL:
+        yield mongo.REAL
+        return
+    server = mongo.MongoServer(tmp_path_factory.mktemp("mongo")).start()
+    yield mongo.address_of(server)
+    server.kill()
+
+
+@pytest.fixture
+def line(mongo_address):
+    """A connection to it that can be cut; a database of its own."""
+    line = mongo.line_to(mongo_address)
+    yield line
+    line.cut()
+
+
+@pytest.fixture
+def content(mongo_address, line):
+    """What is in that database."""
+    content = mongo.Content(mongo_address, line.database)
+    yield content
+    content.client.drop_database(line.database)
+    content.close()
+
+
+@pytest.fixture
+def mirrored(lab, line, monkeypatch):
+    """The experiment with a mirror that is quick."""
+    monkeypatch.setenv(mirror.VARIABLE, line.address)
+    monkeypatch.setattr(mirror, "INTERVAL_SECONDS", 0.1)
+    return lab

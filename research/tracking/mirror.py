@@ -1,0 +1,270 @@
+"""Shows runs in a MongoDB while they run, without ever waiting for it.
+
+A thread brings the database up to what the run's files say, every few seconds and at the end. If the database is slow,
+away, or never there, the run does not notice: the files hold everything, and the next time brings what was missed.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pymongo import MongoClient, monitoring
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError, PyMongoError
+from sacred.observers import RunObserver
+
+from research.files import claim_number
+from research.tracking.config import ConfigError
+from research.tracking.mongo import Cursor, Document, bring_up_to_date, next_number, origin
+from research.tracking.observer import FileObserver
+
+VARIABLE = "METAPOLICY_MONGO_URI"
+
+INTERVAL_SECONDS = 10.0
+"""Between two times that the database is brought up to date."""
+
+START_SECONDS = 1.5
+"""For the first answer of a server, after which a run starts without it."""
+
+SILENCE_SECONDS = 2.0
+"""For the next answer at the end of a run, after which the run ends without it."""
+
+END_SECONDS = 30.0
+"""For all that is left to do at the end of a run, while the server answers."""
+
+
+class Server:
+    """Which MongoDB to write to. Its address may hold a password, so nothing here ever shows it.
+
+    Args:
+        address: `mongodb://user:password@host:27017/database`, or `host:port:database` as Sacred's `-m` has it; the
+            database is `sacred` if none is named.
+        source: Where it comes from, for messages.
+
+    Attributes:
+        database_name: Name of the database.
+        place: Host and port, for messages.
+    """
+
+    def __init__(self, address: str, source: str):
+        self.source = source
+        if not address.startswith(("mongodb://", "mongodb+srv://")):
+            address = _from_sacred(address, source)
+        self._address = address
+        self.place = address.partition("://")[2].rpartition("@")[2].partition("/")[0].partition("?")[0]
+        self.database_name = urlsplit(address).path.strip("/") or "sacred"
+        self.connect().client.close()  # only to see whether it is an address
+
+    def __repr__(self) -> str:
+        return f"MongoDB at {self.place}, database {self.database_name}"
+
+    def connect(self, pulse: Pulse | None = None) -> Database[Document]:
+        """The database. Nothing is sent yet.
+
+        Raises:
+            ConfigError: It is no address of a MongoDB.
+        """
+        milliseconds = int(1000 * START_SECONDS)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # for an option that does not exist
+                client: MongoClient[Document] = MongoClient(
+                    self._address,
+                    connect=False,
+                    serverSelectionTimeoutMS=milliseconds,
+                    connectTimeoutMS=milliseconds,
+                    socketTimeoutMS=10_000,
+                    appname="metapolicy",
+                    event_listeners=[pulse] if pulse else [],
+                )
+        except (PyMongoError, ValueError, TypeError, UserWarning) as error:
+            kind = type(error).__name__
+        else:
+            return client[self.database_name]
+        # Outside of the handler: the other error knows the address.
+        raise ConfigError(
+            f"{self.source}: no address of a MongoDB server ({kind}); need mongodb://user:password@host:27017/database,"
+            " special characters of the password percent-encoded"
+        )
+
+
+def find_server(option: str | None) -> Server | None:
+    """The server that `-m`, or else METAPOLICY_MONGO_URI, names; None if neither does."""
+    if option:
+        return Server(option, "-m")
+    address = os.environ.get(VARIABLE)
+    return Server(address, VARIABLE) if address else None
+
+
+class Pulse(monitoring.CommandListener):
+    """When a server last answered, on the clock `time.monotonic`."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None: ...
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        self.last = time.monotonic()
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
+
+
+class Mirror(RunObserver):
+    """Keeps a database up to what the files of one run say.
+
+    Args:
+        server: Which one.
+        files: Writes the files. From now on it claims numbers that the database does not have.
+
+    Attributes:
+        is_complete: Whether the database has everything, at the end.
+    """
+
+    # After the files, whatever there is to say.
+    priority = 10
+
+    def __init__(self, server: Server, files: FileObserver):
+        self.server = server
+        self.files = files
+        files.claim = self.claim
+        self.is_complete = False
+        self._pulse = Pulse()
+        self._database = server.connect(self._pulse)  # nothing is sent, nothing is refused
+        self._wake = threading.Event()
+        self._is_ending = False
+        self._is_down = False
+        self._said: set[str] = set()
+        self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+
+    def claim(self, runs_dir: Path) -> int:
+        """Makes the directory of a new run and returns its number: one that no run in the database has.
+
+        Without an answer from the database, the directory alone decides.
+        """
+        number = claim_number(runs_dir)
+        try:
+            self._database.client.admin.command("ping")
+            while not self._reserve(runs_dir / str(number)):
+                taken = runs_dir / str(number)
+                number = _claim_from(runs_dir, max(number + 1, next_number(self._database)))
+                taken.rmdir()
+        except PyMongoError as error:
+            self._note(error)
+        return number
+
+    def _reserve(self, directory: Path) -> bool:
+        """Whether the number was still free in the database."""
+        entry = {"_id": int(directory.name), "status": "QUEUED", "record": origin(directory, None)}
+        try:
+            self._database["runs"].insert_one(entry)
+        except DuplicateKeyError:
+            return False
+        return True
+
+    def started_event(
+        self, ex_info: Any, command: str, host_info: Any, start_time: Any, config: Any, meta_info: Any, _id: Any
+    ) -> None:
+        self._say_news()
+        self._thread.start()
+
+    def heartbeat_event(self, info: Any, captured_out: str, beat_time: Any, result: Any) -> None:
+        self._say_news()
+
+    def join(self) -> None:
+        """Waits for the database to be brought up to date, as long as it answers and not longer than END_SECONDS."""
+        if not self._thread.is_alive():
+            self._database.client.close()  # the run was not started
+            return
+        self._is_ending = True
+        self._wake.set()
+        began = time.monotonic()
+        silence = 0.5 if self._is_down else SILENCE_SECONDS
+        while self._thread.is_alive() and time.monotonic() - began < END_SECONDS:
+            if time.monotonic() - max(began, self._pulse.last) > silence:
+                break
+            self._thread.join(0.05)
+        self._say_news()
+        directory = self.files.directory
+        if not self.is_complete and directory is not None:
+            print(
+                f"{self.server} lacks the last of this run. Once it answers:\n"
+                f"  python -m research.tracking sync {directory.parent} --run {directory.name}",
+                flush=True,
+            )
+
+    def _work(self) -> None:
+        cursor: Cursor | None = None
+        while True:
+            is_last = self._is_ending
+            cursor = self._try(cursor)
+            if is_last:
+                self.is_complete = not self._is_down
+                self._database.client.close()
+                return
+            self._wake.wait(INTERVAL_SECONDS)  # set at the end only
+
+    def _try(self, cursor: Cursor | None) -> Cursor | None:
+        directory = self.files.directory
+        assert directory is not None  # the run was started
+        try:
+            cursor = bring_up_to_date(self._database, directory, cursor)
+        except Exception as error:  # the run goes on, whatever it is
+            self._note(error)
+            if cursor is not None:
+                cursor.stored = None
+            return cursor
+        if self._is_down:
+            self._is_down = False
+            self._news.put(f"{self.server}: back, and up to date")
+        if str(cursor.number) != directory.name:
+            self._note_once(
+                f"{self.server}: run {directory.name} is {cursor.number} there, where another run has its number"
+            )
+        return cursor
+
+    def _note(self, error: Exception) -> None:
+        self._is_down = True
+        kind = type(error).__name__
+        reason = kind if isinstance(error, PyMongoError) else f"{kind}: {error}"
+        self._note_once(f"{self.server} cannot be written ({reason}); the run goes on, its files hold everything")
+
+    def _note_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._news.put(f"warning: {text}")
+
+    def _say_news(self) -> None:
+        """Prints what the thread has to say. It does not print itself: Sacred's capture would garble it."""
+        while not self._news.empty():
+            print(self._news.get(), flush=True)
+
+
+def _claim_from(runs_dir: Path, number: int) -> int:
+    """Makes the directory of the first number from this one on that nobody has, and returns that number."""
+    while True:
+        try:
+            (runs_dir / str(number)).mkdir()
+            return number
+        except FileExistsError:
+            number += 1
+
+
+def _from_sacred(text: str, source: str) -> str:
+    """The address that Sacred's `[host:port:]database` or `host:port` means."""
+    parts = text.split(":")
+    if len(parts) == 2 and parts[1].isdigit():
+        parts = [*parts, "sacred"]
+    if len(parts) == 1:
+        parts = ["localhost", "27017", *parts]
+    if len(parts) != 3 or not parts[1].isdigit() or any(sign in text for sign in "@/ "):
+        raise ConfigError(f"{source}: need mongodb://user:password@host:27017/database or [host:port:]database")
+    return "mongodb://{}:{}/{}".format(*parts)

@@ -1,0 +1,317 @@
+"""Brings a MongoDB up to what the files of a run say, in the layout that Sacred's observer writes and Omniboard reads.
+
+    runs       one document for each run, its `_id` the number of the run
+    metrics    one for each metric of a run: {run_id, name, steps, values, timestamps}; a new one every CHUNK points
+    fs.*       sources and artifacts that are not large (GridFS)
+
+The files are the queue: whatever the database missed still stands in them, and memory is needed for one batch only. The
+same function serves during a run, at its end and afterwards, any number of times and from several processes at once.
+Every point arrives once: a batch goes in only where what is stored still has the length that it continues.
+
+Differs from Sacred's observer: it never decides a run; it starts a run's metrics anew when the run goes on from an
+earlier checkpoint; the captured output is capped, large artifacts stay on disk (path and hash), null stands for NaN.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import mimetypes
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import gridfs
+from bson import ObjectId
+from pymongo import InsertOne, UpdateOne
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from research.tracking.records import METRICS, RecordError, fold, parse_row, read_config, read_run
+
+CHUNK = 200_000
+"""Points of a metric in one document, some 9 MB; MongoDB takes 16."""
+
+BATCH = 1_000
+"""Rows of metrics in one exchange."""
+
+OUTPUT_CAP = 1 << 20
+"""Bytes of captured output in the database: the last ones."""
+
+LARGE = 8 << 20
+"""Bytes from which on an artifact stays on disk."""
+
+_TIMES = ("start_time", "stop_time", "heartbeat")
+_ATTEMPTS = 10
+Document = dict[str, Any]
+
+
+class ChangedError(RuntimeError):
+    """Others kept changing what is stored for a run."""
+
+
+@dataclass
+class Cursor:
+    """How far the database is with a run.
+
+    Attributes:
+        uid: Of the run.
+        number: Its `_id` in the database.
+        generation: How often the run was gone on with. Metrics of another generation are outdated.
+        offset: Bytes of metrics.jsonl that are stored.
+        counts: Points of each metric in those.
+        stored: Points of each metric in the database; None: ask it.
+        files: Ids of sources and artifacts that are stored, by what tells their content.
+        hashes: Of artifacts, by path, size and time.
+    """
+
+    uid: str
+    number: int | str
+    generation: int
+    offset: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    stored: dict[str, int] | None = None
+    files: dict[str, ObjectId] = field(default_factory=dict)
+    hashes: dict[tuple[str, int, int], str] = field(default_factory=dict)
+
+
+def bring_up_to_date(database: Database[Document], directory: Path, cursor: Cursor | None = None) -> Cursor:
+    """Makes the database say of a run what its files say.
+
+    Args:
+        database: The one with the collections `runs` and `metrics`.
+        directory: Of the run.
+        cursor: What the last call returned; without it, the database is asked and the files are read from the start.
+
+    Raises:
+        PyMongoError: The database cannot be reached or refuses. Call it again, without the cursor.
+        RecordError: The record is damaged.
+    """
+    run = read_run(directory)
+    uid, generation = run.get("uid") or run["start_time"], len(run.get("resumed", []))
+    if cursor is None or (cursor.uid, cursor.generation) != (uid, generation):
+        cursor = Cursor(uid, own_number(database, directory, uid), generation)
+    for _ in range(_ATTEMPTS):
+        if _push_metrics(database, directory, cursor):
+            break
+        cursor.stored = None
+    else:
+        raise ChangedError(f"{directory}: another process is changing its metrics in the database all the time")
+    document = _document(database, directory, run, cursor)
+    database["runs"].replace_one({"_id": cursor.number}, document, upsert=True)
+    return cursor
+
+
+def origin(directory: Path, uid: str | None) -> Document:
+    """What tells a run from one of another directory that has the same number."""
+    return {"uid": uid, "host": socket.gethostname(), "directory": str(directory.resolve())}
+
+
+def own_number(database: Database[Document], directory: Path, uid: str) -> int | str:
+    """The run's `_id`: its own number, or the next free one if a run from elsewhere has that."""
+    runs = database["runs"]
+    found = runs.find_one({"record.uid": uid}, {"_id": 1})
+    if found is not None:
+        return found["_id"]
+    number: int | str = int(directory.name) if directory.name.isdigit() else directory.name
+    mine = origin(directory, None)
+    while True:
+        try:
+            runs.insert_one({"_id": number, "status": "QUEUED", "record": origin(directory, uid)})
+            return number
+        except DuplicateKeyError:
+            other = runs.find_one({"_id": number}, {"record": 1}) or {}
+            if other.get("record") == mine:  # claimed before the run had an uid
+                runs.update_one({"_id": number}, {"$set": {"record.uid": uid}})
+                return number
+            number = next_number(database)
+
+
+def next_number(database: Database[Document]) -> int:
+    """One more than the highest number of a run."""
+    return max((run["_id"] for run in database["runs"].find({}, {"_id": 1}) if type(run["_id"]) is int), default=0) + 1
+
+
+def metric_id(number: int | str, name: str, chunk: int) -> ObjectId:
+    """The `_id` of a metric's document, the same whoever makes it."""
+    return ObjectId(hashlib.sha256(f"{number!r}/{name}/{chunk}".encode()).digest()[:12])
+
+
+def _push_metrics(database: Database[Document], directory: Path, cursor: Cursor) -> bool:
+    """Stores the rows beyond the cursor; False if someone else has changed what is stored meanwhile."""
+    metrics = database["metrics"]
+    if cursor.stored is None:
+        cursor.stored = _stored_points(database, cursor)
+        if any(cursor.stored.get(name, 0) < count for name, count in cursor.counts.items()):
+            cursor.offset, cursor.counts = 0, {}  # the database has lost some
+    path = directory / METRICS
+    if not path.exists():
+        return True
+    with path.open("rb") as file:
+        file.seek(cursor.offset)
+        while lines := [line for line in islice(file, BATCH) if line.endswith(b"\n")]:
+            series = fold(_rows(path, lines))
+            after = cursor.counts | {
+                name: cursor.counts.get(name, 0) + len(one["steps"]) for name, one in series.items()
+            }
+            operations = [step for name, one in series.items() for step in _operations(cursor, name, one)]
+            if operations and not _apply(metrics, operations):
+                return False
+            for name, count in after.items():
+                cursor.stored[name] = max(count, cursor.stored.get(name, 0))
+            cursor.counts = after
+            cursor.offset += sum(map(len, lines))
+    return True
+
+
+def _rows(path: Path, lines: Iterable[bytes]) -> Iterable[Document]:
+    for line in lines:
+        row = parse_row(line.decode(errors="replace"))
+        if row is None:
+            raise RecordError(f"{path}: a line is damaged, it begins with {line[:40]!r}; `resume` or `ensure` mend it")
+        yield row
+
+
+def _stored_points(database: Database[Document], cursor: Cursor) -> dict[str, int]:
+    """Points of each metric in the database. What belongs to another generation of the run is removed."""
+    metrics = database["metrics"]
+    metrics.delete_many({"run_id": cursor.number, "generation": {"$ne": cursor.generation}})
+    stored: dict[str, int] = {}
+    for one in metrics.find({"run_id": cursor.number}, {"name": 1, "length": 1}):
+        stored[one["name"]] = stored.get(one["name"], 0) + one["length"]
+    return stored
+
+
+def _operations(cursor: Cursor, name: str, series: Mapping[str, list[Any]]) -> Iterable[Any]:
+    """What stores the points of a metric that are not stored yet. Each works once only."""
+    assert cursor.stored is not None
+    begin = cursor.counts.get(name, 0)
+    end = begin + len(series["steps"])
+    at = max(begin, cursor.stored.get(name, 0))
+    while at < end:
+        chunk, length = divmod(at, CHUNK)
+        until = min(end, (chunk + 1) * CHUNK)
+        points = {key: _bson(series[key][at - begin : until - begin]) for key in ("steps", "values")}
+        points["timestamps"] = [_time(stamp) for stamp in series["timestamps"][at - begin : until - begin]]
+        key = {"_id": metric_id(cursor.number, name, chunk)}
+        after = {"length": length + until - at}
+        if length == 0:
+            labels = {"run_id": cursor.number, "name": name, "chunk": chunk, "generation": cursor.generation}
+            yield InsertOne(key | labels | points | after)
+        else:
+            push = {"$push": {part: {"$each": values} for part, values in points.items()}, "$set": after}
+            yield UpdateOne(key | {"length": length, "generation": cursor.generation}, push)
+        at = until
+
+
+def _apply(metrics: Any, operations: list[Any]) -> bool:
+    """Whether all of them found what they continue."""
+    try:
+        done = metrics.bulk_write(operations, ordered=False)
+    except BulkWriteError as error:
+        if all(failure.get("code") == 11000 for failure in error.details["writeErrors"]):
+            return False  # another process has made the document
+        raise
+    return bool(done.matched_count + done.inserted_count == len(operations))
+
+
+def _document(database: Database[Document], directory: Path, run: Document, cursor: Cursor) -> Document:
+    """A run as Sacred's observer has it."""
+    info_path = directory / "info.json"
+    info = json.loads(info_path.read_text()) if info_path.exists() else {}
+    names = sorted(cursor.stored or {})
+    ids = [
+        {"name": name, "id": str(metric_id(cursor.number, name, chunk))}
+        for name in names
+        for chunk in range(-(-(cursor.stored or {})[name] // CHUNK))
+    ]
+    experiment = dict(run["experiment"])
+    experiment["sources"] = _store_sources(database, directory.parent, experiment["sources"], cursor)
+    document = {
+        **run,
+        "experiment": experiment,
+        "format": "MongoObserver-0.7.0",
+        "config": read_config(directory),
+        "captured_out": _output(directory),
+        "info": {**info, "metrics": ids},
+    }
+    plain: Document = _bson(document)
+    plain["artifacts"] = [_artifact(database, directory, name, cursor) for name in run["artifacts"]]
+    plain |= {name: _time(run[name]) for name in _TIMES if run.get(name)}
+    plain |= {"_id": cursor.number, "record": origin(directory, cursor.uid)}
+    return plain
+
+
+def _output(directory: Path) -> str:
+    path = directory / "cout.txt"
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - OUTPUT_CAP))
+        start = f"[the last part of {path.resolve()}]\n" if file.tell() else ""
+        return start + file.read().decode(errors="replace")
+
+
+def _store_sources(
+    database: Database[Document], runs_dir: Path, sources: Iterable[tuple[str, str]], cursor: Cursor
+) -> list[list[Any]]:
+    """`[[name, id of the file]]`. Their paths below the runs tell their content."""
+    wanted = {path: name for name, path in sources}
+    _find_files(database, wanted, cursor)
+    for path, name in wanted.items():
+        if path not in cursor.files:
+            cursor.files[path] = _put(database, runs_dir / path, name, digest=path)
+    return [[name, cursor.files[path]] for name, path in sources]
+
+
+def _artifact(database: Database[Document], directory: Path, name: str, cursor: Cursor) -> Document:
+    path = directory / name
+    seen = path.stat()
+    key = (name, seen.st_size, seen.st_mtime_ns)
+    if key not in cursor.hashes:
+        with path.open("rb") as file:
+            cursor.hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = cursor.hashes[key]
+    if seen.st_size >= LARGE:
+        return {"name": name, "file_id": None, "path": str(path.resolve()), "sha256": digest, "size": seen.st_size}
+    _find_files(database, [digest], cursor)
+    if digest not in cursor.files:
+        cursor.files[digest] = _put(database, path, f"artifact://runs/{cursor.number}/{name}", digest)
+    return {"name": name, "file_id": cursor.files[digest]}
+
+
+def _find_files(database: Database[Document], digests: Iterable[str], cursor: Cursor) -> None:
+    missing = [digest for digest in digests if digest not in cursor.files]
+    if missing:
+        for found in database["fs.files"].find({"metadata.digest": {"$in": missing}}, {"metadata": 1}):
+            cursor.files[found["metadata"]["digest"]] = found["_id"]
+
+
+def _put(database: Database[Document], path: Path, name: str, digest: str) -> ObjectId:
+    """Stores a file and returns its id. Two who do so at once store it twice, which harms nobody."""
+    kind = mimetypes.guess_type(path.name)[0]
+    content = path.read_bytes()
+    return gridfs.GridFS(database).put(content, filename=name, contentType=kind, metadata={"digest": digest})
+
+
+def _time(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text)
+
+
+def _bson(value: Any) -> Any:
+    """JSON as BSON takes it: no dots and dollars in keys (written as Sacred does), no integers beyond 64 bits."""
+    if isinstance(value, Mapping):
+        return {_key(str(key)): _bson(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_bson(inner) for inner in value]
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
+        return str(value)
+    return value
+
+
+def _key(name: str) -> str:
+    return ("@" + name[1:] if name.startswith("$") else name).replace(".", ",")

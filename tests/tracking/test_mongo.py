@@ -1,0 +1,278 @@
+"""What MongoDB holds is what the files hold, each point once, however it got there."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import sys
+import threading
+
+import gridfs
+import mongo
+import pytest
+import toy_experiment
+from bson import encode
+
+from research.tracking import mirror
+from research.tracking import mongo as module
+from research.tracking.__main__ import main
+from research.tracking.mongo import bring_up_to_date
+from research.tracking.records import fold, read_rows, read_run
+
+OPTIONS = "num_iterations=12 eval_interval=4 checkpoint_interval=5 seed=2"
+
+
+@pytest.fixture
+def database(line):
+    database = mirror.Server(line.connect().address, "").connect()
+    yield database
+    database.client.close()
+
+
+def assert_complete(content, lab, run, number=None):
+    """Every point of the files, once and in order, and the same status and result."""
+    directory = lab.directory / "runs" / str(run)
+    expected = fold(read_rows(directory))
+    number = run if number is None else number
+    found = content.metrics(number)
+    assert {name: steps for name, (steps, _) in found.items()} == {name: one["steps"] for name, one in expected.items()}
+    for name, (_, values) in found.items():
+        nulls = [value is None for value in values]
+        assert nulls == [value is None for value in expected[name]["values"]]
+        # NX-27017 keeps 15 digits.
+        assert [value or 0 for value in values] == pytest.approx(
+            [value or 0 for value in expected[name]["values"]], rel=1e-13
+        )
+    stored, record = content.run(number), read_run(directory)
+    assert {key: stored.get(key) for key in ("status", "result", "fail_trace")} == {
+        key: record.get(key) for key in ("status", "result", "fail_trace")
+    }
+
+
+def test_a_run_is_there_as_sacred_would_have_it(mirrored, line, content, capsys):
+    line.connect()
+    mirrored.run(f"with {OPTIONS} nan_at=3")
+    assert_complete(content, mirrored, 1)
+    run = content.run(1)
+    assert run["config"]["surface"] == {"size": 3, "curvature": [1.0, 2.0]}
+    assert run["captured_out"] == mirrored.output(1)
+    record = mirrored.record(1)
+    for name in ("start_time", "stop_time", "heartbeat"):
+        # MongoDB keeps milliseconds.
+        assert abs(run[name] - datetime.datetime.fromisoformat(record[name])) < datetime.timedelta(milliseconds=1)
+    files = gridfs.GridFS(content.database)
+    name, source = next(pair for pair in run["experiment"]["sources"] if pair[0] == "research/train.py")
+    assert files.get(source).read() == (toy_experiment.Path(record["experiment"]["base_dir"]) / name).read_bytes()
+    (artifact,) = run["artifacts"]
+    assert files.get(artifact["file_id"]).read() == (mirrored.directory / "runs/1/curve.txt").read_bytes()
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_the_option_does_the_same(lab, line, content, monkeypatch):
+    line.connect()
+    for index, option in enumerate(("-m", "--mongo"), start=1):
+        lab.run(f"{option} '{line.address}' with num_iterations=2")
+        assert_complete(content, lab, index)
+        assert line.address not in json.dumps(lab.record(index))
+
+
+def test_resuming_replaces_what_came_after_the_checkpoint(mirrored, line, content, monkeypatch):
+    line.connect()
+    mirrored.run(f"with {OPTIONS}")
+    step = toy_experiment.Toy.step
+
+    def crash(self, state):
+        if state.iteration == 8:
+            raise OSError("the machine is on fire")
+        return step(self, state)
+
+    monkeypatch.setattr(toy_experiment.Toy, "step", crash)
+    mirrored.run(f"with {OPTIONS}")
+    assert content.run(2)["status"] == "FAILED"
+    monkeypatch.setattr(toy_experiment.Toy, "step", step)
+    mirrored.run("resume with run=2")
+    mirrored.assert_same(2, 1)
+    assert_complete(content, mirrored, 2)
+    assert content.run(2)["status"] == "COMPLETED"
+    assert "fail_trace" not in content.run(2)
+    assert content.run(2)["start_time"] < content.run(2)["stop_time"]
+
+
+def test_sync_stores_what_was_never_there_and_changes_nothing_when_repeated(lab, line, content, monkeypatch, capsys):
+    for _ in range(3):
+        lab.run(f"with {OPTIONS}")
+    monkeypatch.setenv(mirror.VARIABLE, line.connect().address)
+    capsys.readouterr()
+    assert main(["sync", "runs", "--run", "2"]) == 0
+    assert content.numbers() == [2]
+    assert capsys.readouterr().out.startswith("run 2: ")
+    for _ in range(2):
+        assert main(["sync"]) == 0
+        for run in (1, 2, 3):
+            assert_complete(content, lab, run)
+    assert content.numbers() == [1, 2, 3]
+
+
+def test_a_metric_beyond_one_document_goes_on_in_the_next(lab, line, content, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 5)
+    monkeypatch.setattr(module, "BATCH", 7)
+    lab.run(f"with {OPTIONS}")
+    monkeypatch.setenv(mirror.VARIABLE, line.connect().address)
+    main(["sync"])
+    assert_complete(content, lab, 1)
+    losses = content.database.metrics.find({"run_id": 1, "name": "loss"})
+    assert sorted(one["length"] for one in losses) == [2, 5, 5]
+
+
+def test_a_full_document_is_far_below_what_mongodb_takes():
+    now = datetime.datetime.now()
+    full = {"steps": [2**40] * module.CHUNK, "values": [0.1] * module.CHUNK, "timestamps": [now] * module.CHUNK}
+    assert len(encode(full)) < 12_000_000
+
+
+def test_many_at_once_store_each_point_once(lab, database, content, monkeypatch):
+    """The mirror of a run and several `sync`, all at work on the same run."""
+    monkeypatch.setattr(module, "BATCH", 2)
+    lab.run(f"with {OPTIONS}")
+    errors = []
+
+    def work():
+        try:
+            bring_up_to_date(database, lab.directory / "runs" / "1")
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert_complete(content, lab, 1)
+
+
+def test_a_database_that_lost_something_gets_it_again(lab, database, content):
+    lab.run(f"with {OPTIONS}")
+    cursor = bring_up_to_date(database, lab.directory / "runs" / "1")
+    content.database.metrics.delete_many({"run_id": 1, "name": "loss"})
+    content.database.runs.delete_many({})
+    cursor.stored = None  # as after an outage
+    bring_up_to_date(database, lab.directory / "runs" / "1", cursor)
+    assert_complete(content, lab, 1)
+
+
+def test_numbers_that_the_database_has_already_are_left_to_their_owners(mirrored, line, content, capsys):
+    line.connect()
+    for number in (1, 2, 10):
+        content.database.runs.insert_one({"_id": number, "record": {"uid": "of somebody else"}})
+    mirrored.run("with num_iterations=2")
+    assert mirrored.runs() == ["11"]
+    assert_complete(content, mirrored, 11)
+
+
+def test_a_run_whose_number_was_taken_meanwhile_is_stored_under_another(lab, line, content, monkeypatch, capsys):
+    lab.run("with num_iterations=2")
+    content.database.runs.insert_one({"_id": 1, "record": {"uid": "of somebody else"}})
+    monkeypatch.setenv(mirror.VARIABLE, line.connect().address)
+    capsys.readouterr()
+    for _ in range(2):
+        assert main(["sync"]) == 0
+        assert "run 1: " in (shown := capsys.readouterr().out) and ", as 2" in shown
+    assert_complete(content, lab, 1, number=2)
+    assert content.run(1) == {"_id": 1, "record": {"uid": "of somebody else"}}
+    assert content.numbers() == [1, 2]
+
+
+def test_large_artifacts_stay_on_disk(lab, database, content, monkeypatch):
+    monkeypatch.setattr(module, "LARGE", 10)
+    lab.run("with num_iterations=2")
+    bring_up_to_date(database, lab.directory / "runs" / "1")
+    (artifact,) = content.run(1)["artifacts"]
+    path = lab.directory / "runs" / "1" / "curve.txt"
+    assert artifact["path"] == str(path)
+    digest = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
+    assert (artifact["sha256"], artifact["size"], artifact["file_id"]) == (digest, path.stat().st_size, None)
+
+
+def test_the_output_is_capped_and_says_where_all_of_it_is(lab, database, content, monkeypatch):
+    monkeypatch.setattr(module, "OUTPUT_CAP", 20)
+    lab.run("with num_iterations=2")
+    bring_up_to_date(database, lab.directory / "runs" / "1")
+    place, _, rest = content.run(1)["captured_out"].partition("\n")
+    assert str(lab.directory / "runs" / "1" / "cout.txt") in place
+    assert lab.output(1).endswith(rest) and len(rest) == 20
+
+
+def test_keys_and_numbers_that_bson_does_not_take():
+    assert module._bson({"a.b": {"$c": 2**70}, "d": [-(2**63), True]}) == {
+        "a,b": {"@c": str(2**70)},
+        "d": [-(2**63), True],
+    }
+
+
+@pytest.mark.parametrize(
+    ("address", "place", "database"),
+    [
+        ("mongodb://me:secret@host:27017/lab?authSource=admin", "host:27017", "lab"),
+        ("mongodb+srv://me:se%2Fcret@cluster.example.org", "cluster.example.org", "sacred"),
+        ("mongodb://me:se%40cret@a:1,b:2/?appname=secret", "a:1,b:2", "sacred"),
+        ("host:27017:lab", "host:27017", "lab"),
+        ("host:27017", "host:27017", "sacred"),
+        ("lab", "localhost:27017", "lab"),
+    ],
+)
+def test_addresses(address, place, database):
+    server = mirror.Server(address, "-m")
+    assert (server.place, server.database_name) == (place, database)
+    assert "secret" not in repr(server)
+
+
+@pytest.mark.parametrize("address", ["mongodb://me:se cret@:x@/", "me:secret@host", "mongodb://me:secret@host:port/db"])
+def test_what_is_no_address_is_refused_without_showing_it(lab, capsys, monkeypatch, address):
+    monkeypatch.setenv(mirror.VARIABLE, address)
+    lab.run("with num_iterations=1")
+    shown = capsys.readouterr()
+    assert lab.exit_code == 2
+    assert "METAPOLICY_MONGO_URI: " in shown.err
+    assert "cret" not in shown.err + shown.out
+    assert lab.runs() == []
+
+
+def test_sync_says_what_is_wrong(lab, capsys, monkeypatch):
+    assert main(["sync"]) == 2
+    assert "METAPOLICY_MONGO_URI is not set" in capsys.readouterr().err
+    monkeypatch.setenv(mirror.VARIABLE, f"mongodb://me:secret@127.0.0.1:{mongo.free_port()}/lab")
+    assert main(["sync", "--run", "7"]) == 2
+    assert "--run 7: no such run in runs; there are none" in capsys.readouterr().err
+    assert main(["sync"]) == 1
+    shown = capsys.readouterr().err
+    assert "cannot be written (ServerSelectionTimeoutError)" in shown and "secret" not in shown
+
+
+def test_sync_goes_past_a_damaged_record(lab, line, content, monkeypatch, capsys):
+    for _ in range(2):
+        lab.run("with num_iterations=2")
+    path = lab.directory / "runs" / "1" / "metrics.jsonl"
+    path.write_text("garbage\n" + path.read_text())
+    monkeypatch.setenv(mirror.VARIABLE, line.connect().address)
+    assert main(["sync"]) == 1
+    assert "run 1: not stored" in capsys.readouterr().err
+    assert_complete(content, lab, 2)
+
+
+def test_the_password_is_nowhere(lab, monkeypatch, capfd):
+    """In a process of its own, with a failure and its traceback, and a server that is not there."""
+    secret = "geheim-7531"
+    address = f"mongodb://me:{secret}@127.0.0.1:{mongo.free_port()}/lab"
+    environment = {**mirror.os.environ, mirror.VARIABLE: address}
+    script = [sys.executable, toy_experiment.__file__]
+    shown = ""
+    for line in ("with num_iterations=2", f"-l DEBUG -m {address} with num_iterations=2 lr=[]"):
+        done = subprocess.run([*script, *line.split()], env=environment, capture_output=True, text=True, check=False)
+        shown += done.stdout + done.stderr
+    assert "IndexError" in shown and "cannot be written" in shown
+    assert secret not in shown
+    files = [path for path in lab.directory.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert not [path for path in files if secret.encode() in path.read_bytes()]
