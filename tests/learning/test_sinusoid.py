@@ -41,7 +41,7 @@ def test_after_training_one_network_for_all_waves_it_does_not():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 def test_the_whole_training_reaches_the_published_errors():
     """5 shots, seed 0, errors after 1, 5 and 10 steps: Finn et al. 2017, arXiv:1703.03400, table 2."""
     maml = curve("maml", 10)
