@@ -54,8 +54,8 @@ def draw_films(curve: AdaptationCurve, directory: Path) -> list[Path]:
 
 
 def draw_paths(curve: AdaptationCurve, directory: Path) -> list[Path]:
-    """The paths to the first few goals, if the tasks have goals on a plane."""
-    if curve.distribution is None or not has_paths(curve.distribution):
+    """The paths to the first few goals, if the tasks have goals on a plane and the curve its episodes."""
+    if curve.distribution is None or not curve.trajectories or not has_paths(curve.distribution):
         return []
     paths = [walked_paths(curve, step, _NUM_PATH_TASKS) for step in range(len(curve.score))]
     plot_paths(curve, paths, directory / "paths.png")

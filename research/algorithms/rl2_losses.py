@@ -84,7 +84,7 @@ def gradient_of(
         for piece in chunks(time, chunk_length or time):
             part = between(steps, piece)
             output = own(part.inputs, state)
-            share = part.valid.sum() / total
+            share = int(part.valid.sum()) / total
             loss, values = loss_of(output, part, coefficients)
             parts = torch.autograd.grad(
                 share * loss, [leaves[name] for name in names], allow_unused=True, materialize_grads=True

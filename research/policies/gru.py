@@ -121,7 +121,7 @@ class Recurrent(nn.Module):
         gates = input_product(inputs.features, self.weight_input, self.bias_input)
         if self.pair is not None and inputs.pair is not None and inputs.reward is not None:
             plain, weighted = self.pair.split(len(self.pair) // 2)
-            gates += F.embedding(inputs.pair, plain)
+            gates = gates + F.embedding(inputs.pair, plain)
             gates.addcmul_(inputs.reward.unsqueeze(-1), F.embedding(inputs.pair, weighted))
         if self.norm_input is None or self.norm_hidden is None:
             return gru_function(gates, state, self.weight_hidden, self.bias_hidden)

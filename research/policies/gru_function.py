@@ -105,11 +105,13 @@ class _GRU(torch.autograd.Function):
         return states[1:]
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, states, switches, news, products = ctx.saved_tensors
         if torch.is_grad_enabled():  # a graph of the gradient is asked for
-            value = gru_recorded(*inputs)
-            return torch.autograd.grad(value, inputs, cotangents, create_graph=True, materialize_grads=True)
+            wanted = [leaf for leaf in inputs if leaf.requires_grad]
+            found = torch.autograd.grad(gru_recorded(*inputs), wanted, cotangents, create_graph=True)
+            gradients = iter(found)
+            return tuple(next(gradients) if leaf.requires_grad else None for leaf in inputs)
         return _backward(inputs[2], states, switches, news, products, cotangents[0])
 
 

@@ -1,0 +1,100 @@
+"""The RL² script as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+from experiments import rl2
+from research import checkpoint
+from research.tracking.config import from_mapping
+from research.tracking.observer import read_rows
+
+TINY = "fast num_threads=1 eval_interval=0"
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+def run(line: str):
+    return rl2.experiment.run_commandline([rl2.__file__, *shlex.split(line)]).result
+
+
+def metrics(record: Path):
+    """(step, values) of every row, without times."""
+    rows = read_rows(record)
+    return [(row["step"], {k: v for k, v in row["values"].items() if not k.startswith("time/")}) for row in rows]
+
+
+def test_a_run_reports_episodes_regret_and_the_total(runs, capsys):
+    result = run(f"with {TINY}")
+    shown = capsys.readouterr().out
+    for part in ("Adaptation to 50 held-out tasks", "episodes of the trial", "regret", "in total", "runs/1/regret.png"):
+        assert part in shown
+    assert len(result["score"]) == 4 and result["unit"] == "episodes of the trial"
+    assert result["total"] == pytest.approx(4 * 5 / 6 - result["total_regret"])
+    assert run("evaluate with run=1") == result
+    longer = run("evaluate with run=1 num_adapt_steps=29")
+    assert len(longer["score"]) == 30 and longer["score"][:4] == result["score"]
+    assert capsys.readouterr().out.count("\n") < 60, "a long curve is a short table"
+    assert all(
+        (runs / "1" / name).read_bytes().startswith(b"\x89PNG") for name in ("regret.png", "adaptation_curve.png")
+    )
+
+
+def test_going_on_equals_never_having_stopped(runs):
+    settings = f"{TINY} task=tabular_mdp num_minibatches=2 policy.outer_input=True policy.per_state_heads=True"
+    settings += " meta_batch_size=6 final_lr_share=1 entropy_coef=0"  # schedules depend on the number of iterations
+    run(f"with {settings} num_iterations=4")
+    run(f"with {settings} num_iterations=2")
+    run("resume with run=2 num_iterations=4")
+    assert metrics(runs / "1") == metrics(runs / "2")
+    ours, theirs = (checkpoint.load(runs / name / "checkpoints" / "latest").state for name in ("1", "2"))
+    first, second = pytree.tree_leaves(ours), pytree.tree_leaves(theirs)
+    assert len(first) == len(second) > 30
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_tasks_without_a_known_optimum_have_no_regret(runs, capsys):
+    settings = "task=navigation_2d horizon=5 update=trpo policy.separate_value=True chunk_length=4"
+    result = run(f"with {TINY} {settings}")
+    assert "regret" not in capsys.readouterr().out and "total" not in result
+    assert not (runs / "1" / "regret.png").exists()
+    assert np.isfinite(result["score"]).all() and json.loads((runs / "1" / "run.json").read_text())["result"] == result
+
+
+@pytest.mark.parametrize("name", rl2.NAMED_CONFIGS)
+def test_every_named_config_is_valid(name):
+    config = from_mapping(rl2.RL2.Config, rl2.NAMED_CONFIGS[name])
+    assert config.tasks_at(config.num_iterations - 1) >= config.num_minibatches
+    assert config.task == "cheetah_vel" or config.discount == 1.0, "the published tables are not discounted"
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ("episodes_per_trial=0", "episodes_per_trial=0: need at least 1"),
+        ("chunk_length=5", "chunk_length=5: need at most 4, the steps of a trial (4 episodes); 0 for whole trials"),
+        ("update=a2c", "update='a2c': need one of ppo, trpo"),
+        ("inner_lr=0.1", "inner_lr=0.1: no such key"),
+        ("task=cheetah_vel policy.outer_input=True", "policy.outer_input=True: it is for discrete actions"),
+        ("policy.hidden_size=0", "policy.hidden_size=0: need at least 1"),
+        ("task_args.num_arms=1", "task_args.num_arms=1: need at least 2"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(update, message, runs, capsys):
+    with pytest.raises(SystemExit) as refused:
+        run(f"with {TINY} {update}")
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not runs.exists()
