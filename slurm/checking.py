@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import sys
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from research.tracking.config import ConfigError, to_mapping
 from research.tracking.experiment import Experiment
 from research.tracking.restart import RunConfig, merge
 from slurm.errors import SlurmError
-from slurm.sweep import Keys, Sweep, expand
+from slurm.sweep import Command, Keys, Sweep, expand
 
 
 class Configuration(NamedTuple):
@@ -81,7 +82,8 @@ def check(sweep: Sweep, path: Path, root: Path) -> Checked:
 def _check_stage(experiment: Experiment, fixed: Keys, command: str, path: Path) -> None:
     """Raises SlurmError unless the experiment has the command, and the settings exist."""
     if command not in experiment.commands:
-        raise SlurmError(f"{path}: then.command={command!r}: {experiment.name} has {', '.join(experiment.commands)}")
+        there = ", ".join(name for name in typing.get_args(Command) if name in experiment.commands) or "none"
+        raise SlurmError(f"{path}: then.command={command!r}: {experiment.name} has no such command; there is {there}")
     try:
         experiment.typed(nest(fixed))
     except ConfigError as error:

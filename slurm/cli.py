@@ -65,8 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     retry = _command(commands, "retry", "go on with what has failed, was stopped or never began")
     _add_sweep(retry)
     _add_runs(retry)
-    for state, meaning in (("failed", "failed or stale"), ("interrupted", "stopped"), ("missing", "without a record"),
-                           ("diverged", "with numbers that are not finite, from their last checkpoint")):  # fmt: skip
+    for state, meaning in (("failed", "failed or stale"), ("interrupted", "stopped"), ("missing", "without a record")):
         retry.add_argument(f"--{state}", action="store_true", help=f"only those that are {meaning}")
     _add_where(retry)
     reset = _command(commands, "reset-stale", "mark as interrupted what says that it runs, and is dead")

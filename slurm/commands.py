@@ -25,7 +25,7 @@ from slurm.folder import Folder, all_folders, find_folder, find_run, sweeps_dir
 from slurm.local import worker_of
 from slurm.profile import load_profile
 from slurm.scheduler import Queued, Task
-from slurm.states import LEFT, LIVE, STATES, RunState, survey
+from slurm.states import LEFT, STATES, RunState, survey
 from slurm.tables import as_json, duration, runs_table, seconds_left, sweeps_table
 from slurm.task import ROOT
 
@@ -140,9 +140,7 @@ def _queue() -> Mapping[Task, Queued]:
 
 
 def _chosen_states(arguments: argparse.Namespace) -> Sequence[str]:
-    if arguments.run:
-        return [state for state in STATES if state not in (*LIVE, "completed")]
-    chosen = [state for state in ("failed", "interrupted", "missing", "diverged") if getattr(arguments, state)]
+    chosen = [state for state in ("failed", "interrupted", "missing") if getattr(arguments, state)]
     return [*chosen, *(["stale"] if "failed" in chosen else [])] or LEFT
 
 

@@ -34,6 +34,7 @@ from slurm.yaml_files import read_yaml
 
 Keys = dict[str, Any]
 Values = list[Any]
+Command = Literal["evaluate", "render"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Stage:
         fixed: Its settings.
     """
 
-    command: Literal["evaluate", "render"]
+    command: Command
     fixed: Keys = field(default_factory=dict)
 
 

@@ -145,6 +145,9 @@ _NO = object()  # "the value is not of that type": None and False are values
 
 def _convert_union(hint: Any, value: Any, path: str) -> Any:
     members = typing.get_args(hint)
+    nested = [member for member in members if dataclasses.is_dataclass(member)]
+    if len(nested) == 1 and isinstance(value, Mapping):
+        return _convert(nested[0], value, path)  # what is wrong inside is said as such
     # An int is kept as it is where an int is allowed, whatever the order of the members.
     for member in sorted(members, key=lambda member: member is float):
         try:

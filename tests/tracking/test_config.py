@@ -34,6 +34,7 @@ class Config:
     free: dict[str, Any] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
     net: Net = Net()
+    second: Net | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -58,6 +59,8 @@ class Needy:
         ({"extra": {"a": 1}}, Config(extra={"a": 1.0})),
         ({"free": {"a": [1, {"b": None}]}}, Config(free={"a": [1, {"b": None}]})),
         ({"tags": ["a"]}, Config(tags=["a"])),
+        ({"second": None}, Config()),
+        ({"second": {"activation": "relu"}}, Config(second=Net(activation="relu"))),
         ({"net": {"hidden_sizes": [8]}}, Config(net=Net((8,)))),
         ({"net": {"activation": "relu"}, "flag": True}, Config(net=Net(activation="relu"), flag=True)),
     ],
@@ -96,6 +99,8 @@ def test_plain_values_become_what_the_fields_say(values, expected):
         ({"tags": "a"}, "tags='a': need a list, each entry a text"),
         ({"net": 3}, "net=3: need keys below it, net.<key>=...; there are net.hidden_sizes, net.activation"),
         ({"net": {"activation": "rleu"}}, "net.activation='rleu': need one of tanh, relu; did you mean relu?"),
+        ({"second": {"activation": "rleu"}}, "second.activation='rleu': need one of tanh, relu; did you mean relu?"),
+        ({"second": 3}, "second=3: need keys below it or None"),
         ({"net": {"activation": 7}}, "net.activation=7: need one of tanh, relu"),
         ({"net": {"hidden_sizes": [4, 0]}}, "net.hidden_sizes=(4, 0): need at least 1 unit"),
         ({"net": {"hidden_sizes": 4}}, "net.hidden_sizes=4: need a list, each entry an integer"),

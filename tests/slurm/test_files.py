@@ -1,0 +1,220 @@
+"""What a submission writes and jobs read: manifests, profiles, arrays, the copy of the code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from slurm.arrays import Terms, array_command, arrays_of, order, ranges
+from slurm.errors import SlurmError
+from slurm.folder import Array, Folder, find_folder, make_folder, next_folder
+from slurm.manifest import Entry, read_entry, read_manifest, write_manifest
+from slurm.profile import PROFILES, Profile, load_profile
+from slurm.snapshot import take_snapshot
+from slurm.task import ROOT, become_run
+
+ENTRIES = [Entry(run, f"hash{run}", run, "experiments/x.py", "ensure", ["fast"], {"lr": 0.1}) for run in (3, 4, 7)]
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    write_manifest(tmp_path / "manifest.jsonl", ENTRIES)
+    return tmp_path / "manifest.jsonl"
+
+
+def test_a_manifest_is_read_as_it_was_written(manifest):
+    assert read_manifest(manifest) == ENTRIES
+    assert [read_entry(manifest, line) for line in range(3)] == ENTRIES
+    for line in (-1, 3):
+        with pytest.raises(SlurmError, match=f"line {line} was asked for, and there are 0 to 2"):
+            read_entry(manifest, line)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[:-5], "torn in line 2"),
+        (lambda text: text[text.index("\n") + 1 :], "line 0 of 2 says that it is line 1 of 3"),
+        (lambda text: text[: text.rindex("\n", 0, -1) + 1], "line 0 of 2 says that it is line 0 of 3"),
+        (lambda text: text.replace('"seed"', '"sed"'), "line 0 is no run of a manifest"),
+        (lambda text: text.replace("{", "", 1), "line 0 is no run of a manifest"),
+        (lambda text: "", "empty"),
+    ],
+)
+def test_a_manifest_that_is_not_whole_is_refused(manifest, damage, message):
+    manifest.write_text(damage(manifest.read_text()))
+    with pytest.raises(SlurmError, match=message) as refused:
+        read_manifest(manifest)
+    assert str(manifest) in str(refused.value) and "restore it, or submit the sweep again" in str(refused.value)
+
+
+def test_a_task_becomes_its_run_and_hands_it_a_file(manifest):
+    called = []
+    become_run(manifest, 1, lambda *arguments: called.append(arguments))
+    ((program, command, environment),) = called
+    overrides = manifest.parent / "overrides" / "4.json"
+    assert command == [
+        program,
+        str(ROOT / "experiments" / "x.py"),
+        "ensure",
+        f"--overrides={overrides}",
+        "with",
+        "fast",
+    ]
+    runs_dir = str(manifest.parent.parent.parent)
+    assert json.loads(overrides.read_text()) == {"lr": 0.1, "runs_dir": runs_dir, "run": 4}
+    assert environment["PYTHONPATH"] == str(ROOT)
+
+
+def test_the_profiles_that_come_along_can_be_read():
+    names = {path.stem for path in PROFILES.glob("*.yaml")}
+    assert {"local", "cpu", "gpu"} <= names
+    assert all(load_profile(name).sbatch_options() for name in names)
+    assert "--gres=gpu:1" in load_profile("gpu").sbatch_options()
+    assert "--time=4:00:00" in load_profile("cpu").sbatch_options()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("partitoin: x", "partitoin='x': no such key; did you mean partition?"),
+        ("cpus: two", "cpus='two': need an integer"),
+        ("throttle: 0", "throttle=0: need at least 1"),
+    ],
+)
+def test_a_profile_that_cannot_be_is_refused(tmp_path, text, message):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(SlurmError, match=message.replace("?", r"\?")) as refused:
+        load_profile(str(tmp_path / "mine.yaml"))
+    assert str(tmp_path / "mine.yaml") in str(refused.value)
+
+
+def test_an_unknown_profile_is_refused_with_those_there_are():
+    with pytest.raises(SlurmError, match=r"--profile cluster: .* there is cpu, gpu, local"):
+        load_profile("cluster")
+
+
+def test_the_environment_of_a_profile_is_shell_that_sets_the_interpreter(tmp_path):
+    profile = Profile(setup="export A='1 2'", python="/opt/my python", container="env B=3")
+    script = profile.environment() + 'printf "%s\\n" "$A" "${PYTHON[@]}"'
+    shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines() == ["1 2", "env", "B=3", "/opt/my python"]
+    (tmp_path / "my venv" / "bin").mkdir(parents=True)
+    (tmp_path / "my venv" / "bin" / "activate").write_text("V=here\n")
+    script = Profile(venv=str(tmp_path / "my venv")).environment() + 'echo "$V" "${PYTHON[@]}"'
+    assert subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout == "here python\n"
+    assert "module load cuda/12 'a b'" in Profile(modules=("cuda/12", "a b")).environment()
+
+
+def test_indices_are_written_as_slurm_has_them():
+    assert ranges([0, 1, 2, 3, 7, 9, 10]) == "0-3,7,9-10"
+    assert ranges([5]) == "5"
+
+
+@pytest.mark.parametrize("size", [1, 3, 10, 1001])
+def test_arrays_hold_each_line_once_below_the_size(size):
+    lines = [line for line in range(25) if line % 7]
+    arrays = arrays_of(0, lines, size)
+    assert sorted(line for array in arrays for line in array.lines) == lines
+    assert all(0 <= index < size for array in arrays for index in array.indices)
+    assert len({array.offset for array in arrays}) == len(arrays)
+
+
+def test_what_follows_waits_for_the_same_index_and_only_for_what_is_submitted():
+    groups = order([[0, 1, 4, 5], [0, 1, 2, 5]], 4)
+    plain = [[(array.stage, array.offset, array.indices, waits) for array, waits in group] for group in groups]
+    assert plain == [
+        [(0, 0, [0, 1], False), (1, 0, [0, 1], True), (1, 0, [2], False)],
+        [(0, 4, [0, 1], False), (1, 4, [1], True)],
+    ]
+
+
+def test_the_command_of_an_array(tmp_path):
+    folder = Folder(tmp_path / "runs" / "_sweeps" / "fast-1")
+    terms = Terms(Profile(partition="cpu", cpus=2, throttle=9, options=("--nice",)), tmp_path / "code", throttle=4)
+    command = array_command(folder, Array(1, 2000, [0, 1, 5]), terms, after="77")
+    assert command == [
+        "sbatch",
+        "--parsable",
+        "--job-name=fast-1",
+        "--array=0-1,5%4",
+        f"--chdir={tmp_path}/code",
+        f"--output={folder.path}/logs/%A_%a.log",
+        "--partition=cpu",
+        "--cpus-per-task=2",
+        "--signal=USR1@120",
+        "--nice",
+        "--dependency=aftercorr:77",
+        "--kill-on-invalid-dep=yes",
+        f"{tmp_path}/code/slurm/array.sbatch",
+        f"{folder.path}/manifest-1.jsonl",
+        "2000",
+    ]
+    assert "--array=0-1,5%9" in array_command(folder, Array(1, 2000, [0, 1, 5]), terms._replace(throttle=None))
+
+
+def test_sweeps_of_a_name_are_numbered_and_found(tmp_path):
+    runs = tmp_path / "runs"
+    for number in range(1, 12):
+        assert next_folder(runs, "a-b").name == f"a-b-{number}"
+        write_manifest(make_folder(runs, "a-b").manifest(0), ENTRIES)
+    assert find_folder(runs, "a-b").name == "a-b-11"
+    assert find_folder(runs, "a-b-3").name == "a-b-3"
+    assert find_folder(runs, str(runs / "_sweeps" / "a-b-4")).name == "a-b-4"
+    with pytest.raises(SlurmError, match=r"a-c: no such sweep in .*; there is a-b-1, "):
+        find_folder(runs, "a-c")
+
+
+def git(root, *arguments):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    root = tmp_path / "checkout"
+    root.mkdir()
+    git(root, "init", "-q")
+    (root / "pack").mkdir()
+    for name in ("kept.py", "changed.py", "removed.py", "pack/inner.py"):
+        (root / name).write_text("1")
+    (root / "run.sh").write_text("#!/bin/sh\n")
+    (root / "run.sh").chmod(0o755)
+    (root / ".gitignore").write_text("ignored\n")
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "first")
+    (root / "changed.py").write_text("2")
+    (root / "removed.py").unlink()
+    (root / "new.py").write_text("3")
+    (root / "ignored").write_text("4")
+    return root
+
+
+def test_the_copy_of_the_code_is_what_stands_there(checkout, tmp_path):
+    take_snapshot(checkout, tmp_path / "copy")
+    copied = {str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    assert copied == {".gitignore", ".snapshot.json", "kept.py", "changed.py", "new.py", "pack/inner.py", "run.sh"}
+    assert (tmp_path / "copy" / "changed.py").read_text() == "2"
+    assert (tmp_path / "copy" / "run.sh").stat().st_mode & 0o111
+    state = json.loads((tmp_path / "copy" / ".snapshot.json").read_text())
+    assert state["commit"] == git(checkout, "rev-parse", "HEAD").strip()
+    assert state["dirty"] is True and "-1\n" in state["diff"] and "+2\n" in state["diff"]
+    (checkout / "changed.py").write_text("later")
+    assert (tmp_path / "copy" / "changed.py").read_text() == "2"
+
+
+def test_data_that_git_does_not_know_is_not_copied(checkout, tmp_path):
+    with (checkout / "data.bin").open("wb") as file:
+        file.truncate(60 * 2**20)
+    with pytest.raises(SlurmError, match=r"60 MiB of files that git does not know, data.bin first"):
+        take_snapshot(checkout, tmp_path / "copy")
+    (checkout / ".gitignore").write_text("ignored\ndata.bin\n")
+    take_snapshot(checkout, tmp_path / "copy")
+
+
+def test_code_outside_of_git_cannot_be_copied(tmp_path):
+    with pytest.raises(SlurmError, match="--no-snapshot runs it from where it is"):
+        take_snapshot(tmp_path, tmp_path / "copy")
