@@ -1,4 +1,4 @@
-"""Optimal plans for tabular MDPs of finite horizon, in NumPy and for many MDPs at once.
+"""Values of the best plan in tabular MDPs of finite horizon, in NumPy and for many MDPs at once.
 
 `research.oracles.tabular` knows the same values in torch, with gradients. This is for callers that know no torch, or
 that plan thousands of times.
@@ -7,7 +7,6 @@ that plan thousands of times.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,49 +18,30 @@ Backup = Callable[[Floats], Floats]
 """Values `[mdps, states]` of the step that follows → action values `[mdps, states, actions]`."""
 
 
-class Plan(NamedTuple):
-    """What to do, and what it is worth.
+def optimal_action_values(transition: Floats, reward: Floats, horizon: int) -> Floats:
+    """Q_t(s, a) = r(s, a) + Σ_{s'} P(s'|s, a) V_{t+1}(s'), V_t(s) = max_a Q_t(s, a): `[mdps, time, states, actions]`.
 
-    Attributes:
-        action: `[mdps, time, states]`, the best action; the first of equal ones.
-        value: `[mdps, states]`, the expected sum of rewards from the first step on.
-    """
-
-    action: NDArray[np.int64]
-    value: Floats
-
-
-def plan(transition: Floats, reward: Floats, horizon: int) -> Plan:
-    """The optimal plan of each MDP: V_t(s) = max_a r(s, a) + Σ_{s'} P(s'|s, a) V_{t+1}(s'), V_horizon = 0.
+    What comes after the horizon counts for nothing: V_horizon = 0.
 
     Args:
         transition: `[mdps, states, actions, states]`, P(s'|s, a).
         reward: `[mdps, states, actions]`, the mean reward.
         horizon: Steps of an episode, at least 1.
     """
-    return plan_with(expected_backup(transition, reward), reward, horizon)
-
-
-def expected_backup(transition: Floats, reward: Floats) -> Backup:
-    """r + P V, for MDPs as `plan` takes them."""
     mdps, states, actions, _ = transition.shape
     flat = np.ascontiguousarray(transition).reshape(mdps, states * actions, states)
-    return lambda value: reward + np.matmul(flat, value[:, :, None]).reshape(mdps, states, actions)
+
+    def backup(value: Floats) -> Floats:
+        return reward + np.matmul(flat, value[:, :, None]).reshape(mdps, states, actions)
+
+    return plan(backup, reward, horizon)
 
 
-def plan_with(backup: Backup, last: Floats, horizon: int) -> Plan:
-    """The plan that a backup leads to, from the last step's action values `[mdps, states, actions]` on."""
+def plan(backup: Backup, last: Floats, horizon: int) -> Floats:
+    """The action values that a backup leads to, from those of the last step, `last [mdps, states, actions]`, on."""
     at_least(dict(horizon=horizon), 1, "horizon")
-    action = np.empty((len(last), horizon, last.shape[1]), np.int64)
-    action_value, value = last, last.max(-1)
-    for t in reversed(range(horizon)):
-        if t < horizon - 1:
-            action_value = backup(value)
-            value = action_value.max(-1)
-        action[:, t] = action_value.argmax(-1)
-    return Plan(action, value)
-
-
-def pick(values: NDArray[Any], index: NDArray[np.integer[Any]]) -> NDArray[Any]:
-    """`values[i, ..., index[i, ...]]`, the entry of the last axis that each index names."""
-    return np.take_along_axis(values, index[..., None], -1)[..., 0]
+    values = np.empty((len(last), horizon, *last.shape[1:]))
+    values[:, -1] = last
+    for t in reversed(range(horizon - 1)):
+        values[:, t] = backup(values[:, t + 1].max(-1))
+    return values

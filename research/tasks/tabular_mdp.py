@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research import rng as random
-from research.oracles.planning import plan
+from research.oracles.planning import optimal_action_values
 from research.tasks.base import Split
 from research.tasks.rows import RowEnvs
 from research.validation import at_least, positive
@@ -85,7 +85,7 @@ class TabularMDP:
 
     def optimal_return(self, tasks: TabularTasks) -> NDArray[np.float64]:
         """See `SolvedTasks`. The best policy may depend on the time."""
-        return plan(tasks.transition, tasks.reward, self.horizon).value[:, 0]
+        return optimal_action_values(tasks.transition, tasks.reward, self.horizon)[:, 0, 0].max(-1)
 
     def expected_reward(
         self, tasks: TabularTasks, observation: NDArray[Any], action: NDArray[Any]

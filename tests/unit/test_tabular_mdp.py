@@ -6,7 +6,7 @@ import torch
 
 from research import rng
 from research.oracles import tabular
-from research.oracles.planning import expected_backup, plan
+from research.oracles.planning import optimal_action_values
 from research.tasks import SolvedTasks
 from research.tasks.tabular_mdp import TabularMDP, TabularTasks
 
@@ -69,20 +69,18 @@ def test_the_best_return_is_that_of_the_other_oracle():
     start[:, 0] = 1.0
     mdps = tabular.TabularMDPs(torch.from_numpy(batch.transition), torch.from_numpy(batch.reward), start, 6)
     np.testing.assert_allclose(tasks.optimal_return(batch), tabular.optimal_return(mdps).numpy(), rtol=1e-12)
-    best = plan(batch.transition, batch.reward, 6)
-    theirs = tabular.optimal_action_values(mdps).argmax(-1).numpy()
-    np.testing.assert_array_equal(best.action, theirs)
+    ours, theirs = optimal_action_values(batch.transition, batch.reward, 6), tabular.optimal_action_values(mdps).numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
 def test_planning_by_hand():
-    best = plan(*ring(), 3)
-    # From 0: on, on, on pays 1 + 11 + 21; the last step takes action 1 everywhere.
-    np.testing.assert_allclose(best.value, [[33.0, 52.0, 61.0]])
-    np.testing.assert_array_equal(best.action[0], [[1, 1, 0], [1, 1, 0], [1, 1, 1]])
-    backup = expected_backup(*ring())
-    np.testing.assert_allclose(backup(np.array([[1.0, 2.0, 3.0]]))[0], [[1, 3], [12, 14], [23, 22]])
+    values = optimal_action_values(*ring(), 3)
+    # The last step takes action 1. Before: from 0 go on (1 + 11), from 1 go on (11 + 21), from 2 stay (20 + 21).
+    np.testing.assert_allclose(values[0, 2], [[0, 1], [10, 11], [20, 21]])
+    np.testing.assert_allclose(values[0, 1], [[1, 12], [21, 32], [41, 22]])
+    np.testing.assert_allclose(values[0, 0], [[12, 33], [42, 52], [61, 33]])
     with pytest.raises(ValueError, match="horizon=0: need at least 1"):
-        plan(*ring(), 0)
+        optimal_action_values(*ring(), 0)
 
 
 def test_expected_rewards_by_hand():
