@@ -1,4 +1,9 @@
 """Measurements of speed and memory: `python -m benchmarks [ONLY]`."""
 
-MODULES = ("benchmarks.bench_maml_trpo", "benchmarks.bench_collect", "benchmarks.bench_inner_loops")
+MODULES = (
+    "benchmarks.bench_maml_trpo",
+    "benchmarks.bench_collect",
+    "benchmarks.bench_inner_loops",
+    "benchmarks.bench_tracking",
+)
 """The modules that register benchmarks, in the order they run."""

@@ -62,11 +62,11 @@ def train(
         while finished.iteration < num_iterations and not stopped:
             state, metrics = algorithm.step(finished)
             on_metrics(state.iteration, metrics)
-            score = evaluate(state) if _is_due(state.iteration, evaluate_every) else None
+            score = evaluate(state) if is_due(state.iteration, evaluate_every) else None
             finished = state
             stopped = should_stop()
             is_last = stopped or state.iteration >= num_iterations
-            if is_last or score is not None or _is_due(state.iteration, save_every):
+            if is_last or score is not None or is_due(state.iteration, save_every):
                 flush()
                 save(state, score)
                 saved = state.iteration
@@ -78,5 +78,6 @@ def train(
     return Trained(finished, "interrupted" if stopped else "completed")
 
 
-def _is_due(iteration: int, interval: int) -> bool:
+def is_due(iteration: int, interval: int) -> bool:
+    """Whether something happens after this iteration that happens every `interval` iterations; if 0, never."""
     return interval > 0 and iteration % interval == 0

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import difflib
 import sys
+import tempfile
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -239,9 +240,13 @@ class Experiment(sacred.Experiment):
                 if not is_free(directory, command):
                     raise ConfigError(f"-i {chosen}: {directory} exists already; choose another id, or none")
                 observer.lock(chosen)
-            if start is not None and start.run_id is not None:
-                run._id = start.run_id
-                observer.lock(start.run_id)
+            with _writing(f"runs_dir={run_config.runs_dir!r}"):
+                observer.basedir.mkdir(parents=True, exist_ok=True)
+                if start is not None and start.run_id is not None:
+                    run._id = start.run_id
+                    observer.lock(start.run_id)
+                else:
+                    tempfile.TemporaryFile(dir=observer.basedir).close()
         run.observers.append(observer)
         if server is not None:
             run.observers.append(Mirror(server, observer))
@@ -275,11 +280,9 @@ class Experiment(sacred.Experiment):
         """The lock of the run that is to be ensured, before anybody looks at what there is of it."""
         _, run_config = self.typed(self._explicit(given, names))
         directory = ensured_directory(run_config)
-        try:
+        with _writing(f"runs_dir={run_config.runs_dir!r}"):
             directory.mkdir(parents=True, exist_ok=True)
             return Lock(directory)
-        except OSError as error:
-            raise ConfigError(f"run={run_config.run!r}: {directory} cannot be written ({error.strerror})") from error
 
     def _refuse_unknown_names(self, names: Sequence[str]) -> None:
         for name in names:
@@ -305,6 +308,17 @@ def _refusing() -> Iterator[None]:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _writing(setting: str) -> Iterator[None]:
+    """An OSError inside becomes a ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{setting}: {error.filename} cannot be written ({error.strerror}); choose another place"
+        ) from error
 
 
 def _refusal(error: Exception, exit_code: int = USAGE_ERROR) -> SystemExit:

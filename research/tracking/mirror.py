@@ -141,7 +141,6 @@ class Mirror(RunObserver):
         self._wake = threading.Event()
         self._is_ending = False
         self._is_down = False
-        self._said: set[str] = set()
         self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
 
@@ -216,6 +215,7 @@ class Mirror(RunObserver):
         directory = self.files.directory
         assert directory is not None  # the run was started
         try:
+            is_first = cursor is None
             cursor = bring_up_to_date(self._database, directory, cursor)
         except Exception as error:  # the run goes on, whatever it is
             self._note(error)
@@ -225,22 +225,21 @@ class Mirror(RunObserver):
         if self._is_down:
             self._is_down = False
             self._news.put(f"{self.server}: back, and up to date")
-        if str(cursor.number) != directory.name:
-            self._note_once(
-                f"{self.server}: run {directory.name} is {cursor.number} there, where another run has its number"
+        if is_first and str(cursor.number) != directory.name:
+            self._news.put(
+                f"warning: {self.server}: run {directory.name} is {cursor.number} there, as another run has its number"
             )
         return cursor
 
     def _note(self, error: Exception) -> None:
+        """Warns, once for each outage."""
+        if not self._is_down:
+            kind = type(error).__name__
+            reason = kind if isinstance(error, PyMongoError) else f"{kind}: {error}"
+            self._news.put(
+                f"warning: {self.server} cannot be written ({reason}); the run goes on, its files hold everything"
+            )
         self._is_down = True
-        kind = type(error).__name__
-        reason = kind if isinstance(error, PyMongoError) else f"{kind}: {error}"
-        self._note_once(f"{self.server} cannot be written ({reason}); the run goes on, its files hold everything")
-
-    def _note_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self._news.put(f"warning: {text}")
 
     def _say_news(self) -> None:
         """Prints what the thread has to say. It does not print itself: Sacred's capture would garble it."""

@@ -101,8 +101,9 @@ def bring_up_to_date(database: Database[Document], directory: Path, cursor: Curs
         cursor.stored = None
     else:
         raise ChangedError(f"{directory}: another process is changing its metrics in the database all the time")
-    document = _document(database, directory, run, cursor)
-    database["runs"].replace_one({"_id": cursor.number}, document, upsert=True)
+    _put_run(database, directory, run, cursor)
+    if _store_files(database, directory, run, cursor):  # they take a while, so they come last
+        _put_run(database, directory, run, cursor)
     return cursor
 
 
@@ -219,7 +220,12 @@ def _apply(metrics: Any, operations: list[Any]) -> bool:
     return bool(done.matched_count + done.inserted_count == len(operations))
 
 
-def _document(database: Database[Document], directory: Path, run: Document, cursor: Cursor) -> Document:
+def _put_run(database: Database[Document], directory: Path, run: Document, cursor: Cursor) -> None:
+    document = _document(directory, run, cursor)
+    database["runs"].replace_one({"_id": cursor.number}, document, upsert=True)
+
+
+def _document(directory: Path, run: Document, cursor: Cursor) -> Document:
     """A run as Sacred's observer has it."""
     info_path = directory / "info.json"
     info = json.loads(info_path.read_text()) if info_path.exists() else {}
@@ -230,7 +236,7 @@ def _document(database: Database[Document], directory: Path, run: Document, curs
         for chunk in range(-(-(cursor.stored or {})[name] // CHUNK))
     ]
     experiment = dict(run["experiment"])
-    experiment["sources"] = _store_sources(database, directory.parent, experiment["sources"], cursor)
+    experiment["sources"] = []
     document = {
         **run,
         "experiment": experiment,
@@ -240,7 +246,9 @@ def _document(database: Database[Document], directory: Path, run: Document, curs
         "info": {**info, "metrics": ids},
     }
     plain: Document = _bson(document)
-    plain["artifacts"] = [_artifact(database, directory, name, cursor) for name in run["artifacts"]]
+    sources = ([name, cursor.files.get(path)] for name, path in run["experiment"]["sources"])
+    plain["experiment"]["sources"] = [pair for pair in sources if pair[1] is not None]
+    plain["artifacts"] = [_artifact(directory, name, cursor) for name in run["artifacts"]]
     plain |= {name: _time(run[name]) for name in _TIMES if run.get(name)}
     plain |= {"_id": cursor.number, "record": origin(directory, cursor.uid)}
     return plain
@@ -256,39 +264,43 @@ def _output(directory: Path) -> str:
         return start + file.read().decode(errors="replace")
 
 
-def _store_sources(
-    database: Database[Document], runs_dir: Path, sources: Iterable[tuple[str, str]], cursor: Cursor
-) -> list[list[Any]]:
-    """`[[name, id of the file]]`. Their paths below the runs tell their content."""
-    wanted = {path: name for name, path in sources}
-    _find_files(database, wanted, cursor)
-    for path, name in wanted.items():
-        if path not in cursor.files:
-            cursor.files[path] = _put(database, runs_dir / path, name, digest=path)
-    return [[name, cursor.files[path]] for name, path in sources]
-
-
-def _artifact(database: Database[Document], directory: Path, name: str, cursor: Cursor) -> Document:
+def _artifact(directory: Path, name: str, cursor: Cursor) -> Document:
+    """An artifact as Sacred has it, or with path and hash if it is large."""
     path = directory / name
+    digest, size = _digest(path, cursor), path.stat().st_size
+    if size < LARGE:
+        return {"name": name, "file_id": cursor.files.get(digest)}
+    return {"name": name, "file_id": None, "path": str(path.resolve()), "sha256": digest, "size": size}
+
+
+def _store_files(database: Database[Document], directory: Path, run: Document, cursor: Cursor) -> bool:
+    """Stores sources and artifacts that are not stored yet. Returns whether there were any.
+
+    The path of a source below the runs tells its content, as the hash of an artifact does.
+    """
+    wanted = {path: (directory.parent / path, name) for name, path in run["experiment"]["sources"]}
+    for name in run["artifacts"]:
+        path = directory / name
+        if path.stat().st_size < LARGE:
+            wanted[_digest(path, cursor)] = (path, f"artifact://runs/{cursor.number}/{name}")
+    missing = [digest for digest in wanted if digest not in cursor.files]
+    if not missing:
+        return False
+    for found in database["fs.files"].find({"metadata.digest": {"$in": missing}}, {"metadata": 1}):
+        cursor.files[found["metadata"]["digest"]] = found["_id"]
+    for digest in missing:
+        if digest not in cursor.files:
+            cursor.files[digest] = _put(database, *wanted[digest], digest)
+    return True
+
+
+def _digest(path: Path, cursor: Cursor) -> str:
     seen = path.stat()
-    key = (name, seen.st_size, seen.st_mtime_ns)
+    key = (str(path), seen.st_size, seen.st_mtime_ns)
     if key not in cursor.hashes:
         with path.open("rb") as file:
             cursor.hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    digest = cursor.hashes[key]
-    if seen.st_size >= LARGE:
-        return {"name": name, "file_id": None, "path": str(path.resolve()), "sha256": digest, "size": seen.st_size}
-    _find_files(database, [digest], cursor)
-    if digest not in cursor.files:
-        cursor.files[digest] = _put(database, path, f"artifact://runs/{cursor.number}/{name}", digest)
-    return {"name": name, "file_id": cursor.files[digest]}
-
-
-def _find_files(database: Database[Document], digests: Iterable[str], cursor: Cursor) -> None:
-    missing = [digest for digest in digests if digest not in cursor.files]
-    if missing:
-        for found in database["fs.files"].find({"metadata.digest": {"$in": missing}}, {"metadata": 1}):
-            cursor.files[found["metadata"]["digest"]] = found["_id"]
+    return cursor.hashes[key]
 
 
 def _put(database: Database[Document], path: Path, name: str, digest: str) -> ObjectId:

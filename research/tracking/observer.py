@@ -41,6 +41,9 @@ SMALL = 100_000
 """Points up to which metrics.json is made anew while a run runs, each time that their number has doubled."""
 
 
+_SMALL_FILE = 1 << 22  # bytes of metrics.jsonl that hold about as many
+
+
 class FileObserver(RunObserver):
     """Writes a run's record below a directory.
 
@@ -203,7 +206,11 @@ class FileObserver(RunObserver):
         write_json(self._directory / "config.json", to_json(dict(config)) | kept)
         assert self.resume_at is not None  # otherwise the record is a new one
         cut(self._directory, self.resume_at)
-        self._fold()
+        if (self._directory / METRICS).stat().st_size < _SMALL_FILE:
+            self._fold()
+        else:
+            (self._directory / "metrics.json").unlink(missing_ok=True)
+            self._points = SMALL  # it is made again at the end
         going_on = {
             "time": time.isoformat(),
             "iteration": self.resume_at,

@@ -82,7 +82,14 @@ class RecordedRun(Run):
 
     def _safe_call(self, obs: Any, method: str, **kwargs: Any) -> None:
         if isinstance(obs, FileObserver):
-            getattr(obs, method)(**kwargs)  # a record that cannot be written stops the run
+            try:
+                getattr(obs, method)(**kwargs)  # a record that cannot be written stops the run
+            except OSError as error:
+                error.add_note(
+                    f"{obs.directory} cannot be written, so the run stops at its last checkpoint. Nothing recorded is "
+                    f"lost: make room, or the disk writable, and go on with it (resume, or ensure)."
+                )
+                raise
         else:
             super()._safe_call(obs, method, **kwargs)
 

@@ -25,7 +25,7 @@ from research.tracking.progress import Progress, make_progress
 from research.tracking.restart import RunConfig, Start
 from research.tracking.run import RecordedRun
 from research.tracking.signals import StopSignals
-from research.train import train
+from research.train import is_due, train
 from research.types import Metrics
 
 _SHOWN = 6
@@ -226,7 +226,8 @@ class Session:
         for name, value in metrics.items():
             self.run.log_scalar(name, value, iteration)
         progress.update(iteration, metrics)
-        self.run.beat()
+        if not is_due(iteration, self.config.eval_interval):  # else more will come of this step
+            self.run.beat()
 
     def _on_evaluation(self, state: Any, progress: Progress) -> float:
         curve = self._curve(state)

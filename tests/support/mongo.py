@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import pytest
 from pymongo import MongoClient
+
+from research.tracking.records import fold, read_rows, read_run
 
 REAL = os.environ.get("METAPOLICY_TEST_MONGO")
 
@@ -148,6 +151,21 @@ class Content:
             values += one["values"]
         assert not by_id  # none that the run does not name
         return found
+
+    def assert_complete(self, directory: Path, run: int, number: Any = None) -> None:
+        """Every point of the files below `directory`, once and in order, and the same status and result."""
+        directory = directory / "runs" / str(run)
+        number = run if number is None else number
+        expected, found = fold(read_rows(directory)), self.metrics(number)
+        assert {name: one[0] for name, one in found.items()} == {name: one["steps"] for name, one in expected.items()}
+        for name, (_, values) in found.items():
+            wanted = expected[name]["values"]
+            assert [value is None for value in values] == [value is None for value in wanted]
+            # NX-27017 keeps 15 digits.
+            assert [value or 0 for value in values] == pytest.approx([value or 0 for value in wanted], rel=1e-13)
+        stored, record = self.run(number), read_run(directory)
+        for key in ("status", "result", "fail_trace"):
+            assert stored.get(key) == record.get(key)
 
     def close(self) -> None:
         self.client.close()

@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_best(lab, reference, after_step, 
         (ENSURE.replace("seed=2", ""), "seed=0: runs/7 was trained with 2"),
         (ENSURE.replace("run=7", ""), "ensure needs run=<id>"),
         (f"{ENSURE} checkpoint=x", "ensure needs run=<id> and no checkpoint"),
-        (ENSURE.replace("run=7", "run=7 runs_dir=/proc"), "run=7: /proc/7 cannot be written"),
+        (ENSURE.replace("run=7", "run=nothing runs_dir=/proc"), "runs_dir='/proc': /proc/nothing cannot be written"),
     ],
 )
 def test_what_contradicts_the_record_is_refused(lab, capsys, line, message):

@@ -18,7 +18,6 @@ from research.tracking import mirror
 from research.tracking import mongo as module
 from research.tracking.__main__ import main
 from research.tracking.mongo import bring_up_to_date
-from research.tracking.records import fold, read_rows, read_run
 
 OPTIONS = "num_iterations=12 eval_interval=4 checkpoint_interval=5 seed=2"
 
@@ -30,30 +29,10 @@ def database(line):
     database.client.close()
 
 
-def assert_complete(content, lab, run, number=None):
-    """Every point of the files, once and in order, and the same status and result."""
-    directory = lab.directory / "runs" / str(run)
-    expected = fold(read_rows(directory))
-    number = run if number is None else number
-    found = content.metrics(number)
-    assert {name: steps for name, (steps, _) in found.items()} == {name: one["steps"] for name, one in expected.items()}
-    for name, (_, values) in found.items():
-        nulls = [value is None for value in values]
-        assert nulls == [value is None for value in expected[name]["values"]]
-        # NX-27017 keeps 15 digits.
-        assert [value or 0 for value in values] == pytest.approx(
-            [value or 0 for value in expected[name]["values"]], rel=1e-13
-        )
-    stored, record = content.run(number), read_run(directory)
-    assert {key: stored.get(key) for key in ("status", "result", "fail_trace")} == {
-        key: record.get(key) for key in ("status", "result", "fail_trace")
-    }
-
-
 def test_a_run_is_there_as_sacred_would_have_it(mirrored, line, content, capsys):
     line.connect()
     mirrored.run(f"with {OPTIONS} nan_at=3")
-    assert_complete(content, mirrored, 1)
+    content.assert_complete(mirrored.directory, 1)
     run = content.run(1)
     assert run["config"]["surface"] == {"size": 3, "curvature": [1.0, 2.0]}
     assert run["captured_out"] == mirrored.output(1)
@@ -73,7 +52,7 @@ def test_the_option_does_the_same(lab, line, content, monkeypatch):
     line.connect()
     for index, option in enumerate(("-m", "--mongo"), start=1):
         lab.run(f"{option} '{line.address}' with num_iterations=2")
-        assert_complete(content, lab, index)
+        content.assert_complete(lab.directory, index)
         assert line.address not in json.dumps(lab.record(index))
 
 
@@ -93,7 +72,7 @@ def test_resuming_replaces_what_came_after_the_checkpoint(mirrored, line, conten
     monkeypatch.setattr(toy_experiment.Toy, "step", step)
     mirrored.run("resume with run=2")
     mirrored.assert_same(2, 1)
-    assert_complete(content, mirrored, 2)
+    content.assert_complete(mirrored.directory, 2)
     assert content.run(2)["status"] == "COMPLETED"
     assert "fail_trace" not in content.run(2)
     assert content.run(2)["start_time"] < content.run(2)["stop_time"]
@@ -110,7 +89,7 @@ def test_sync_stores_what_was_never_there_and_changes_nothing_when_repeated(lab,
     for _ in range(2):
         assert main(["sync"]) == 0
         for run in (1, 2, 3):
-            assert_complete(content, lab, run)
+            content.assert_complete(lab.directory, run)
     assert content.numbers() == [1, 2, 3]
 
 
@@ -120,7 +99,7 @@ def test_a_metric_beyond_one_document_goes_on_in_the_next(lab, line, content, mo
     lab.run(f"with {OPTIONS}")
     monkeypatch.setenv(mirror.VARIABLE, line.connect().address)
     main(["sync"])
-    assert_complete(content, lab, 1)
+    content.assert_complete(lab.directory, 1)
     losses = content.database.metrics.find({"run_id": 1, "name": "loss"})
     assert sorted(one["length"] for one in losses) == [2, 5, 5]
 
@@ -149,7 +128,7 @@ def test_many_at_once_store_each_point_once(lab, database, content, monkeypatch)
     for thread in threads:
         thread.join()
     assert not errors
-    assert_complete(content, lab, 1)
+    content.assert_complete(lab.directory, 1)
 
 
 def test_a_database_that_lost_something_gets_it_again(lab, database, content):
@@ -159,7 +138,7 @@ def test_a_database_that_lost_something_gets_it_again(lab, database, content):
     content.database.runs.delete_many({})
     cursor.stored = None  # as after an outage
     bring_up_to_date(database, lab.directory / "runs" / "1", cursor)
-    assert_complete(content, lab, 1)
+    content.assert_complete(lab.directory, 1)
 
 
 def test_numbers_that_the_database_has_already_are_left_to_their_owners(mirrored, line, content, capsys):
@@ -168,7 +147,7 @@ def test_numbers_that_the_database_has_already_are_left_to_their_owners(mirrored
         content.database.runs.insert_one({"_id": number, "record": {"uid": "of somebody else"}})
     mirrored.run("with num_iterations=2")
     assert mirrored.runs() == ["11"]
-    assert_complete(content, mirrored, 11)
+    content.assert_complete(mirrored.directory, 11)
 
 
 def test_a_run_whose_number_was_taken_meanwhile_is_stored_under_another(lab, line, content, monkeypatch, capsys):
@@ -179,7 +158,7 @@ def test_a_run_whose_number_was_taken_meanwhile_is_stored_under_another(lab, lin
     for _ in range(2):
         assert main(["sync"]) == 0
         assert "run 1: " in (shown := capsys.readouterr().out) and ", as 2" in shown
-    assert_complete(content, lab, 1, number=2)
+    content.assert_complete(lab.directory, 1, number=2)
     assert content.run(1) == {"_id": 1, "record": {"uid": "of somebody else"}}
     assert content.numbers() == [1, 2]
 
@@ -258,7 +237,7 @@ def test_sync_goes_past_a_damaged_record(lab, line, content, monkeypatch, capsys
     monkeypatch.setenv(mirror.VARIABLE, line.connect().address)
     assert main(["sync"]) == 1
     assert "run 1: not stored" in capsys.readouterr().err
-    assert_complete(content, lab, 2)
+    content.assert_complete(lab.directory, 2)
 
 
 def test_the_password_is_nowhere(lab, monkeypatch, capfd):

@@ -1,0 +1,87 @@
+"""What recording costs: logging 20 scalars an iteration, early and late in a run, ending it, and reading its record."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sacred.run import Run
+
+from benchmarks.harness import Measurement, benchmark, median_seconds
+from research.tracking.observer import FileObserver
+from research.tracking.records import METRICS, read_metrics
+from research.tracking.run import RecordedRun
+
+SCALARS = 20
+BEAT_EVERY = 100
+"""Iterations between two beats: every 10 s of a run with ten iterations a second."""
+
+UNIT = "ms/iteration"
+NOW = datetime.datetime(2030, 1, 2, 3, 4, 5, 678901)
+
+
+def fill(directory: Path, iterations: int, scalars: int) -> None:
+    """Writes the metrics of a run that has come so far."""
+    names = [f"metric/{index}" for index in range(scalars)]
+    with (directory / METRICS).open("w") as file:
+        for step in range(1, iterations + 1):
+            values = {name: 1 / (step + index) for index, name in enumerate(names)}
+            stamp = (NOW + datetime.timedelta(seconds=step)).isoformat()
+            file.write(json.dumps({"step": step, "timestamp": stamp, "values": values}) + "\n")
+
+
+def start(runs_dir: Path, resume_at: int | None = None) -> tuple[RecordedRun, FileObserver]:
+    """A run as Sacred has it once it has started, a new one or run 1 once more, and its record."""
+    observer = FileObserver(runs_dir, resume_at)
+    number = None if resume_at is None else 1
+    code: dict[str, Any] = {"name": "bench", "base_dir": str(runs_dir), "sources": [], "repositories": []}
+    observer.started_event(code, "train", {}, NOW, {"seed": 0}, {}, number)
+    run = Run({}, None, None, [observer], None, None, code, {}, [], [])
+    return RecordedRun.adopt(run), observer
+
+
+def log_milliseconds(run: RecordedRun, first: int, iterations: int = 1_000) -> float:
+    """An iteration's share of logging and beats."""
+    began = time.perf_counter()
+    for step in range(first, first + iterations):
+        for index in range(SCALARS):
+            run.log_scalar(f"metric/{index}", 1 / (step + index), step)  # type: ignore[no-untyped-call]
+        if step % BEAT_EVERY == 0:
+            run.flush()
+    return 1e3 * (time.perf_counter() - began) / iterations
+
+
+@benchmark("tracking/log/20_scalars")
+def log() -> Iterator[Measurement]:
+    """At the beginning of a run and after 100,000 iterations; beats and their waits for the disk included."""
+    with tempfile.TemporaryDirectory() as directory:
+        run, observer = start(Path(directory))
+        yield Measurement("tracking/log/20_scalars/iteration_10", log_milliseconds(run, 1), UNIT, at_most=1.0)
+        observer.interrupted_event(NOW, "INTERRUPTED")
+        fill(Path(directory) / "1", 100_000, SCALARS)
+        run, observer = start(Path(directory), resume_at=100_000)
+        late = log_milliseconds(run, 100_001)
+        yield Measurement("tracking/log/20_scalars/iteration_100000", late, UNIT, at_most=1.0)
+        began = time.perf_counter()
+        observer.completed_event(NOW, None)
+        yield Measurement("tracking/end/2M_points", time.perf_counter() - began, "s", note="makes metrics.json")
+
+
+@benchmark("tracking/read")
+def read() -> Iterator[Measurement]:
+    """A record of 100,000 points, and one of 100,000 iterations with 20 scalars each."""
+    for name, iterations, scalars, limit in (
+        ("100k_points", 5_000, 20, 1.0),
+        ("100k_points_of_one_metric", 100_000, 1, 1.0),
+        ("2M_points", 100_000, 20, None),
+    ):
+        with tempfile.TemporaryDirectory() as directory:
+            fill(Path(directory), iterations, scalars)
+            seconds = median_seconds(functools.partial(read_metrics, Path(directory)), warmup=1, repeats=3)
+        yield Measurement(f"tracking/read/{name}", seconds, "s", at_most=limit)

@@ -1,0 +1,189 @@
+"""Full disks, places that cannot be written, damaged files, clocks that jump: clear errors, and nothing is lost."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_experiment
+
+from research.tracking import run as run_module
+from research.tracking.observer import FileObserver
+from research.tracking.records import RecordError, progress, read_metrics, read_rows
+
+OPTIONS = "num_iterations=12 eval_interval=4 checkpoint_interval=5 seed=2"
+
+FULL_DISK = """
+import resource, sys, toy_experiment
+step = toy_experiment.Toy.step
+def fill(self, state):
+    if state.iteration == 7:  # no file can grow beyond this many bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1200, resource.RLIM_INFINITY))
+    return step(self, state)
+toy_experiment.Toy.step = fill
+toy_experiment.make().run_commandline(sys.argv)
+"""
+
+
+def test_a_full_disk_stops_the_run_and_nothing_recorded_is_lost(lab):
+    lab.run(f"with {OPTIONS}")
+    support = Path(toy_experiment.__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{support}:{support.parents[1]}"}
+    command = [sys.executable, "-W", "ignore", "-c", FULL_DISK, "-b", "0", "with", *OPTIONS.split()]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert "runs/2 cannot be written, so the run stops at its last checkpoint" in done.stderr
+    # Whole lines, up to where the disk was full at least.
+    steps = [step for step, _ in lab.metrics(2)]
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) >= 7
+    assert (lab.directory / "runs/2/metrics.jsonl").read_bytes().endswith(b"\n")
+    assert not list((lab.directory / "runs/2").rglob("*.partial"))
+    lab.run("resume with run=2")
+    lab.assert_same(2, 1)
+    assert lab.record(2)["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    "line", ["with runs_dir=/proc/here", "-F /proc/here with seed=1", "ensure with run=3 runs_dir=/proc"]
+)
+def test_a_place_that_cannot_be_written_is_refused(lab, capsys, line):
+    lab.run(line)
+    assert lab.exit_code == 2
+    assert "cannot be written (No such file or directory); choose another place" in capsys.readouterr().err
+
+
+def test_a_record_that_became_read_only_is_refused(lab, capsys, monkeypatch):
+    lab.run(f"with {OPTIONS}")
+
+    def refuse(path, *_):
+        raise OSError(30, "Read-only file system", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.open", refuse)
+        lab.run("resume with run=1 num_iterations=20")
+    assert lab.exit_code == 2
+    assert ".lock cannot be written (Read-only file system)" in capsys.readouterr().err
+
+
+def test_damaged_metrics_are_named_and_mended(lab):
+    lab.run(f"with {OPTIONS}")
+    lab.run(f"with {OPTIONS}")
+    path = lab.directory / "runs" / "2" / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    lines[10] = lines[10][:30] + "\0\0\0"
+    path.write_text("\n".join(lines) + '\n{"step": 13, "tor')
+    with pytest.raises(RecordError, match=r"metrics\.jsonl, line 11: damaged"):
+        list(read_rows(path.parent))
+    assert progress(path.parent) == 12
+    lab.run("resume with checkpoint=runs/2/checkpoints/best")
+    lab.assert_same(2, 1)
+    assert lines[10] in (path.parent / "metrics.cut.jsonl").read_text()
+
+
+def test_a_checkpoint_that_was_deleted_is_named(lab, capsys):
+    lab.run(f"with {OPTIONS}")
+    (lab.directory / "runs/1/checkpoints/latest.pt").unlink()
+    before = lab.record(1)
+    capsys.readouterr()
+    lab.run("resume with run=1")
+    assert lab.exit_code == 2
+    assert "latest.pt: no such checkpoint; in runs/1/checkpoints there is best.pt" in capsys.readouterr().err
+    assert lab.record(1) == before
+
+
+def test_a_clock_that_jumps_back_changes_times_only(lab, monkeypatch):
+    lab.run(f"with {OPTIONS}")
+    real = datetime.datetime
+
+    class Jumping(real):
+        count = 0
+
+        @classmethod
+        def utcnow(cls):
+            cls.count += 1
+            back = datetime.timedelta(hours=1 if cls.count > 20 else 0)
+            return real.now(datetime.UTC).replace(tzinfo=None) - back
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sacred.metrics_logger.datetime.datetime", Jumping)
+        patch.setattr(run_module, "_utc_now", Jumping.utcnow)
+        lab.run(f"-b 0 with {OPTIONS}")
+    lab.assert_same(2, 1)
+    stamps = read_metrics(lab.directory / "runs" / "2")["loss"].timestamps
+    assert (np.diff(stamps) < np.timedelta64(-50, "m")).sum() == 1  # it did jump
+    assert lab.record(2)["status"] == "COMPLETED"
+    lab.run("resume with run=2 num_iterations=14")
+    assert [step for step, _ in lab.metrics(2)] == list(range(1, 15))
+
+
+def test_who_polls_a_live_run_never_sees_half_a_file(tmp_path):
+    """10,000 reads while another thread writes without a pause."""
+    now = datetime.datetime(2030, 1, 2)
+    observer = FileObserver(tmp_path)
+    experiment = {"name": "toy", "base_dir": str(tmp_path), "sources": [], "repositories": []}
+    observer.started_event(experiment, "train", {}, now, {"seed": 1}, {}, None)
+    is_done = threading.Event()
+    written = []
+
+    def write():
+        while not is_done.is_set():
+            step = len(written) + 1
+            series = {"steps": [step], "values": [0.5], "timestamps": [now]}
+            observer.log_metrics({f"metric/{index}": series for index in range(20)}, {})
+            observer.heartbeat_event({"note": "x" * (step % 50)}, "o" * step, now, None)
+            written.append(step)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    record = tmp_path / "1"
+    last = reads = 0
+    while reads < 10_000 or len(written) < 50:
+        for name in ("run.json", "config.json", "metrics.json", "info.json"):
+            if (record / name).exists():
+                json.loads((record / name).read_text())
+                reads += 1
+        steps = progress(record)
+        assert steps >= last
+        last = steps
+        reads += 1
+    is_done.set()
+    writer.join()
+    assert [row["step"] for row in read_rows(record)] == written
+    observer.completed_event(now, None)
+    assert json.loads((record / "metrics.json").read_text())["metric/0"]["steps"] == written
+
+
+def test_many_that_start_at_once_have_records_of_their_own(tmp_path):
+    now = datetime.datetime(2030, 1, 2)
+    barrier = threading.Barrier(64)
+    numbers = []
+
+    def work(index):
+        observer = FileObserver(tmp_path)
+        experiment = {"name": "toy", "base_dir": str(tmp_path), "sources": [], "repositories": []}
+        barrier.wait()
+        number = observer.started_event(experiment, "train", {}, now, {"seed": index}, {}, None)
+        numbers.append(number)
+        observer.log_metrics({"loss": {"steps": [1], "values": [index], "timestamps": [now]}}, {})
+        observer.completed_event(now, index)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(numbers)) == 64
+    results = {json.loads((tmp_path / str(number) / "run.json").read_text())["result"] for number in numbers}
+    assert results == set(range(64))
+    for number in numbers:
+        (row,) = read_rows(tmp_path / str(number))
+        config = json.loads((tmp_path / str(number) / "config.json").read_text())
+        assert row["values"]["loss"] == config["seed"]

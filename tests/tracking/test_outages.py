@@ -1,0 +1,215 @@
+"""Whatever happens to the database: a run completes, its files hold all of it, and `sync` makes the database whole."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import mongo
+import pytest
+import toy_experiment
+from mongo import wait_for
+
+from research.tracking import mirror
+from research.tracking.__main__ import main
+
+STEPS = 60
+OPTIONS = f"num_iterations={STEPS} pause=0.03 eval_interval=20 checkpoint_interval=15"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Sacred's beats and the mirror's, several times a second."""
+    monkeypatch.setattr(mirror, "INTERVAL_SECONDS", 0.2)
+
+
+def watch(lab, run, at_step, act):
+    """Calls `act` from a thread once a run has recorded a step."""
+    path = lab.directory / "runs" / str(run) / "metrics.jsonl"
+
+    def work():
+        wait_for(lambda: path.exists() and path.read_text().count("\n") >= at_step)
+        act()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def assert_whole(lab, run):
+    """The files hold every step once, and all went well."""
+    assert lab.record(run)["status"] == "COMPLETED"
+    assert [step for step, _ in lab.metrics(run)] == list(range(1, STEPS + 1))
+
+
+def run_timed(lab, line):
+    began = time.monotonic()
+    lab.run(line)
+    assert lab.exit_code == 0
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("kind", ["absent", "silent"])
+def test_a_server_that_never_answers(mirrored, quick, line, content, kind, capsys, monkeypatch):
+    if kind == "silent":
+        line.fall_silent()
+    without = time.monotonic()
+    monkeypatch.delenv(mirror.VARIABLE)
+    mirrored.run(f"-b 0.1 with {OPTIONS}")
+    without = time.monotonic() - without
+    monkeypatch.setenv(mirror.VARIABLE, line.address)
+    seconds = run_timed(mirrored, f"-b 0.1 with {OPTIONS}")
+    # One wait at the start, one at the end; neither grows with the run.
+    assert seconds < without * 1.05 + mirror.START_SECONDS + mirror.SILENCE_SECONDS + 1
+    assert_whole(mirrored, 2)
+    shown = capsys.readouterr().out
+    assert shown.count("warning: ") == 1
+    assert "cannot be written" in shown and "python -m research.tracking sync runs --run 2" in shown
+    line.cut()
+    line.connect()
+    assert main(["sync"]) == 0
+    for run in (1, 2):
+        content.assert_complete(mirrored.directory, run)
+
+
+def test_a_server_that_goes_away_and_comes_back(mirrored, quick, line, content, capsys):
+    line.connect()
+    threads = [watch(mirrored, 1, 15, line.cut), watch(mirrored, 1, 35, line.connect)]
+    run_timed(mirrored, f"-b 0.1 with {OPTIONS}")
+    for thread in threads:
+        thread.join()
+    assert_whole(mirrored, 1)
+    content.assert_complete(mirrored.directory, 1)  # no sync was needed
+    shown = capsys.readouterr().out
+    assert shown.count("warning: ") == 1 and "back, and up to date" in shown
+    assert "cannot be written" in mirrored.output(1)  # the record knows of it
+
+
+@pytest.mark.parametrize("act", ["cut", "fall_silent"])
+def test_a_server_that_goes_away_for_good(mirrored, quick, line, content, act):
+    line.connect()
+    thread = watch(mirrored, 1, 20, getattr(line, act))
+    run_timed(mirrored, f"-b 0.1 with {OPTIONS}")
+    thread.join()
+    assert_whole(mirrored, 1)
+    assert content.run(1)["status"] == "RUNNING"
+    line.cut()
+    line.connect()
+    main(["sync"])
+    content.assert_complete(mirrored.directory, 1)
+
+
+@pytest.mark.skipif(mongo.REAL is not None, reason="a real server is not killed")
+def test_a_server_that_is_killed_ten_times(lab, quick, tmp_path, monkeypatch):
+    server = mongo.MongoServer(tmp_path / "mongo")
+    server.directory.mkdir()
+    line = mongo.line_to(mongo.address_of(server.start())).connect()
+    monkeypatch.setenv(mirror.VARIABLE, line.address)
+    content = mongo.Content(mongo.address_of(server), line.database)
+    kills = []
+
+    def kill():
+        for _ in range(10):
+            wait_for(lambda: content.database.metrics.count_documents({}) >= 0)
+            time.sleep(0.2)
+            server.kill()
+            kills.append(time.monotonic())
+            server.start()
+
+    thread = watch(lab, 1, 5, kill)
+    lab.run(f"-b 0.1 with {OPTIONS} num_iterations=400")
+    ended = time.monotonic()
+    thread.join()
+    assert sum(at < ended for at in kills) == 10
+    assert [step for step, _ in lab.metrics(1)] == list(range(1, 401))
+    wait_for(lambda: main(["sync"]) == 0)
+    content.assert_complete(lab.directory, 1)
+    content.close()
+    line.cut()
+    server.kill()
+
+
+@pytest.mark.slow
+def test_eight_at_once_on_one_database(tmp_path, line, content):
+    """From two directories, so that all want the same numbers."""
+    line.connect()
+    environment = {**os.environ, mirror.VARIABLE: line.address}
+    processes = []
+    for index in range(8):
+        directory = tmp_path / f"lab{index % 2}"
+        directory.mkdir(exist_ok=True)
+        command = [sys.executable, toy_experiment.__file__, "with", "num_iterations=3", f"seed={index}"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        processes.append(subprocess.Popen(command, cwd=directory, env=environment, **quiet))
+    assert [process.wait() for process in processes] == [0] * 8
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("lab*/runs/*/run.json")]
+    assert [record["status"] for record in records] == ["COMPLETED"] * 8
+    for index in range(2):
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "research.tracking", "sync", tmp_path / f"lab{index}" / "runs"],
+            env=environment,
+            cwd=Path(toy_experiment.__file__).parents[2],
+            check=True,
+        )
+    numbers = content.numbers()
+    assert len(numbers) == 8
+    assert sorted(content.run(number)["config"]["seed"] for number in numbers) == list(range(8))
+    uids = {record["uid"] for record in records}
+    assert {content.run(number)["record"]["uid"] for number in numbers} == uids
+    for number in numbers:
+        assert content.metrics(number)["loss"][0] == [1, 2, 3]
+        assert Path(content.run(number)["record"]["directory"]).name == str(number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [
+        ("present", []),
+        ("absent", [(0, "cut")]),
+        ("silent", [(0, "fall_silent")]),
+        ("away for 60 s", [(15, "cut"), (75, "connect")]),
+        ("silent for 60 s", [(15, "fall_silent"), (75, "cut"), (75, "connect")]),
+        ("away for good", [(15, "cut")]),
+    ],
+)
+def test_outages_of_a_minute(lab, line, content, monkeypatch, name, script, record_property):
+    """90 s of training in a process of its own. docs/results/tracking.md holds what this prints."""
+    if not script or script[0][0] > 0:
+        line.connect()
+    command = [sys.executable, "-W", "ignore", toy_experiment.__file__, "with", "num_iterations=900", "pause=0.1"]
+    environment = {**os.environ, mirror.VARIABLE: line.address}
+    began = time.monotonic()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    first = None
+    while process.poll() is None:
+        if first is None and lab.runs() and (lab.directory / "runs/1/metrics.jsonl").exists():
+            first = time.monotonic()
+        while script and first is not None and time.monotonic() - began >= script[0][0]:
+            getattr(line, script.pop(0)[1])()
+        if script and script[0][0] == 0:
+            getattr(line, script.pop(0)[1])()
+        time.sleep(0.02)
+    shown = process.communicate()[0]
+    assert process.returncode == 0
+    record = lab.record(1)
+    start, stop = (datetime.datetime.fromisoformat(record[key]) for key in ("start_time", "stop_time"))
+    training = (stop - start).total_seconds()
+    whole = time.monotonic() - began
+    files = [step for step, _ in lab.metrics(1)]
+    assert files == list(range(1, 901))
+    stored = len(content.metrics(1).get("loss", ([],))[0]) if content.run(1) and "info" in content.run(1) else 0
+    monkeypatch.setenv(mirror.VARIABLE, line.address)
+    line.cut()
+    line.connect()
+    assert main(["sync"]) == 0
+    content.assert_complete(lab.directory, 1)
+    after = len(content.metrics(1)["loss"][0])
+    print(f"| {name} | {training:.1f} | {whole:.1f} | {len(files)} | {stored} | {after} | {shown.count('warning: ')} |")  # noqa: T201
+    assert training < 90 * 1.05 + 900 * 0.005  # the toy's own work is below 5 ms an iteration on a busy machine
