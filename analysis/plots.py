@@ -27,15 +27,15 @@ from research.evaluation import AdaptationCurve
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Blue, vermilion, green, purple, orange, sky blue, black."""
 
-_INK = "#333333"
-_STYLE: Any = {
+INK = "#333333"
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -57,8 +57,8 @@ def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
         path: The file to write.
     """
     tasks = curve.score.shape[1]
-    with rc_context(_STYLE):
-        figure = _figure(4.0, 3.0)
+    with rc_context(STYLE):
+        figure = make_figure(4.0, 3.0)
         axes = figure.subplots()
         means = curve.score.mean(1)
         _draw_curves(axes, curve.score[:, :_FAINT], "mean", "one task", mean_interval(curve.score), means)
@@ -83,8 +83,8 @@ def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
     best = float(curve.optimal.mean()) if curve.mean_optimal is None else curve.mean_optimal
     expected = best - curve.regret
     piled = np.concatenate([np.zeros((1, curve.regret.shape[1])), curve.regret.cumsum(0)])
-    with rc_context(_STYLE):
-        figure = _figure(6.6, 3.0)
+    with rc_context(STYLE):
+        figure = make_figure(6.6, 3.0)
         left, right = figure.subplots(1, 2)
         for axes, values in ((left, expected), (right, piled)):
             middle, marker = values.mean(1), "o" if len(values) <= 20 else ""
@@ -122,8 +122,8 @@ def plot_runs(
         steps: What the horizontal axis counts.
     """
     columns = score.T
-    with rc_context(_STYLE):
-        figure = _figure(4.0, 3.0)
+    with rc_context(STYLE):
+        figure = make_figure(4.0, 3.0)
         axes = figure.subplots()
         interval = bootstrap_interval(columns, statistic=iqm)
         _draw_curves(axes, columns, "interquartile mean", "one run", interval, iqm(columns))
@@ -160,8 +160,8 @@ def plot_paths(
         raise ValueError(f"paths: got those of {len(paths)} steps, need one array for each of {len(curve.score)}")
     panels = list(paths)
     goals = _goals(curve)[: len(panels[0])]
-    with rc_context(_STYLE):
-        figure = _figure(1.85 * len(panels) + 0.5, 2.85)
+    with rc_context(STYLE):
+        figure = make_figure(1.85 * len(panels) + 0.5, 2.85)
         figure.set_layout_engine("compressed", h_pad=0.07)
         row: Sequence[Axes] = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
         for step, (axes, walked) in enumerate(zip(row, panels, strict=True)):
@@ -194,8 +194,8 @@ def plot_estimates(
         path: The file to write.
     """
     fields = {"bias": "relative bias", "rmse": "relative RMSE", "cosine": "cosine"}
-    with rc_context(_STYLE):
-        figure = _figure(6.6, 6.4)
+    with rc_context(STYLE):
+        figure = make_figure(6.6, 6.4)
         grid = figure.subplots(len(fields), len(panels), sharex=True, sharey="row", squeeze=False)
         for column, (title, estimators) in enumerate(panels.items()):
             grid[0][column].set_title(title, loc="left")
@@ -208,8 +208,8 @@ def plot_estimates(
         for axes, label in zip(grid[:, 0], fields.values(), strict=True):
             axes.set_ylabel(label)
         handles, labels = grid[0][0].get_legend_handles_labels()
-        handles.append(Line2D([], [], color=_INK, linewidth=1.0, ls="--"))
-        handles.append(Line2D([], [], color=_INK, linewidth=0, marker="v", markersize=5, markerfacecolor="w"))
+        handles.append(Line2D([], [], color=INK, linewidth=1.0, ls="--"))
+        handles.append(Line2D([], [], color=INK, linewidth=0, marker="v", markersize=5, markerfacecolor="w"))
         labels += ["with infinitely many", "not told from 0: at most this"]
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(path)
@@ -232,10 +232,10 @@ def _draw_curves(
 ) -> None:
     """One curve for each column of `score [steps + 1, n]`, and their centre with its interval."""
     x = np.arange(len(score))
-    axes.add_collection(LineCollection(_rows(x, score.T), colors=_INK, linewidths=0.6, alpha=0.15))
+    axes.add_collection(LineCollection(_rows(x, score.T), colors=INK, linewidths=0.6, alpha=0.15))
     axes.fill_between(x, *interval, color=COLOURS[0], alpha=0.3, linewidth=0, label="95 % interval")
     axes.plot(x, centre, color=COLOURS[0], marker="o", markersize=4.5, linewidth=1.8, label=middle)
-    axes.plot([], [], color=_INK, linewidth=0.6, alpha=0.4, label=single)  # stands for the collection
+    axes.plot([], [], color=INK, linewidth=0.6, alpha=0.4, label=single)  # stands for the collection
     axes.set_xlim(-0.15, len(score) - 0.85)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)
@@ -267,7 +267,7 @@ def _draw_paths(axes: Axes, goals: NDArray[Any], paths: NDArray[Any], episodes: 
         axes.plot(*paths[task].mean(0).T, color=colour, linewidth=1.5, zorder=3, path_effects=[white])
         axes.plot(*goal, marker="*", markersize=11, color=colour, markeredgecolor="white", zorder=5)
     start = paths[:, :, 0].mean((0, 1))
-    axes.plot(*start, marker="o", markersize=4.5, color=_INK, markeredgecolor="white", markeredgewidth=0.6, zorder=4)
+    axes.plot(*start, marker="o", markersize=4.5, color=INK, markeredgecolor="white", markeredgewidth=0.6, zorder=4)
     axes.set_aspect("equal")
 
 
@@ -283,10 +283,10 @@ def _limit(goals: NDArray[Any], panels: Sequence[NDArray[Any]]) -> float:
 
 def _paths_legend(figure: Figure, episodes: int) -> None:
     handles = [
-        Line2D([], [], color=_INK, linewidth=0.6, alpha=0.6, label="one episode"),
-        Line2D([], [], color=_INK, linewidth=1.5, label=f"mean of {episodes} episodes"),
-        Line2D([], [], color=_INK, linewidth=0, marker="*", markersize=9, label="goal"),
-        Line2D([], [], color=_INK, linewidth=0, marker="o", markersize=4.5, label="start"),
+        Line2D([], [], color=INK, linewidth=0.6, alpha=0.6, label="one episode"),
+        Line2D([], [], color=INK, linewidth=1.5, label=f"mean of {episodes} episodes"),
+        Line2D([], [], color=INK, linewidth=0, marker="*", markersize=9, label="goal"),
+        Line2D([], [], color=INK, linewidth=0, marker="o", markersize=4.5, label="start"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
 
@@ -296,7 +296,7 @@ def _rows(x: NDArray[Any], rows: NDArray[Any]) -> list[NDArray[Any]]:
     return [np.column_stack([x, row]) for row in rows]
 
 
-def _figure(width: float, height: float) -> Figure:
+def make_figure(width: float, height: float) -> Figure:
     """An empty figure of a size in inches, with a canvas that needs no screen."""
     figure = Figure((width, height))
     FigureCanvasAgg(figure)

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar, Protocol
 
 from research.algorithms.fomaml import FOMAML
+from research.algorithms.lookahead_games import LookaheadGames
 from research.algorithms.maml_ppo import MAMLPPO
 from research.algorithms.maml_regression import MAMLRegression
 from research.algorithms.maml_trpo import MAMLTRPO
@@ -43,6 +44,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "maml_regression": MAMLRegression,
     "reptile_regression": ReptileRegression,
     "rl2": RL2,
+    "lookahead_games": LookaheadGames,
 }
 
 __all__ = ["ALGORITHMS", "Algorithm"]

@@ -9,7 +9,7 @@ steps multiplies it by |1 − α + α (1 + iησ)ᵏ| (Chavdarova et al. 2021, a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -148,6 +148,21 @@ GAMES: dict[str, type[Game]] = {
     "matching_pennies": MatchingPennies,
     "bilinear": BilinearGame,
 }
+
+
+def make_game(name: str, **settings: Any) -> Game:
+    """The game `name` with these settings.
+
+    Raises:
+        ValueError: No game has that name, or it has no such setting, or a setting is out of range.
+    """
+    if name not in GAMES:
+        raise ValueError(f"task={name!r}: need one of {', '.join(GAMES)}")
+    known = GAMES[name].__dataclass_fields__  # type: ignore[attr-defined]
+    for key in settings:
+        if key not in known:
+            raise ValueError(f"task_args.{key}: {name} has no such setting; it has {', '.join(known) or 'none'}")
+    return GAMES[name](**settings)
 
 
 def bilinear_contraction(

@@ -58,6 +58,7 @@ TINY: dict[str, dict[str, Any]] = {
         eval_trials=2,
         num_threads=2,
     ),
+    "lookahead_games": dict(meta_batch_size=3, num_cycles=2),
 }
 # Conjugate gradient turns the last bit into the third digit once it has found the few directions that six steps show.
 FEW_PRODUCTS: dict[str, dict[str, Any]] = {"maml_trpo": dict(cg_iterations=4)}

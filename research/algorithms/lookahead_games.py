@@ -1,0 +1,242 @@
+"""Lookahead-minmax: players of a game who step at the same time and backtrack together, α and the rate meta-learned.
+
+    repeat
+        draw starts (x, y) of the players
+        num_cycles times:                                                 ω = (x, y), F(ω) = (∇ₓL₁(ω), ∇ᵧL₂(ω))
+            φ ← ω;  k times: ω ← ω − γ F(ω)                               both players at once
+            ω ← φ + α (ω − φ)                                             both players at once
+        (α, log γ) ← Adam(∇ of the mean log distance to the equilibrium), differentiating through the play
+
+Chavdarova, Pagliardini, Stich, Fleuret & Jaggi 2021, arXiv:2006.14567, algorithm 1; nested, with slow weights of the
+slow weights (`outer_k`), as in its appendix. `meta_lr=0` plays with α and γ as they are set.
+
+Differs from the paper: the games are exact and so are the gradients; the paper trains GANs. There α and γ are chosen by
+hand; here they are also learned, on games whose equilibrium is known, and held out starts say how well.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from research import rng
+from research.algorithms.config import AlgorithmConfig
+from research.algorithms.outer import adam_start, norm
+from research.evaluation import AdaptationCurve
+from research.optim.differentiable import AdamState, UpdateRule, adam, sgd
+from research.optim.differentiable_lookahead import lookahead
+from research.optim.lookahead import InnerState, check_settings
+from research.oracles.games import Game, make_game, starts
+from research.types import MetaParams, Params, StepResult
+from research.validation import at_least, in_unit_interval, positive, share
+
+_LEAST_ALPHA = 0.01
+_LEAST_DISTANCE = 1e-12
+"""What a distance counts as at least in the meta-loss: rounding errors have a logarithm too."""
+
+
+@dataclass(frozen=True)
+class LookaheadGamesConfig(AlgorithmConfig):
+    """Settings of the players and of what is learned about them, beside those of every algorithm.
+
+    A task is a pair of starts, one for each player.
+
+    Attributes:
+        task: The game, one of `research.oracles.games.GAMES`.
+        start_scale: Standard deviation of the starts' logits or coordinates.
+        player_lr: γ, or where it starts.
+        momentum: Of the players' steps.
+        lookahead_k: k; 1 with `lookahead_alpha` 1 is plain simultaneous descent.
+        lookahead_alpha: α, or where it starts.
+        lookahead_inner_state: What becomes of the momentum at a sync, see `research.optim.lookahead`.
+        outer_k: Steps between the syncs of a second Lookahead around the first; 0 for none.
+        outer_alpha: Its α, which is not learned.
+        num_cycles: Cycles of k steps in a play of training, and between two entries of an evaluation.
+        num_adapt_steps: How many times as many an evaluation plays on.
+        meta_lr: Step size of Adam on (α, log γ); 0 keeps them.
+    """
+
+    task: str = "rock_paper_scissors"
+    start_scale: float = 1.0
+    player_lr: float = 1.0
+    momentum: float = 0.0
+    lookahead_k: int = 5
+    lookahead_alpha: float = 0.5
+    lookahead_inner_state: InnerState = "maintain"
+    outer_k: int = 0
+    outer_alpha: float = 0.5
+    num_cycles: int = 10
+    num_adapt_steps: int = 20
+    meta_lr: float = 0.02
+    num_iterations: int = 50
+    dtype: Literal["float32", "float64"] = "float64"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "start_scale", "player_lr")
+        in_unit_interval(self, "momentum")
+        at_least(self, 0, "outer_k", "meta_lr")
+        at_least(self, 1, "num_cycles")
+        share(self, "outer_alpha")
+        own = {name: getattr(self, f"lookahead_{name}") for name in ("k", "alpha", "inner_state")}
+        check_settings(own, "lookahead_{}".format)
+        make_game(self.task, **self.task_args)  # checks the settings of its own
+
+
+class Plays(NamedTuple):
+    """Plays from held-out starts: the tasks of an evaluation, and what became of them.
+
+    Every field leads with `[plays]`; a path has the strategies before the first cycle and after each.
+
+    Attributes:
+        start_1: Parameters that player 1 starts from, `[plays, m]`.
+        start_2: Those of player 2, `[plays, n]`.
+        path_1: Strategies of player 1 with Lookahead, `[plays, cycles + 1, m]`.
+        path_2: Those of player 2.
+        plain_1: Strategies of player 1 from the same start by as many plain simultaneous steps.
+        plain_2: Those of player 2.
+        distance: To the equilibrium, with Lookahead, `[plays, cycles + 1]`.
+        plain_distance: To the equilibrium, by plain steps.
+        exploitability: With Lookahead, `[plays, cycles + 1]`.
+    """
+
+    start_1: NDArray[np.float64]
+    start_2: NDArray[np.float64]
+    path_1: NDArray[np.float64]
+    path_2: NDArray[np.float64]
+    plain_1: NDArray[np.float64]
+    plain_2: NDArray[np.float64]
+    distance: NDArray[np.float64]
+    plain_distance: NDArray[np.float64]
+    exploitability: NDArray[np.float64]
+
+
+class State(NamedTuple):
+    """Everything that training carries from one iteration to the next.
+
+    Attributes:
+        iteration: Finished iterations.
+        meta: `update` has `alpha` and `log_lr`; there is no model.
+        optimizer: Adam's moments of both.
+    """
+
+    iteration: int
+    meta: MetaParams
+    optimizer: AdamState
+
+
+class LookaheadGames:
+    """The algorithm. See the module."""
+
+    Config: ClassVar[type] = LookaheadGamesConfig
+
+    def __init__(self, config: LookaheadGamesConfig):
+        self.config = config
+        self.game: Game = make_game(config.task, **config.task_args)
+        self.dtype: torch.dtype = getattr(torch, config.dtype)
+
+    def init(self) -> State:
+        """The state before the first iteration."""
+        scalar = functools.partial(torch.tensor, dtype=self.dtype, device=self.config.device)
+        update = {"alpha": scalar(self.config.lookahead_alpha), "log_lr": scalar(self.config.player_lr).log()}
+        return State(0, MetaParams({}, update), adam_start(update))
+
+    def step(self, state: State) -> StepResult:
+        """One iteration: a play from each of some fresh starts, and a step of Adam on α and log γ."""
+        begin, config = time.perf_counter(), self.config
+        start = self._starts("starts", config.meta_batch_size, state.iteration)
+        update = {name: value.detach().requires_grad_() for name, value in state.meta.update.items()}  # leaves anew
+        end = list(self._play(start, config.num_cycles, self._rule(update), update["log_lr"].exp()))[-1]
+        rate = (self._log_distance(end) - self._log_distance(start)).mean() / config.num_cycles
+        gradient = dict(zip(update, torch.autograd.grad(rate, list(update.values())), strict=True))
+        if not all(value.isfinite() for value in gradient.values()):
+            raise FloatingPointError(
+                f"player_lr={state.meta.update['log_lr'].exp().item():.3g}: the players ran away within {config.num_cycles} "
+                "cycles; set a lower player_lr, or a lower meta_lr"
+            )
+        moved, optimizer = adam(state.meta.update, gradient, state.optimizer, config.meta_lr)
+        end = {name: value.detach() for name, value in end.items()}  # only reported from here on
+        learned = {**moved, "alpha": moved["alpha"].clamp(_LEAST_ALPHA, 1.0)}
+        metrics = {
+            "distance_pre": float(self.game.distance(start).mean()),
+            "distance_post": float(self.game.distance(end).mean()),
+            "exploitability_post": float(self.game.exploitability(end).mean()),
+            "log_contraction": rate.item(),
+            "gradient_norm": norm(gradient),
+            "lookahead_alpha": float(learned["alpha"]),
+            "player_lr": float(learned["log_lr"].exp()),
+            "time/update_seconds": time.perf_counter() - begin,
+        }
+        return StepResult(State(state.iteration + 1, MetaParams({}, learned), optimizer), metrics)
+
+    @torch.no_grad()
+    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """Distance to the equilibrium from held-out starts, every `num_cycles` cycles; `tasks` has the plays."""
+        if num_adapt_steps < 0:
+            raise ValueError(f"num_adapt_steps={num_adapt_steps}: need at least 0 steps")
+        start, update = self._starts("evaluation", num_tasks), state.meta.update
+        lr = update["log_lr"].exp()
+        num_cycles = num_adapt_steps * self.config.num_cycles
+        ours = list(self._play(start, num_cycles, self._rule(update), lr))
+        plain = list(self._play(start, num_cycles, self._players(), lr))
+        paths = [
+            self._over_time(lambda point, name=name: self.game.strategies(point)[name], points)
+            for points in (ours, plain)
+            for name in start
+        ]
+        tasks = Plays(
+            *(_array(value) for value in start.values()),
+            *paths,
+            distance=self._over_time(self.game.distance, ours),
+            plain_distance=self._over_time(self.game.distance, plain),
+            exploitability=self._over_time(self.game.exploitability, ours),
+        )
+        score = tasks.distance.T[:: self.config.num_cycles]
+        unit = f"times {self.config.num_cycles} cycles of {self.config.lookahead_k} steps"
+        return AdaptationCurve("distance to the equilibrium", score, tasks, lower_is_better=True, unit=unit)
+
+    def _players(self) -> UpdateRule:
+        return functools.partial(sgd, momentum=self.config.momentum)
+
+    def _rule(self, update: Params) -> UpdateRule:
+        """The players' steps with Lookahead around them, once or twice."""
+        config = self.config
+        settings: dict[str, Any] = {"k": config.lookahead_k, "inner_state": config.lookahead_inner_state}
+        rule: UpdateRule = functools.partial(lookahead, rule=self._players(), alpha=update["alpha"], **settings)
+        if not config.outer_k:
+            return rule
+        return functools.partial(lookahead, rule=rule, k=config.outer_k, alpha=config.outer_alpha)
+
+    def _play(self, params: Params, num_cycles: int, rule: UpdateRule, lr: Tensor) -> Iterator[Params]:
+        """Yields the players' parameters before the first cycle and after each."""
+        memory: Any = None
+        yield params
+        for _ in range(num_cycles):
+            for _ in range(self.config.lookahead_k):
+                params, memory = rule(params, self.game.descent(params), memory, lr)
+            yield params
+
+    def _starts(self, stream: str, num_plays: int, *index: int) -> Params:
+        generator = rng.generator(self.config.seed, stream, *index)
+        drawn = starts(self.game, num_plays, self.config.start_scale, generator)
+        return {name: value.to(self.config.device, self.dtype) for name, value in drawn.items()}
+
+    @staticmethod
+    def _over_time(measure: Callable[[Params], Tensor], points: list[Params]) -> NDArray[np.float64]:
+        """What is measured at each point of the plays, `[plays, time, ...]`."""
+        return np.stack([_array(measure(point)) for point in points], 1)
+
+    def _log_distance(self, params: Params) -> Tensor:
+        return (self.game.distance(params) + _LEAST_DISTANCE).log()
+
+
+def _array(value: Tensor) -> NDArray[np.float64]:
+    return value.double().cpu().numpy()
