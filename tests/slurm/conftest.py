@@ -59,7 +59,7 @@ class Desk:
 
     def sweep(self, name: str = "toy", **sections: object) -> Path:
         path = self.directory / f"{name}.yaml"
-        path.write_text(yaml.safe_dump({"experiment": TOY, **sections}))
+        path.write_text(yaml.safe_dump({"experiment": TOY, **sections}, sort_keys=False))
         return path
 
     def slurm(self, *words: object, status: int = 0) -> str:

@@ -1,0 +1,53 @@
+"""Whole commands on a Slurm of one node, started for the purpose: a thousand runs of the size of /bin/true."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.harness import ROOT, Measurement, benchmark
+
+TASKS = 1000
+_SWEEP = "experiment: maml_trpo\nnamed_configs: [fast]\nseeds: {count}\n"
+
+
+@benchmark("slurm/1000")
+def thousand() -> Iterator[Measurement]:
+    """Submit, status and cancel of an array of 1,000 tasks, from the start of Python to its end."""
+    with tempfile.TemporaryDirectory(prefix="slurm-") as directory:
+        started = subprocess.run(
+            ["bash", ROOT / "tests" / "slurm" / "start_cluster.sh", f"{directory}/cluster"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if started.returncode != 0:
+            print(f"slurm/1000 is not measured: {started.stderr.strip()}", file=sys.stderr)
+            return
+        try:
+            yield from _commands(Path(directory))
+        finally:
+            subprocess.run(["bash", ROOT / "tests" / "slurm" / "stop_cluster.sh", f"{directory}/cluster"], check=True)
+
+
+def _commands(directory: Path) -> Iterator[Measurement]:
+    (directory / "many.yaml").write_text(_SWEEP.format(count=TASKS))
+    (directory / "true.yaml").write_text("python: /bin/true\n")
+    words = {
+        "submit": ["many.yaml", "--profile", "true.yaml", "--throttle", "2"],
+        "status": ["many"],
+        "cancel": ["many"],
+    }
+    for name, arguments in words.items():
+        environment = {**os.environ, "SLURM_CONF": f"{directory}/cluster/slurm.conf", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "slurm", name, *arguments]
+        began, before = time.perf_counter(), os.times().children_user + os.times().children_system
+        subprocess.run(command, cwd=directory, env=environment, check=True, stdout=subprocess.DEVNULL)
+        spent = os.times().children_user + os.times().children_system - before
+        note = f"{spent:.1f} s of one core"
+        yield Measurement(f"slurm/1000/{name}", time.perf_counter() - began, "s", at_most=5, note=note)

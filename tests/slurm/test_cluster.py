@@ -1,0 +1,82 @@
+"""On a real Slurm: many tasks, arrays that are cut, tasks that are cancelled, sbatch by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+from slurm.task import ROOT
+
+
+def timed(function, *arguments):
+    began = time.perf_counter()
+    shown = function(*arguments)
+    return shown, time.perf_counter() - began
+
+
+def test_a_thousand_tasks_are_submitted_shown_and_cancelled_in_seconds(desk, cluster):
+    (desk.directory / "true.yaml").write_text("python: /bin/true")
+    sweep = desk.sweep(fixed={"num_iterations": 1}, seeds=1000)
+    desk.slurm("submit", sweep, "--dry-run")  # imports torch; `make bench ONLY=slurm` counts that too
+    shown, seconds = timed(desk.slurm, "submit", sweep, "--profile", "true.yaml", "--throttle", 2)
+    assert "1000 runs" in shown and seconds < 5
+    states, seconds = timed(desk.states)
+    assert len(states) == 1000 and seconds < 5
+    assert set(states.values()) <= {"pending", "running", "missing"}
+    assert list(states.values()).count("pending") > 800
+    shown, seconds = timed(desk.slurm, "cancel", "toy")
+    assert "Cancelled 1 arrays" in shown and seconds < 5
+    desk.wait(lambda: set(desk.states().values()) == {"missing"}, 30)
+
+
+def test_arrays_past_the_largest_are_cut_and_each_task_does_its_own_line(desk, cluster):
+    # Instead of a run: the words that a task was called with.
+    (desk.directory / "words.yaml").write_text("python: /bin/echo")
+    sweep = desk.sweep(fixed={"num_iterations": 1}, seeds=7)
+    desk.slurm("submit", sweep, "--profile", "words.yaml", "--max-array", 3)
+    sweep_folder = desk.directory / "runs" / "_sweeps" / "toy-1"
+    logs = sweep_folder / "logs"
+    desk.wait(lambda: len([log for log in logs.glob("*_*.log") if "ended" in log.read_text()]) == 7)
+    lines = sorted(
+        line for log in logs.glob("*_*.log") for line in log.read_text().splitlines() if line.startswith("-m slurm")
+    )
+    assert lines == [f"-m slurm task {sweep_folder}/manifest.jsonl {line}" for line in range(7)]
+    assert "7 missing" in desk.slurm("status", "toy")
+    assert "see `logs 4`" in desk.status()[3]["note"]
+
+
+def test_some_runs_are_cancelled_and_the_others_stay(desk, cluster):
+    (desk.directory / "sleep.yaml").write_text("container: timeout 100 tail -f /dev/null --\npython: /dev/null")
+    desk.slurm("submit", desk.sweep(seeds=3), "--profile", "sleep.yaml")
+    desk.wait(lambda: set(desk.states().values()) == {"running"}, 30)
+    assert "Cancelled 1 tasks" in desk.slurm("cancel", "toy", "--run", 2)
+    desk.wait(lambda: desk.states() == {1: "running", 2: "missing", 3: "running"}, 40)
+    assert "error: --run 9: no run of toy-1" in desk.slurm("cancel", "toy", "--run", 9, status=2)
+
+
+def test_what_waits_or_runs_is_not_submitted_again(desk, cluster):
+    (desk.directory / "sleep.yaml").write_text("container: timeout 100 tail -f /dev/null --\npython: /dev/null")
+    desk.slurm("submit", desk.sweep(seeds=2), "--profile", "sleep.yaml")
+    shown = desk.slurm("submit", desk.sweep(seeds=3), "--profile", "sleep.yaml")
+    assert "2 wait or run already and are left out: runs 1, 2" in shown
+    assert "Submitted job" in shown and ": 1 runs." in shown
+    assert sorted(desk.states("toy-2")) == [1, 2, 3]
+
+
+def test_what_slurm_refuses_is_said_and_nothing_is_lost(desk, cluster):
+    (desk.directory / "wrong.yaml").write_text("partition: nowhere")
+    shown = desk.slurm("submit", desk.sweep(fixed={"num_iterations": 1}), "--profile", "wrong.yaml", status=2)
+    assert "error: sbatch refused: " in shown and "invalid partition specified: nowhere" in shown
+    assert "python -m slurm retry toy-1" in shown
+    assert desk.states() == {1: "missing"}
+    desk.slurm("retry", "toy")
+    desk.wait(lambda: desk.states() == {1: "completed"})
+
+
+def test_sbatch_by_hand_does_a_line_of_a_manifest(desk, cluster):
+    (desk.directory / "none.yaml").write_text("partition: nowhere")
+    desk.slurm("submit", desk.sweep(fixed={"num_iterations": 2}), "--profile", "none.yaml", status=2)
+    folder = desk.directory / "runs" / "_sweeps" / "toy-1"
+    command = ["sbatch", "--array=0", str(ROOT / "slurm" / "array.sbatch"), str(folder / "manifest.jsonl")]
+    subprocess.run(command, check=True, capture_output=True)
+    desk.wait(lambda: desk.states() == {1: "completed"})
