@@ -62,6 +62,8 @@ TINY: dict[str, dict[str, Any]] = {
 }
 # Conjugate gradient turns the last bit into the third digit once it has found the few directions that six steps show.
 FEW_PRODUCTS: dict[str, dict[str, Any]] = {"maml_trpo": dict(cg_iterations=4)}
+# Two numbers are learned, which start where the settings say.
+NOTHING_DRAWN_AT_THE_START = ("lookahead_games",)
 WITH_INNER_LOOP = [name for name, kind in ALGORITHMS.items() if "inner_loop" in kind.Config.__dataclass_fields__]
 METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -123,12 +125,12 @@ def test_the_state_is_a_named_tuple_that_counts_iterations(make):
         state, _ = algorithm.step(state)
 
 
-def test_the_start_is_a_function_of_the_seed(make):
+def test_the_start_is_a_function_of_the_seed(make, name):
     torch.manual_seed(1)
     first = make(seed=3).init()
     torch.manual_seed(2)
     assert same(first, make(seed=3).init())
-    assert not same(first, make(seed=4).init())
+    assert same(first, make(seed=4).init()) == (name in NOTHING_DRAWN_AT_THE_START)
 
 
 def test_a_step_is_a_function_of_the_state(make):
