@@ -208,7 +208,10 @@ class _MismatchError(Exception):
 
 
 def from_plain(plain: Any, like: Any, path: str = "state") -> Any:
-    """The inverse of `to_plain`: the containers, devices and `requires_grad` of `like`, the values of `plain`."""
+    """The inverse of `to_plain`: the containers, devices and `requires_grad` of `like`, the values of `plain`.
+
+    A tensor without rows in `like`, such as a replay buffer's before training, may have any number of them in `plain`.
+    """
     if isinstance(like, Tensor):
         return _tensor(plain, like, path)
     if isinstance(like, Mapping):
@@ -228,9 +231,14 @@ def from_plain(plain: Any, like: Any, path: str = "state") -> Any:
 
 
 def _tensor(plain: Any, like: Tensor, path: str) -> Tensor:
-    if not isinstance(plain, Tensor) or plain.shape != like.shape or plain.dtype != like.dtype:
+    if not isinstance(plain, Tensor) or not _fits(plain, like):
         raise _MismatchError(f"{path} is {_describe(plain)}, needed is {_describe(like)}")
     return plain.to(like.device).requires_grad_(like.requires_grad)
+
+
+def _fits(plain: Tensor, like: Tensor) -> bool:
+    grows = like.ndim > 0 and len(like) == 0 and plain.ndim == like.ndim
+    return plain.dtype == like.dtype and plain.shape[grows:] == like.shape[grows:]
 
 
 def _match_keys(plain: Any, keys: Any, path: str) -> None:

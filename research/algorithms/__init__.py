@@ -3,11 +3,14 @@
 from typing import Any, ClassVar, Protocol
 
 from research.algorithms.fomaml import FOMAML
+from research.algorithms.lookahead_dqn import LookaheadDQN
 from research.algorithms.lookahead_games import LookaheadGames
+from research.algorithms.maml_dqn import MAMLDQN
 from research.algorithms.maml_ppo import MAMLPPO
 from research.algorithms.maml_regression import MAMLRegression
 from research.algorithms.maml_trpo import MAMLTRPO
 from research.algorithms.reptile import Reptile
+from research.algorithms.reptile_dqn import ReptileDQN
 from research.algorithms.reptile_regression import ReptileRegression
 from research.algorithms.rl2 import RL2
 from research.evaluation import AdaptationCurve
@@ -45,6 +48,9 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "reptile_regression": ReptileRegression,
     "rl2": RL2,
     "lookahead_games": LookaheadGames,
+    "lookahead_dqn": LookaheadDQN,
+    "reptile_dqn": ReptileDQN,
+    "maml_dqn": MAMLDQN,
 }
 
 __all__ = ["ALGORITHMS", "Algorithm"]

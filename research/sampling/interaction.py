@@ -20,6 +20,9 @@ from research.sampling.replay_buffer import Transitions
 Act = Callable[[NDArray[Any]], NDArray[np.integer]]
 """Observations `[rows, obs]` → actions `[rows]`."""
 
+OnEnd = Callable[[NDArray[np.int64], NDArray[np.float64]], None]
+"""The rows whose episodes ended, and the returns of these."""
+
 
 class Moment(NamedTuple):
     """Where environments are.
@@ -94,8 +97,11 @@ class Interaction:
             self.observation = self._reset(self._clock, ended)
         return Transitions(before, actions, reward, following, terminated, ended), ended
 
-    def run(self, num_steps: int, act: Act) -> tuple[Transitions, Finished]:
-        """`num_steps` steps of every row, `[time, rows, ...]`, and the episodes that ended on the way."""
+    def run(self, num_steps: int, act: Act, on_end: OnEnd | None = None) -> tuple[Transitions, Finished]:
+        """`num_steps` steps of every row, `[time, rows, ...]`, and the episodes that ended on the way.
+
+        `on_end` is told of each end before the next action is chosen.
+        """
         steps: list[Transitions] = []
         returns, lengths, rows = [], [], []
         for _ in range(num_steps):
@@ -107,6 +113,8 @@ class Interaction:
                 lengths.append(self._clock - np.broadcast_to(began, ended.shape)[ended])
                 rows.append(np.flatnonzero(ended))
                 self._return[ended] = 0
+                if on_end is not None:
+                    on_end(rows[-1], returns[-1])
         finished: list[Any] = [np.concatenate([np.empty(0, int), *parts]) for parts in (returns, lengths, rows)]
         return Transitions(*map(np.stack, zip(*steps, strict=True))), Finished(*finished)
 

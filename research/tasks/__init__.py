@@ -8,9 +8,11 @@ from research.tasks.base import SolvedTasks, Split, TaskDistribution
 from research.tasks.cartpole_params import CartPoleParams
 from research.tasks.cheetah import CheetahDir, CheetahVel
 from research.tasks.grid_goals import GridGoals
+from research.tasks.gym_env import GymEnv
 from research.tasks.gym_tasks import GymTasks
 from research.tasks.hopper import HopperParams
 from research.tasks.humanoid import HumanoidDir
+from research.tasks.lunarlander_params import LunarLanderParams
 from research.tasks.navigation_2d import Navigation2D
 from research.tasks.reacher import ReacherGoal
 from research.tasks.regression import RegressionDistribution
@@ -29,9 +31,11 @@ TASKS: dict[str, type[TaskDistribution]] = {
     "cheetah_dir": CheetahDir,
     "cheetah_vel": CheetahVel,
     "grid_goals": GridGoals,
+    "gym_env": GymEnv,
     "gym_tasks": GymTasks,
     "hopper_params": HopperParams,
     "humanoid_dir": HumanoidDir,
+    "lunarlander_params": LunarLanderParams,
     "navigation_2d": Navigation2D,
     "reacher_goal": ReacherGoal,
     "tabular_mdp": TabularMDP,

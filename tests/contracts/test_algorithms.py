@@ -14,9 +14,11 @@ import torch
 from torch.utils import _pytree as pytree
 
 from research.algorithms import ALGORITHMS
+from research.algorithms.dqn_config import ReplayConfig
 from research.checkpoint import Checkpoints, load
 from research.policies import PolicyConfig
 from research.policies.gru import GRUConfig
+from research.policies.q_network import QNetworkConfig
 
 TINY: dict[str, dict[str, Any]] = {
     "maml_trpo": dict(
@@ -59,12 +61,56 @@ TINY: dict[str, dict[str, Any]] = {
         num_threads=2,
     ),
     "lookahead_games": dict(meta_batch_size=3, num_cycles=2),
+    "lookahead_dqn": dict(
+        task="cartpole_params",
+        meta_batch_size=2,
+        horizon=9,
+        network=QNetworkConfig((5,)),
+        batch_size=4,
+        lookahead_k=3,
+        target_interval=2,
+        replay=ReplayConfig(60, priority_exponent=0.6),
+        learning_starts=10,
+        train_freq=7,
+        gradient_steps=4,
+        phases_per_iteration=3,
+        adapt_transitions=8,
+        eval_episodes=2,
+    ),
+    "reptile_dqn": dict(
+        task="cartpole_params",
+        meta_batch_size=3,
+        horizon=9,
+        network=QNetworkConfig((5,), dueling=True),
+        batch_size=4,
+        num_inner_steps=2,
+        adapt_transitions=8,
+        adapt_epsilon=0.5,
+        anneal_from=1.0,
+        eval_episodes=2,
+    ),
+    "maml_dqn": dict(
+        task="tabular_mdp",
+        meta_batch_size=3,
+        horizon=9,
+        network=QNetworkConfig((5,)),
+        batch_size=4,
+        num_inner_steps=2,
+        adapt_transitions=8,
+        eval_episodes=2,
+    ),
 }
+# Their inner steps are those of torch.optim, which nothing is differentiated through: no backend, and one rate.
+TD_STEPS = ("lookahead_dqn", "reptile_dqn")
 # Conjugate gradient turns the last bit into the third digit once it has found the few directions that six steps show.
 FEW_PRODUCTS: dict[str, dict[str, Any]] = {"maml_trpo": dict(cg_iterations=4)}
 # Two numbers are learned, which start where the settings say.
 NOTHING_DRAWN_AT_THE_START = ("lookahead_games",)
-WITH_INNER_LOOP = [name for name, kind in ALGORITHMS.items() if "inner_loop" in kind.Config.__dataclass_fields__]
+WITH_INNER_LOOP = [
+    name
+    for name, kind in ALGORITHMS.items()
+    if "inner_loop" in kind.Config.__dataclass_fields__ and name not in TD_STEPS
+]
 METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 

@@ -83,7 +83,7 @@ def test_samples_come_from_the_generator_alone(distribution):
     first = distribution.sample(6, rng.generator(0, "test", 1))
     np.random.seed(2)  # noqa: NPY002
     assert_equal(first, distribution.sample(6, rng.generator(0, "test", 1)))
-    assert rows(first) != rows(distribution.sample(6, rng.generator(0, "test", 2)))
+    assert has_one_task(distribution) or rows(first) != rows(distribution.sample(6, rng.generator(0, "test", 2)))
 
 
 def test_held_out_tasks_are_the_first_of_one_fixed_sequence(distribution):
@@ -96,6 +96,11 @@ def test_held_out_tasks_are_the_first_of_one_fixed_sequence(distribution):
 def is_disjoint(distribution):
     """Whether the splits are; regression tasks have no way to say that they are not."""
     return not hasattr(distribution, "split") or distribution.split.disjoint
+
+
+def has_one_task(distribution):
+    """Whether there is nothing to draw. Only a distribution that says that its splits are not disjoint may be so."""
+    return not is_disjoint(distribution) and len(set(rows(distribution.test_tasks(100)))) == 1
 
 
 def test_training_draws_no_held_out_task_or_the_distribution_says_so(distribution):
@@ -205,6 +210,8 @@ def test_what_is_returned_is_the_receivers_own(tasks):
 
 def test_a_task_can_be_told_from_its_environment(tasks):
     """Other tasks, same seed, same actions: something must differ, or there is nothing to adapt to."""
+    if has_one_task(tasks):
+        return
     one, other = (roll_out(tasks.make_envs(tasks.sample(8, rng.generator(0, "test", i)), 1)) for i in range(2))
     assert any((ours != theirs).any() for ours, theirs in zip(one, other, strict=True))
 
