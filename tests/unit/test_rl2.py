@@ -235,9 +235,10 @@ TRPO = dict(update="trpo", policy=GRUConfig(3, separate_value=True, output_scale
 
 
 def test_the_fisher_product_is_the_hessian_of_the_divergence():
-    algorithm = made(meta_batch_size=2, horizon=6, **TRPO)
+    algorithm = made(meta_batch_size=2, **TRPO)
     state = algorithm.init()
     steps = algorithm.agent.sample(state.meta, state.scale, 0).steps
+    assert not steps.valid.all()
     objective = Objective(algorithm.agent, state.meta, steps)
     problem = objective.problem()
     size = len(problem.gradient)
