@@ -5,5 +5,6 @@ MODULES = (
     "benchmarks.bench_collect",
     "benchmarks.bench_inner_loops",
     "benchmarks.bench_tracking",
+    "benchmarks.bench_slurm",
 )
 """The modules that register benchmarks, in the order they run."""
