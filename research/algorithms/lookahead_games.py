@@ -187,17 +187,17 @@ class LookaheadGames:
         num_cycles = num_adapt_steps * self.config.num_cycles
         ours = list(self._play(start, num_cycles, self._rule(update), lr))
         plain = list(self._play(start, num_cycles, self._players(), lr))
-        paths = [
-            self._over_time(lambda point, name=name: self.game.strategies(point)[name], points)
-            for points in (ours, plain)
-            for name in start
-        ]
+        path, plain_path = self._strategies(ours), self._strategies(plain)
         tasks = Plays(
-            *(_array(value) for value in start.values()),
-            *paths,
-            distance=self._over_time(self.game.distance, ours),
-            plain_distance=self._over_time(self.game.distance, plain),
-            exploitability=self._over_time(self.game.exploitability, ours),
+            start_1=_array(start["player_1"]),
+            start_2=_array(start["player_2"]),
+            path_1=path["player_1"],
+            path_2=path["player_2"],
+            plain_1=plain_path["player_1"],
+            plain_2=plain_path["player_2"],
+            distance=_over_time(self.game.distance, ours),
+            plain_distance=_over_time(self.game.distance, plain),
+            exploitability=_over_time(self.game.exploitability, ours),
         )
         score = tasks.distance.T[:: self.config.num_cycles]
         unit = f"times {self.config.num_cycles} cycles of {self.config.lookahead_k} steps"
@@ -229,10 +229,9 @@ class LookaheadGames:
         drawn = starts(self.game, num_plays, self.config.start_scale, generator)
         return {name: value.to(self.config.device, self.dtype) for name, value in drawn.items()}
 
-    @staticmethod
-    def _over_time(measure: Callable[[Params], Tensor], points: list[Params]) -> NDArray[np.float64]:
-        """What is measured at each point of the plays, `[plays, time, ...]`."""
-        return np.stack([_array(measure(point)) for point in points], 1)
+    def _strategies(self, points: list[Params]) -> dict[str, NDArray[np.float64]]:
+        at = [self.game.strategies(point) for point in points]
+        return {name: np.stack([_array(each[name]) for each in at], 1) for name in at[0]}
 
     def _log_distance(self, params: Params) -> Tensor:
         return (self.game.distance(params) + _LEAST_DISTANCE).log()
@@ -240,3 +239,8 @@ class LookaheadGames:
 
 def _array(value: Tensor) -> NDArray[np.float64]:
     return value.double().cpu().numpy()
+
+
+def _over_time(measure: Callable[[Params], Tensor], points: list[Params]) -> NDArray[np.float64]:
+    """What is measured at each point of the plays, `[plays, time]`."""
+    return np.stack([_array(measure(point)) for point in points], 1)
