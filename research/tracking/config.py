@@ -59,7 +59,7 @@ def convert_fields(
     cls: type[Any], values: Mapping[str, Any], prefix: str = "", reserved: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     """The arguments for a dataclass: keys and types checked, ranges not. `reserved` fields may not be given."""
-    hints = _hints(cls)
+    hints = _hints_of(cls)
     known = [name for name in _fields(cls) if name not in reserved]
     for key in values:
         if key not in known:
@@ -81,9 +81,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-@functools.cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+def _hints_of(cls: Any) -> dict[str, Any]:
+    return _hints(cls)
+
+
+_hints = functools.cache(typing.get_type_hints)  # a sweep asks a thousand times
 
 
 def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
@@ -107,7 +109,7 @@ def _to_plain(value: Any) -> Any:
 def _paths(cls: type[Any], prefix: str = "") -> list[str]:
     """The dotted paths of all fields, at every depth."""
     paths = []
-    for name, hint in _hints(cls).items():
+    for name, hint in _hints_of(cls).items():
         if name in _fields(cls):
             paths.append(_join(prefix, name))
             paths += _paths(hint, paths[-1]) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else []

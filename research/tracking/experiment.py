@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
 import difflib
@@ -21,10 +20,11 @@ from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict,
 from research.checkpoint import CheckpointError
 from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.config import ConfigError, construct, convert_fields, to_mapping
+from research.tracking.ingredients import Ingredients
 from research.tracking.lock import BusyError, Lock
 from research.tracking.mirror import Mirror, find_server
 from research.tracking.observer import FileObserver
-from research.tracking.options import OVERRIDES, read_overrides
+from research.tracking.options import OVERRIDES, read_overrides, refuse_bare_commas, without_login
 from research.tracking.provenance import digests, git_state, library_versions, source_files
 from research.tracking.restart import (
     CHANGEABLE,
@@ -52,6 +52,7 @@ def make_experiment(
     script: str,
     description: str | None = None,
     named_configs: Mapping[str, Mapping[str, Any]] | None = None,
+    ingredients: Sequence[sacred.Ingredient] = (),
 ) -> Experiment:
     """A Sacred experiment whose settings are those of a dataclass, and those of `RunConfig`.
 
@@ -62,8 +63,9 @@ def make_experiment(
         script: `__file__` of the script.
         description: Shown by `--help`, usually `__doc__`.
         named_configs: Differences from the defaults, as nested plain values.
+        ingredients: Sacred's, with settings of their own.
     """
-    experiment = Experiment(name, config_class, script, description or "")
+    experiment = Experiment(name, config_class, script, description or "", ingredients)
     for key, differences in (named_configs or {}).items():
         experiment.typed(differences)
         experiment.add_named_config(key, dict(differences))
@@ -82,14 +84,22 @@ class Experiment(sacred.Experiment):
     default_command: Any
     captured_out_filter: Any
 
-    def __init__(self, name: str, config_class: type[Any], script: str, description: str):
+    def __init__(
+        self,
+        name: str,
+        config_class: type[Any],
+        script: str,
+        description: str,
+        ingredients: Sequence[sacred.Ingredient] = (),
+    ):
         sacred.SETTINGS.CAPTURE_MODE = "sys"
         # Both are gathered by `provenance`: faster, complete, and with or without git.
         sacred.SETTINGS.DISCOVER_SOURCES = "none"
         sacred.SETTINGS.DISCOVER_DEPENDENCIES = "none"
         # What the numbers or the speed of a run can depend on. Never anything secret.
         sacred.SETTINGS.HOST_INFO.CAPTURED_ENV = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"]
-        super().__init__(name, base_dir=str(ROOT), save_git_info=False, additional_cli_options=[OVERRIDES])
+        super().__init__(name, ingredients, base_dir=str(ROOT), save_git_info=False, additional_cli_options=[OVERRIDES])
+        self._parts = Ingredients(ingredients)
         self.name = name
         self.script = Path(script)
         self.doc = description
@@ -106,7 +116,7 @@ class Experiment(sacred.Experiment):
 
     def typed(self, values: Mapping[str, Any]) -> tuple[Any, RunConfig]:
         """The settings of the algorithm and of the run. Raises ConfigError."""
-        arguments = convert_fields(self._settings, values)
+        arguments = convert_fields(self._settings, self._parts.without(values))
         task: Any = {**TASKS, **REGRESSION_TASKS}.get(arguments.get("task", ""))
         if task is not None and "task_args" in arguments:
             reserved = frozenset(field.name for field in dataclasses.fields(self.config_class))
@@ -136,7 +146,7 @@ class Experiment(sacred.Experiment):
         """Runs what the command line says. Exits with 2 for settings that cannot be; see `signals` for other codes."""
         argv = ensure_wellformed_argv(argv)
         try:
-            _refuse_bare_commas(argv)
+            refuse_bare_commas(argv)
         except ConfigError as error:
             raise _refusal(error) from None
         self._from_command_line = True
@@ -207,11 +217,14 @@ class Experiment(sacred.Experiment):
     ) -> RecordedRun:
         start = self._find_start(command, given, named_configs)
         updates, names = (given, named_configs) if start is None else (start.config, ())
+        if start is not None and start.resume_at is not None:
+            record = Path(start.config["runs_dir"], str(start.run_id))
+            updates = start.config | self._parts.of_record(record, self._explicit(given, named_configs))
         # Sacred's own check knows less than ours (`--force` turns it off), and its observers of files and MongoDB are
         # not ours.
         ours = {**options, "--force": True, "--file_storage": None, "--mongo_db": None}
         run = RecordedRun.adopt(super()._create_run(command, updates, names, info, meta_info, ours))
-        recorded = {key: _without_login(key, value) for key, value in options.items()}
+        recorded = {key: without_login(key, value) for key, value in options.items()}
         run.meta_info |= {"options": recorded, "config_updates": given, "named_configs": list(named_configs)}
         self._observe(command, run, start, lock, options["--mongo_db"])
         return run
@@ -264,9 +277,16 @@ class Experiment(sacred.Experiment):
         explicit = self._explicit(given, names)
         if command == "ensure":
             config, run_config = self.typed(explicit)
-            return find_ensured(self.name, to_mapping(config), run_config)
-        convert_fields(self._settings, explicit)
-        return find_start(command, self.name, self.config_class, explicit)
+            start = find_ensured(self.name, to_mapping(config), run_config)
+            is_new = start.resume_at is None and not start.is_complete
+        else:
+            own = self._parts.without(explicit)
+            convert_fields(self._settings, own)
+            start = find_start(command, self.name, self.config_class, own)
+            is_new = start.run_id is None
+        if is_new:  # a record that is gone on with keeps the settings of its ingredients
+            start.config.update({path: explicit[path] for path in self._parts.known if path in explicit})
+        return start
 
     def _explicit(self, given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
         """What was set, be it by named configs, as nested plain values."""
@@ -290,13 +310,6 @@ class Experiment(sacred.Experiment):
                 nearest = difflib.get_close_matches(name, self.named_configs, n=1)
                 advice = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(self.named_configs)}"
                 raise ConfigError(f"{name}: no such named config (and no key=value); {advice}")
-
-
-def _without_login(option: str, value: Any) -> Any:
-    """An option's value as a record may hold it: addresses of databases come with passwords."""
-    if option == "--mongo_db" and value:
-        return "..."
-    return value.rpartition("@")[2] if option == "--sql" and value else value
 
 
 @contextlib.contextmanager
@@ -324,25 +337,6 @@ def _writing(setting: str) -> Iterator[None]:
 def _refusal(error: Exception, exit_code: int = USAGE_ERROR) -> SystemExit:
     print(f"error: {error}", file=sys.stderr)
     return SystemExit(exit_code)
-
-
-def _refuse_bare_commas(argv: Sequence[str]) -> None:
-    """`inner_lr=0,1` reads as the list [0, 1]; who writes it nearly always means 0.1."""
-    updates = argv[argv.index("with") + 1 :] if "with" in argv else []
-    for update in updates:
-        key, _, text = update.partition("=")
-        text = text.strip()
-        if text.startswith(("(", "[")) or key.startswith("-"):
-            continue
-        try:
-            is_tuple = isinstance(ast.literal_eval(text), tuple)
-        except (ValueError, SyntaxError):
-            continue
-        if is_tuple:
-            raise ConfigError(
-                f"{key}={text}: a comma outside of brackets; write {key}={text.replace(',', '.', 1)} for a number or "
-                f"{key}=[{text}] for a list"
-            )
 
 
 def _union_of(*classes: type[Any]) -> type[Any]:

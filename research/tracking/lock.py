@@ -107,7 +107,7 @@ class Lock:
     def is_mine(self) -> bool:
         """Whether nobody has taken over, as may happen to a process that was suspended for minutes."""
         found = holder(self.path.parent)
-        return found is not None and found.token == self.token
+        return found is None or found.token == self.token
 
     def release(self) -> None:
         """Gives the record back."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +38,29 @@ def read_overrides(path: str | None) -> dict[str, Any]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
+
+
+def without_login(option: str, value: Any) -> Any:
+    """An option's value as a record may hold it: addresses of databases come with passwords."""
+    if option == "--mongo_db" and value:
+        return "..."
+    return value.rpartition("@")[2] if option == "--sql" and value else value
+
+
+def refuse_bare_commas(argv: Sequence[str]) -> None:
+    """`inner_lr=0,1` reads as the list [0, 1]; who writes it nearly always means 0.1."""
+    updates = argv[argv.index("with") + 1 :] if "with" in argv else []
+    for update in updates:
+        key, _, text = update.partition("=")
+        text = text.strip()
+        if text.startswith(("(", "[")) or key.startswith("-"):
+            continue
+        try:
+            is_tuple = isinstance(ast.literal_eval(text), tuple)
+        except (ValueError, SyntaxError):
+            continue
+        if is_tuple:
+            raise ConfigError(
+                f"{key}={text}: a comma outside of brackets; write {key}={text.replace(',', '.', 1)} for a number or "
+                f"{key}=[{text}] for a list"
+            )
