@@ -4,6 +4,8 @@ MODULES = (
     "benchmarks.bench_maml_trpo",
     "benchmarks.bench_collect",
     "benchmarks.bench_inner_loops",
+    "benchmarks.bench_rl2",
+    "benchmarks.bench_lookahead",
     "benchmarks.bench_tracking",
     "benchmarks.bench_slurm",
 )
