@@ -11,8 +11,10 @@ import threading
 import gridfs
 import mongo
 import pytest
+import sacred
 import toy_experiment
 from bson import encode
+from sacred.observers import MongoObserver
 
 from research.tracking import mirror
 from research.tracking import mongo as module
@@ -46,6 +48,39 @@ def test_a_run_is_there_as_sacred_would_have_it(mirrored, line, content, capsys)
     (artifact,) = run["artifacts"]
     assert files.get(artifact["file_id"]).read() == (mirrored.directory / "runs/1/curve.txt").read_bytes()
     assert "warning" not in capsys.readouterr().out
+
+
+def test_the_layout_is_that_of_sacreds_own_observer(mirrored, line, content, mongo_address):
+    """Whatever Sacred's observer stores is there, under the same names and of the same types."""
+    line.connect()
+    mirrored.run("with num_iterations=3")
+    peer = sacred.Experiment("peer", save_git_info=False)
+    peer.add_config(num_iterations=3)
+    peer.observers.append(MongoObserver(url=mongo_address, db_name=line.database, collection_prefix="peer"))
+
+    @peer.main
+    def work(_run):
+        (mirrored.directory / "made.txt").write_text("made")
+        _run.add_artifact("made.txt")
+        for step in range(3):
+            _run.log_scalar("loss", 0.5, step)
+        return {"score": 1.0}
+
+    peer.run()
+    peer.observers[0]._client.close()
+    ours, theirs = content.run(1), content.database["peer_runs"].find_one()
+    assert theirs.keys() <= ours.keys()
+    for key in theirs.keys() - {"_id"}:
+        assert type(ours[key]) is type(theirs[key]), key
+    for part in ("experiment", "host"):
+        assert theirs[part].keys() - ours[part].keys() <= {"cpu", "gpus"}
+    assert ours["artifacts"][0].keys() == theirs["artifacts"][0].keys()
+    assert ours["info"]["metrics"][0].keys() == theirs["info"]["metrics"][0].keys()
+    ours, theirs = content.database["metrics"].find_one({"name": "loss"}), content.database["peer_metrics"].find_one()
+    assert theirs.keys() <= ours.keys()
+    assert str(ours["_id"]) in {entry["id"] for entry in content.run(1)["info"]["metrics"]}
+    for key in theirs:
+        assert type(ours[key]) is type(theirs[key]), key
 
 
 def test_the_option_does_the_same(lab, line, content, monkeypatch):
