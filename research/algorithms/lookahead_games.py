@@ -160,8 +160,8 @@ class LookaheadGames:
         if not all(value.isfinite() for value in gradient.values()):
             lr = state.meta.update["log_lr"].exp().item()
             raise FloatingPointError(
-                f"player_lr={lr:.3g}: the players ran away within {config.num_cycles} cycles; set a lower player_lr, or "
-                "a lower meta_lr"
+                f"player_lr={lr:.3g}: the players ran away within {config.num_cycles} cycles; set a lower player_lr, "
+                "or a lower meta_lr"
             )
         moved, optimizer = adam(state.meta.update, gradient, state.optimizer, config.meta_lr)
         end = {name: value.detach() for name, value in end.items()}  # only reported from here on
