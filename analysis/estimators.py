@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
+from analysis.pages import markdown_table, renew
 from analysis.plots import plot_estimates
 from research import rng
 from research.estimators import ESTIMATORS, Estimator
@@ -46,7 +47,7 @@ from research.returns import discounted_returns
 ADVANTAGES = {"exact": "exact advantages", "sampled": "sampled returns minus exact values"}
 EPISODES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _ROWS_AT_ONCE = 1 << 13
-_START, _END = "<!-- written by python -m analysis.estimators -->", "<!-- end -->"
+COMMAND = "python -m analysis.estimators"
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +229,7 @@ def sampled_table(found: Mapping[str, Sequence[Estimate]], sizes: Sequence[int],
     for index, size in enumerate(sizes):
         ends = [getattr(estimates[index], field) for estimates in found.values()]
         rows.append([str(size), *(f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in ends)])
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def exact_table(problem: Problem, sizes: Sequence[int]) -> str:
@@ -237,7 +238,7 @@ def exact_table(problem: Problem, sizes: Sequence[int]) -> str:
     for size in sizes:
         found = exact_biases(problem, size)
         rows.append([str(size), *(f"{own:.1e} / {exact:.3f}" for own, exact in found.values())])
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def limits_table(problems: Sequence[Problem]) -> str:
@@ -248,25 +249,7 @@ def limits_table(problems: Sequence[Problem]) -> str:
         biases = [relative(limit[name], truth) for truth, limit in found]
         cosines = [float((limit[name] * truth).sum() / limit[name].norm() / truth.norm()) for truth, limit in found]
         rows.append([name, *(f"{np.median(v):.3f} ({min(v):.3f} to {max(v):.3f})" for v in (biases, cosines))])
-    return _markdown(rows)
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def renew(page: Path, tables: str | None) -> None:
-    """Puts the tables between the two marks of a page. None leaves it as it is, once it is known to have them.
-
-    Raises:
-        ValueError: The page has no such marks.
-    """
-    before, start, rest = page.read_text().partition(_START)
-    _, end, after = rest.partition(_END)
-    if not start or not end:
-        raise ValueError(f"{page}: the tables go between the lines {_START!r} and {_END!r}, which it does not have")
-    if tables is not None:
-        page.write_text(f"{before}{start}\n\n{tables}\n\n{end}{after}")
+    return markdown_table(rows)
 
 
 def report(batches: int, picture: Path) -> str:
@@ -299,9 +282,9 @@ def main(argv: Sequence[str]) -> int:
         print(f"--batches={arguments.batches}: need at least 2, one value has no spread", file=sys.stderr)
         return 2
     try:
-        renew(arguments.page, None)  # before the minutes that the tables take
+        renew(arguments.page, COMMAND, None)  # before the minutes that the tables take
         tables = report(arguments.batches, arguments.picture)
-        renew(arguments.page, tables)
+        renew(arguments.page, COMMAND, tables)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from analysis import estimators
-from analysis.estimators import Estimate, main, renew, sampled_table, summarise
+from analysis.estimators import COMMAND, Estimate, main, sampled_table, summarise
+from analysis.pages import END, mark
 from analysis.plots import plot_estimates
 
 
@@ -40,16 +41,6 @@ def test_intervals_hold_a_true_bias_as_often_as_they_say():
     assert 0.9 < sum(low <= 0.1 <= high for _, low, high in found) / len(found) < 0.99
 
 
-def test_tables_go_between_the_marks_of_a_page(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{estimators._START}\nold\n{estimators._END}\nafter\n")
-    renew(page, "new")
-    assert page.read_text() == f"before\n{estimators._START}\n\nnew\n\n{estimators._END}\nafter\n"
-    page.write_text("nothing")
-    with pytest.raises(ValueError, match="the tables go between the lines"):
-        renew(page, "new")
-
-
 def test_a_table_has_a_row_for_each_size():
     estimate = Estimate((0.1, 0.05, 0.2), (1.0, 0.9, 1.1), (0.5, 0.4, 0.6))
     table = sampled_table({"maml": [estimate, estimate], "dice": [estimate, estimate]}, (1, 2), "rmse")
@@ -68,7 +59,7 @@ def test_the_picture_draws_every_estimator_and_upper_ends_where_no_bias_is_told(
 def test_the_command_writes_the_same_tables_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(estimators, "EPISODES", (1, 2))
     page, picture = tmp_path / "page.md", tmp_path / "picture.png"
-    page.write_text(f"{estimators._START}\n{estimators._END}\n")
+    page.write_text(f"{mark(COMMAND)}\n{END}\n")
     command = [f"--page={page}", f"--picture={picture}", "--batches=20"]
     assert main(command) == 0
     first = page.read_text()
