@@ -1,0 +1,137 @@
+"""RL²: steps of collection, seconds of an update, the GRU against a plain loop and the processor's peak, memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.harness import Measurement, benchmark, peak_memory_mib
+from research.algorithms.rl2 import RL2
+from research.algorithms.rl2_config import RL2Config
+from research.memory import keep_freed_memory
+from research.policies.gru_function import gru_function, input_product
+from research.rng import torch_generator
+from research.sampling.trials import collect_trials
+from research.types import Metrics
+
+BASE = RL2Config(task="bandit", episodes_per_trial=100, meta_batch_size=1000)
+ROWS, TIME, FEATURES, SIZE = 256, 100, 8, 64
+
+
+def iterate(warmup: int, repeats: int, **changes: Any) -> list[Metrics]:
+    """The metrics of `repeats` iterations after `warmup` others. Also what the memory gauge runs."""
+    keep_freed_memory()
+    torch.set_num_threads(1)  # as in a run: the cores work on trials
+    algorithm = RL2(dataclasses.replace(BASE, **changes))
+    state, metrics = algorithm.init(), []
+    for _ in range(warmup + repeats):
+        state, measured = algorithm.step(state)
+        metrics.append(measured)
+    return metrics[warmup:]
+
+
+def peak_memory(changes: dict[str, Any]) -> None:
+    """Two iterations, for the memory gauge."""
+    iterate(0, 2, **changes)
+
+
+def median(metrics: list[Metrics], name: str) -> float:
+    """The median over iterations."""
+    return statistics.median(iteration[name] for iteration in metrics)
+
+
+@benchmark("rl2/bandit/1000x100")
+def iteration() -> Iterator[Measurement]:
+    """1,000 trials of 100 pulls, 64 units, 3 epochs of 4 minibatches; all cores."""
+    name = "rl2/bandit/1000x100"
+    metrics = iterate(1, 5)
+    update, steps = median(metrics, "time/update_seconds"), median(metrics, "env_steps")
+    yield Measurement(f"{name}/collect", median(metrics, "time/env_steps_per_second"), "steps/s", at_least=300_000)
+    yield Measurement(f"{name}/update", update, "s")
+    yield Measurement(f"{name}/update_rows", steps * BASE.num_epochs / update, "rows/s", at_least=290_000)
+
+
+@benchmark("rl2/collect/2500x100")
+def collection() -> Iterator[Measurement]:
+    """What one core spends on the environment and the records of 2,500 rows, against the network's own steps."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    algorithm = RL2(dataclasses.replace(BASE, meta_batch_size=2500, num_threads=1))
+    state, policy = algorithm.init(), algorithm.agent.policy
+    inputs = policy.encode(
+        torch.zeros(2500, 1), torch.zeros(2500, 1), policy.first_action(2500), torch.zeros(2500), torch.zeros(2500)
+    )
+    start = policy.initial_state(2500)
+    distribution, pulls = algorithm.agent.tasks, BASE.episodes_per_trial
+    envs = distribution.make_envs(distribution.test_tasks(2500), 1)
+    draws = torch_generator(0, "bench")
+    with torch.no_grad():
+        network = _processor_seconds(lambda: [policy.act(inputs, start) for _ in range(pulls)])
+    whole = _processor_seconds(lambda: collect_trials(policy, state.meta, envs, 2500, pulls, 1, draws))
+    rest, note = whole - network, f"{whole / network - 1:.2f} × the network"
+    yield Measurement("rl2/collect/2500x100/network", network, "s")
+    yield Measurement("rl2/collect/2500x100/rest", rest, "s", at_most=network, note=note)
+
+
+def _processor_seconds(function: Callable[[], object]) -> float:
+    """The least processor time of five calls: the parts of a sum, on a machine that others use too."""
+    durations = []
+    for _ in range(5):
+        begin = time.process_time()
+        function()
+        durations.append(time.process_time() - begin)
+    return min(durations)
+
+
+def _cell_loop(inputs: Tensor, cell: nn.GRUCell) -> Tensor:
+    state, states = inputs.new_zeros(inputs.shape[1], cell.hidden_size), []
+    for own in inputs:
+        state = cell(own, state)
+        states.append(state)
+    return torch.stack(states)
+
+
+@benchmark("rl2/gru/256x100x64")
+def sequence() -> Iterator[Measurement]:
+    """Forward and backward over 256 trials of 100 steps on one core."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    inputs, cell = torch.randn(TIME, ROWS, FEATURES), nn.GRUCell(FEATURES, SIZE)
+    start, bias = torch.zeros(ROWS, SIZE), torch.zeros(SIZE, requires_grad=True)
+
+    def ours() -> None:
+        gates = input_product(inputs, cell.weight_ih, cell.bias_ih)
+        gru_function(gates, start, cell.weight_hh, bias).square().sum().backward()
+
+    def loop() -> None:
+        _cell_loop(inputs, cell).square().sum().backward()
+
+    def native() -> None:
+        weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+        torch.gru(inputs, start[None], weights, True, 1, 0.0, False, False, False)[0].square().sum().backward()
+
+    seconds = {
+        key: _processor_seconds(function) for key, function in {"ours": ours, "loop": loop, "torch.gru": native}.items()
+    }
+    rows = ROWS * TIME
+    name = "rl2/gru/256x100x64"
+    ratios = {key: value / seconds["ours"] for key, value in seconds.items()}
+    note = f"{ratios['loop']:.2f} × a loop over nn.GRUCell, {ratios['torch.gru']:.2f} × torch.gru"
+    yield Measurement(f"{name}/rows", rows / seconds["ours"], "rows/s", at_least=300_000, note=note)
+    work = 3 * 2 * rows * SIZE * 3 * SIZE + 2 * 2 * rows * FEATURES * 3 * SIZE  # inputs need no gradient
+    square = torch.randn(1024, 1024)
+    peak = 2 * 1024**3 / _processor_seconds(lambda: square @ square)
+    yield Measurement(f"{name}/peak_share", work / seconds["ours"] / peak, "of peak", note=f"{peak / 1e9:.0f} GFLOP/s")
+
+
+@benchmark("rl2/peak_memory/2500x100")
+def memory() -> Iterator[Measurement]:
+    """A process with 2,500 trials of 100 pulls."""
+    used = peak_memory_mib("benchmarks.bench_rl2:peak_memory", {"meta_batch_size": 2500})
+    yield Measurement("rl2/peak_memory/2500x100", used, "MiB", at_most=2048)
