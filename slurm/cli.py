@@ -70,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_where(retry)
     reset = _command(commands, "reset-stale", "mark as interrupted what says that it runs, and is dead")
     _add_sweep(reset)
-    sync = _command(commands, "sync-mongo", "bring MongoDB up to the records")
-    sync.add_argument("arguments", nargs=argparse.REMAINDER, help="for `python -m research.tracking sync`")
+    sync = _command(commands, "sync-mongo", "bring MongoDB, at METAPOLICY_MONGO_URI, up to the records")
+    _add_runs(sync)
     return parser
 
 

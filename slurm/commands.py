@@ -8,7 +8,6 @@ import datetime
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -124,9 +123,12 @@ def reset_stale(arguments: argparse.Namespace) -> None:
 
 
 def sync_mongo(arguments: argparse.Namespace) -> int:
-    """Hands over to `python -m research.tracking sync`."""
-    command = [sys.executable, "-m", "research.tracking", "sync", *(arguments.arguments or [str(arguments.runs_dir)])]
-    return subprocess.run(command, check=False).returncode
+    """The same as `python -m research.tracking sync`."""
+    from research.tracking.__main__ import main  # the driver of MongoDB takes a while to import
+
+    return main(
+        ["sync", str(arguments.runs_dir), *(word for run in arguments.run or () for word in ("--run", str(run)))]
+    )
 
 
 def _folders(arguments: argparse.Namespace) -> list[Folder]:

@@ -171,5 +171,13 @@ def test_nonsense_on_the_command_line_is_refused_as_always(desk, capsys):
     assert "0: need at least 1" in capsys.readouterr().err
 
 
+def test_sync_mongo_hands_over_to_tracking(desk, monkeypatch):
+    called = []
+    monkeypatch.setattr("research.tracking.__main__.main", lambda words: called.append(words) or 1)
+    desk.slurm("sync-mongo", "--runs-dir", "there", "--run", 3, 4, status=1)
+    desk.slurm("sync-mongo", status=1)
+    assert called == [["sync", "there", "--run", "3", "--run", "4"], ["sync", "runs"]]
+
+
 def test_status_of_nothing_says_so(desk, no_slurm):
     assert "No sweep was submitted to" in desk.slurm("status")
