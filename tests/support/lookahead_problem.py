@@ -37,7 +37,9 @@ VARIANTS: dict[str, Base] = {
 
 
 class Net(nn.Module):
-    """Parameters of some shapes. The loss leaves `late` out in some steps, so that its gradient is None there."""
+    """Parameters of some shapes. With `leaves_out` the loss does without `late` at syncs, where its gradient is None."""
+
+    leaves_out = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +49,7 @@ class Net(nn.Module):
             setattr(self, name, nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64)))
 
     def loss(self, step: int) -> Tensor:
-        used = [p for n, p in self.named_parameters() if n != "late" or step % K != K - 1]
+        used = [p for n, p in self.named_parameters() if n != "late" or not self.leaves_out or step % K != K - 1]
         return sum(((1 + i) * (p - 0.1 * step).square()).sum() for i, p in enumerate(used)) + self.scale.sin()
 
 

@@ -27,6 +27,13 @@ def test_battery(check: Callable[..., None], base: problem.Base) -> None:
     check(Lookahead, base)
 
 
+@pytest.mark.parametrize("check", ["numbers", "reset", "pullback", "a_checkpoint_goes_on", "pickles"])
+@pytest.mark.parametrize("base", problem.BASES.values(), ids=problem.BASES)
+def test_a_gradient_that_is_missing_at_every_sync_changes_nothing(check: str, base: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(problem.Net, "leaves_out", True)
+    battery.CHECKS[check](Lookahead, base)
+
+
 @pytest.mark.parametrize("inner_state", ["maintain", "reset", "pullback"])
 @pytest.mark.parametrize("name", ALL_OF_TORCH)
 def test_every_other_optimiser_of_torch_goes_in(name: str, inner_state: Any) -> None:
