@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import toy_experiment
 
 from research.tracking import records
 from slurm.cli import main
@@ -77,6 +78,14 @@ def test_a_sweep_is_done_here_a_few_at_a_time_and_only_once(desk, no_slurm):
     assert desk.states("toy-2") == {2: "completed", 5: "completed"}
     assert "sweep" in desk.slurm("status") and "toy-2" in desk.slurm("status")
     assert "Would claim the ids 6 to 7" in desk.slurm("submit", more, "--local", "--force", "--dry-run")
+
+
+def test_what_was_run_by_hand_and_completed_counts_too(desk, no_slurm):
+    toy_experiment.make().run("train", config_updates={**RUNS, "seed": 1})
+    shown = desk.slurm("submit", desk.sweep(fixed=RUNS, seeds=3), "--local", "--dry-run")
+    assert "1 have completed already and are left out: run 1" in shown and "Would claim the ids 2 to 3" in shown
+    toy_experiment.make().run("evaluate", config_updates={"run": 1, "seed": 2})
+    assert "Would claim the ids 3 to 4" in desk.slurm("submit", desk.sweep(fixed=RUNS, seeds=3), "--local", "--dry-run")
 
 
 def test_ctrl_c_saves_every_run_and_retry_ends_them_as_if_nothing_had_happened(desk, no_slurm):

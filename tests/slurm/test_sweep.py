@@ -58,6 +58,8 @@ def test_draws_have_their_distributions_and_stay_when_the_sweep_grows():
     assert {type(value) for value in columns["i"]} == {int}
     assert all(abs(columns["i"].count(value) / 2000 - 1 / 3) < 0.04 for value in (1, 2, 3))
     assert all(abs(columns["c"].count(value) / 2000 - 1 / 2) < 0.04 for value in ([1], "x"))
+    shares = [(value - 2, 1 + exponent / 4) for value, exponent in zip(columns["u"], exponents, strict=True)]
+    assert sum(abs(one - other) < 1e-6 for one, other in shares) < 5, "keys have draws of their own"
     fewer = Random(5, {"l.log_uniform": [1e-4, 1], "new.uniform": [0, 1]})
     assert [row["l"] for row in expand(Sweep("toy", random=fewer))] == columns["l"][:5]
     other = Random(5, {"l.log_uniform": [1e-4, 1]}, seed=1)
