@@ -134,5 +134,5 @@ def test_the_interval_of_many_values_is_that_of_the_bootstrap_without_drawing_it
     by_hand = values[0].mean() + 2.5758293 * np.sqrt(((values[0] - values[0].mean()) ** 2).sum() / 999 / 1000)
     tiled = mean_interval(np.tile(values[0], 2), confidence=0.99)[1]
     assert tiled == pytest.approx(values[0].mean() + (by_hand - values[0].mean()) / np.sqrt(2), rel=1e-3)
-    with pytest.raises(ValueError, match="confidence=1.5: need a value between 0 and 1"):
+    with pytest.raises(ValueError, match=r"confidence=1\.5: need a value between 0 and 1"):
         mean_interval(np.arange(2000.0), confidence=1.5)
