@@ -37,7 +37,7 @@ VARIANTS: dict[str, Base] = {
 
 
 class Net(nn.Module):
-    """Parameters of some shapes. With `leaves_out` the loss does without `late` at syncs, where its gradient is None."""
+    """Parameters of some shapes. With `leaves_out` the loss does without `late` at syncs: it has no gradient there."""
 
     leaves_out = False
 
