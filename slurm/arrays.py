@@ -28,12 +28,10 @@ class Terms(NamedTuple):
     Attributes:
         profile: Of the site.
         code: The root of the code that runs.
-        throttle: Tasks of an array that run at once; None for what the profile says.
     """
 
     profile: Profile
     code: Path
-    throttle: int | None = None
 
 
 def array_command(folder: Folder, array: Array, terms: Terms, after: str | None = None) -> list[str]:
@@ -45,7 +43,7 @@ def array_command(folder: Folder, array: Array, terms: Terms, after: str | None 
         terms: See there.
         after: Id of an array: task i waits until task i of that one has completed, and is dropped if it does not.
     """
-    limit = terms.throttle or terms.profile.throttle
+    limit = terms.profile.throttle
     dependency = [f"--dependency=aftercorr:{after}", "--kill-on-invalid-dep=yes"] if after else []
     return [
         "sbatch",

@@ -109,7 +109,8 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_where(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", default="local", metavar="P", help="of slurm/profiles, or a file (default: local)")
+    help_ = "of slurm/profiles, or a file (default: local; of retry: that of the submission)"
+    parser.add_argument("--profile", metavar="P", help=help_)
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
     parser.add_argument("--throttle", type=_positive, metavar="N", help="tasks of an array that run at once")
     parser.add_argument("--max-array", type=_positive, metavar="N", help="MaxArraySize (default: what Slurm says)")

@@ -22,7 +22,7 @@ from slurm.errors import SlurmError
 from slurm.execute import execute
 from slurm.folder import Folder, all_folders, find_folder, find_run, sweeps_dir
 from slurm.local import worker_of
-from slurm.profile import load_profile
+from slurm.profile import load_profile, read_profile, write_profile
 from slurm.scheduler import Queued, Task
 from slurm.states import LEFT, STATES, RunState, survey
 from slurm.tables import as_json, duration, runs_table, seconds_left, sweeps_table
@@ -91,7 +91,6 @@ def cancel(arguments: argparse.Namespace) -> None:
 def retry(arguments: argparse.Namespace) -> int:
     """Goes on with runs that did not complete. Returns the exit status."""
     queue = _queue()
-    profile = load_profile(arguments.profile)
     chosen = _chosen_states(arguments)
     worst, found = 0, 0
     for folder in _folders(arguments):
@@ -100,9 +99,11 @@ def retry(arguments: argparse.Namespace) -> int:
             continue
         found += 1
         print(f"{folder.name}: {sum(map(len, lines))} runs to go on with.")
+        profile = load_profile(arguments.profile) if arguments.profile else read_profile(folder.profile)
+        profile = profile.throttled(arguments.throttle)
         if not arguments.dry_run:
-            (folder.path / "environment.sh").write_text(profile.environment())
-        terms = Terms(profile, folder.code_or(ROOT), arguments.throttle)
+            write_profile(folder.path, profile)
+        terms = Terms(profile, folder.code_or(ROOT))
         worst = max(worst, execute(folder, lines, terms, arguments))
     if not found:
         print(f"Nothing to retry: no run that is {', '.join(chosen)}.")

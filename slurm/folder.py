@@ -1,11 +1,14 @@
 """The folder of a submitted sweep, `<runs_dir>/_sweeps/<name>-<n>/`: all that there is to know of it, as files.
 
-sweep.yaml          as it was submitted
-manifest.jsonl      its runs; further stages have manifest-1.jsonl, ..., line by line the same configurations
-jobs.jsonl          what was submitted, one array (or local work) a line
-environment.sh      the profile's lines of shell
-code/               the code, as it was
-overrides/, logs/   of each run
+    sweep.yaml          as it was submitted
+    manifest.jsonl      its runs; further stages have manifest-1.jsonl, ..., line by line the same configurations
+    jobs.jsonl          what was submitted, one array (or local work) a line
+    profile.json        the profile, which `retry` takes over
+    environment.sh      its lines of shell
+    code/               the code, as it was
+    overrides/, logs/   of each run
+
+The first manifest is written last: a folder without one is not a sweep.
 """
 
 from __future__ import annotations
@@ -65,6 +68,10 @@ class Folder(NamedTuple):
     @property
     def code(self) -> Path:
         return self.path / "code"
+
+    @property
+    def profile(self) -> Path:
+        return self.path / "profile.json"
 
     def code_or(self, root: Path) -> Path:
         """The copy of the code, or `root` if there is none."""

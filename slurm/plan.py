@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from research.files import claim_numbers, write_text
+from research.files import claim_numbers
 from slurm.checking import Checked, check, config_hash
 from slurm.errors import SlurmError
 from slurm.folder import Folder, make_folder
 from slurm.manifest import Entry, write_manifest
-from slurm.profile import Profile
+from slurm.profile import Profile, write_profile
 from slurm.snapshot import take_snapshot
 from slurm.sweep import Stage, Sweep, load_sweep
 from slurm.task import ROOT
@@ -77,7 +77,7 @@ def write_folder(plan: Plan, runs_dir: Path, profile: Profile, snapshot: bool, r
             take_snapshot(root, folder.code)
         count = sum(map(len, plan.lines()))
         shutil.copyfile(plan.path, folder.path / "sweep.yaml")
-        write_text(folder.path / "environment.sh", profile.environment())
+        write_profile(folder.path, profile)
         # The manifest of the first stage makes the folder a sweep's: it comes last.
         for stage, entries in reversed([*enumerate(plan.stages(claim_numbers(folder.runs_dir, count)))]):
             write_manifest(folder.manifest(stage), entries)

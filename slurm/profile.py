@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from research.tracking.config import ConfigError, from_mapping
+from research.files import write_json, write_text
+from research.tracking.config import ConfigError, from_mapping, to_mapping
 from research.validation import at_least
 from slurm.errors import SlurmError
 from slurm.yaml_files import read_yaml
@@ -62,6 +63,10 @@ class Profile:
     def __post_init__(self) -> None:
         at_least(self, 1, "notice", *(name for name in ("cpus", "throttle") if getattr(self, name) is not None))
 
+    def throttled(self, limit: int | None) -> Profile:
+        """The same with another throttle, unless that is None."""
+        return self if limit is None else replace(self, throttle=limit)
+
     def sbatch_options(self) -> list[str]:
         """What sbatch is told beside what `array.sbatch` says."""
         plain = {name: getattr(self, name) for name in ("partition", "account", "qos", "constraint", "gres")}
@@ -78,6 +83,12 @@ class Profile:
         return "\n".join([*lines, f"PYTHON=({self.container or ''} {shlex.quote(python)})"]) + "\n"
 
 
+def write_profile(folder: Path, profile: Profile) -> None:
+    """Has the jobs of a sweep's folder that are submitted from now on use a profile."""
+    write_json(folder / "profile.json", to_mapping(profile))
+    write_text(folder / "environment.sh", profile.environment())
+
+
 def load_profile(name: str) -> Profile:
     """The profile of a file, or of that name in slurm/profiles. Raises SlurmError, which names what is allowed."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
@@ -86,6 +97,11 @@ def load_profile(name: str) -> Profile:
         raise SlurmError(
             f"--profile {name}: no {path}; in {PROFILES} there is {there}. Copy one of them and change it to your site"
         )
+    return read_profile(path)
+
+
+def read_profile(path: Path) -> Profile:
+    """The profile of a file. Raises SlurmError, which names the file and the key."""
     try:
         return from_mapping(Profile, read_yaml(path))
     except ConfigError as error:

@@ -149,7 +149,7 @@ def _state(
         return known._replace(state="pending" if record is None else "requeued")
     if record is not None:
         return known._replace(state="interrupted")
-    return known._replace(note=f"ended without a record; see `logs {known.entry.run}`" if tasks else "")
+    return known._replace(note=f"left no record; see `logs {known.entry.run}`" if tasks else "")
 
 
 def is_alive(directory: Path) -> bool:

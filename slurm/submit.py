@@ -17,7 +17,7 @@ from slurm.task import ROOT
 
 def submit(arguments: argparse.Namespace) -> int:
     """Submits a sweep. Returns the exit status. Raises SlurmError; then nothing was submitted."""
-    profile = load_profile(arguments.profile)
+    profile = load_profile(arguments.profile or "local").throttled(arguments.throttle)
     queue = scheduler.queue() if scheduler.is_here() and not arguments.local else {}
     completed, live = ({}, {}) if arguments.force else known_runs(arguments.runs_dir, queue)
     plan = make_plan(arguments.sweep, completed | live)
@@ -37,7 +37,7 @@ def submit(arguments: argparse.Namespace) -> int:
         return _rehearse(plan, profile, arguments)
     folder = write_folder(plan, arguments.runs_dir, profile, snapshot=not arguments.no_snapshot)
     print(f"Written: {folder.path}")
-    return execute(folder, lines, Terms(profile, folder.code_or(ROOT), arguments.throttle), arguments)
+    return execute(folder, lines, Terms(profile, folder.code_or(ROOT)), arguments)
 
 
 def _rehearse(plan: Plan, profile: Profile, arguments: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def _rehearse(plan: Plan, profile: Profile, arguments: argparse.Namespace) -> in
             named = " ".join([entry.script, entry.command, *entry.named_configs])
             print(f"  run {entry.run}: {named} {entry.overrides}")
     code = ROOT if arguments.no_snapshot else folder.code
-    return execute(folder, plan.lines(), Terms(profile, code, arguments.throttle), arguments)
+    return execute(folder, plan.lines(), Terms(profile, code), arguments)
 
 
 def _some(runs: list[int]) -> str:

@@ -69,7 +69,8 @@ def test_what_slurm_refuses_is_said_and_nothing_is_lost(desk, cluster):
     assert "error: sbatch refused: " in shown and "invalid partition specified: nowhere" in shown
     assert "python -m slurm retry toy-1" in shown
     assert desk.states() == {1: "missing"}
-    desk.slurm("retry", "toy")
+    assert "invalid partition specified: nowhere" in desk.slurm("retry", "toy", status=2), "the profile is kept"
+    desk.slurm("retry", "toy", "--profile", "local")
     desk.wait(lambda: desk.states() == {1: "completed"})
 
 

@@ -133,7 +133,8 @@ def test_what_follows_waits_for_the_same_index_and_only_for_what_is_submitted():
 
 def test_the_command_of_an_array(tmp_path):
     folder = Folder(tmp_path / "runs" / "_sweeps" / "fast-1")
-    terms = Terms(Profile(partition="cpu", cpus=2, throttle=9, options=("--nice",)), tmp_path / "code", throttle=4)
+    profile = Profile(partition="cpu", cpus=2, throttle=9, options=("--nice",))
+    terms = Terms(profile.throttled(4), tmp_path / "code")
     command = array_command(folder, Array(1, 2000, [0, 1, 5]), terms, after="77")
     assert command == [
         "sbatch",
@@ -152,7 +153,8 @@ def test_the_command_of_an_array(tmp_path):
         f"{folder.path}/manifest-1.jsonl",
         "2000",
     ]
-    assert "--array=0-1,5%9" in array_command(folder, Array(1, 2000, [0, 1, 5]), terms._replace(throttle=None))
+    unchanged = terms._replace(profile=profile.throttled(None))
+    assert "--array=0-1,5%9" in array_command(folder, Array(1, 2000, [0, 1, 5]), unchanged)
 
 
 def test_sweeps_of_a_name_are_numbered_and_found(tmp_path):

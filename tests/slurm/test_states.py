@@ -108,7 +108,7 @@ def test_progress_pace_and_time_left_are_those_of_the_last_start(folder):
 
 def test_why_it_waits_and_what_it_failed_of_stand_beside_it(folder):
     assert first(folder, PENDING).note == "Priority"
-    assert first(folder).note == "ended without a record; see `logs 1`"
+    assert first(folder).note == "left no record; see `logs 1`"
     record(folder, "FAILED", fail_trace=["Traceback\n", "  File\n", "ValueError: no\n"])
     assert first(folder).note == "ValueError: no"
     assert json.loads(json.dumps(as_json(first(folder))))["note"] == "ValueError: no"
