@@ -101,7 +101,10 @@ class LookaheadDQNConfig(MetaLearningConfig):
         gradient_steps: TD steps of such a phase (lookahead).
         phases_per_iteration: Phases in one iteration (lookahead).
         adapt_transitions: Transitions of a task that adaptation learns from.
+        adapt_horizon: Steps after which an episode that collects these is cut short and another one starts; None for
+            `horizon`. Where episodes start anywhere, short ones see more.
         adapt_epsilon: ε of the actions that collect these.
+        target_steps: Inner steps that the target network of the loss after adaptation is ahead (maml).
         meta_lr: Step size of the meta-update: α of Reptile, or of Adam (maml).
         anneal_from: Share of the training after which it falls linearly to 0; 1 keeps it.
         learn_td: What is learned by meta-gradient while training: names of `"lr"`, `"discount"` (lookahead).
@@ -137,7 +140,9 @@ class LookaheadDQNConfig(MetaLearningConfig):
     gradient_steps: int = 128
     phases_per_iteration: int = 4
     adapt_transitions: int = 200
+    adapt_horizon: int | None = None
     adapt_epsilon: float = 1.0
+    target_steps: int = 0
     meta_lr: float = 1.0
     anneal_from: float = 0.0
     learn_td: tuple[Literal["lr", "discount"], ...] = ()
@@ -158,12 +163,14 @@ class LookaheadDQNConfig(MetaLearningConfig):
         at_least(self, 1, "rows_per_task", "horizon", "n_step", "batch_size", "target_interval", "train_freq")
         at_least(self, 1, "gradient_steps", "phases_per_iteration", "adapt_transitions", "td_steps_per_adapt_step")
         at_least(self, 1, "eval_episodes")
-        at_least(self, 0, "max_grad_norm", "learning_starts")
+        at_least(self, 0, "max_grad_norm", "learning_starts", "target_steps")
         in_unit_interval(self, "discount", "anneal_from", "adapt_epsilon")
         share(self, "polyak")
         positive(self, "meta_lr", "td_meta_lr")
         tasks = make_tasks(self.task, horizon=self.horizon, **self.task_args)  # checks the settings of its own
         tasks.test_tasks(self.num_eval_tasks)  # there may be fewer
+        if self.adapt_horizon is not None:
+            at_least(self, 1, "adapt_horizon")
         self._check_design()
         if self.design == "lookahead":
             self._check_replay()

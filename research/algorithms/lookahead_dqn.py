@@ -34,6 +34,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -45,8 +46,9 @@ from research.algorithms.td_learner import LearnerState, TDLearner, as_batch, in
 from research.algorithms.td_meta_gradient import MetaState, TDMetaGradient
 from research.evaluation import AdaptationCurve
 from research.sampling.interaction import Act, Finished, Interaction, Moment
-from research.sampling.replay_buffer import Contents, Drawn, ReplayBuffer
+from research.sampling.replay_buffer import Contents, ReplayBuffer
 from research.tasks import make_tasks
+from research.td import TransitionBatch
 from research.types import MetaParams, Metrics, StepResult
 
 T = TypeVar("T")
@@ -161,12 +163,11 @@ class _Run:
         config = self.config
         if self.buffer.num_added * config.num_rows < config.learning_starts:
             return
-        for drawn in self._draw_uniformly() if not config.replay.priority_exponent else self._draw_by_priority():
-            batch = self.meta_gradient.prepare(self.learner, as_batch(drawn, config))
-            error = self.learner.step(batch)
+        for batch, index in self._draw_uniformly() if not config.replay.priority_exponent else self._draw_by_priority():
+            error = self.learner.step(self.meta_gradient.prepare(self.learner, batch))
             self.errors.append(error)
-            if config.replay.priority_exponent:
-                self.buffer.set_priorities(drawn.drawn, error.cpu().numpy())
+            if index is not None:
+                self.buffer.set_priorities(index, error.cpu().numpy())
 
     def state(self) -> State:
         """The state after the iteration."""
@@ -234,20 +235,22 @@ class _Run:
         for row, value in zip(rows, returns, strict=True):
             self.bandit = self.bandit.after(int(row), float(value), self.config.exploration)
 
-    def _draw_uniformly(self) -> Iterator[Drawn]:
+    def _draw_uniformly(self) -> Iterator[tuple[TransitionBatch, None]]:
         """The minibatches of a phase, gathered at once."""
         config = self.config
         index = self.buffer.draw_uniformly((config.gradient_steps, config.batch_size), self.draws)
-        drawn = self.buffer.take(index, self.meta_gradient.discount, config.n_step)
-        return (Drawn(*(field[step] for field in drawn)) for step in range(config.gradient_steps))
+        drawn = as_batch(self.buffer.take(index, self.meta_gradient.discount, config.n_step), config)
+        for fields in zip(*(field.unbind() for field in drawn), strict=True):
+            yield TransitionBatch(*fields), None
 
-    def _draw_by_priority(self) -> Iterator[Drawn]:
+    def _draw_by_priority(self) -> Iterator[tuple[TransitionBatch, NDArray[np.int64]]]:
+        """Minibatches by the priorities as they are, and where their transitions lie."""
         config = self.config
         finished = self.before.iteration / config.num_iterations
         exponent = 1 - (1 - config.replay.importance_exponent) * (1 - finished)
         for _ in range(config.gradient_steps):
             index, weight = self.buffer.draw_by_priority(config.batch_size, self.draws, exponent)
-            yield self.buffer.take(index, self.meta_gradient.discount, config.n_step, weight)
+            yield as_batch(self.buffer.take(index, self.meta_gradient.discount, config.n_step, weight), config), index
 
 
 def _to_tensors(tree: T) -> T:

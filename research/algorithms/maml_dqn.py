@@ -4,17 +4,20 @@
         sample tasks T_1..T_B, and of each two sets of transitions, D_i and D'_i, by random actions
         for each task: θ_i ← φ
             K times: θ_i ← inner step(θ_i, ∇ L(θ_i; ⊥θ_i, minibatch of D_i))      Lookahead around it, if asked for
-        η ← Adam(η, ∇_η mean_i L(θ_i(η); ⊥θ_i, minibatch of D'_i))
+        θ̄_i ← M more inner steps from θ_i, a constant
+        η ← Adam(η, ∇_η mean_i L(θ_i(η); θ̄_i, minibatch of D'_i))
 
 with L(θ; ⊥θ̄) = mean ℓ(Q(s, a; θ) − ⊥(r + γ max_a' Q(s', a'; θ̄))), see `research.td.semi_gradient_loss`, and η all that
-is learned: φ, the rate of the inner steps (`learn_inner_lr`), Lookahead's α (`learn_lookahead_alpha`). The network
-itself is the target network, in the inner steps and after them; that it moves is no part of any gradient, as in TD
-learning itself. The inner loop is `inner_loop`: `func`, `higher` or `learn2learn`.
+is learned: φ, the rate of the inner steps (`learn_inner_lr`), Lookahead's α (`learn_lookahead_alpha`). In the inner
+steps the network itself is the target network; that it moves is no part of any gradient, as in TD learning itself. The
+inner loop is `inner_loop`: `func`, `higher` or `learn2learn`.
 
 Finn, Abbeel & Levine 2017, arXiv:1703.03400, algorithm 1, with the TD loss in place of a supervised one.
 
-Differs from the paper: it has no value learning. Values cannot travel many moves in few steps: the loss after
-adaptation bootstraps from adapted values, so what φ holds grows over the iterations, as it does in Q-learning.
+Differs from the paper: it has no value learning. Values travel a move or so in each TD step, so a loss that bootstraps
+from what K steps have learned is short-sighted, and so is what it teaches φ. Here it bootstraps from what M more steps
+(`target_steps`) would learn, as in Flennerhag et al. 2022, arXiv:2109.04504, who match what is further on the way.
+M = 0 is the plain form.
 """
 
 from __future__ import annotations
@@ -97,13 +100,14 @@ class MAMLDQN:
         tasks = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", state.iteration))
         policy = None if config.adapt_epsilon == 1 else TDLearner(config, self.network, state.meta.model)
         support, query = (
-            gather(config, self.tasks, tasks, policy, f"transitions/{name}", state.iteration)
-            for name in ("support", "query")
+            gather(config, tasks, policy, f"transitions/{name}", state.iteration) for name in ("support", "query")
         )
         sampled = time.perf_counter()
         batches = minibatches(config, support, "minibatches/support", state.iteration)
         after = next(minibatches(config, query, "minibatches/query", state.iteration))
-        gradient, error = self.gradient(state.meta, list(itertools.islice(batches, config.num_inner_steps)), after)
+        inner = list(itertools.islice(batches, config.num_inner_steps))
+        target = self.target(state.meta, [*inner, *itertools.islice(batches, config.target_steps)], after)
+        gradient, error = self.gradient(state.meta, inner, after, target)
         gradient, length = clip_norm(gradient, config.max_grad_norm)
         rate = config.meta_lr_at(state.iteration)
         before = learned(state.meta, config)
@@ -119,14 +123,18 @@ class MAMLDQN:
         }
         return StepResult(State(state.iteration + 1, replaced(state.meta, params), optimizer), metrics)
 
+    @torch.no_grad()
+    def target(self, meta: MetaParams, batches: Sequence[TransitionBatch], query: TransitionBatch) -> Tensor:
+        """What the values of the query are compared with, `[tasks, batch]`, after an inner step for each minibatch."""
+        adapted = self._adapt(meta, batches, len(query.action))
+        return td_target(query, functional_call(self.network, adapted, (query.next_observation,)))
+
     def gradient(
-        self, meta: MetaParams, batches: Sequence[TransitionBatch], query: TransitionBatch
+        self, meta: MetaParams, batches: Sequence[TransitionBatch], query: TransitionBatch, target: Tensor
     ) -> tuple[Params, Tensor]:
         """The meta-gradient, and the TD errors after adaptation, `[tasks, batch]`."""
         leaves = {name: value.detach().requires_grad_() for name, value in learned(meta, self.config).items()}
         adapted = self._adapt(replaced(meta, leaves), batches, len(query.action))
-        with torch.no_grad():
-            target = td_target(query, functional_call(self.network, adapted, (query.next_observation,)))
         error = values_at(functional_call(self.network, adapted, (query.observation,)), query.action) - target
         loss = td_loss(error, query.weight, self.config.td_loss).mean()
         gradient = torch.autograd.grad(loss, list(leaves.values()))

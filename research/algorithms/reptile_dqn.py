@@ -71,7 +71,7 @@ class ReptileDQN:
         config, start = self.config, time.perf_counter()
         tasks = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", state.iteration))
         policy = None if config.adapt_epsilon == 1 else TDLearner(config, self.network, state.meta.model)
-        buffer = gather(config, self.tasks, tasks, policy, "transitions", state.iteration)
+        buffer = gather(config, tasks, policy, "transitions", state.iteration)
         sampled = time.perf_counter()
         learner = TDLearner(config, self.network, expand(state.meta.model, config.meta_batch_size))
         batches = minibatches(config, buffer, "minibatches", state.iteration)

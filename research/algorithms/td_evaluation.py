@@ -18,7 +18,7 @@ from research.inner_loops.func import expand
 from research.sampling.collect import collect
 from research.sampling.interaction import Interaction
 from research.sampling.replay_buffer import ReplayBuffer
-from research.tasks import TaskDistribution
+from research.tasks import TaskDistribution, make_tasks
 from research.td import TransitionBatch
 from research.types import Params, Trajectories
 
@@ -43,18 +43,16 @@ class GreedyPolicy(nn.Module):
         return Categorical(torch.zeros_like(values).scatter_(-1, values.argmax(-1, keepdim=True), _CERTAIN))
 
 
-def gather(
-    config: LookaheadDQNConfig, distribution: TaskDistribution, tasks: Any, policy: TDLearner | None, *index: Any
-) -> ReplayBuffer:
+def gather(config: LookaheadDQNConfig, tasks: Any, policy: TDLearner | None, *index: Any) -> ReplayBuffer:
     """`adapt_transitions` transitions of each task, with actions that are random with the chance `adapt_epsilon`.
 
     Args:
         config: The settings.
-        distribution: Makes the environments.
         tasks: A task batch.
         policy: Acts otherwise; None if there is nothing but chance.
         index: What the draws depend on beside the seed: a stream, and numbers.
     """
+    distribution = make_tasks(config.task, horizon=config.adapt_horizon or config.horizon, **config.task_args)
     envs = distribution.make_envs(tasks, config.rows_per_task)
     draws = rng.generator(config.seed, *index)
     num_actions = int(distribution.action_space.n)  # type: ignore[attr-defined]
@@ -119,7 +117,7 @@ def evaluate(
         raise ValueError(f"num_adapt_steps={num_adapt_steps}: need at least 0 steps")
     tasks = distribution.test_tasks(num_tasks)
     policy = None if config.adapt_epsilon == 1 else TDLearner(config, network, params)
-    buffer = gather(config, distribution, tasks, policy, "evaluation/transitions")
+    buffer = gather(config, tasks, policy, "evaluation/transitions")
     advance = advance or by_td_steps(config, network, params, num_tasks)
     batches = minibatches(config, buffer, "evaluation/minibatches")
     envs = distribution.make_envs(tasks, config.eval_episodes)

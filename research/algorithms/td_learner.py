@@ -11,6 +11,7 @@ task learns as it would alone.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from research import rng
 from research.algorithms.dqn_config import LookaheadDQNConfig
 from research.optim import Lookahead
 from research.optim.differentiable import AdamState
-from research.policies.mlp_function import mlp_with_pullback
+from research.policies.mlp_function import mlp_output, mlp_with_pullback
 from research.policies.q_network import DuelingQNetwork, QNetwork, make_q_network
 from research.sampling.replay_buffer import Drawn
 from research.tasks import TaskDistribution
@@ -37,12 +38,12 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 
 
 class LearnerState(NamedTuple):
-    """What a learner carries from one TD step to the next.
+    """What a learner carries from one TD step to the next, beside its parameters.
 
     Attributes:
         steps: TD steps so far.
         target: The parameters of the target network.
-        optimizer: The optimiser's `state_dict`, Lookahead's slow weights included.
+        optimizer: The optimiser's `state_dict`, Lookahead's slow weights included, for the flat parameters.
     """
 
     steps: int
@@ -53,6 +54,9 @@ class LearnerState(NamedTuple):
 class TDLearner:
     """A network in the middle of learning; it changes in place.
 
+    All parameters are parts of one tensor, `[parameters]` or `[tasks, parameters]`: optimisers act on elements, and one
+    call costs little more for all of them than for each.
+
     Args:
         config: The settings.
         network: The module; its own parameters are not read.
@@ -61,42 +65,32 @@ class TDLearner:
     """
 
     def __init__(
-        self,
-        config: LookaheadDQNConfig,
-        network: nn.Module,
-        params: Params,
-        state: LearnerState | None = None,
+        self, config: LookaheadDQNConfig, network: nn.Module, params: Params, state: LearnerState | None = None
     ):
         self.config, self.steps = config, 0
-        self.network = _bound(network, params)
-        self.target = _bound(network, params if state is None else state.target)
-        self._names = list(params)
-        self._params: list[Tensor] = [dict(self.network.named_parameters())[name] for name in self._names]
-        self._targets: list[Tensor] = [dict(self.target.named_parameters())[name] for name in self._names]
-        self._optimizer = _make_optimizer(config, self._params)
+        self._has_tasks = next(iter(params.values())).ndim > next(network.parameters()).ndim
+        self._like = params
+        self._flat, self.network = self._bound(network, params)
+        self._flat_target, self.target = self._bound(network, params if state is None else state.target)
+        self._optimizer = _make_optimizer(config, self._flat)
         if state is not None:
             self.steps = state.steps
             self._optimizer.load_state_dict(copy.deepcopy(state.optimizer))
-        self._has_tasks = self._params[0].ndim == 3
-        self._layers = _plain_layers(self.network) if not self._has_tasks else None
+        self._is_plain = not self._has_tasks and isinstance(network, QNetwork) and len(network.value) > 2
 
     def state(self) -> LearnerState:
         """Copies of what it carries beside its parameters."""
-        target = {name: value.detach().clone() for name, value in zip(self._names, self._targets, strict=True)}
+        target = self.unflatten(self._flat_target.clone())
         return LearnerState(self.steps, target, copy.deepcopy(self._optimizer.state_dict()))
 
     def params(self) -> Params:
         """Copies of the network's parameters."""
-        return {name: value.detach().clone() for name, value in zip(self._names, self._params, strict=True)}
+        return self.unflatten(self._flat.clone())
 
     def moments(self) -> AdamState:
         """Copies of Adam's moments, as the pure function has them."""
-        states = [self._optimizer.state[param] for param in self._params]
-        first, second = (
-            {name: state[key].clone() for name, state in zip(self._names, states, strict=True)}
-            for key in ("exp_avg", "exp_avg_sq")
-        )
-        return AdamState(self.steps, first, second)
+        state = self._optimizer.state[self._flat]
+        return AdamState(self.steps, *(self.unflatten(state[key].clone()) for key in ("exp_avg", "exp_avg_sq")))
 
     def set_rate(self, rate: float) -> None:
         """Changes the learning rate."""
@@ -104,11 +98,14 @@ class TDLearner:
             group["lr"] = rate
 
     @torch.no_grad()
+    def values(self, module: nn.Module, observation: Tensor) -> Tensor:
+        """Q of the network or of the target network, `[..., actions]`, without a graph."""
+        return mlp_output(observation, *_layers(module)) if self._is_plain else cast(Tensor, module(observation))
+
     def greedy(self, observation: NDArray[Any]) -> NDArray[np.int64]:
         """The best action at each observation `[rows, obs]`, `[rows]`."""
-        dtype = self._params[0].dtype
-        values = self.network(torch.as_tensor(observation, dtype=dtype, device=self._params[0].device))
-        best: NDArray[np.int64] = values.argmax(-1).cpu().numpy()
+        seen = torch.as_tensor(observation, dtype=self._flat.dtype, device=self._flat.device)
+        best: NDArray[np.int64] = self.values(self.network, seen).argmax(-1).cpu().numpy()
         return best
 
     def step(self, batch: TransitionBatch) -> Tensor:
@@ -117,45 +114,62 @@ class TDLearner:
         self.apply(gradient)
         return error
 
-    def gradient(self, batch: TransitionBatch) -> tuple[list[Tensor], Tensor]:
-        """Of the TD loss in every parameter, not scaled; and the TD errors."""
-        with torch.no_grad():
-            online = self.network(batch.next_observation) if self.config.double else None
-            target = td_target(batch, self.target(batch.next_observation), online)
-        if self._layers is None:
+    def gradient(self, batch: TransitionBatch) -> tuple[Tensor, Tensor]:
+        """Of the TD loss in the flat parameters, not scaled down; and the TD errors."""
+        online = self.values(self.network, batch.next_observation) if self.config.double else None
+        target = td_target(batch, self.values(self.target, batch.next_observation), online)
+        if not self._is_plain:
             values = self.network(batch.observation)
             error = values_at(values, batch.action) - target
             loss = td_loss(error, batch.weight, self.config.td_loss).sum()  # tasks share no parameter
-            return list(torch.autograd.grad(loss, self._params)), error.detach()  # errors are reported
-        weights, biases, activation = self._layers
-        values, pull = mlp_with_pullback(batch.observation, weights, biases, activation)
+            parts = torch.autograd.grad(loss, list(self.network.parameters()))
+            return self._flatten(parts), error.detach()  # errors are reported
+        values, pull = mlp_with_pullback(batch.observation, *_layers(self.network))
         error = values_at(values, batch.action) - target
         slope = td_cotangent(error, batch.weight, self.config.td_loss)
-        cotangent = torch.zeros_like(values).scatter_(1, batch.action.unsqueeze(1), slope.unsqueeze(1))
-        by_kind = pull(cotangent)
+        by_kind = pull(torch.zeros_like(values).scatter_(1, batch.action.unsqueeze(1), slope.unsqueeze(1)))
         half = len(by_kind) // 2
-        return [part for pair in zip(by_kind[:half], by_kind[half:], strict=True) for part in pair], error
+        pairs = zip(by_kind[:half], by_kind[half:], strict=True)
+        return self._flatten([part for pair in pairs for part in pair]), error
 
     @torch.no_grad()
-    def apply(self, gradient: list[Tensor]) -> None:
-        """The optimiser's step along a gradient, and the target network's."""
-        if self.config.max_grad_norm:
-            _clip(gradient, self.config.max_grad_norm, self._has_tasks)
-        for param, value in zip(self._params, gradient, strict=True):
-            param.grad = value.contiguous()  # fused optimisers read memory in the order of the parameter's
+    def apply(self, gradient: Tensor) -> None:
+        """The optimiser's step along a gradient, scaled down to `max_grad_norm`, and the target network's."""
+        largest = self.config.max_grad_norm
+        if largest:
+            gradient = gradient * (largest / (gradient.norm(dim=-1, keepdim=True) + 1e-6)).clamp_(max=1.0)
+        self._flat.grad = gradient
         self._optimizer.step()
         self.steps += 1
         self._move_target()
 
+    def unflatten(self, flat: Tensor) -> Params:
+        """Named views of a tensor like the flat parameters."""
+        first = int(self._has_tasks)
+        parts = flat.split([value.shape[first:].numel() for value in self._like.values()], -1)
+        named = zip(self._like.items(), parts, strict=True)
+        return {name: part.view(value.shape) for (name, value), part in named}
+
+    def _flatten(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([part.flatten(int(self._has_tasks)) for part in parts], -1)
+
+    def _bound(self, network: nn.Module, params: Params) -> tuple[Tensor, nn.Module]:
+        """Flat copies of the parameters, and a copy of the module whose parameters are views of them."""
+        flat, bound = self._flatten([value.detach() for value in params.values()]), copy.deepcopy(network)
+        for name, value in self.unflatten(flat).items():
+            path, _, last = name.rpartition(".")
+            setattr(bound.get_submodule(path), last, nn.Parameter(value))
+        return flat, bound
+
     def _move_target(self) -> None:
         config = self.config
         if config.target == "polyak":
-            torch._foreach_lerp_(self._targets, self._params, config.polyak)
+            self._flat_target.lerp_(self._flat, config.polyak)
             return
         # After a sync the fast weights are the slow ones.
         interval = config.lookahead_k if config.target == "slow" else config.target_interval
         if self.steps % interval == 0:
-            torch._foreach_copy_(self._targets, self._params)
+            self._flat_target.copy_(self._flat)
 
 
 def make_network(config: LookaheadDQNConfig, tasks: TaskDistribution) -> QNetwork | DuelingQNetwork:
@@ -187,45 +201,20 @@ def as_batch(drawn: Drawn, config: LookaheadDQNConfig) -> TransitionBatch:
     )
 
 
-def _bound(network: nn.Module, params: Params) -> nn.Module:
-    """A copy of the module with copies of these parameters, which may have a task axis, in place of its own."""
-    bound = copy.deepcopy(network)
-    for name, value in params.items():
-        path, _, last = name.rpartition(".")
-        setattr(bound.get_submodule(path), last, nn.Parameter(value.detach().clone()))
-    return bound
-
-
-def _make_optimizer(config: LookaheadDQNConfig, params: list[Tensor]) -> torch.optim.Optimizer:
+def _make_optimizer(config: LookaheadDQNConfig, flat: Tensor) -> torch.optim.Optimizer:
     kind = OPTIMIZERS[config.inner_optimizer]
-    optimizer = kind(params, lr=config.inner_lr, fused=True)  # type: ignore[call-arg]
-    if config.inner_optimizer != "sgd":
-        for (
-            param
-        ) in params:  # as torch makes it at the first step, so that a checkpoint has a place for it from the start
-            zeros = [torch.zeros_like(param) for _ in range(2)]
-            step = torch.zeros((), dtype=torch.float32, device=param.device)
-            optimizer.state[param] = {"step": step, "exp_avg": zeros[0], "exp_avg_sq": zeros[1]}
+    optimizer = kind([flat], lr=config.inner_lr, fused=True)  # type: ignore[call-arg]
+    if config.inner_optimizer != "sgd":  # as torch does at the first step; a checkpoint needs a place for it before
+        step = torch.zeros((), dtype=torch.float32, device=flat.device)
+        zeros = [torch.zeros_like(flat) for _ in range(2)]
+        optimizer.state[flat] = {"step": step, "exp_avg": zeros[0], "exp_avg_sq": zeros[1]}
     if config.lookahead_k:
         return Lookahead(optimizer, config.lookahead_k, config.lookahead_alpha, config.lookahead_inner_state)
     return optimizer
 
 
-def _plain_layers(network: nn.Module) -> tuple[list[Tensor], list[Tensor], type[nn.Module]] | None:
-    """Weights, biases and activation of a network that is one MLP; None for others."""
-    if not isinstance(network, QNetwork) or len(network.value) < 3:
-        return None
-    layers = cast(list[nn.Linear], list(network.value)[::2])
-    return [layer.weight for layer in layers], [layer.bias for layer in layers], type(network.value[1])
-
-
-def _clip(gradient: list[Tensor], max_norm: float, has_tasks: bool) -> None:
-    """Scales the gradient, or that of each task, down to the norm in place."""
-    if not has_tasks:
-        norm = torch.stack(torch._foreach_norm(gradient)).norm()
-        torch._foreach_mul_(gradient, (max_norm / (norm + 1e-6)).clamp(max=1.0))
-        return
-    norms = torch.stack([value.flatten(1).norm(dim=1) for value in gradient]).norm(dim=0)
-    scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
-    for value in gradient:
-        value.mul_(scale.view(-1, *[1] * (value.ndim - 1)))
+def _layers(network: nn.Module) -> tuple[list[Tensor], list[Tensor], type[nn.Module]]:
+    """Weights, biases and activation of a network that is one MLP."""
+    layers = cast(list[nn.Linear], list(cast(QNetwork, network).value)[::2])
+    activation = type(cast(QNetwork, network).value[1])
+    return [layer.weight for layer in layers], [layer.bias for layer in layers], activation

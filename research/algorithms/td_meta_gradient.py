@@ -77,7 +77,8 @@ class TDMetaGradient:
         if not self._learned:
             return batch
         if self._path is not None:
-            self._follow(learner, batch)
+            gradient = self.gradient(learner, batch)
+            self._learned, self._state = adam(self.learned(), gradient, self._state, self.config.td_meta_lr)
         if "lr" in self._learned:
             learner.set_rate(float(self._learned["lr"].exp()))
         goes_on = (batch.bootstrap > 0).to(batch.bootstrap.dtype)
@@ -88,6 +89,16 @@ class TDMetaGradient:
         """Rate and discount."""
         lr = self._learned["lr"].exp() if "lr" in self._learned else self.config.inner_lr
         return {"td_lr": float(lr), "td_discount": self.discount}  # type: ignore[arg-type]
+
+    def gradient(self, learner: TDLearner, batch: TransitionBatch) -> Params:
+        """What η should have been for the last step: ∇L(θ'; γ̄, τ')ᵀ ∂θ'/∂η, with `learner` at θ'."""
+        assert self._path is not None
+        leaves, moved = self._path
+        goes_on = (batch.bootstrap > 0).to(batch.bootstrap.dtype)
+        judged = batch._replace(bootstrap=goes_on * self.config.reference)
+        slope = _gradient(learner, learner.params(), judged, create_graph=False)
+        gradient = torch.autograd.grad(list(moved.values()), list(leaves.values()), [slope[name] for name in moved])
+        return dict(zip(leaves, gradient, strict=True))
 
     def _differentiable_step(
         self, learner: TDLearner, batch: TransitionBatch, goes_on: Tensor
@@ -104,16 +115,6 @@ class TDMetaGradient:
             gradient = {name: value * (largest / (norm + 1e-6)).clamp(max=1.0) for name, value in gradient.items()}
         moved, _ = adam(params, gradient, moments, rate)  # type: ignore[arg-type]
         return leaves, moved
-
-    def _follow(self, learner: TDLearner, batch: TransitionBatch) -> None:
-        assert self._path is not None
-        leaves, moved = self._path
-        goes_on = (batch.bootstrap > 0).to(batch.bootstrap.dtype)
-        judged = batch._replace(bootstrap=goes_on * self.config.reference)
-        slope = _gradient(learner, learner.params(), judged, create_graph=False)
-        gradient = torch.autograd.grad(list(moved.values()), list(leaves.values()), [slope[name] for name in moved])
-        named = dict(zip(leaves, gradient, strict=True))
-        self._learned, self._state = adam(self.learned(), named, self._state, self.config.td_meta_lr)
 
 
 def _gradient(learner: TDLearner, params: Params, batch: TransitionBatch, create_graph: bool) -> Params:

@@ -42,7 +42,7 @@ class Transitions(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A minibatch; `shape` is that of the indices it was drawn for.
+    """A minibatch; `shape` is that of the indices.
 
     Attributes:
         observation: `[*shape, obs]`.
@@ -51,7 +51,6 @@ class Drawn(NamedTuple):
         bootstrap: `[*shape]`, γⁿ; 0 where the task ended within.
         next_observation: `[*shape, obs]`, after the n steps.
         weight: `[*shape]`, w; ones if draws are uniform.
-        drawn: `[*shape]`, the indices, for `set_priorities`.
     """
 
     observation: NDArray[np.floating]
@@ -60,7 +59,6 @@ class Drawn(NamedTuple):
     bootstrap: NDArray[np.floating]
     next_observation: NDArray[np.floating]
     weight: NDArray[np.floating]
-    drawn: NDArray[np.int64]
 
 
 class Contents(NamedTuple):
@@ -170,7 +168,6 @@ class ReplayBuffer:
             bootstrap,
             data.next_observation.take(last, 0),
             ones,
-            index,
         )
 
     def set_priorities(self, index: NDArray[np.int64], error: NDArray[np.floating]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research import rng as random
-from research.oracles.planning import plan
+from research.oracles.planning import optimal_action_values
 from research.tasks.base import Split
 from research.tasks.rows import RowEnvs
 from research.validation import at_least, in_open_unit_interval, positive
@@ -98,7 +98,7 @@ class GridGoals:
         stay = discount * (1 - reward)
         stay[np.arange(len(goal)), goal] = 0
         transition = np.eye(count)[following] * stay[..., None]
-        return plan(transition, reward, 2 * self.size).value
+        return optimal_action_values(transition, reward, 2 * self.size)[:, 0].max(-1)
 
     def best_return(self, tasks: GridTasks, discount: float) -> NDArray[np.float64]:
         """The mean of V* over where episodes start, `[tasks]`."""
