@@ -134,6 +134,8 @@ class FileObserver(RunObserver):
         if info:
             write_json(self._directory / "info.json", to_json(info))
         self._update(heartbeat=beat_time.isoformat(), result=to_json(result))
+        if max(1, 2 * self._folded) <= self._points <= SMALL:
+            self._fold()
 
     def log_metrics(self, metrics_by_name: Mapping[str, Any], info: Any) -> None:
         """Appends the points measured since the last beat."""
@@ -143,8 +145,6 @@ class FileObserver(RunObserver):
         self._require_lock()
         append_lines(self._directory / METRICS, [json.dumps(row, allow_nan=False) for row in rows])
         self._points += sum(len(row["values"]) for row in rows)
-        if 2 * self._folded <= self._points <= SMALL:
-            self._fold()
 
     def completed_event(self, stop_time: Any, result: Any) -> None:
         self._end(stop_time, "COMPLETED", result=to_json(result))
@@ -245,9 +245,8 @@ class FileObserver(RunObserver):
 
     def _end(self, time: Any, status: str, **changes: Any) -> None:
         try:
-            if self.directory is None:
-                return  # the run could not be started
-            self._require_lock()
+            if self.directory is None or self._lock is None or not self._lock.is_mine():
+                return  # the run could not be started, or another process goes on with it
             if status == "COMPLETED":  # complete is what nobody needs to touch again
                 self._fold()
             self._update(stop_time=time.isoformat(), status=status, **changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,7 @@ from typing import Any, cast
 from sacred.metrics_logger import linearize_metrics
 from sacred.run import Run
 
+from research.tracking.lock import BusyError
 from research.tracking.observer import FileObserver
 
 
@@ -67,7 +69,13 @@ class RecordedRun(Run):
         self._last_beat = time.monotonic()
 
     def _stop_heartbeat(self) -> None:
-        self.flush()
+        is_failing = sys.exc_info()[0] is not None
+        try:
+            self.flush()
+        except (OSError, BusyError):
+            if not is_failing:
+                raise
+            # Sacred goes on with the error that stopped the run, which is this one or a better one.
 
     def _get_captured_output(self) -> None:
         """Adds what was printed since the last time, in whole lines, so that a beat costs what is new."""
@@ -79,6 +87,12 @@ class RecordedRun(Run):
         end = len(text) if output.closed else text.rfind("\n") + 1
         self._line = text[end:]
         self.captured_out += self.captured_out_filter(text[:end])
+
+    def _final_call(self, observer: Any, method: str, **kwargs: Any) -> None:
+        try:
+            getattr(observer, method)(**kwargs)
+        except OSError as error:
+            print(f"error: {self.directory} does not say how the run ended: {error}", file=sys.stderr)
 
     def _safe_call(self, obs: Any, method: str, **kwargs: Any) -> None:
         if isinstance(obs, FileObserver):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -103,7 +107,43 @@ def make() -> Experiment:
     return experiment
 
 
+def start_together(
+    count: int, directory: Callable[[int], Path], environment: Mapping[str, str] | None = None
+) -> list[int]:
+    """Exit codes of processes that start a run of three iterations at the same instant, seeds 0 to count - 1.
+
+    One process imports everything and forks them; they wait until all are there.
+    """
+    arguments = [str(directory(index)) for index in range(count)]
+    command = [sys.executable, "-W", "ignore", __file__, "fork", *arguments]
+    done = subprocess.run(
+        command, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=True
+    )
+    return [int(code) for code in done.stdout.splitlines()[-1].split()]
+
+
+def fork(directories: list[str]) -> list[int]:
+    """See `start_together`."""
+    ready, go = os.pipe(), os.pipe()
+    children = []
+    for seed, directory in enumerate(directories):
+        child = os.fork()
+        if child == 0:
+            os.chdir(directory)
+            os.write(ready[1], b".")
+            os.close(go[1])
+            os.read(go[0], 1)  # returns when the parent closes the other end
+            os._exit(0 if make().run_commandline(["toy", "with", f"seed={seed}", "num_iterations=3"]) else 1)
+        children.append(child)
+    while directories:
+        directories = directories[len(os.read(ready[0], 1 << 10)) :]
+    os.close(go[1])
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
 def main() -> Any:
+    if sys.argv[1:2] == ["fork"]:
+        return print(*fork(sys.argv[2:]))  # noqa: T201
     return make().run_commandline()
 
 

@@ -51,6 +51,29 @@ def test_a_full_disk_stops_the_run_and_nothing_recorded_is_lost(lab):
     assert lab.record(2)["status"] == "COMPLETED"
 
 
+@pytest.mark.parametrize("method", ["_fold", "_update"])
+def test_a_beat_that_fails_half_way_repeats_nothing(lab, monkeypatch, method):
+    """Space may be there again by the time that the run writes its last words."""
+    lab.run(f"with {OPTIONS}")
+    whole = getattr(FileObserver, method)
+
+    def fail(self, *arguments, **named):
+        if len(list(read_rows(self.directory))) == 8:
+            monkeypatch.setattr(FileObserver, method, whole)
+            raise OSError(28, "No space left on device")
+        return whole(self, *arguments, **named)
+
+    monkeypatch.setattr(FileObserver, method, fail)
+    monkeypatch.setattr(FileObserver, "_folded", property(lambda self: 0, lambda self, value: None), raising=False)
+    lab.run(f"-b 0 with {OPTIONS}")
+    assert lab.exit_code == 1
+    assert lab.record(2)["status"] == "FAILED"
+    assert [step for step, _ in lab.metrics(2)] == list(range(1, 9))
+    assert lab.state(2)["iteration"] == 8
+    lab.run("resume with run=2")
+    lab.assert_same(2, 1)
+
+
 @pytest.mark.parametrize(
     "line", ["with runs_dir=/proc/here", "-F /proc/here with seed=1", "ensure with run=3 runs_dir=/proc"]
 )
