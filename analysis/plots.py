@@ -48,9 +48,14 @@ STYLE: Any = {
 _FAINT = 100
 """Most curves of single tasks in a picture."""
 
+_MARKED = 20
+"""Most entries of a curve that are marked; longer ones are lines alone, without those of single tasks."""
+
 
 def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
     """Draws the mean score over tasks after each step, its 95 % interval, and every task (of the first 100) faintly.
+
+    Single tasks are left out where there are more than 20 steps: their lines would cover everything.
 
     Args:
         curve: `score [steps + 1, tasks]`.
@@ -61,7 +66,8 @@ def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
         figure = make_figure(4.0, 3.0)
         axes = figure.subplots()
         means = curve.score.mean(1)
-        _draw_curves(axes, curve.score[:, :_FAINT], "mean", "one task", mean_interval(curve.score), means)
+        singles = curve.score[:, : _FAINT * (len(means) <= _MARKED)]
+        _draw_curves(axes, singles, "mean", "one task", mean_interval(curve.score), means)
         axes.set(xlabel=curve.unit, ylabel=curve.label)
         axes.set_title(f"Adaptation to {tasks} held-out task{'s' * (tasks != 1)}", loc="left")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
@@ -87,7 +93,7 @@ def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
         figure = make_figure(6.6, 3.0)
         left, right = figure.subplots(1, 2)
         for axes, values in ((left, expected), (right, piled)):
-            middle, marker = values.mean(1), "o" if len(values) <= 20 else ""
+            middle, marker = values.mean(1), _marker(values)
             axes.fill_between(range(len(values)), *mean_interval(values), color=COLOURS[0], alpha=0.3, linewidth=0)
             axes.plot(
                 middle, color=COLOURS[0], marker=marker, markersize=3.5, linewidth=1.5, label="agent, 95 % interval"
@@ -230,12 +236,13 @@ def _draw_curves(
     interval: tuple[NDArray[np.float64], NDArray[np.float64]],
     centre: NDArray[np.float64],
 ) -> None:
-    """One curve for each column of `score [steps + 1, n]`, and their centre with its interval."""
+    """One curve for each column of `score [steps + 1, n]`, if there are any, and a centre with its interval."""
     x = np.arange(len(score))
     axes.add_collection(LineCollection(_rows(x, score.T), colors=INK, linewidths=0.6, alpha=0.15))
     axes.fill_between(x, *interval, color=COLOURS[0], alpha=0.3, linewidth=0, label="95 % interval")
-    axes.plot(x, centre, color=COLOURS[0], marker="o", markersize=4.5, linewidth=1.8, label=middle)
-    axes.plot([], [], color=INK, linewidth=0.6, alpha=0.4, label=single)  # stands for the collection
+    axes.plot(x, centre, color=COLOURS[0], marker=_marker(x), markersize=4.5, linewidth=1.8, label=middle)
+    if score.size:
+        axes.plot([], [], color=INK, linewidth=0.6, alpha=0.4, label=single)  # stands for the collection
     axes.set_xlim(-0.15, len(score) - 0.85)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)
@@ -289,6 +296,11 @@ def _paths_legend(figure: Figure, episodes: int) -> None:
         Line2D([], [], color=INK, linewidth=0, marker="o", markersize=4.5, label="start"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+
+
+def _marker(points: NDArray[Any]) -> str:
+    """What marks the points of a curve: nothing if they are many."""
+    return "o" if len(points) <= _MARKED else ""
 
 
 def _rows(x: NDArray[Any], rows: NDArray[Any]) -> list[NDArray[Any]]:

@@ -34,7 +34,7 @@ LONG_BANDIT = BANDIT | {
     "num_iterations": 260,
     "meta_lr": 4e-3,
     "gae_lambda": 0.6,
-    "entropy_coef": 0.05,
+    "entropy_coef": 0.2,  # with 0.05 exploration ends too early
 }
 TABULAR: dict[str, Any] = {
     "task": "tabular_mdp",

@@ -79,7 +79,7 @@ class RL2:
             params, measured = trust_region_update(self.agent, params, steps)
             metrics |= measured
         params, optimizer, measured = self._epochs(params, state.optimizer, steps, iteration)
-        metrics |= {name: value for name, value in measured.items() if name not in metrics}
+        metrics |= measured
         metrics["step_norm"] = norm({name: params[name] - value for name, value in state.meta.items()})
         metrics["learning_rate"] = config.lr_at(iteration)
         metrics["entropy_coef"] = config.entropy_coef_at(iteration)
@@ -110,8 +110,9 @@ class RL2:
                 seen.append(measured)
         names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
         metrics = dict(zip(names, torch.stack(seen).mean(0).tolist(), strict=True))
-        metrics["gradient_norm"] = sum(norms) / len(norms)
-        return params, optimizer, metrics
+        if not with_policy:
+            return params, optimizer, {"value_loss": metrics["value_loss"]}
+        return params, optimizer, metrics | {"gradient_norm": sum(norms) / len(norms)}
 
     def _gradient(self, params: Params, minibatch: list[Steps], coefficients: Coefficients) -> tuple[Params, Tensor]:
         """The gradient of a minibatch's loss, and what is measured on the way: sums over its parts, in their order."""

@@ -67,6 +67,15 @@ def test_steps_are_named_by_the_curve_and_a_hundred_tasks_are_drawn(tmp_path, sa
     np.testing.assert_allclose([path[:, 1] for path in tasks.get_segments()], score.T[:100])
 
 
+def test_long_curves_are_lines_without_single_tasks(tmp_path, saved):
+    score = np.random.default_rng(1).normal(size=(21, 5))
+    plot_adaptation_curve(AdaptationCurve("mean return", score, None), tmp_path / "curve.png")
+    (axes,) = saved[0].axes
+    assert line(axes, "mean").get_marker() in ("", "None")
+    assert all(not artist.get_segments() for artist in axes.collections if isinstance(artist, LineCollection))
+    assert "one task" not in [artist.get_label() for artist in axes.lines]
+
+
 @pytest.mark.parametrize("known", [None, 0.75])
 def test_regret_is_drawn_with_the_best_return(tmp_path, saved, known):
     regret = np.random.default_rng(1).uniform(0, 0.3, size=(4, 7))
