@@ -36,31 +36,20 @@ class Outcome(NamedTuple):
 
 def judge(check: Check, make: Make) -> Outcome | None:
     """None where the implementation offers nothing of the kind."""
-    held, error = 0, ""
-    for name, base in VARIANTS.items():
-        found = in_a_process(check, make, base)
-        if found is None:
-            return None
-        held += not found
-        error = error or (found and f"{name}: {found}")
-    return Outcome(held, len(VARIANTS), error)
-
-
-def in_a_process(check: Check, make: Make, base: Base) -> str | None:
-    """The error of a check, empty if there was none; None where nothing of the kind is offered."""
     reader, writer = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=lambda: writer.send(attempt(check, make, base)))
+    process = FORK.Process(target=lambda: writer.send([attempt(check, make, base) for base in VARIANTS.values()]))
     process.start()
     writer.close()
-    try:
-        return reader.recv()
-    except EOFError:
-        return "the process died"
-    finally:
-        process.join()
+    errors = reader.recv()
+    process.join()
+    if None in errors:
+        return None
+    wrong = [f"{name}: {error}" for name, error in zip(VARIANTS, errors, strict=True) if error]
+    return Outcome(len(VARIANTS) - len(wrong), len(VARIANTS), wrong[0] if wrong else "")
 
 
 def attempt(check: Check, make: Make, base: Base) -> str | None:
+    """The error of a check, empty if there was none; None where nothing of the kind is offered."""
     try:
         check(make, base)
     except NotOfferedError:

@@ -6,7 +6,9 @@ import copy
 import functools
 import itertools
 import pickle
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lookahead_battery as battery
@@ -210,3 +212,13 @@ def test_slow_weights_are_no_part_of_a_graph() -> None:
     problem.advance(net, optimizer, range(3))
     assert all(not value.requires_grad for value in optimizer.state_dict()["lookahead"]["slow"].values())
     assert all(param.requires_grad and param.is_leaf for param in net.parameters())
+
+
+def test_the_example_of_the_page_runs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "lookahead.md"
+    (text,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    torch.manual_seed(0)
+    exec(text, names)
+    assert names["loss"].isfinite()
+    assert names["checkpoint"]["optimizer"]["lookahead"]["slow"].keys() == {0, 1}
