@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import toy_experiment
 
+from research.tracking import observer as observer_module
 from research.tracking import run as run_module
 from research.tracking.observer import FileObserver
 from research.tracking.records import RecordError, progress, read_metrics, read_rows
@@ -72,6 +73,23 @@ def test_a_beat_that_fails_half_way_repeats_nothing(lab, monkeypatch, method):
     assert lab.state(2)["iteration"] == 8
     lab.run("resume with run=2")
     lab.assert_same(2, 1)
+
+
+def test_what_could_not_be_appended_is_appended_later(lab, monkeypatch):
+    """The checkpoint that an error leaves behind must not be ahead of the metrics."""
+    append = observer_module.append_lines
+
+    def fail(path, lines):
+        if json.loads(lines[-1])["step"] == 7:
+            monkeypatch.setattr(observer_module, "append_lines", append)
+            raise OSError(28, "No space left on device")
+        append(path, lines)
+
+    monkeypatch.setattr(observer_module, "append_lines", fail)
+    lab.run(f"-b 0 with {OPTIONS}")
+    assert lab.exit_code == 1
+    assert lab.state(1)["iteration"] == 6
+    assert [step for step, _ in lab.metrics(1)] == list(range(1, 8))  # the seventh was measured, and is kept
 
 
 @pytest.mark.parametrize(

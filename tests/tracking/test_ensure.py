@@ -154,6 +154,7 @@ def test_who_lost_its_record_stops_and_writes_nothing_more(lab, after_step, caps
     assert "another process has taken over" in capsys.readouterr().err
     assert lab.record(7)["status"] == "RUNNING"
     assert lab.state(7)["iteration"] == 5
+    assert [step for step, _ in lab.metrics(7)] == [1, 2, 3, 4, 5]
 
 
 def test_overrides_arrive_as_they_are(lab, capsys):

@@ -53,6 +53,21 @@ def test_json_is_strict(tmp_path):
     assert json.loads((tmp_path / "file.json").read_text()) == {"value": [1, None]}
 
 
+def test_lines_that_do_not_fit_leave_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "lines"
+    append_lines(path, ["one"])
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            append_lines(path, ["two", "three"])
+    append_lines(path, ["four"])
+    assert path.read_text() == "one\nfour\n"
+
+
 def test_a_torn_last_line_is_not_read(tmp_path):
     path = tmp_path / "lines"
     assert list(whole_lines(path)) == []
