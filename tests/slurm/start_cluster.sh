@@ -10,14 +10,14 @@
 # nothing holds jobs to them. The user who starts it owns it; root or not makes no difference.
 
 start_cluster() (
-    set -euo pipefail
-    mkdir -p "$1"
-    dir=$(cd "$1" && pwd)
+    set -uo pipefail
+    mkdir -p "$1" || exit
+    dir=$(cd "$1" && pwd) || exit
     # Debian keeps daemons where users do not look.
     PATH=$PATH:/usr/sbin:/sbin
     for program in munged slurmctld slurmd sbatch; do
         command -v "$program" >/dev/null ||
-            { echo "no $program here. Debian, Ubuntu: apt-get install slurm-wlm munge" >&2; return 1; }
+            failed "no $program here. Debian, Ubuntu: apt-get install slurm-wlm munge"
     done
     mkdir -p "$dir/state" "$dir/spool" "$dir/munge"
     chmod 700 "$dir/munge"
@@ -31,16 +31,25 @@ start_cluster() (
     [ -f "$dir/munge/key" ] || (umask 077 && head -c 1024 /dev/urandom >"$dir/munge/key")
     # --force: the directory may lie below one that others can write to, such as /tmp.
     munged --force --num-threads=2 --key-file="$dir/munge/key" --socket="$dir/munge/socket" \
-        --pid-file="$dir/munged.pid" --log-file="$dir/munged.log" --seed-file="$dir/munge/seed" 2>"$dir/munged.err"
-    slurmctld -c
-    slurmd -N "$(node)" >>"$dir/slurmd.log" 2>&1
+        --pid-file="$dir/munged.pid" --log-file="$dir/munged.log" --seed-file="$dir/munge/seed" \
+        >"$dir/munged.err" 2>&1 || failed "munged does not start" munged.err
+    slurmctld -c >>"$dir/slurmctld.err" 2>&1 || failed "slurmctld does not start" slurmctld.err
+    slurmd -N "$(node)" >>"$dir/slurmd.err" 2>&1 || failed "slurmd does not start" slurmd.err
     for attempt in $(seq 100); do
-        [ "$(sinfo --noheader --partition=normal --format=%t 2>/dev/null)" = idle ] && return
+        [ "$(timeout 5 sinfo --noheader --partition=normal --format=%t 2>/dev/null)" = idle ] && return
+        [ $SECONDS -lt 60 ] || break
         sleep 0.1
     done
-    echo "the node did not come up within 10 s; $dir/slurmctld.log and $dir/slurmd.log say why" >&2
-    return 1
+    failed "the node does not come up" slurmctld.log slurmd.log
 )
+
+# Says what went wrong, with the end of some logs. Ends the subshell: a function that `if` calls ignores `set -e`.
+failed() {
+    echo "$1" >&2
+    shift
+    for log in "$@"; do tail -n 5 "$dir/$log" >&2; done
+    exit 1
+}
 
 node() { hostname -s; }
 
