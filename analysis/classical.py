@@ -1,0 +1,271 @@
+"""`python -m analysis.classical`: the classical columns of the RL² paper's tables, once more.
+
+Plays the policies of research/oracles/bandits.py and the agents of research/oracles/tabular_agents.py on random bandits
+and MDPs, puts their total rewards beside those of the paper (analysis/rl2_paper.py), and renews
+`docs/results/rl2_classical.md` and the csv beside it. `--search` tries settings on other bandits and MDPs instead, and
+renews the page's table of those.
+
+A total is estimated as the best possible one, which is known, less the mean regret. The regret counts mean rewards and
+not the rewards themselves, and hardly depends on how good the best arm is: both take noise away and no expectation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis import rl2_paper as paper
+from analysis.classical_tables import (
+    Family,
+    Row,
+    Total,
+    chosen,
+    differences_table,
+    search_table,
+    totals_table,
+    write_csv,
+)
+from analysis.pages import markdown_table, renew
+from research import rng
+from research.memory import keep_freed_memory
+from research.oracles import bandits as b
+from research.oracles import tabular_agents as m
+from research.oracles.bayes_optimal import bayes_optimal_return
+from research.oracles.gittins import discounted_indices, finite_horizon_indices
+from research.tasks.tabular_mdp import TabularMDP
+
+COMMAND = "python -m analysis.classical"
+SEARCH = COMMAND + " --search"
+REPORTED_SEED, SEARCH_SEED = 0, 1
+_CHUNK = 500
+_MDPS_OF_OPTIMUM = 200_000
+
+Floats = NDArray[np.float64]
+
+
+@functools.cache
+def gittins(discount: float) -> b.Policy:
+    """The Gittins index of the discounted game, for the longest of the paper's games."""
+    return b.by_index(discounted_indices(max(paper.PULLS), discount))
+
+
+BANDITS = (
+    Family("random", "random", lambda _, n: b.random),
+    Family("gittins", "Gittins index, discount {}", lambda discount, n: gittins(discount), 0.99,
+           (0.9, 0.95, 0.98, 0.99, 0.995)),
+    Family("thompson", "Thompson", lambda _, n: b.thompson),
+    Family("optimistic_thompson", "most probable of {} posterior samples",
+           lambda samples, n: b.optimistic_thompson(int(samples)), 20, (2, 5, 10, 20, 50), thinning=10),
+    Family("ucb1", "UCB1, c = {}", lambda scale, n: b.ucb1(scale), 0.2, (0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 1)),
+    Family("epsilon_greedy", "ε-greedy, ε = {}", lambda epsilon, n: b.epsilon_greedy(epsilon), 0.02,
+           (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)),
+    Family("greedy", "greedy", lambda _, n: b.greedy),
+)  # fmt: skip
+"""What stands in the columns of the first table."""
+
+BANDIT_VARIANTS = (
+    Family("gittins", "Gittins index of the pulls that remain",
+           lambda _, n: b.by_remaining_index(finite_horizon_indices(n)), longest=100),
+    Family("optimistic_thompson", "Thompson, never below the mean (May et al. 2012)",
+           lambda _, n: b.mean_bounded_thompson),
+    Family("ucb1", "UCB1, c = {} (Auer et al. 2002)", lambda scale, n: b.ucb1(scale), 1),
+)  # fmt: skip
+"""Other readings of the paper's text."""
+
+MDPS = (
+    Family("random", "random", lambda _, n: m.random),
+    Family("psrl", "PSRL", lambda _, n: m.psrl),
+    Family("optimistic_psrl", "optimistic PSRL, {} samples", lambda samples, n: m.optimistic_psrl(int(samples)), 20,
+           (2, 5, 10, 20), thinning=4),
+    Family("ucrl2", "UCRL2, c = {}", lambda scale, n: m.ucrl2(scale), 0.35, (0.1, 0.2, 0.3, 0.35, 0.4, 0.5),
+           thinning=2),
+    Family("beb", "BEB, β = {}", lambda bonus, n: m.beb(bonus), 25, (10, 15, 20, 25, 30, 40)),
+    Family("epsilon_greedy", "ε-greedy, ε = {}", lambda epsilon, n: m.epsilon_greedy(epsilon), 0.15,
+           (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)),
+    Family("greedy", "greedy", lambda _, n: m.greedy),
+)  # fmt: skip
+"""What stands in the columns of the second table."""
+
+MDP_VARIANTS = (
+    Family("psrl", "PSRL, prior mean 1", lambda _, n: m.psrl, prior_mean=1.0),
+    Family("optimistic_psrl", "PSRL, the luckiest of {} draws", lambda samples, n: m.luckiest_psrl(int(samples)), 10,
+           thinning=4),
+    Family("ucrl2", "UCRL2, c = {}, prior mean 1", lambda scale, n: m.ucrl2(scale), 0.1, thinning=2, prior_mean=1.0),
+    Family("beb", "BEB, β = {}, prior mean 1", lambda bonus, n: m.beb(bonus), 10, prior_mean=1.0),
+    Family("beb", "bonus {} / (1 + visits)", lambda bonus, n: m.visit_bonus(bonus), 2.5),
+    Family("epsilon_greedy", "ε-greedy on the MAP estimate, ε = {}",
+           lambda epsilon, n: m.epsilon_greedy(epsilon, m.greedy_map), 0.1),
+    Family("greedy", "greedy on the MAP estimate", lambda _, n: m.greedy_map),
+    Family("greedy", "greedy on the MAP estimate, prior mean 1", lambda _, n: m.greedy_map, prior_mean=1.0),
+)  # fmt: skip
+"""Other readings of the paper's text."""
+
+
+def bandit_total(policy: b.Policy, arms: int, pulls: int, num_bandits: int, seed: int) -> Total:
+    """The total reward of a game. The best of k arms has the mean k / (k + 1): n k / (k + 1) less the regret."""
+    regrets, totals = [], []
+    for chunk, size in _chunks(num_bandits):
+        world = rng.generator(seed, "analysis/classical/bandits", arms, pulls, chunk)
+        mean, uniform = world.random((size, arms)), world.random((size, pulls))
+        made = b.play(policy, mean, uniform, rng.generator(seed, "analysis/classical/policy", arms, pulls, chunk))
+        regrets.append((mean.max(1, keepdims=True) - np.take_along_axis(mean, made.arm, 1)).sum(1))
+        totals.append(made.reward.sum(1))
+    return _total(pulls * arms / (arms + 1), 0.0, np.concatenate(regrets), float(np.concatenate(totals).std()))
+
+
+def mdp_totals(agent: m.Agent, episodes: Sequence[int], num_mdps: int, seed: int, prior_mean: float) -> list[Total]:
+    """The total reward after each of these numbers of episodes, of one game as long as the longest."""
+    tasks, regrets, totals = TabularMDP(), [], []
+    for chunk, size in _chunks(num_mdps):
+        world = rng.generator(seed, "analysis/classical/mdps", chunk)
+        batch = tasks.sample(size, world)
+        luck = m.draw_luck(world, max(episodes), tasks.horizon, size)
+        chance = rng.generator(seed, "analysis/classical/agent", chunk)
+        returns = m.play(agent, batch.transition, batch.reward, luck, chance, prior_mean)
+        totals.append(returns.cumsum(1)[:, np.array(episodes) - 1])
+        regrets.append(np.multiply.outer(tasks.optimal_return(batch), episodes) - totals[-1])
+    best, error = mean_optimum()
+    regret, total = np.concatenate(regrets), np.concatenate(totals)
+    return [
+        # The rewards' own noise is not in the totals, and is in the paper's.
+        _total(
+            n * best, n * error, regret[:, i], math.sqrt(total[:, i].var() + n * tasks.horizon * tasks.reward_std**2)
+        )
+        for i, n in enumerate(episodes)
+    ]
+
+
+def _total(best: float, error: float, regret: Floats, spread: float) -> Total:
+    """The best total, known up to an error, less the mean of regrets `[instances]`."""
+    count = len(regret)
+    deviation = float(regret.std(ddof=1)) / math.sqrt(count)
+    return Total(best - float(regret.mean()), math.hypot(deviation, error), spread, count)
+
+
+@functools.cache
+def mean_optimum() -> tuple[float, float]:
+    """The mean of the best return over MDPs, and its standard error."""
+    tasks = TabularMDP()
+    found = np.concatenate([
+        tasks.optimal_return(tasks.sample(size, rng.generator(0, "analysis/classical/optimum", chunk)))
+        for chunk, size in _chunks(_MDPS_OF_OPTIMUM)
+    ])  # fmt: skip
+    return float(found.mean()), float(found.std()) / math.sqrt(len(found))
+
+
+def _chunks(count: int) -> Iterator[tuple[int, int]]:
+    """(number, size) of parts small enough for the processor's caches."""
+    for chunk in range(math.ceil(count / _CHUNK)):
+        yield chunk, min(_CHUNK, count - chunk * _CHUNK)
+
+
+def bandit_rows(family: Family, setting: float, num_bandits: int, seed: int) -> Iterator[Row]:
+    """A policy in the games of the paper's first table; as many pulls in all for short games as for long ones."""
+    for arms in paper.ARMS:
+        for n in paper.PULLS:
+            if n <= family.longest:
+                count = max(2, num_bandits * max(paper.PULLS) // n // family.thinning)
+                total = bandit_total(family.make(setting, n), arms, n, count, seed)
+                yield Row(family, setting, arms, n, total, paper.BANDITS[family.column][arms, n])
+
+
+def mdp_rows(family: Family, setting: float, num_mdps: int, seed: int) -> Iterator[Row]:
+    """An agent in the games of the paper's second table."""
+    count = max(2, num_mdps // family.thinning)
+    agent = family.make(setting, max(paper.EPISODES))
+    totals = mdp_totals(agent, paper.EPISODES, count, seed, family.prior_mean)
+    for n, total in zip(paper.EPISODES, totals, strict=True):
+        yield Row(family, setting, 0, n, total, paper.MDPS[family.column][n])
+
+
+def measure(
+    play: Callable[[Family, float, int, int], Iterator[Row]],
+    families: Sequence[Family],
+    instances: int,
+    seed: int,
+    search: bool = False,
+) -> list[Row]:
+    """Every family with the setting that is reported, or with all that the search tries."""
+    rows: list[Row] = []
+    for family in families:
+        for setting in family.candidates if search else (family.setting,):
+            rows += play(family, setting, instances, seed)
+            print(f"{rows[-1].label}: {rows[-1].total.value:.2f} for {rows[-1].game}", file=sys.stderr, flush=True)
+    return rows
+
+
+def optimum_table() -> str:
+    """The most that any policy can expect from ten pulls."""
+    games = [(arms, min(paper.PULLS)) for arms in paper.ARMS]
+    names = [f"n = {pulls}, k = {arms}" for arms, pulls in games]
+    values = [f"{bayes_optimal_return(arms, pulls):.3f}" for arms, pulls in games]
+    rl2 = [str(paper.BANDITS["rl2"][game]) for game in games]
+    rows = [["", *names], ["---", "---:", "---:", "---:"], ["Bayes-optimal, exact", *values], ["RL², the paper", *rl2]]
+    return markdown_table(rows)
+
+
+def report(num_bandits: int, num_mdps: int, path: Path) -> str:
+    """The tables of the page, in Markdown; writes the csv."""
+    bandits = measure(bandit_rows, BANDITS, num_bandits, REPORTED_SEED)
+    bandit_variants = measure(bandit_rows, BANDIT_VARIANTS, num_bandits, REPORTED_SEED)
+    mdps = measure(mdp_rows, MDPS, num_mdps, REPORTED_SEED)
+    mdp_variants = measure(mdp_rows, MDP_VARIANTS, num_mdps, REPORTED_SEED)
+    write_csv(path, [*bandits, *bandit_variants, *mdps, *mdp_variants])
+    parts = {
+        "Bandits: total reward ± 95 % (the paper, difference in %)": totals_table(bandits),
+        "Bandits: the most that any policy can expect": optimum_table(),
+        "Bandits: difference from the paper in %, other readings below": differences_table(bandits + bandit_variants),
+        "MDPs: total reward ± 95 % (the paper, difference in %)": totals_table(mdps),
+        "MDPs: difference from the paper in %, other readings below": differences_table(mdps + mdp_variants),
+    }
+    return "\n\n".join(f"**{title}**\n\n{table}" for title, table in parts.items())
+
+
+def search(num_bandits: int, num_mdps: int) -> str:
+    """The table of settings, in Markdown; tells on stderr which reported setting it would replace."""
+    rows = measure(bandit_rows, BANDITS, num_bandits, SEARCH_SEED, search=True)
+    rows += measure(mdp_rows, MDPS, num_mdps, SEARCH_SEED, search=True)
+    for family in dict.fromkeys(row.family for row in rows):
+        best = chosen([row for row in rows if row.family == family])
+        if best != family.label.format(f"{family.setting:g}"):
+            print(f"reported is {family.label.format(f'{family.setting:g}')}, the search has {best}", file=sys.stderr)
+    return search_table(rows)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures and renews the page. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    parser.add_argument("--page", type=Path, default=Path("docs/results/rl2_classical.md"), help="the page to renew")
+    parser.add_argument("--bandits", type=int, default=10_000, help="bandits with 500 pulls; more with fewer")
+    parser.add_argument("--mdps", type=int, default=4_000, help="MDPs")
+    parser.add_argument("--search", action="store_true", help="try settings")
+    arguments = parser.parse_args(argv)
+    for name in ("bandits", "mdps"):
+        if getattr(arguments, name) < 2:
+            print(f"--{name}={getattr(arguments, name)}: need at least 2, one value has no spread", file=sys.stderr)
+            return 2
+    keep_freed_memory()
+    command = SEARCH if arguments.search else COMMAND
+    try:
+        renew(arguments.page, command, None)  # before the minutes that the tables take
+        if arguments.search:
+            tables = search(arguments.bandits, arguments.mdps)
+        else:
+            tables = report(arguments.bandits, arguments.mdps, arguments.page.with_suffix(".csv"))
+        renew(arguments.page, command, tables)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(tables)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
