@@ -250,15 +250,19 @@ def optimistic_action_values(transition: Floats, reward: Floats, radius: Floats,
     The maximum moves radius / 2 of the probability, or all that there is, from the worst successors to the best one
     (Jaksch, Ortner & Auer 2010, figure 2).
     """
+    mdps, states, actions = reward.shape
+    # Successors before (state, action): what is done for each pair runs along the last axis.
+    centre = np.ascontiguousarray(transition.reshape(mdps, states * actions, states).transpose(0, 2, 1))
+    half = radius.reshape(mdps, 1, states * actions) / 2
 
     def backup(value: Floats) -> Floats:
         order = value.argsort(1)
-        value = np.take_along_axis(value, order, 1)
-        centre = np.take_along_axis(transition, order[:, None, None, :], 3)
-        moved = np.minimum(radius / 2, 1 - centre[..., -1])
+        value = np.take_along_axis(value, order, 1)[:, None]
+        ordered = centre[np.arange(mdps)[:, None], order]
+        moved = np.minimum(half, 1 - ordered[:, -1:])
         # What is left on the j worst successors together; summed by parts, it needs no second sort.
-        left = np.maximum(centre.cumsum(-1) - moved[..., None], 0.0)[..., :-1]
-        following = value[:, None, None, -1] - np.einsum("msaj,mj->msa", left, np.diff(value, axis=1))
-        return reward + following
+        left = np.maximum(ordered.cumsum(1)[:, :-1] - moved, 0.0)
+        following = value[..., -1:] - np.diff(value) @ left
+        return reward + following.reshape(reward.shape)
 
     return plan(backup, reward, horizon)
