@@ -25,29 +25,40 @@ class Plan(NamedTuple):
         path: Its file.
         sweep: What the file says.
         checked: Its configurations.
-        known: Runs that have completed, or are on their way, by hash; they are not done again.
+        completed: Runs that have completed, by hash.
+        live: Runs that wait or run, by hash. Neither are done again.
     """
 
     path: Path
     sweep: Sweep
     checked: Checked
-    known: Mapping[str, int]
+    completed: Mapping[str, int]
+    live: Mapping[str, int]
+
+    @property
+    def known(self) -> dict[str, int]:
+        return {**self.completed, **self.live}
 
     def hashes(self) -> list[list[str]]:
         """Of each stage, line by line."""
         trained = [configuration.hash for configuration in self.checked.configurations]
         return [trained, *([stage_hash(self.checked.name, stage, of) for of in trained] for stage in self.sweep.then)]
 
+    def new(self) -> list[list[int]]:
+        """The lines of each stage that have no run yet."""
+        known = self.known
+        return [[line for line, hash_ in enumerate(hashes) if hash_ not in known] for hashes in self.hashes()]
+
     def lines(self) -> list[list[int]]:
-        """What is left to do of each stage."""
-        return [[line for line, hash_ in enumerate(hashes) if hash_ not in self.known] for hashes in self.hashes()]
+        """What can be submitted of each stage: not what follows a run of another sweep that has not completed."""
+        first, *later = self.new()
+        waiting = {line for line, hash_ in enumerate(self.hashes()[0]) if hash_ in self.live}
+        return [first, *([line for line in own if line not in waiting] for own in later)]
 
     def stages(self, new: Sequence[int]) -> list[list[Entry]]:
-        """The runs of each stage, line by line, with `new` as the ids of those that are not known."""
-        ids = iter(new)
-        runs = [
-            [self.known[hash_] if hash_ in self.known else next(ids) for hash_ in hashes] for hashes in self.hashes()
-        ]
+        """The runs of each stage, line by line, with `new` as the ids of those that have none yet."""
+        ids, known = iter(new), self.known
+        runs = [[known[hash_] if hash_ in known else next(ids) for hash_ in hashes] for hashes in self.hashes()]
         rows = zip(self.checked.configurations, runs[0], strict=True)
         named, script = self.sweep.named_configs, self.checked.script
         stages = [[Entry(run, row.hash, row.seed, script, "ensure", named, row.overrides) for row, run in rows]]
@@ -58,10 +69,10 @@ class Plan(NamedTuple):
         return stages
 
 
-def make_plan(path: Path, known: Mapping[str, int], root: Path = ROOT) -> Plan:
+def make_plan(path: Path, completed: Mapping[str, int], live: Mapping[str, int], root: Path = ROOT) -> Plan:
     """A sweep file, checked. Raises SlurmError; nothing is written."""
     sweep = load_sweep(path)
-    return Plan(path, sweep, check(sweep, path, root), known)
+    return Plan(path, sweep, check(sweep, path, root), completed, live)
 
 
 def stage_hash(name: str, stage: Stage, of: str) -> str:
@@ -75,7 +86,7 @@ def write_folder(plan: Plan, runs_dir: Path, profile: Profile, snapshot: bool, r
     try:
         if snapshot:
             take_snapshot(root, folder.code)
-        count = sum(map(len, plan.lines()))
+        count = sum(map(len, plan.new()))
         shutil.copyfile(plan.path, folder.path / "sweep.yaml")
         write_profile(folder.path, profile)
         # The manifest of the first stage makes the folder a sweep's: it comes last.

@@ -18,9 +18,9 @@ from slurm.task import ROOT
 def submit(arguments: argparse.Namespace) -> int:
     """Submits a sweep. Returns the exit status. Raises SlurmError; then nothing was submitted."""
     profile = load_profile(arguments.profile or "local").throttled(arguments.throttle)
-    queue = scheduler.queue() if scheduler.is_here() and not arguments.local else {}
+    queue = scheduler.queue() if scheduler.is_here() else {}
     completed, live = ({}, {}) if arguments.force else known_runs(arguments.runs_dir, queue)
-    plan = make_plan(arguments.sweep, completed | live)
+    plan = make_plan(arguments.sweep, completed, live)
     hashes = [hash_ for stage in plan.hashes() for hash_ in stage]
     lines = plan.lines()
     print(f"{arguments.sweep}: {len(hashes)} runs of {plan.checked.name}, every configuration is valid.")
@@ -28,8 +28,11 @@ def submit(arguments: argparse.Namespace) -> int:
         same = sorted({runs[hash_] for hash_ in hashes if hash_ in runs})
         if same:
             print(f"{len(same)} {what} already and are left out: {_some(same)}. --force repeats them.")
+    held = sum(map(len, plan.new())) - sum(map(len, lines))
+    if held:
+        print(f"{held} follow runs that are not done, and are not submitted: `retry` when those are.")
     if not any(lines):
-        print("Nothing is left to do.")
+        print("Nothing can be done before those are." if held else "Nothing is left to do.")
         return 0
     if not (arguments.local or arguments.dry_run) and not scheduler.is_here():
         scheduler.max_array_size()  # says that there is no Slurm
@@ -43,7 +46,7 @@ def submit(arguments: argparse.Namespace) -> int:
 def _rehearse(plan: Plan, profile: Profile, arguments: argparse.Namespace) -> int:
     """Says what would be written and done."""
     folder = next_folder(arguments.runs_dir, plan.path.stem)
-    new = sum(map(len, plan.lines()))
+    new = sum(map(len, plan.new()))
     first = next_number(arguments.runs_dir)
     print(f"Would write {folder.path} with the manifest{'' if arguments.no_snapshot else ' and a copy of the code'}.")
     print(f"Would claim the ids {first} to {first + new - 1}, if nobody else starts a run before:")

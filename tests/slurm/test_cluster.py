@@ -63,6 +63,17 @@ def test_what_waits_or_runs_is_not_submitted_again(desk, cluster):
     assert sorted(desk.states("toy-2")) == [1, 2, 3]
 
 
+def test_what_follows_a_run_of_another_sweep_waits_for_it(desk, cluster):
+    desk.slurm("submit", desk.sweep(fixed={"num_iterations": 100, "pause": 0.1}, seeds=1))
+    both = desk.sweep(fixed={"num_iterations": 100, "pause": 0.1}, seeds=2, then=[{"command": "evaluate"}])
+    assert "1 follow runs that are not done, and are not submitted" in desk.slurm("submit", both)
+    desk.wait(lambda: desk.states()[1] == "completed")
+    assert desk.states()[3] == "missing"
+    assert "1 runs to go on with" in desk.slurm("retry", "toy-2")
+    desk.wait(lambda: set(desk.states().values()) == {"completed"})
+    assert desk.record(3)["result"]["iteration"] == 100
+
+
 def test_what_slurm_refuses_is_said_and_nothing_is_lost(desk, cluster):
     (desk.directory / "wrong.yaml").write_text("partition: nowhere")
     shown = desk.slurm("submit", desk.sweep(fixed={"num_iterations": 1}), "--profile", "wrong.yaml", status=2)
