@@ -114,6 +114,23 @@ def test_sacreds_own_options_work(lab, capsys):
     assert "-i 1: runs/1 exists already" in capsys.readouterr().err
 
 
+def test_an_evaluation_may_have_an_id_that_was_claimed_before(lab, capsys):
+    lab.run("with num_iterations=1")
+    (lab.directory / "runs" / "7").mkdir()
+    lab.run("evaluate -i 7 with run=1")
+    assert (lab.exit_code, lab.record(7)["status"], lab.record(7)["command"]) == (0, "COMPLETED", "evaluate")
+    capsys.readouterr()
+    lab.run("evaluate -i 7 with run=1")  # it has completed
+    lab.run("-i 1 with num_iterations=1")  # a training, which another command goes on with
+    shown = capsys.readouterr().err
+    assert lab.exit_code == 2 and "-i 7: runs/7 exists already" in shown and "-i 1: runs/1 exists already" in shown
+    run = lab.directory / "runs" / "7" / "run.json"
+    run.write_text(run.read_text().replace('"COMPLETED"', '"INTERRUPTED"'))
+    lab.run("evaluate -i 7 with run=1")  # it was stopped, and starts over
+    assert (lab.exit_code, lab.record(7)["status"]) == (0, "COMPLETED")
+    assert lab.runs() == ["1", "7"]
+
+
 def test_help_names_the_commands(lab, capsys):
     lab.run("--help")
     shown = capsys.readouterr().out
