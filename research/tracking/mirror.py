@@ -22,7 +22,7 @@ from sacred.observers import RunObserver
 
 from research.files import claim_number
 from research.tracking.config import ConfigError
-from research.tracking.mongo import Cursor, Document, bring_up_to_date, next_number, origin
+from research.tracking.mongo import Cursor, Document, bring_up_to_date, next_number, placeholder
 from research.tracking.observer import FileObserver
 
 VARIABLE = "METAPOLICY_MONGO_URI"
@@ -162,9 +162,8 @@ class Mirror(RunObserver):
 
     def _reserve(self, directory: Path) -> bool:
         """Whether the number was still free in the database."""
-        entry = {"_id": int(directory.name), "status": "QUEUED", "record": origin(directory, None)}
         try:
-            self._database["runs"].insert_one(entry)
+            self._database["runs"].insert_one(placeholder(int(directory.name), directory, None))
         except DuplicateKeyError:
             return False
         return True

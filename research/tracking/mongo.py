@@ -112,6 +112,11 @@ def origin(directory: Path, uid: str | None) -> Document:
     return {"uid": uid, "host": socket.gethostname(), "directory": str(directory.resolve())}
 
 
+def placeholder(number: int | str, directory: Path, uid: str | None) -> Document:
+    """A run of which nothing is stored yet but who it is."""
+    return {"_id": number, "status": "QUEUED", "writes": 0, "record": origin(directory, uid)}
+
+
 def own_number(database: Database[Document], directory: Path, uid: str) -> int | str:
     """The run's `_id`: its own number, or the next free one if a run from elsewhere has that."""
     runs = database["runs"]
@@ -119,14 +124,14 @@ def own_number(database: Database[Document], directory: Path, uid: str) -> int |
     if found is not None:
         return found["_id"]
     number: int | str = int(directory.name) if directory.name.isdigit() else directory.name
-    mine = origin(directory, None)
+    claimed = origin(directory, None)
     while True:
         try:
-            runs.insert_one({"_id": number, "status": "QUEUED", "record": origin(directory, uid)})
+            runs.insert_one(placeholder(number, directory, uid))
             return number
         except DuplicateKeyError:
             other = runs.find_one({"_id": number}, {"record": 1}) or {}
-            if other.get("record") == mine:  # claimed before the run had an uid
+            if other.get("record") == claimed:  # before the run had an uid
                 runs.update_one({"_id": number}, {"$set": {"record.uid": uid}})
                 return number
             number = next_number(database)
@@ -221,8 +226,11 @@ def _apply(metrics: Any, operations: list[Any]) -> bool:
 
 
 def _put_run(database: Database[Document], directory: Path, run: Document, cursor: Cursor) -> None:
-    document = _document(directory, run, cursor)
-    database["runs"].replace_one({"_id": cursor.number}, document, upsert=True)
+    """Stores the run, unless a newer version of it is there: others may have been quicker."""
+    runs, document = database["runs"], _document(directory, run, cursor)
+    done = runs.replace_one({"_id": cursor.number, "writes": {"$lte": document["writes"]}}, document)
+    if not done.matched_count and runs.find_one({"_id": cursor.number}, {"_id": 1}) is None:
+        runs.insert_one(document)  # the database has lost it
 
 
 def _document(directory: Path, run: Document, cursor: Cursor) -> Document:
@@ -238,6 +246,7 @@ def _document(directory: Path, run: Document, cursor: Cursor) -> Document:
     experiment = dict(run["experiment"])
     experiment["sources"] = []
     document = {
+        "writes": 1,
         **run,
         "experiment": experiment,
         "format": "MongoObserver-0.7.0",

@@ -241,6 +241,7 @@ class FileObserver(RunObserver):
 
     def _update(self, **changes: Any) -> None:
         self.entry |= changes
+        self.entry["writes"] = self.entry.get("writes", 0) + 1  # tells which of two copies is the newer one
         write_json(self._directory / "run.json", self.entry)
 
     def _end(self, time: Any, status: str, **changes: Any) -> None:

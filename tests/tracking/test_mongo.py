@@ -20,6 +20,7 @@ from research.tracking import mirror
 from research.tracking import mongo as module
 from research.tracking.__main__ import main
 from research.tracking.mongo import bring_up_to_date
+from research.tracking.records import read_run
 
 OPTIONS = "num_iterations=12 eval_interval=4 checkpoint_interval=5 seed=2"
 
@@ -174,6 +175,18 @@ def test_a_database_that_lost_something_gets_it_again(lab, database, content):
     cursor.stored = None  # as after an outage
     bring_up_to_date(database, lab.directory / "runs" / "1", cursor)
     content.assert_complete(lab.directory, 1)
+
+
+def test_who_comes_late_with_an_old_version_changes_nothing(lab, database, content, monkeypatch):
+    """A mirror that hung in a dead connection, say, while `sync` has stored how the run ended."""
+    lab.run(f"with {OPTIONS}")
+    directory = lab.directory / "runs" / "1"
+    old = {**read_run(directory), "status": "RUNNING", "writes": 3}
+    cursor = bring_up_to_date(database, directory)
+    monkeypatch.setattr(module, "read_run", lambda _: old)
+    for known in (cursor, None):
+        bring_up_to_date(database, directory, known)
+        content.assert_complete(lab.directory, 1)
 
 
 def test_numbers_that_the_database_has_already_are_left_to_their_owners(mirrored, line, content, capsys):
