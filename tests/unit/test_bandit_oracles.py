@@ -73,6 +73,8 @@ def test_ucb1_by_hand():
     # The bonus decides: without it arm 0 leads in both, with a large one the least tried arm.
     np.testing.assert_array_equal(bandits.ucb1(0.0)(known, time, None), [0, 0])
     np.testing.assert_array_equal(bandits.ucb1(5.0)(known, time, None), [1, 2])
+    # Pulls are counted from 1, and ln 1 = 0.
+    np.testing.assert_array_equal(bandits.ucb1(5.0)(known, 0, None), [0, 0])
 
 
 def test_greedy_takes_the_greatest_posterior_mean():
