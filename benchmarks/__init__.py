@@ -6,6 +6,7 @@ MODULES = (
     "benchmarks.bench_inner_loops",
     "benchmarks.bench_rl2",
     "benchmarks.bench_lookahead",
+    "benchmarks.bench_dqn",
     "benchmarks.bench_tracking",
     "benchmarks.bench_slurm",
 )

@@ -101,9 +101,9 @@ class LookaheadDQNConfig(MetaLearningConfig):
         gradient_steps: TD steps of such a phase (lookahead).
         phases_per_iteration: Phases in one iteration (lookahead).
         adapt_transitions: Transitions of a task that adaptation learns from.
-        adapt_horizon: Steps after which an episode that collects these is cut short and another one starts; None for
-            `horizon`. Where episodes start anywhere, short ones see more.
-        adapt_epsilon: ε of the actions that collect these.
+        adapt_actions: How these are explored: `"random"`, or `"least_tried"`: the action that was tried least at this
+            very observation of the task, which sees more of a task with few observations.
+        adapt_epsilon: The chance of such an action; the others are greedy.
         target_steps: Inner steps that the target network of the loss after adaptation is ahead (maml).
         meta_lr: Step size of the meta-update: α of Reptile, or of Adam (maml).
         anneal_from: Share of the training after which it falls linearly to 0; 1 keeps it.
@@ -140,7 +140,7 @@ class LookaheadDQNConfig(MetaLearningConfig):
     gradient_steps: int = 128
     phases_per_iteration: int = 4
     adapt_transitions: int = 200
-    adapt_horizon: int | None = None
+    adapt_actions: Literal["random", "least_tried"] = "random"
     adapt_epsilon: float = 1.0
     target_steps: int = 0
     meta_lr: float = 1.0
@@ -159,6 +159,7 @@ class LookaheadDQNConfig(MetaLearningConfig):
         super().__post_init__()
         one_of(self, "design", get_args(Design))
         one_of(self, "target", get_args(Target))
+        one_of(self, "adapt_actions", ("random", "least_tried"))
         one_of(self, "td_loss", get_args(LossKind))
         at_least(self, 1, "rows_per_task", "horizon", "n_step", "batch_size", "target_interval", "train_freq")
         at_least(self, 1, "gradient_steps", "phases_per_iteration", "adapt_transitions", "td_steps_per_adapt_step")
@@ -169,8 +170,6 @@ class LookaheadDQNConfig(MetaLearningConfig):
         positive(self, "meta_lr", "td_meta_lr")
         tasks = make_tasks(self.task, horizon=self.horizon, **self.task_args)  # checks the settings of its own
         tasks.test_tasks(self.num_eval_tasks)  # there may be fewer
-        if self.adapt_horizon is not None:
-            at_least(self, 1, "adapt_horizon")
         self._check_design()
         if self.design == "lookahead":
             self._check_replay()

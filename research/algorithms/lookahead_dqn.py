@@ -28,6 +28,7 @@ Stable-Baselines3. `target_interval` counts TD steps.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -216,15 +217,17 @@ class _Run:
         total = config.num_iterations * config.phases_per_iteration * steps
         schedule = epsilon_at(config.exploration, (before * steps + np.arange(steps)) / total)
         self.epsilon = float(np.mean(self._arms() if self._has_bandit else schedule))
-        times = iter(range(steps))
+        rates = itertools.repeat(None, steps) if self._has_bandit else schedule
+        draws = zip(chance, at_random, rates, strict=True)
 
         def act(observation: Any) -> Any:
-            t = next(times)
-            explores = chance[t] < (self._arms() if self._has_bandit else schedule[t])
-            if explores.all():
-                return at_random[t]
+            u, random_action, rate = next(draws)
+            explores = u < (self._arms() if rate is None else rate)
+            count = np.count_nonzero(explores)
+            if count == rows:
+                return random_action
             greedy = self.learner.greedy(observation)
-            return np.where(explores, at_random[t], greedy) if explores.any() else greedy
+            return np.where(explores, random_action, greedy) if count else greedy
 
         return act
 

@@ -1,7 +1,7 @@
 """MAML for DQN: parameters from which a few TD steps lead far. Design C of `lookahead_dqn.py`.
 
     repeat
-        sample tasks T_1..T_B, and of each two sets of transitions, D_i and D'_i, by random actions
+        sample tasks T_1..T_B, and of each two sets of transitions, D_i and D'_i, `adapt_actions`
         for each task: θ_i ← φ
             K times: θ_i ← inner step(θ_i, ∇ L(θ_i; ⊥θ_i, minibatch of D_i))      Lookahead around it, if asked for
         θ̄_i ← M more inner steps from θ_i, a constant
@@ -99,9 +99,8 @@ class MAMLDQN:
         config, start = self.config, time.perf_counter()
         tasks = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", state.iteration))
         policy = None if config.adapt_epsilon == 1 else TDLearner(config, self.network, state.meta.model)
-        support, query = (
-            gather(config, tasks, policy, f"transitions/{name}", state.iteration) for name in ("support", "query")
-        )
+        support = gather(config, self.tasks, tasks, policy, "transitions/support", state.iteration)
+        query = gather(config, self.tasks, tasks, policy, "transitions/query", state.iteration)
         sampled = time.perf_counter()
         batches = minibatches(config, support, "minibatches/support", state.iteration)
         after = next(minibatches(config, query, "minibatches/query", state.iteration))

@@ -1,7 +1,7 @@
 """Reptile for DQN: Lookahead over tasks. Design B of `lookahead_dqn.py`.
 
     repeat
-        sample tasks T_1..T_B, and `adapt_transitions` transitions D_i of each, by random actions
+        sample tasks T_1..T_B, and `adapt_transitions` transitions D_i of each, `adapt_actions`
         for each task: θ_i ← φ, an optimiser that has just been made
             K times: θ_i ← optimiser(θ_i, ∇ L(θ_i; θ̄_i, minibatch of D_i)); move θ̄_i         see `td_learner.py`
         φ ← φ + α · 1/B Σ_i (θ_i − φ),   α falling linearly to 0
@@ -71,7 +71,7 @@ class ReptileDQN:
         config, start = self.config, time.perf_counter()
         tasks = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", state.iteration))
         policy = None if config.adapt_epsilon == 1 else TDLearner(config, self.network, state.meta.model)
-        buffer = gather(config, tasks, policy, "transitions", state.iteration)
+        buffer = gather(config, self.tasks, tasks, policy, "transitions", state.iteration)
         sampled = time.perf_counter()
         learner = TDLearner(config, self.network, expand(state.meta.model, config.meta_batch_size))
         batches = minibatches(config, buffer, "minibatches", state.iteration)

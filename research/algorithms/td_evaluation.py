@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from research import rng
@@ -18,7 +19,7 @@ from research.inner_loops.func import expand
 from research.sampling.collect import collect
 from research.sampling.interaction import Interaction
 from research.sampling.replay_buffer import ReplayBuffer
-from research.tasks import TaskDistribution, make_tasks
+from research.tasks import TaskDistribution
 from research.td import TransitionBatch
 from research.types import Params, Trajectories
 
@@ -43,24 +44,33 @@ class GreedyPolicy(nn.Module):
         return Categorical(torch.zeros_like(values).scatter_(-1, values.argmax(-1, keepdim=True), _CERTAIN))
 
 
-def gather(config: LookaheadDQNConfig, tasks: Any, policy: TDLearner | None, *index: Any) -> ReplayBuffer:
-    """`adapt_transitions` transitions of each task, with actions that are random with the chance `adapt_epsilon`.
+def gather(
+    config: LookaheadDQNConfig, distribution: TaskDistribution, tasks: Any, policy: TDLearner | None, *index: Any
+) -> ReplayBuffer:
+    """`adapt_transitions` transitions of each task, with actions that explore with the chance `adapt_epsilon`.
 
     Args:
         config: The settings.
+        distribution: Makes the environments.
         tasks: A task batch.
-        policy: Acts otherwise; None if there is nothing but chance.
+        policy: Acts otherwise; None if it never does.
         index: What the draws depend on beside the seed: a stream, and numbers.
     """
-    distribution = make_tasks(config.task, horizon=config.adapt_horizon or config.horizon, **config.task_args)
     envs = distribution.make_envs(tasks, config.rows_per_task)
     draws = rng.generator(config.seed, *index)
     num_actions = int(distribution.action_space.n)  # type: ignore[attr-defined]
 
-    def act(observation: Any) -> Any:
+    counts: list[dict[bytes, NDArray[np.float64]]] = [{} for _ in range(envs.num_envs // config.rows_per_task)]
+
+    def explore(observation: NDArray[Any]) -> NDArray[np.int64]:
+        if config.adapt_actions == "random":
+            return draws.integers(num_actions, size=len(observation))
+        return _least_tried(observation, counts, draws.random((len(observation), num_actions)))
+
+    def act(observation: NDArray[Any]) -> NDArray[np.int64]:
         explores = draws.random(len(observation)) < config.adapt_epsilon
-        at_random = draws.integers(num_actions, size=len(observation))
-        return at_random if policy is None else np.where(explores, at_random, policy.greedy(observation))
+        explored = explore(observation)
+        return explored if policy is None else np.where(explores, explored, policy.greedy(observation))
 
     interaction = Interaction(envs, int(draws.integers(2**31)))
     transitions, _ = interaction.run(config.adapt_transitions // config.rows_per_task, act)
@@ -70,6 +80,19 @@ def gather(config: LookaheadDQNConfig, tasks: Any, policy: TDLearner | None, *in
     buffer = ReplayBuffer(size, envs.num_envs, transitions.observation[0, 0], num_actions, num_tasks)
     buffer.add(transitions)
     return buffer
+
+
+def _least_tried(
+    observation: NDArray[Any], counts: list[dict[bytes, NDArray[np.float64]]], chance: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """For each row the action that its task tried least where it is, by `chance [rows, actions]` one of the equals."""
+    actions = np.empty(len(observation), np.int64)
+    rows = len(observation) // len(counts)
+    for row, seen in enumerate(observation):
+        tried = counts[row // rows].setdefault(seen.tobytes(), np.zeros(chance.shape[1]))
+        actions[row] = (tried + chance[row]).argmin()
+        tried[actions[row]] += 1
+    return actions
 
 
 def minibatches(config: LookaheadDQNConfig, buffer: ReplayBuffer, *index: Any) -> Minibatches:
@@ -117,7 +140,7 @@ def evaluate(
         raise ValueError(f"num_adapt_steps={num_adapt_steps}: need at least 0 steps")
     tasks = distribution.test_tasks(num_tasks)
     policy = None if config.adapt_epsilon == 1 else TDLearner(config, network, params)
-    buffer = gather(config, tasks, policy, "evaluation/transitions")
+    buffer = gather(config, distribution, tasks, policy, "evaluation/transitions")
     advance = advance or by_td_steps(config, network, params, num_tasks)
     batches = minibatches(config, buffer, "evaluation/minibatches")
     envs = distribution.make_envs(tasks, config.eval_episodes)

@@ -77,6 +77,8 @@ class TDLearner:
             self.steps = state.steps
             self._optimizer.load_state_dict(copy.deepcopy(state.optimizer))
         self._is_plain = not self._has_tasks and isinstance(network, QNetwork) and len(network.value) > 2
+        if self._is_plain:  # looked up once: a module takes as long to find its weights as to use the small ones
+            self._layers = {module: _layers(module) for module in (self.network, self.target)}
 
     def state(self) -> LearnerState:
         """Copies of what it carries beside its parameters."""
@@ -97,10 +99,12 @@ class TDLearner:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
 
-    @torch.no_grad()
     def values(self, module: nn.Module, observation: Tensor) -> Tensor:
         """Q of the network or of the target network, `[..., actions]`, without a graph."""
-        return mlp_output(observation, *_layers(module)) if self._is_plain else cast(Tensor, module(observation))
+        if self._is_plain:
+            return mlp_output(observation, *self._layers[module])
+        with torch.no_grad():
+            return cast(Tensor, module(observation))
 
     def greedy(self, observation: NDArray[Any]) -> NDArray[np.int64]:
         """The best action at each observation `[rows, obs]`, `[rows]`."""
@@ -124,7 +128,7 @@ class TDLearner:
             loss = td_loss(error, batch.weight, self.config.td_loss).sum()  # tasks share no parameter
             parts = torch.autograd.grad(loss, list(self.network.parameters()))
             return self._flatten(parts), error.detach()  # errors are reported
-        values, pull = mlp_with_pullback(batch.observation, *_layers(self.network))
+        values, pull = mlp_with_pullback(batch.observation, *self._layers[self.network])
         error = values_at(values, batch.action) - target
         slope = td_cotangent(error, batch.weight, self.config.td_loss)
         by_kind = pull(torch.zeros_like(values).scatter_(1, batch.action.unsqueeze(1), slope.unsqueeze(1)))
@@ -134,10 +138,10 @@ class TDLearner:
 
     @torch.no_grad()
     def apply(self, gradient: Tensor) -> None:
-        """The optimiser's step along a gradient, scaled down to `max_grad_norm`, and the target network's."""
+        """The optimiser's step along a gradient, which is scaled down to `max_grad_norm`, and the target network's."""
         largest = self.config.max_grad_norm
         if largest:
-            gradient = gradient * (largest / (gradient.norm(dim=-1, keepdim=True) + 1e-6)).clamp_(max=1.0)
+            gradient.mul_((largest / (gradient.norm(dim=-1, keepdim=True) + 1e-6)).clamp_(max=1.0))
         self._flat.grad = gradient
         self._optimizer.step()
         self.steps += 1

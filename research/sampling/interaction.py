@@ -73,13 +73,13 @@ class Interaction:
         if moment is None:
             self._clock, self._began, self._return = 0, np.zeros(rows, np.int64), np.zeros(rows)
             self._actions: list[NDArray[Any]] = []
-            self._was_reset: list[bool] = []
+            self._resets = [0]
             self._first = 0
             self.observation = self._reset(0, np.ones(rows, bool))
         else:
             self._clock, self._began, self._return = moment.clock, moment.began.copy(), moment.running_return.copy()
-            self._actions, self._was_reset = list(moment.actions), list(moment.was_reset)
-            self._first = moment.clock - len(moment.actions)
+            self._actions, self._first = list(moment.actions), moment.clock - len(moment.actions)
+            self._resets = [*(self._first + np.flatnonzero(moment.was_reset)), self._began.max()]
             self.observation = self._come_back(moment)
 
     def step(self, actions: NDArray[np.integer]) -> tuple[Transitions, NDArray[np.bool_]]:
@@ -88,12 +88,12 @@ class Interaction:
         following, reward, terminated, truncated, _ = self.envs.step(actions)
         ended = terminated | truncated
         self._actions.append(actions)
-        self._was_reset.append(bool((self._began == self._clock).any()))
         self._clock += 1
         self._return += reward
         self.observation = following
-        if ended.any():
+        if np.count_nonzero(ended):
             self._began[ended] = self._clock
+            self._resets.append(self._clock)
             self.observation = self._reset(self._clock, ended)
         return Transitions(before, actions, reward, following, terminated, ended), ended
 
@@ -108,7 +108,7 @@ class Interaction:
             began = self._began.copy() if len(self._began) > 1 else int(self._began[0])
             step, ended = self.step(act(self.observation))
             steps.append(step)
-            if ended.any():
+            if np.count_nonzero(ended):
                 returns.append(self._return[ended])
                 lengths.append(self._clock - np.broadcast_to(began, ended.shape)[ended])
                 rows.append(np.flatnonzero(ended))
@@ -122,7 +122,7 @@ class Interaction:
         """Where the environments are, as copies."""
         start = int(self._began.min()) - self._first
         actions = np.array(self._actions[start:], np.int64).reshape(-1, len(self._began))
-        was_reset = np.array(self._was_reset[start:], bool)
+        was_reset = np.isin(np.arange(self._first + start, self._clock), self._resets)
         return Moment(self._clock, self._began.copy(), actions, was_reset, self.observation.copy(), self._return.copy())
 
     def _reset(self, clock: int, rows: NDArray[np.bool_]) -> NDArray[Any]:

@@ -1,0 +1,156 @@
+"""DQN, and what Lookahead makes of it: around its steps, over tasks, inside a differentiable inner loop.
+
+    python experiments/lookahead_dqn.py with cartpole seed=3
+    python experiments/lookahead_dqn.py with cartpole slow_target lookahead_alpha=0.5 seed=3
+    python experiments/lookahead_dqn.py with grid_goals_reptile seed=3
+    python experiments/lookahead_dqn.py evaluate with run=3 num_adapt_steps=10
+    python experiments/lookahead_dqn.py resume with run=3
+
+Named configs: cartpole, lunarlander (DQN at the zoo's settings); to put behind them half_rate (Adam at half the rate),
+fast_slow (design A), slow_target (design A2), rainbow (Double, Dueling, 3 steps, priorities), learned_td (rate and
+discount by meta-gradient), bandit (chooses ε); grid_goals_reptile, cartpole_params (design B), grid_goals_maml (design
+C); fast (seconds).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.render import prepare_drawing
+from experiments.report import report
+from research.algorithms import Algorithm
+from research.algorithms.dqn_config import LookaheadDQNConfig
+from research.algorithms.lookahead_dqn import LookaheadDQN
+from research.algorithms.maml_dqn import MAMLDQN
+from research.algorithms.reptile_dqn import ReptileDQN
+from research.tracking.experiment import make_experiment
+from research.tracking.session import add_commands
+
+DESIGNS: dict[str, type[Algorithm]] = {"lookahead": LookaheadDQN, "reptile": ReptileDQN, "maml": MAMLDQN}
+
+_GRID: dict[str, Any] = {
+    "task": "grid_goals",
+    "horizon": 20,
+    "discount": 0.9,
+    "discounted_score": True,
+    "network": {"hidden_sizes": [64, 64]},
+    "meta_batch_size": 10,
+    "rows_per_task": 10,
+    "adapt_actions": "least_tried",
+    "batch_size": 100,
+    "num_eval_tasks": 8,
+    "eval_episodes": 500,
+    "eval_interval": 50,
+}
+
+NAMED_CONFIGS: dict[str, dict[str, Any]] = {
+    "cartpole": {"eval_interval": 2},  # the defaults: rl-baselines3-zoo, hyperparams/dqn.yml, CartPole-v1
+    "lunarlander": {  # the same file, LunarLander-v2
+        "task_args": {"env_id": "LunarLander-v3"},
+        "horizon": 1000,
+        "num_iterations": 100,
+        "inner_lr": 6.3e-4,
+        "batch_size": 128,
+        "replay": {"buffer_size": 50_000},
+        "learning_starts": 128,
+        "train_freq": 4,
+        "gradient_steps": 4,
+        "phases_per_iteration": 250,
+        "target_interval": 250,
+        "exploration": {"fraction": 0.12, "end": 0.1},
+        "eval_interval": 5,
+    },
+    "half_rate": {"inner_lr": 1.15e-3},
+    "fast_slow": {"lookahead_k": 5, "lookahead_alpha": 0.5},
+    "slow_target": {"lookahead_k": 64, "lookahead_alpha": 0.5, "target": "slow"},
+    "rainbow": {
+        "double": True,
+        "n_step": 3,
+        "network": {"dueling": True},
+        "replay": {"priority_exponent": 0.6},
+    },
+    "learned_td": {"learn_td": ["lr", "discount"]},
+    "bandit": {"exploration": {"schedule": "bandit"}},
+    "grid_goals_reptile": _GRID
+    | {
+        "design": "reptile",
+        "num_iterations": 300,
+        "num_inner_steps": 100,
+        "inner_lr": 1e-3,
+        "max_grad_norm": 0.0,
+        "target_interval": 10,
+        "anneal_from": 0.5,
+        "num_adapt_steps": 3,
+        "td_steps_per_adapt_step": 100,
+    },
+    "grid_goals_maml": _GRID
+    | {
+        "design": "maml",
+        "num_iterations": 600,
+        "num_inner_steps": 6,
+        "inner_optimizer": "sgd",
+        "inner_lr": 0.5,
+        "learn_inner_lr": "scalar",
+        "td_loss": "mse",
+        "target_steps": 24,
+        "meta_lr": 1e-3,
+        "max_grad_norm": 1.0,
+        "anneal_from": 0.5,
+        "num_adapt_steps": 5,
+        "td_steps_per_adapt_step": 6,
+    },
+    "cartpole_params": {
+        "design": "reptile",
+        "task": "cartpole_params",
+        "horizon": 200,
+        "num_iterations": 200,
+        "meta_batch_size": 10,
+        "rows_per_task": 10,
+        "adapt_transitions": 1000,
+        "adapt_epsilon": 0.3,
+        "num_inner_steps": 100,
+        "inner_lr": 1e-3,
+        "network": {"hidden_sizes": [64, 64]},
+        "target_interval": 20,
+        "num_eval_tasks": 20,
+        "num_adapt_steps": 3,
+        "td_steps_per_adapt_step": 100,
+        "eval_interval": 20,
+    },
+    "fast": {
+        "num_iterations": 3,
+        "horizon": 15,
+        "train_freq": 8,
+        "phases_per_iteration": 2,
+        "learning_starts": 16,
+        "gradient_steps": 2,
+        "batch_size": 4,
+        "num_inner_steps": 2,
+        "adapt_transitions": 40,
+        "network": {"hidden_sizes": [8]},
+        "num_eval_tasks": 3,
+        "num_adapt_steps": 1,
+        "eval_episodes": 3,
+        "eval_interval": 2,
+    },
+}
+
+
+def choose(config: LookaheadDQNConfig) -> Algorithm:
+    """The algorithm of the design."""
+    return DESIGNS[config.design](config)
+
+
+experiment = make_experiment(
+    "lookahead_dqn", LookaheadDQNConfig, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
+)
+add_commands(
+    experiment,
+    choose,
+    columns={"return": "episode_return", "TD error": "td_error", "ε": "epsilon", "steps/s": "time/steps_per_second"},
+    report=report,
+    prepare_drawing=prepare_drawing,
+)
+
+if __name__ == "__main__":
+    experiment.run_commandline()
