@@ -39,8 +39,8 @@ _GRID: dict[str, Any] = {
     "adapt_actions": "least_tried",
     "batch_size": 100,
     "num_eval_tasks": 8,
-    "eval_episodes": 500,
-    "eval_interval": 50,
+    "eval_episodes": 2000,
+    "eval_interval": 25,
 }
 
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
@@ -74,11 +74,11 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "grid_goals_reptile": _GRID
     | {
         "design": "reptile",
-        "num_iterations": 300,
+        "num_iterations": 100,
         "num_inner_steps": 100,
         "inner_lr": 1e-3,
         "max_grad_norm": 0.0,
-        "target_interval": 10,
+        "target_interval": 2,
         "anneal_from": 0.5,
         "num_adapt_steps": 3,
         "td_steps_per_adapt_step": 100,
