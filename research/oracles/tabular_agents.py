@@ -259,9 +259,8 @@ def optimistic_action_values(transition: Floats, reward: Floats, radius: Floats,
         order = value.argsort(1)
         value = np.take_along_axis(value, order, 1)[:, None]
         ordered = centre[np.arange(mdps)[:, None], order]
-        moved = np.minimum(half, 1 - ordered[:, -1:])
         # What is left on the j worst successors together; summed by parts, it needs no second sort.
-        left = np.maximum(ordered.cumsum(1)[:, :-1] - moved, 0.0)
+        left = np.maximum(ordered.cumsum(1)[:, :-1] - half, 0.0)
         following = value[..., -1:] - np.diff(value) @ left
         return reward + following.reshape(reward.shape)
 
