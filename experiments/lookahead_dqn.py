@@ -74,7 +74,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "grid_goals_reptile": _GRID
     | {
         "design": "reptile",
-        "num_iterations": 100,
+        "num_iterations": 60,
         "num_inner_steps": 100,
         "inner_lr": 1e-3,
         "max_grad_norm": 0.0,

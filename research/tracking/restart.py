@@ -33,6 +33,7 @@ class RunConfig:
 _EVALUATION = frozenset(
     {"num_adapt_steps", "num_eval_tasks", "eval_episodes", "seed", "task", "task_args", "horizon"}
     | {"eval_inner_lr", "inner_loop", "device", "num_threads"}
+    | {"adapt_transitions", "adapt_actions", "adapt_epsilon", "td_steps_per_adapt_step", "discounted_score"}
 )
 _RESUMED = frozenset({"num_iterations", "checkpoint_interval", "num_threads"})
 CHANGEABLE: dict[str, frozenset[str]] = {
