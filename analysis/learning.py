@@ -1,8 +1,8 @@
 """`python -m analysis.learning runs/1 runs/2 …`: how well and how fast runs learned, as a table, variant by variant.
 
 Reads run records only (`run.json`, `config.json`, `metrics.jsonl`). Runs that differ in nothing but the seed are a
-variant. Of each run two numbers count: the area under its learning curve, that is the mean of its evaluations weighed by
-the training between them, and its best evaluation. Reported is the interquartile mean over runs, with a bootstrap
+variant. Of each run two numbers count: the area under its learning curve, that is the mean of its evaluations weighed
+by the training between them, and its best evaluation. Reported is the interquartile mean over runs, with a bootstrap
 interval, and for every variant but the first the difference to it, as an interval too.
 """
 
