@@ -40,7 +40,7 @@ _GRID: dict[str, Any] = {
     "batch_size": 100,
     "num_eval_tasks": 8,
     "eval_episodes": 2000,
-    "eval_interval": 25,
+    "eval_interval": 20,
 }
 
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
@@ -91,13 +91,14 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "inner_optimizer": "sgd",
         "inner_lr": 0.5,
         "learn_inner_lr": "scalar",
-        "td_loss": "mse",
-        "target_steps": 24,
+        "network": {"hidden_sizes": [64, 64], "activation": "tanh"},  # with relu, 6 steps at this rate can diverge
+        "target_steps": 6,
         "meta_lr": 1e-3,
-        "max_grad_norm": 1.0,
+        "max_grad_norm": 0.05,
         "anneal_from": 0.5,
         "num_adapt_steps": 5,
         "td_steps_per_adapt_step": 6,
+        "eval_interval": 100,
     },
     "cartpole_params": {
         "design": "reptile",
