@@ -31,9 +31,9 @@ _TEST_SEED = 29
 
 
 class GridTasks(NamedTuple):
-    """Goals, `goal [tasks, 2]` as (row, column)."""
+    """Goals, `goal [tasks, 2]` as (row, column), counted from the middle of the grid: halves where `size` is even."""
 
-    goal: NDArray[np.int64]
+    goal: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class GridGoals:
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> GridTasks:
         """Goals for training: all different as long as there are enough."""
-        goals = self._shuffled()[self._num_held_out :]
+        goals = self._shuffled()[self._num_held_out :] - self.middle
         return GridTasks(goals[rng.choice(len(goals), num_tasks, replace=num_tasks > len(goals))])
 
     def test_tasks(self, num_tasks: int) -> GridTasks:
         """The first `num_tasks` goals of evaluation. Raises ValueError if so many do not exist."""
         if num_tasks > self._num_held_out:
             raise ValueError(f"num_eval_tasks={num_tasks}: need at most {self._num_held_out}, as many as are held out")
-        return GridTasks(self._shuffled()[:num_tasks])
+        return GridTasks(self._shuffled()[:num_tasks] - self.middle)
 
     def make_envs(self, tasks: GridTasks, episodes: int) -> GridEnvs:
         """See `TaskDistribution.make_envs`."""
@@ -91,7 +91,7 @@ class GridGoals:
     def optimal_values(self, tasks: GridTasks, discount: float) -> NDArray[np.float64]:
         """V* of every cell by value iteration, `[tasks, cells]`; 0 at the goal, where an episode has ended."""
         cells, count = self._cells(), self.size**2
-        goal = tasks.goal @ [self.size, 1]
+        goal = self.cells(tasks) @ [self.size, 1]
         following = np.clip(cells[:, None] + MOVES, 0, self.size - 1) @ [self.size, 1]
         reward = (following == goal[:, None, None]).astype(np.float64)
         reward[np.arange(len(goal)), goal] = 0
@@ -103,6 +103,15 @@ class GridGoals:
     def best_return(self, tasks: GridTasks, discount: float) -> NDArray[np.float64]:
         """The mean of V* over where episodes start, `[tasks]`."""
         return self.optimal_values(tasks, discount).sum(1) / (self.size**2 - 1)
+
+    @property
+    def middle(self) -> float:
+        """Row and column of the middle, counted from 0."""
+        return (self.size - 1) / 2
+
+    def cells(self, tasks: GridTasks) -> NDArray[np.int64]:
+        """(row, column) of each goal, counted from 0: `[tasks, 2]`."""
+        return np.rint(tasks.goal + self.middle).astype(np.int64)
 
     @property
     def _num_held_out(self) -> int:
@@ -121,14 +130,14 @@ class GridEnvs(RowEnvs):
     def __init__(self, distribution: GridGoals, tasks: GridTasks, episodes: int):
         positive(dict(episodes=episodes), "episodes")
         super().__init__(distribution, len(tasks.goal) * episodes)
-        self._size = distribution.size
-        self._goal = np.repeat(np.asarray(tasks.goal, np.int64), episodes, 0)
+        self._size, self._middle = distribution.size, distribution.middle
+        self._goal = np.repeat(distribution.cells(tasks), episodes, 0)
         self._cell = np.zeros((self.num_envs, 2), np.int64)
         self._rows = np.arange(self.num_envs)
 
     def positions(self) -> NDArray[np.float64]:
-        """(row, column) of every row, `[rows, 2]`."""
-        return self._cell.astype(np.float64)
+        """Where every row is, counted as goals are: `[rows, 2]`."""
+        return self._cell - self._middle
 
     def _start(self, rows: NDArray[np.bool_]) -> None:
         drawn = self.np_random.integers(self._size**2 - 1, size=self.num_envs)

@@ -30,7 +30,7 @@ def distances(goals, size):
 def test_values_are_those_of_the_shortest_paths(size):
     grid = GridGoals(size=size)
     tasks = grid.sample(3, rng.generator(0, "test"))
-    far = distances(tasks.goal, size)
+    far = distances(grid.cells(tasks), size)
     expected = np.where(far > 0, 0.9 ** (far - 1.0), 0.0)
     np.testing.assert_allclose(grid.optimal_values(tasks, 0.9), expected, rtol=1e-12)
     starts = [row[row > 0].mean() for row in expected]
@@ -39,7 +39,7 @@ def test_values_are_those_of_the_shortest_paths(size):
 
 def test_the_best_mean_returns_of_5_by_5_are_those_the_page_names():
     grid = GridGoals()
-    everywhere = GridTasks(np.argwhere(np.ones((5, 5))))
+    everywhere = GridTasks(np.argwhere(np.ones((5, 5))) - 2.0)
     assert round(grid.best_return(grid.test_tasks(8), 0.9).mean(), 3) == 0.789
     assert round(grid.best_return(everywhere, 0.9).mean(), 3) == 0.793
 
@@ -56,23 +56,23 @@ def test_training_draws_every_goal_that_is_not_held_out_and_no_other():
 
 
 def test_moves_go_where_they_say_and_walls_stop():
-    envs = GridGoals(size=3).make_envs(GridTasks(np.array([[2, 2]])), 1)
+    envs = GridGoals(size=3).make_envs(GridTasks(np.array([[1.0, 1.0]])), 1)
     envs.reset(seed=0)
     envs._cell[:] = 0
     places = []
     for action in (UP, LEFT, RIGHT, RIGHT, RIGHT, DOWN, UP, LEFT, DOWN, DOWN, RIGHT):
         observation, reward, terminated, truncated, _ = envs.step(np.array([action]))
-        places.append(tuple(envs.positions()[0].astype(int)))
+        places.append(tuple(envs.positions()[0].astype(int) + 1))
         assert observation[0].argmax() == places[-1][0] * 3 + places[-1][1] and observation.sum() == 1
         assert reward[0] == terminated[0] == (places[-1] == (2, 2)) and not truncated[0]
     assert places == [(0, 0), (0, 0), (0, 1), (0, 2), (0, 2), (1, 2), (0, 2), (0, 1), (1, 1), (2, 1), (2, 2)]
     _, reward, terminated, truncated, _ = envs.step(np.array([LEFT]))
-    assert not reward[0] and not terminated[0] and not truncated[0] and tuple(envs.positions()[0]) == (2, 2)
+    assert not reward[0] and not terminated[0] and not truncated[0] and tuple(envs.positions()[0]) == (1, 1)
 
 
 def test_episodes_start_anywhere_but_at_the_goal():
     grid = GridGoals(size=3)
-    tasks = GridTasks(np.array([[1, 1], [0, 2]]))
+    tasks = GridTasks(np.array([[0.0, 0.0], [-1.0, 1.0]]))
     observation, _ = grid.make_envs(tasks, 9000).reset(seed=0)
     share = observation.reshape(2, 9000, 9).mean(1)
     expected = np.full((2, 9), 1 / 8)

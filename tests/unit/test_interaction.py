@@ -63,7 +63,7 @@ def test_what_follows_an_end_is_another_start_and_what_is_recorded_is_the_last_o
     goals = tasks.sample(3, rng.generator(0, "test"))
     interaction = Interaction(tasks.make_envs(goals, 4), 0)
     seen, finished = interaction.run(200, acting(0, 4))
-    goal = np.repeat(goals.goal @ [5, 1], 4)
+    goal = np.repeat(tasks.cells(goals) @ [5, 1], 4)
     arrived = seen.next_observation.argmax(-1) == goal
     np.testing.assert_array_equal(seen.terminated, arrived)
     np.testing.assert_array_equal(seen.reward, arrived)

@@ -167,7 +167,7 @@ def test_transitions_of_a_task_are_its_own_and_least_tried_actions_leave_few_out
         tasks = grid.sample(5, rng.generator(0, "test"))
         buffer = gather(config, grid, tasks, None, "test")
         seen = buffer.take(np.arange(len(buffer)).reshape(50, 5, 4), 0.9)
-        arrived = seen.next_observation.argmax(-1) == (tasks.goal @ [5, 1])[:, None]
+        arrived = seen.next_observation.argmax(-1) == (grid.cells(tasks) @ [5, 1])[:, None]
         np.testing.assert_array_equal(seen.reward, arrived)
         pairs = seen.observation.argmax(-1) * 4 + seen.action
         unseen[kind] = np.mean([96 - len(np.unique(pairs[:, task])) for task in range(5)])

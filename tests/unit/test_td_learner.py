@@ -138,7 +138,7 @@ def test_a_learner_goes_on_from_its_state():
 def test_a_table_of_a_grid_converges_to_the_exact_values():
     """One-hot cells and no hidden layer: every action of every cell, in the same batch, until nothing moves."""
     grid = GridGoals(size=4)
-    goal = GridTasks(np.array([[1, 2]]))
+    goal = GridTasks(np.array([[-0.5, 0.5]]))
     cells = np.argwhere(np.ones((4, 4)))
     start, action = (part.ravel() for part in np.meshgrid(np.arange(16), np.arange(4), indexing="ij"))
     following = np.clip(cells[start] + MOVES[action], 0, 3) @ [4, 1]
