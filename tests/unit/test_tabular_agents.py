@@ -23,9 +23,9 @@ AGENTS = {
     "luckiest_psrl": tabular_agents.luckiest_psrl(3),
     "ucrl2": tabular_agents.ucrl2(0.3),
     "beb": tabular_agents.beb(5.0),
-    "visit_bonus": tabular_agents.visit_bonus(1.0),
+    "light_beb": tabular_agents.beb(1.0, weight=1.0),
 }
-FIXED = ("random", "greedy", "greedy_map", "ucrl2", "beb", "visit_bonus")
+FIXED = ("random", "greedy", "greedy_map", "ucrl2", "beb", "light_beb")
 
 
 def worlds(num, seed=0):
@@ -185,7 +185,7 @@ def test_bonuses_by_hand():
     count = np.zeros((1, 2, 1, 2))
     count[0, 0, 0] = [1, 3]
     known = Beliefs(count, np.array([[[10.0], [0.0]]]), prior_mean=1.0)
-    one_step = [agent(6.0)(known, 0, 1, None)[0, 0, :, 0] for agent in (tabular_agents.beb, tabular_agents.visit_bonus)]
+    one_step = [tabular_agents.beb(6.0, weight)(known, 0, 1, None)[0, 0, :, 0] for weight in (None, 1.0)]
     np.testing.assert_allclose(one_step[0], [11 / 5 + 6 / 7, 1 + 6 / 3])
     np.testing.assert_allclose(one_step[1], [11 / 5 + 6 / 5, 1 + 6 / 1])
     two_steps = tabular_agents.beb(6.0)(known, 0, 2, None)[0, 0, 0, 0]
@@ -292,7 +292,7 @@ def test_mdps_do_not_depend_on_each_other(name):
         (lambda: tabular_agents.optimistic_psrl(0), "num_samples=0: need a value above 0"),
         (lambda: tabular_agents.luckiest_psrl(0), "num_samples=0: need a value above 0"),
         (lambda: tabular_agents.beb(-1.0), "bonus=-1.0: need at least 0"),
-        (lambda: tabular_agents.visit_bonus(-1.0), "bonus=-1.0: need at least 0"),
+        (lambda: tabular_agents.beb(1.0, weight=0.0), "weight=0.0: need a value above 0"),
         (lambda: tabular_agents.ucrl2(0.0), "scale=0.0: need a value above 0"),
     ],
 )
