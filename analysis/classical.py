@@ -84,7 +84,7 @@ MDPS = (
     Family("psrl", "PSRL", lambda _, n: m.psrl),
     Family("optimistic_psrl", "optimistic PSRL, {} samples", lambda samples, n: m.optimistic_psrl(int(samples)), 20,
            (2, 5, 10, 20), thinning=4),
-    Family("ucrl2", "UCRL2, c = {}", lambda scale, n: m.ucrl2(scale), 0.35, (0.1, 0.2, 0.3, 0.35, 0.4, 0.5),
+    Family("ucrl2", "UCRL2, c = {}", lambda scale, n: m.ucrl2(scale), 0.4, (0.1, 0.2, 0.3, 0.35, 0.4, 0.5),
            thinning=2),
     Family("beb", "BEB, β = {}", lambda bonus, n: m.beb(bonus), 25, (10, 15, 20, 25, 30, 40)),
     Family("epsilon_greedy", "ε-greedy, ε = {}", lambda epsilon, n: m.epsilon_greedy(epsilon), 0.15,

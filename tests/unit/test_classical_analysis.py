@@ -70,6 +70,7 @@ def test_the_search_reports_the_nearest_of_the_good_settings():
     rows = [row("best", 12.0), row("near", 11.9), row("nearer", 11.8), row("nearest", 10.0)]
     assert shortfalls(rows) == pytest.approx({"best": 0, "near": 100 / 120, "nearer": 100 / 60, "nearest": 100 / 6})
     assert chosen(rows) == "nearer" and chosen(rows, tolerance=1.0) == "near"
+    assert chosen(rows, noise=1.1) == "near", "a distance that is no greater but for noise, and a better setting"
     table = search_table([*rows, row("other", 3.0, column="greedy")]).splitlines()
     assert table[4] == "| **nearer** | 1.67 | 18.00 |" and table[5] == "| nearest | 16.67 | 0.00 |"
     assert table[6] == "| **other** | 0.00 | 70.00 |"
