@@ -92,6 +92,8 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "inner_lr": 0.5,
         "learn_inner_lr": "scalar",
         "network": {"hidden_sizes": [64, 64], "activation": "tanh"},  # with relu, 6 steps at this rate can diverge
+        "target": "polyak",
+        "polyak": 0.05,
         "target_steps": 6,
         "meta_lr": 1e-3,
         "max_grad_norm": 0.05,

@@ -91,7 +91,8 @@ class LookaheadDQNConfig(MetaLearningConfig):
         batch_size: Transitions of a TD step, for each task.
         max_grad_norm: The gradient of a TD step is scaled down to this norm; 0 leaves it as it is.
         target: What becomes of the target network: `"hard"`: a copy every `target_interval` TD steps; `"polyak"`: a
-            step of `polyak` towards the network after every TD step; `"slow"`: it is Lookahead's slow weights.
+            step of `polyak` towards the network after every TD step; `"slow"`: it is Lookahead's slow weights. With the
+            design `"maml"` this is about what is meta-learned, and meta-updates count in place of TD steps.
         target_interval: TD steps between copies.
         polyak: Share of the way that a Polyak step makes.
         replay: The replay buffer (lookahead).
@@ -197,6 +198,8 @@ class LookaheadDQNConfig(MetaLearningConfig):
     def _check_design(self) -> None:
         if self.target == "slow" and not self.lookahead_k:
             raise ValueError("target='slow': need lookahead_k of at least 1, without it there are no slow weights")
+        if self.design == "maml" and self.target == "slow":
+            raise ValueError("target='slow': need 'hard' or 'polyak' with design='maml', whose target is meta-learned")
         if self.design == "maml":
             if self.double or self.n_step > 1:
                 raise ValueError(f"double={self.double}, n_step={self.n_step}: the design 'maml' bootstraps from the "

@@ -4,8 +4,9 @@
         sample tasks T_1..T_B, and of each two sets of transitions, D_i and D'_i, `adapt_actions`
         for each task: θ_i ← φ
             K times: θ_i ← inner step(θ_i, ∇ L(θ_i; ⊥θ_i, minibatch of D_i))      Lookahead around it, if asked for
-        θ̄_i ← M more inner steps from θ_i, a constant
+        θ̄_i ← K + M inner steps from φ̄, at the rates of η̄
         η ← Adam(η, ∇_η mean_i L(θ_i(η); θ̄_i, minibatch of D'_i))
+        η̄ ← η̄ + τ (η − η̄)                                             or η every C iterations
 
 with L(θ; ⊥θ̄) = mean ℓ(Q(s, a; θ) − ⊥(r + γ max_a' Q(s', a'; θ̄))), see `research.td.semi_gradient_loss`, and η all that
 is learned: φ, the rate of the inner steps (`learn_inner_lr`), Lookahead's α (`learn_lookahead_alpha`). In the inner
@@ -16,8 +17,9 @@ Finn, Abbeel & Levine 2017, arXiv:1703.03400, algorithm 1, with the TD loss in p
 
 Differs from the paper: it has no value learning. Values travel a move or so in each TD step, so a loss that bootstraps
 from what K steps have learned is short-sighted, and so is what it teaches φ. Here it bootstraps from what M more steps
-(`target_steps`) would learn, as in Flennerhag et al. 2022, arXiv:2109.04504, who match what is further on the way.
-M = 0 is the plain form.
+(`target_steps`) would learn, as in Flennerhag et al. 2022, arXiv:2109.04504, who match what is further on the way. And
+what is learned is its own target, which can run away as in Q-learning without a target network; hence the slow copy η̄
+(`target`, `polyak`, `target_interval`). M = 0 and C = 1 is the plain form.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from research import rng
-from research.algorithms.dqn_config import Design, LookaheadDQNConfig
+from research.algorithms.dqn_config import Design, LookaheadDQNConfig, Target
 from research.algorithms.outer import adam_start, clip_norm, learned, norm, replaced
 from research.algorithms.td_evaluation import Advance, evaluate, gather, minibatches
 from research.algorithms.td_learner import TDLearner, init_params, make_network
@@ -55,6 +57,8 @@ class MAMLDQNConfig(LookaheadDQNConfig):
     inner_optimizer: str = "sgd"
     inner_lr: float | tuple[float, ...] = 0.1
     num_inner_steps: int = 6
+    target: Target = "polyak"
+    polyak: float = 0.05
     meta_lr: float = 1e-3
     meta_batch_size: int = 10
     rows_per_task: int = 4
@@ -68,11 +72,13 @@ class State(NamedTuple):
         iteration: Finished iterations.
         meta: What is meta-learned, and the constants of the inner update rule.
         optimizer: Adam's moments of what is meta-learned.
+        target: The slow copy of it, η̄.
     """
 
     iteration: int
     meta: MetaParams
     optimizer: AdamState
+    target: MetaParams
 
 
 class MAMLDQN:
@@ -92,7 +98,7 @@ class MAMLDQN:
         params = init_params(self.network)
         update = self.inner_loop.init_update(self.network, params, max(1, self.config.num_inner_steps))
         meta = MetaParams(params, update)
-        return State(0, meta, adam_start(learned(meta, self.config)))
+        return State(0, meta, adam_start(learned(meta, self.config)), meta)
 
     def step(self, state: State) -> StepResult:
         """One iteration: transitions of every task, and a meta-update of Adam."""
@@ -105,7 +111,7 @@ class MAMLDQN:
         batches = minibatches(config, support, "minibatches/support", state.iteration)
         after = next(minibatches(config, query, "minibatches/query", state.iteration))
         inner = list(itertools.islice(batches, config.num_inner_steps))
-        target = self.target(state.meta, [*inner, *itertools.islice(batches, config.target_steps)], after)
+        target = self.target(state.target, [*inner, *itertools.islice(batches, config.target_steps)], after)
         gradient, error = self.gradient(state.meta, inner, after, target)
         gradient, length = clip_norm(gradient, config.max_grad_norm)
         rate = config.meta_lr_at(state.iteration)
@@ -120,7 +126,9 @@ class MAMLDQN:
             "time/sample_seconds": sampled - start,
             "time/update_seconds": time.perf_counter() - sampled,
         }
-        return StepResult(State(state.iteration + 1, replaced(state.meta, params), optimizer), metrics)
+        meta = replaced(state.meta, params)
+        slow = self._moved_target(state.target, meta, state.iteration + 1)
+        return StepResult(State(state.iteration + 1, meta, optimizer, slow), metrics)
 
     @torch.no_grad()
     def target(self, meta: MetaParams, batches: Sequence[TransitionBatch], query: TransitionBatch) -> Tensor:
@@ -144,6 +152,13 @@ class MAMLDQN:
         meta = self.config.at_evaluation(state.meta)
         advance = self._by_inner_steps(meta, num_tasks)
         return evaluate(self.config, self.tasks, self.network, meta.model, num_tasks, num_adapt_steps, advance)
+
+    def _moved_target(self, target: MetaParams, meta: MetaParams, iteration: int) -> MetaParams:
+        """The slow copy after an iteration."""
+        if self.config.target == "hard":
+            return meta if iteration % self.config.target_interval == 0 else target
+        slow, fast = learned(target, self.config), learned(meta, self.config)
+        return replaced(meta, {name: value.lerp(fast[name], self.config.polyak) for name, value in slow.items()})
 
     def _by_inner_steps(self, meta: MetaParams, num_tasks: int) -> Advance:
         seen: list[TransitionBatch] = []

@@ -146,3 +146,20 @@ def test_a_step_uses_what_it_says():
     assert metrics["env_steps"] == 3 * 2 * 8 and metrics["td_steps"] == STEPS
     again = MAMLDQN(dataclasses.replace(algorithm.config, target_steps=0)).step(start).state
     assert not torch.equal(again.meta.model["value.0.weight"], state.meta.model["value.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"), [(dict(target="polyak", polyak=0.25), 0.25), (dict(target="hard"), 0.0)]
+)
+def test_targets_come_from_a_slow_copy_of_what_is_learned(settings, share):
+    algorithm = make(meta_batch_size=2, adapt_transitions=8, target_interval=2, **settings)
+    start = algorithm.init()
+    first, _ = algorithm.step(start)
+    for name, value in first.target.model.items():
+        expected = start.meta.model[name] + share * (first.meta.model[name] - start.meta.model[name])
+        torch.testing.assert_close(value, expected)
+    elsewhere = first._replace(target=first.meta)
+    ours, theirs = (algorithm.step(state).state for state in (first, elsewhere))
+    assert not torch.equal(ours.meta.model["value.0.weight"], theirs.meta.model["value.0.weight"])
+    if "polyak" not in settings:
+        assert all(torch.equal(ours.target.model[name], value) for name, value in ours.meta.model.items())
