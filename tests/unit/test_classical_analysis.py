@@ -163,7 +163,9 @@ def test_the_command_writes_the_same_tables_again(short, tmp_path, monkeypatch, 
     assert main(command) == 0 and page.read_text() == first
     assert main([*command, "--search"]) == 0
     assert "UCB1" not in page.read_text().split(mark(classical.SEARCH))[1]
-    assert page.read_text().count("**most probable") == 1
+    found = page.read_text().split(mark(classical.SEARCH))[1]
+    assert found.count("most probable of ") == 5 and found.count("**most probable") == 1
+    assert found.count("optimistic PSRL, ") == 4
     capsys.readouterr()
 
 
@@ -174,6 +176,12 @@ def test_bad_use_of_the_command_is_an_error_with_its_name(tmp_path, capsys):
     assert "--mdps=0: need at least 2" in capsys.readouterr().err
     assert main([f"--page={tmp_path / 'none.md'}"]) == 2
     assert "none.md" in capsys.readouterr().err
+
+
+def test_long_games_are_left_to_those_that_can_play_them(short):
+    family = Family("greedy", "greedy", lambda setting, n: bandits.greedy, longest=10)
+    assert [found.size for found in bandit_rows(family, 0.0, 10, seed=0)] == [10]
+    assert [found.size for found in bandit_rows(family._replace(longest=100), 0.0, 10, seed=0)] == [10, 100]
 
 
 def test_every_column_of_the_paper_is_played_and_settings_are_candidates():
