@@ -82,10 +82,15 @@ def test_a_server_that_never_answers(mirrored, quick, line, content, kind, capsy
 
 def test_a_server_that_goes_away_and_comes_back(mirrored, quick, line, content, capsys):
     line.connect()
-    threads = [watch(mirrored, 1, 15, line.cut), watch(mirrored, 1, 35, line.connect)]
-    run_timed(mirrored, f"-b 0.1 with {OPTIONS}")
-    for thread in threads:
-        thread.join()
+
+    def outage():
+        line.cut()
+        wait_for(lambda: "cannot be written" in mirrored.output(1))
+        line.connect()
+
+    thread = watch(mirrored, 1, 15, outage)
+    run_timed(mirrored, f"-b 0.1 with {OPTIONS} pause=0.12")  # long enough to see both
+    thread.join()
     assert_whole(mirrored, 1)
     content.assert_complete(mirrored.directory, 1)  # no sync was needed
     shown = capsys.readouterr().out
