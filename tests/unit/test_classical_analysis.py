@@ -107,9 +107,14 @@ def test_totals_of_mdps_are_means_of_returns_and_their_optimum_is_known(short):
     totals = classical.mdp_totals(tabular_agents.random, (2, 4), 600, seed=0, prior_mean=0.0)
     for n, total in zip((2, 4), totals, strict=True):
         assert total.value == pytest.approx(10.0 * n, abs=4 * total.error)
-    assert totals[1].spread > totals[0].spread > math.sqrt(20)
-    best, error = classical.mean_optimum()
     tasks = classical.TabularMDP()
+    batch = tasks.sample(600, rng.generator(2, "test"))
+    luck = tabular_agents.draw_luck(rng.generator(3, "test"), 2, 10, 600)
+    returns = tabular_agents.play(tabular_agents.random, *batch, luck, rng.generator(4, "test")).sum(1)
+    noisy = returns + luck.noise.sum((0, 1))
+    assert totals[0].spread == pytest.approx(noisy.std(), rel=0.1)
+    assert noisy.std() > 1.2 * returns.std(), "the rewards' noise counts"
+    best, error = classical.mean_optimum()
     batch = tasks.sample(2000, rng.generator(1, "test"))
     values = optimal_action_values(batch.transition, batch.reward, 10)[:, 0, 0].max(-1)
     assert best == pytest.approx(values.mean(), abs=4 * values.std() / math.sqrt(2000))
