@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -143,27 +144,40 @@ def evaluate(
     buffer = gather(config, distribution, tasks, policy, "evaluation/transitions")
     advance = advance or by_td_steps(config, network, params, num_tasks)
     batches = minibatches(config, buffer, "evaluation/minibatches")
-    envs = distribution.make_envs(tasks, config.eval_episodes)
-    greedy = GreedyPolicy(network)
-    sampled: list[Trajectories] = []
-    seeds: list[int] = []
-    for step in range(num_adapt_steps + 1):
-        own = advance([next(batches) for _ in range(config.td_steps_per_adapt_step if step else 0)])
-        named = {f"network.{name}": value for name, value in own.items()}
-        generator = rng.torch_generator(config.seed, "evaluation", step, device=config.device)
-        sampled.append(collect(greedy, named, envs, num_tasks, config.horizon, generator))
-        seeds.append(generator.initial_seed() % 2**31)  # as `collect` resets them; replays are checked
-    envs.close()
+    counts = [0] + [config.td_steps_per_adapt_step] * num_adapt_steps
+    adapted = (advance(list(itertools.islice(batches, count))) for count in counts)
+    sampled, seeds = _play(config, distribution, network, tasks, num_tasks, adapted)
     each = config.td_steps_per_adapt_step
     return AdaptationCurve(
         "mean discounted return" if config.discounted_score else "mean return",
         np.stack([_score(config, episodes) for episodes in sampled]),
         tasks,
-        tuple(sampled),
+        sampled,
         distribution=distribution,
-        reset_seeds=tuple(seeds),
+        reset_seeds=seeds,
         unit="TD steps" if each == 1 else f"× {each} TD steps",
     )
+
+
+def _play(
+    config: LookaheadDQNConfig,
+    distribution: TaskDistribution,
+    network: nn.Module,
+    tasks: Any,
+    num_tasks: int,
+    adapted: Iterator[Params],
+) -> tuple[tuple[Trajectories, ...], tuple[int, ...]]:
+    """Episodes of the greedy policy with each of the per-task parameters, and the seeds of their resets."""
+    envs, policy = distribution.make_envs(tasks, config.eval_episodes), GreedyPolicy(network)
+    sampled: list[Trajectories] = []
+    seeds: list[int] = []
+    for step, params in enumerate(adapted):
+        named = {f"network.{name}": value for name, value in params.items()}
+        generator = rng.torch_generator(config.seed, "evaluation", step, device=config.device)
+        sampled.append(collect(policy, named, envs, num_tasks, config.horizon, generator))
+        seeds.append(generator.initial_seed() % 2**31)  # as `collect` resets them; replays are checked
+    envs.close()
+    return tuple(sampled), tuple(seeds)
 
 
 def _score(config: LookaheadDQNConfig, episodes: Trajectories) -> Any:

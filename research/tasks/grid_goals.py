@@ -75,14 +75,14 @@ class GridGoals:
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> GridTasks:
         """Goals for training: all different as long as there are enough."""
-        goals = self._shuffled()[self._num_held_out :] - self.middle
+        goals = (self._shuffled()[self._num_held_out :] - self.middle).astype(np.float64)
         return GridTasks(goals[rng.choice(len(goals), num_tasks, replace=num_tasks > len(goals))])
 
     def test_tasks(self, num_tasks: int) -> GridTasks:
         """The first `num_tasks` goals of evaluation. Raises ValueError if so many do not exist."""
         if num_tasks > self._num_held_out:
             raise ValueError(f"num_eval_tasks={num_tasks}: need at most {self._num_held_out}, as many as are held out")
-        return GridTasks(self._shuffled()[:num_tasks] - self.middle)
+        return GridTasks((self._shuffled()[:num_tasks] - self.middle).astype(np.float64))
 
     def make_envs(self, tasks: GridTasks, episodes: int) -> GridEnvs:
         """See `TaskDistribution.make_envs`."""
@@ -105,9 +105,9 @@ class GridGoals:
         return self.optimal_values(tasks, discount).sum(1) / (self.size**2 - 1)
 
     @property
-    def middle(self) -> float:
+    def middle(self) -> np.float64:
         """Row and column of the middle, counted from 0."""
-        return (self.size - 1) / 2
+        return np.float64((self.size - 1) / 2)
 
     def cells(self, tasks: GridTasks) -> NDArray[np.int64]:
         """(row, column) of each goal, counted from 0: `[tasks, 2]`."""
@@ -137,7 +137,7 @@ class GridEnvs(RowEnvs):
 
     def positions(self) -> NDArray[np.float64]:
         """Where every row is, counted as goals are: `[rows, 2]`."""
-        return self._cell - self._middle
+        return (self._cell - self._middle).astype(np.float64)
 
     def _start(self, rows: NDArray[np.bool_]) -> None:
         drawn = self.np_random.integers(self._size**2 - 1, size=self.num_envs)
