@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import difflib
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sacred
-from sacred.config import load_config_file
+from sacred.config import ConfigDict, load_config_file
 from sacred.dependencies import Source, get_digest
 from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict, ensure_wellformed_argv
 
@@ -68,8 +69,15 @@ def make_experiment(
     experiment = Experiment(name, config_class, script, description or "", ingredients)
     for key, differences in (named_configs or {}).items():
         experiment.typed(differences)
-        experiment.add_named_config(key, dict(differences))
+        experiment.named_configs[key] = _Differences(dict(differences))
     return experiment
+
+
+class _Differences(ConfigDict):
+    """A named config that stays as it is: Sacred merges later ones into the mappings that it is handed."""
+
+    def __call__(self, fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
+        return ConfigDict(copy.deepcopy(self._conf))(fixed, preset, fallback)
 
 
 class Experiment(sacred.Experiment):
