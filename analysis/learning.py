@@ -1,4 +1,4 @@
-"""`python -m analysis.learning runs/1 runs/2 …`: how well and how fast runs learned, as a table, variant by variant.
+"""`python -m analysis learning runs/1 runs/2 …`: how well and how fast runs learned, as a table, variant by variant.
 
 Reads run records only (`run.json`, `config.json`, `metrics.jsonl`). Runs that differ in nothing but the seed are a
 variant. Of each run two numbers count: the area under its learning curve, that is the mean of its evaluations weighed
@@ -112,7 +112,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def main(argv: Sequence[str]) -> int:
     """Prints the table. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.learning", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m analysis learning", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="directories of finished runs; those of a baseline first")
     parser.add_argument("--metric", default=METRIC, help=f"what the curve is of; {METRIC} without")
     arguments = parser.parse_args(argv)
@@ -122,7 +122,3 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,11 +1,11 @@
-"""The report reads run records and nothing else."""
+"""The table of adaptation curves reads run records and nothing else."""
 
 import json
 
 import numpy as np
 import pytest
 
-from analysis import report
+from analysis import adaptation
 
 
 def write_run(directory, seed, score, status="COMPLETED"):
@@ -24,7 +24,7 @@ def runs(tmp_path):
 
 def test_table_and_picture(runs, tmp_path, capsys):
     picture = tmp_path / "curves.png"
-    assert report.main([*map(str, runs), "--target=-9.5,-8", "--picture", str(picture)]) == 0
+    assert adaptation.main([*map(str, runs), "--target=-9.5,-8", "--picture", str(picture)]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {
         line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines if "|" in line
@@ -37,14 +37,14 @@ def test_table_and_picture(runs, tmp_path, capsys):
 
 
 def test_scores_are_read_as_recorded(runs):
-    run = report.load_run(runs[0])
+    run = adaptation.load_run(runs[0])
     assert run.seed == 0
     np.testing.assert_array_equal(run.score, [-3.0, -2.0])
 
 
 def test_runs_that_do_not_compare_are_refused(runs, tmp_path, capsys):
     longer = write_run(tmp_path / "longer", 9, [-1.0, -1.0, -1.0])
-    assert report.main([str(runs[0]), str(longer)]) == 2
+    assert adaptation.main([str(runs[0]), str(longer)]) == 2
     assert "do not compare" in capsys.readouterr().err
 
 
@@ -53,5 +53,5 @@ def test_unfinished_and_missing_runs_are_refused(tmp_path, capsys, status, messa
     directory = tmp_path / "run"
     if status:
         write_run(directory, 0, [0.0], status)
-    assert report.main([str(directory)]) == 2
+    assert adaptation.main([str(directory)]) == 2
     assert message in capsys.readouterr().err

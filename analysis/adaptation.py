@@ -1,4 +1,4 @@
-"""`python -m analysis.report runs/1 runs/2 …`: the adaptation curves of finished runs as one table, and as a picture.
+"""`python -m analysis adaptation runs/1 runs/2 …`: adaptation curves of finished runs as one table, and as a picture.
 
 Reads run records only (`run.json`, `config.json`). Each run counts once, with its mean over held-out tasks; what is
 reported is the median and the interquartile mean over runs, with a bootstrap interval of the latter.
@@ -21,7 +21,7 @@ from analysis.stats import bootstrap_interval, iqm
 
 
 class FinishedRun(NamedTuple):
-    """What the report needs of one run: `score [steps + 1]`, the mean over held-out tasks after each step."""
+    """What the table needs of one run: `score [steps + 1]`, the mean over held-out tasks after each step."""
 
     name: str
     seed: int
@@ -72,7 +72,7 @@ def table(runs: Sequence[FinishedRun], target: Sequence[float] = ()) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Prints the table and, if asked, draws the picture. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m analysis adaptation", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="directories of finished runs, e.g. runs/1")
     parser.add_argument("--target", default="", help="published values to compare with, e.g. --target=-40.4,-11.7")
     parser.add_argument("--picture", type=Path, help="where to write the curves as a picture")
@@ -89,7 +89,3 @@ def main(argv: Sequence[str]) -> int:
         plot_runs(runs[0].label, scores, arguments.picture, target, steps=runs[0].unit)
         print(f"\nPicture: {arguments.picture}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,31 @@
+"""`python -m analysis COMMAND …`: run records as tables, comparisons, files for other programs and pages.
+
+    python -m analysis adaptation runs/1 runs/2            # adaptation curves of finished runs, as a table or a picture
+    python -m analysis learning runs/1 runs/2              # areas under learning curves, variant by variant
+
+`python -m analysis COMMAND --help` has the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = ("adaptation", "learning")
+"""Each is a module here with a function `main(argv) -> int`; what a command does not need is not imported."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Does what the command line says. Returns the exit status: 2 for what was refused."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        print(f"error: {argv[0]!r} is no command; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return int(importlib.import_module(f"analysis.{argv[0]}").main(argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
