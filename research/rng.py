@@ -6,9 +6,12 @@ A run that is stopped after iteration i and resumed draws at iteration i + 1 exa
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 def _entropy(seed: int, stream: str, index: tuple[int, ...]) -> np.random.SeedSequence:
@@ -33,3 +36,20 @@ def torch_generator(seed: int, stream: str, *index: int, device: torch.device | 
     """A torch generator on `device` that depends on its arguments alone. See `generator`."""
     state = int(_entropy(seed, stream, index).generate_state(1, np.uint64)[0] >> 1)
     return torch.Generator(device=device).manual_seed(state)
+
+
+class Rows(NamedTuple):
+    """Which rows of a larger batch some rows are. They draw what those draw.
+
+    Attributes:
+        number: `[rows]`, of each in the larger batch.
+        total: How many that one has.
+    """
+
+    number: NDArray[np.intp]
+    total: int
+
+
+def rows_of(options: Mapping[str, Any] | None, num_rows: int) -> Rows:
+    """The `options["rows"]` of a vector environment's reset; if it has none, its rows are the batch."""
+    return (options or {}).get("rows") or Rows(np.arange(num_rows), num_rows)

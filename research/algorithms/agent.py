@@ -14,6 +14,7 @@ import torch
 
 from research import rng
 from research.algorithms.config import MetaLearningConfig
+from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve, adaptation_curve
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
@@ -82,11 +83,25 @@ class Sampled(NamedTuple):
 
 
 class Agent:
-    """A policy with its inner loop and its tasks. Holds no state of the training: parameters are passed in."""
+    """A policy with its inner loop and its tasks. Holds no state of the training: parameters are passed in.
 
-    def __init__(self, config: AgentConfig):
+    Args:
+        config: The settings.
+        ranks: Processes among which the tasks of a meta-batch are shared out: this one samples and adapts its own.
+
+    Raises:
+        ValueError: There are more ranks than tasks.
+    """
+
+    def __init__(self, config: AgentConfig, ranks: Ranks = ALONE):
+        if ranks.size > config.meta_batch_size:
+            raise ValueError(
+                f"meta_batch_size={config.meta_batch_size}: need a task for each of the {ranks.size} ranks, or fewer ranks"
+            )
         self.config = config
-        self.device = torch.device(config.device)
+        self.ranks = ranks
+        self.share = ranks.share(config.meta_batch_size)
+        self.device = ranks.device(config.device)
         self.num_threads = 1 if self.device.type != "cpu" else config.num_threads or available_cores()
         self.tasks = make_tasks(config.task, horizon=config.horizon, **config.task_args)
         self.inner_loop = make_inner_loop(config.inner_loop, config)
@@ -149,42 +164,56 @@ class Agent:
         return {name: torch.cat([part[name] for part in parts]) for name in meta.model}
 
     def sample(self, meta: MetaParams, iteration: int) -> Sampled:
-        """Samples tasks, and episodes of each task before, between and after the inner steps."""
+        """Samples tasks, and episodes of each task before, between and after the inner steps.
+
+        The tasks are this rank's share of the meta-batch, the metrics those of all of it.
+        """
         config = self.config
+        self.ranks.require_equal(meta, f"iteration {iteration}: the parameters")
         start = time.perf_counter()
-        tasks = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", iteration))
-        envs = self.tasks.make_envs(tasks, config.episodes_per_task)
+        everything = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", iteration))
+        envs = self.tasks.make_envs(take(everything, self.share.tasks), config.episodes_per_task)
         batches: list[PolicyBatch] = []
         sampled: list[Trajectories] = []
         collecting = 0.0
         for step in range(config.num_inner_steps + 1):
-            adapted = self.adapt(meta, batches, config.meta_batch_size)
+            adapted = self.adapt(meta, batches, self.share.size)
             generator = rng.torch_generator(config.seed, "actions", iteration, step, device=self.device)
             collect_start = time.perf_counter()
             trajectories = collect(
                 self.policy,
                 adapted,
                 envs,
-                config.meta_batch_size,
+                self.share.size,
                 self.tasks.horizon,
                 generator,
                 config.num_threads,
+                self.share,
             )
             sampled.append(trajectories)
             collecting += time.perf_counter() - collect_start
             batches.append(self.process(sampled[-1]))
         envs.close()
-        env_steps = sum(int(trajectories.valid.sum()) for trajectories in sampled)
-        metrics = {
-            "return_pre": float(sampled[0].returns().mean()),
-            "return_post": float(sampled[-1].returns().mean()),
-            "episode_length_post": float(sampled[-1].valid.sum(-1).double().mean()),
-            "env_steps": float(env_steps),
-            "diverged_episodes": float(sum(int(trajectories.diverged.sum()) for trajectories in sampled)),
-            "time/env_steps_per_second": env_steps / collecting,
-            "time/sample_seconds": time.perf_counter() - start,
-        }
+        metrics = self._metrics(sampled, collecting) | {"time/sample_seconds": time.perf_counter() - start}
         return Sampled(batches[:-1], batches[-1], metrics, sampled[-1])
+
+    def _metrics(self, sampled: list[Trajectories], seconds: float) -> Metrics:
+        """Of the tasks of all ranks; a step of each took `seconds` in all."""
+        before, after = sampled[0], sampled[-1]
+        columns = [before.returns(), after.returns(), after.valid.sum(-1)]
+        means = self.ranks.mean(torch.stack([column.double().mean(1) for column in columns], 1), self.share.total)
+        return_pre, return_post, length = means.tolist()
+        steps, diverged = self.ranks.sum(
+            [sum(float(getattr(part, name).sum()) for part in sampled) for name in ("valid", "diverged")]
+        )
+        return {
+            "return_pre": return_pre,
+            "return_post": return_post,
+            "episode_length_post": length,
+            "env_steps": steps,
+            "diverged_episodes": diverged,
+            "time/env_steps_per_second": steps / seconds,
+        }
 
     def evaluate(self, meta: MetaParams, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
         """The adaptation curve on the first `num_tasks` held-out tasks; a pure function of its arguments."""

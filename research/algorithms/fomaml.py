@@ -29,6 +29,7 @@ from torch.func import functional_call
 
 from research.algorithms.agent import Agent, AgentConfig
 from research.algorithms.outer import adam_start, clip_norm, norm, refuse_learned_update, respond
+from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
 from research.inner_loops.func import per_task, take
 from research.inner_loops.supported import vmappable
@@ -78,9 +79,9 @@ class FOMAML:
 
     Config: ClassVar[type] = FOMAMLConfig
 
-    def __init__(self, config: FOMAMLConfig):
+    def __init__(self, config: FOMAMLConfig, ranks: Ranks = ALONE):
         self.config = config
-        self.agent = Agent(config)
+        self.agent = Agent(config, ranks)
 
     def init(self) -> State:
         """The state before the first iteration."""
@@ -92,7 +93,7 @@ class FOMAML:
         config, before = self.config, state.meta.model
         sampled = self.agent.sample(state.meta, state.iteration)
         start = time.perf_counter()
-        adapted = self.agent.adapt(state.meta, sampled.batches, config.meta_batch_size)
+        adapted = self.agent.adapt(state.meta, sampled.batches, self.agent.share.size)
         gradient, entropy = self._gradient(adapted, sampled.query)
         gradient, length = clip_norm(gradient, config.max_grad_norm)
         model, optimizer = UPDATE_RULES[config.meta_optimizer](before, gradient, state.optimizer, config.meta_lr)
@@ -115,8 +116,10 @@ class FOMAML:
         own = [take(adapted, slice(end - len(part.valid), end)) for end, part in zip(ends, parts, strict=True)]
         pieces = parallel_map(self._gradient_of_chunk, list(zip(own, parts, strict=True)), self.agent.num_threads)
         gradients, entropies = zip(*pieces, strict=True)
-        tasks = len(query.valid)
-        return {name: sum(piece[name] for piece in gradients) / tasks for name in adapted}, sum(entropies) / tasks
+        own = {name: sum(piece[name] for piece in gradients) for name in adapted}
+        total, entropy = self.agent.ranks.sum([own, sum(entropies)])
+        tasks = self.agent.share.total
+        return {name: value / tasks for name, value in total.items()}, entropy / tasks
 
     def _gradient_of_chunk(self, chunk: tuple[Params, PolicyBatch]) -> tuple[Params, float]:
         adapted, query = chunk

@@ -39,6 +39,7 @@ from torch.func import functional_call
 
 from research.algorithms.agent import Agent, AgentConfig, Sampled
 from research.algorithms.outer import adam_start, clip_norm, learned, norm, replaced, respond
+from research.distributed import ALONE, Ranks
 from research.estimators import ESTIMATORS
 from research.evaluation import AdaptationCurve
 from research.inner_loops.func import expand, per_task, take
@@ -123,9 +124,9 @@ class MAMLPPO:
 
     Config: ClassVar[type] = MAMLPPOConfig
 
-    def __init__(self, config: MAMLPPOConfig):
+    def __init__(self, config: MAMLPPOConfig, ranks: Ranks = ALONE):
         self.config = config
-        self.agent = Agent(config)
+        self.agent = Agent(config, ranks)
 
     def init(self) -> State:
         """The state before the first iteration."""
@@ -189,7 +190,8 @@ class _Chunk(NamedTuple):
 class Objective:
     """The clipped objective of an iteration, as a function of what is meta-learned.
 
-    Tasks are independent given θ: each chunk of them is treated on a thread of its own, and sums go in task order.
+    Tasks are independent given θ: each chunk of them is treated on a thread of its own, and sums go in task order. A
+    rank has the chunks of its share of each minibatch, and sums go over all ranks.
     """
 
     def __init__(self, agent: Agent, config: MAMLPPOConfig, meta: MetaParams, sampled: Sampled):
@@ -201,22 +203,24 @@ class Objective:
         everything = [*sampled.batches, sampled.query]
         parts = config.num_minibatches
         bounds = [config.meta_batch_size * part // parts for part in range(parts + 1)]
-        shares = [slice(*pair) for pair in itertools.pairwise(bounds)]
+        shares = [agent.share.within(*pair)[0] for pair in itertools.pairwise(bounds)]
         self.minibatches = [self._chunks(take(everything, share), credit[share]) for share in shares]
 
     def gradient(self, params: Params, minibatch: list[_Chunk], kl_coef: Tensor) -> Params:
         """∇ mean_i f_i over the tasks of a minibatch, at `params` (named as by `learned`)."""
         weights = [coef / len(kl_coef) for coef in kl_coef.tolist()]
         gradients = self._map(functools.partial(self._gradient, params, weights), minibatch)
-        tasks = sum(len(chunk.outcome) for chunk in minibatch)
-        return {name: sum(gradient[name] for gradient in gradients) / tasks for name in params}
+        own = {name: sum((each[name] for each in gradients), torch.zeros_like(params[name])) for name in params}
+        total, tasks = self.agent.ranks.sum([own, sum(len(chunk.outcome) for chunk in minibatch)])
+        return {name: value / tasks for name, value in total.items()}
 
     @torch.no_grad()
     def measure(self, params: Params) -> tuple[Metrics, Tensor]:
         """How the episodes look to other parameters, and the mean KL of each inner step's policy, `[inner steps]`."""
         chunks = [chunk for minibatch in self.minibatches for chunk in minibatch]
         rows = torch.cat(self._map(functools.partial(self._measure, replaced(self.meta, params)), chunks))
-        loss_before, loss_after, kl, clipped, entropy, *inner_kl = rows.mean(0).tolist()
+        means = self.agent.ranks.mean(rows, self.agent.share.total)
+        loss_before, loss_after, kl, clipped, entropy, *inner_kl = means.tolist()
         metrics = {
             "loss_before": loss_before,
             "loss_after": loss_after,
@@ -229,6 +233,8 @@ class Objective:
 
     @torch.no_grad()
     def _chunks(self, batches: list[PolicyBatch], outcome: Tensor) -> list[_Chunk]:
+        if len(outcome) == 0:  # a rank may have no task of a minibatch
+            return []
         parts = self.agent.cut(batches, keep_episodes=self.estimator.reads_episodes)
         outcomes = outcome.split([len(part[0].valid) for part in parts])
 
@@ -315,7 +321,7 @@ def _outcome(agent: Agent, sampled: Sampled) -> Tensor:
     """
     episodes = sampled.query_episodes
     returns = episodes.returns().mean(1)
-    others = (returns.sum() - returns) / (len(returns) - 1)
+    others = (agent.ranks.sum(returns.sum()) - returns) / (agent.share.total - 1)
     steps = episodes.valid.sum(-1).to(returns.dtype).mean(1)
     outcome = (others - returns) / steps
     if not agent.config.normalize_advantages:

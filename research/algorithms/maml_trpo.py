@@ -32,6 +32,7 @@ from torch.utils import _pytree as pytree
 
 from research.algorithms.agent import Agent, AgentConfig, Sampled, inner_loss
 from research.algorithms.outer import respond
+from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
 from research.inner_loops import Linearized
 from research.inner_loops.func import per_task
@@ -82,9 +83,9 @@ class MAMLTRPO:
 
     Config: ClassVar[type] = MAMLTRPOConfig
 
-    def __init__(self, config: MAMLTRPOConfig):
+    def __init__(self, config: MAMLTRPOConfig, ranks: Ranks = ALONE):
         self.config = config
-        self.agent = Agent(config)
+        self.agent = Agent(config, ranks)
 
     def init(self) -> State:
         """The state before the first iteration."""
@@ -127,32 +128,35 @@ class _Chunk(NamedTuple):
 class Objective:
     """f and D around the current iterate, in the flat vector of what is meta-learned.
 
-    Tasks are independent given θ: each chunk of them is treated on a thread of its own, and sums go in task order.
+    Tasks are independent given θ: each chunk of them is treated on a thread of its own, and sums go in task order. A
+    rank has the chunks of its share of the tasks, and sums go over all ranks.
     """
 
     def __init__(self, agent: Agent, meta: MetaParams, sampled: Sampled):
         self.agent = agent
         self.meta = meta
-        self.num_tasks = sampled.query.valid.shape[0]
+        self.num_tasks = agent.share.total
         self.learned = tuple(name for name in meta.update if agent.inner_loop.config.learns(name))
         self.chunks: list[_Chunk] = self._map(self._linearize, agent.cut([*sampled.batches, sampled.query]))
 
     def problem(self) -> Problem:
         """The trust-region problem."""
         values = self._map(self._loss_and_gradient, self.chunks)
-        loss, gradient = (sum(parts) / self.num_tasks for parts in zip(*values, strict=True))
+        loss, gradient = self._mean(values)
         return Problem(float(loss), gradient, self.fisher_product, self.evaluate)
 
     def fisher_product(self, vector: Tensor) -> Tensor:
         """1/B Σ Jᵀ (∂π/∂θ_i)ᵀ M (∂π/∂θ_i) J · vector, M the information of the distribution in its parameters."""
         tangent = self._unflatten(vector)
-        return sum(self._map(functools.partial(self._fisher_product, tangent), self.chunks)) / self.num_tasks
+        products = self._map(functools.partial(self._fisher_product, tangent), self.chunks)
+        (product,) = self._mean([(product,) for product in products])
+        return product
 
     def evaluate(self, step: Tensor) -> tuple[float, float]:
         """f and D after a step."""
         values = self._map(functools.partial(self._evaluate, self.moved(step)), self.chunks)
-        loss, kl = (float(sum(parts)) / self.num_tasks for parts in zip(*values, strict=True))
-        return loss, kl
+        loss, kl = self._mean(values)
+        return float(loss), float(kl)
 
     def moved(self, step: Tensor) -> MetaParams:
         """The meta-parameters after a step."""
@@ -162,10 +166,10 @@ class Objective:
     def entropy(self) -> float:
         """Mean entropy of the adapted policies on the query episodes, in nats."""
         entropies = [
-            _sum_over_tasks(lambda d, valid: masked_mean(d.entropy(), valid), chunk.outer.value, chunk.query.valid)
+            (_sum_over_tasks(lambda d, valid: masked_mean(d.entropy(), valid), chunk.outer.value, chunk.query.valid),)
             for chunk in self.chunks
         ]
-        return float(sum(entropies)) / self.num_tasks
+        return float(*self._mean(entropies))
 
     def _linearize(self, batches: list[PolicyBatch]) -> _Chunk:
         policy, (*inner, query) = self.agent.replica(), batches
@@ -208,6 +212,11 @@ class Objective:
             dict(zip(self.meta.model, tangents[:split], strict=True)),
             constants | dict(zip(self.learned, tangents[split:], strict=True)),
         )
+
+    def _mean(self, sums: list[tuple[Tensor, ...]]) -> list[Tensor]:
+        """The means over all tasks of quantities that were summed over those of each chunk."""
+        totals = self.agent.ranks.sum([sum(parts) for parts in zip(*sums, strict=True)])
+        return [total / self.num_tasks for total in totals]
 
     def _map(self, function: Callable[[Any], Any], chunks: list[Any]) -> list[Any]:
         return parallel_map(function, chunks, self.agent.num_threads)

@@ -29,6 +29,7 @@ import torch
 
 from research.algorithms.agent import Agent, AgentConfig
 from research.algorithms.outer import norm, refuse_learned_update
+from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
 from research.types import MetaParams, StepResult
 from research.validation import in_unit_interval, positive
@@ -77,9 +78,9 @@ class Reptile:
 
     Config: ClassVar[type] = ReptileConfig
 
-    def __init__(self, config: ReptileConfig):
+    def __init__(self, config: ReptileConfig, ranks: Ranks = ALONE):
         self.config = config
-        self.agent = Agent(config)
+        self.agent = Agent(config, ranks)
 
     def init(self) -> State:
         """The state before the first iteration."""
@@ -90,9 +91,11 @@ class Reptile:
         """One iteration: sample, adapt once more, and move towards the mean of where the tasks led."""
         sampled = self.agent.sample(state.meta, state.iteration)
         start = time.perf_counter()
-        adapted = self.agent.adapt(state.meta, [*sampled.batches, sampled.query], self.config.meta_batch_size)
+        share = self.agent.share
+        adapted = self.agent.adapt(state.meta, [*sampled.batches, sampled.query], share.size)
+        mean = self.agent.ranks.mean(adapted, share.total)
         rate = self.config.meta_lr_at(state.iteration)
-        direction = {name: adapted[name].mean(0) - value for name, value in state.meta.model.items()}
+        direction = {name: mean[name] - value for name, value in state.meta.model.items()}
         model = {name: value + rate * direction[name] for name, value in state.meta.model.items()}
         metrics = sampled.metrics | {
             "gradient_norm": norm(direction),

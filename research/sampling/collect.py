@@ -17,6 +17,7 @@ from torch.func import functional_call, vmap
 from torch.utils import _pytree as pytree
 
 from research import rng
+from research.distributed import Share
 from research.distributions import Distribution
 from research.types import Params, Trajectories
 
@@ -44,6 +45,7 @@ def collect(
     horizon: int,
     generator: torch.Generator,
     num_threads: int = 0,
+    share: Share | None = None,
 ) -> Trajectories:
     """One episode in every row of `envs`, each task acting by its own parameters.
 
@@ -61,6 +63,7 @@ def collect(
         generator: Source of the actions, on the device of `params`. Its initial seed is that of the environments, so
             every call needs a generator of its own.
         num_threads: For `PartwiseEnvs`, see there. The numbers do not depend on it.
+        share: Which tasks of a larger batch these are: they draw what they would draw there. None: they are all.
 
     Raises:
         ValueError: The rows do not divide into `num_tasks` tasks, or the environments hide how an episode ended.
@@ -68,8 +71,10 @@ def collect(
     check_envs(envs, num_tasks)
     if isinstance(envs, PartwiseEnvs):
         envs.num_threads = num_threads
-    observation, _ = envs.reset(seed=generator.initial_seed() % 2**31)
-    parts = list(_parts(policy, params, envs, observation, num_tasks, horizon, generator))
+    share = share or Share(0, 1, num_tasks)
+    options = {"rows": share.rows(envs.num_envs // num_tasks)} if share.total > num_tasks else None
+    observation, _ = envs.reset(seed=generator.initial_seed() % 2**31, options=options)
+    parts = list(_parts(policy, params, envs, observation, share, horizon, generator))
     for _ in range(horizon):
         for part in parts:
             part.finish_step()
@@ -114,22 +119,27 @@ def _parts(
     params: Params,
     envs: gymnasium.vector.VectorEnv[Any, Any, Any],
     observation: NDArray[Any],
-    num_tasks: int,
+    share: Share,
     horizon: int,
     generator: torch.Generator,
 ) -> Iterator[_Part]:
-    """The tasks in two halves that take turns, each with a generator of its own; in one if the environments cannot."""
-    if not isinstance(envs, PartwiseEnvs) or num_tasks < 2:
-        yield _Part(
-            policy, params, lambda actions: functools.partial(envs.step, actions), observation, horizon, generator
-        )
+    """The tasks in two halves that take turns, each with a generator of its own; in one if the environments cannot.
+
+    A share has its part of each half.
+    """
+    if not isinstance(envs, PartwiseEnvs) or share.total < 2:
+        step = functools.partial(functools.partial, envs.step)
+        yield _Part(policy, params, step, observation, horizon, generator, share)
         return
-    for k, tasks in enumerate((slice(0, num_tasks // 2), slice(num_tasks // 2, num_tasks))):
-        episodes = envs.num_envs // num_tasks
+    episodes, middle = envs.num_envs // share.size, share.total // 2
+    for k, bounds in enumerate(((0, middle), (middle, share.total))):
+        tasks, part = share.within(*bounds)
+        if part.size == 0:
+            continue
         rows = slice(tasks.start * episodes, tasks.stop * episodes)
         own = rng.torch_generator(generator.initial_seed(), "part", k, device=generator.device)
         theirs = {name: value[tasks] for name, value in params.items()}
-        yield _Part(policy, theirs, functools.partial(envs.begin, rows=rows), observation[rows], horizon, own)
+        yield _Part(policy, theirs, functools.partial(envs.begin, rows=rows), observation[rows], horizon, own, part)
 
 
 class _Part:
@@ -143,8 +153,10 @@ class _Part:
         observation: NDArray[Any],
         horizon: int,
         generator: torch.Generator,
+        share: Share,
     ):
-        self.decide, self.begin, self.generator = bind_per_task(policy, params), begin, generator
+        self.decide, self.begin = bind_per_task(policy, params), begin
+        self.sample = functools.partial(share.sample, generator=generator)
         self.like = next(iter(params.values()))
         self.observation = np.array(observation)  # a copy: the last one of each row that belongs to its episode
         count = len(observation)
@@ -166,7 +178,7 @@ class _Part:
         """Decides, and sets the rows in motion."""
         seen = self._tensor(self.observation)
         distribution = self.decide(seen)
-        action = distribution.sample(self.generator)
+        action = self.sample(distribution)
         self._wait = self.begin(action.flatten(0, 1).cpu().numpy())
         self.steps.append((seen, action, distribution))
 

@@ -19,6 +19,8 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
+from research import rng as random
+
 Env = gymnasium.Env[Any, Any]
 
 _FRAMES_PER_SECOND = 30
@@ -201,15 +203,17 @@ class GymEnvs(gymnasium.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any
     ) -> tuple[NDArray[Any], dict[str, Any]]:
         """Resets every row, or those of `options["reset_mask"]`.
 
-        Row i gets `seed + i`, as in every Gymnasium vector environment, or the i-th of a list. Where no seed is given,
-        it is drawn from the one before.
+        Row i gets `seed + i`, as in every Gymnasium vector environment, or the i-th of a list; i is counted in the
+        batch that the rows are part of (`options["rows"]`). Where no seed is given, it is drawn from the one before.
         """
         super().reset(seed=seed if isinstance(seed, int) else None)
-        given = [seed + row for row in range(self.num_envs)] if isinstance(seed, int) else seed
+        numbers = random.rows_of(options, self.num_envs).number.tolist()
+        given = [seed + row for row in numbers] if isinstance(seed, int) else seed
         drawn = self.np_random.integers(2**31, size=self.num_envs)
         own = [int(drawn[row]) if given is None or given[row] is None else given[row] for row in range(self.num_envs)]
         # The inner environment takes the mask out of the options.
-        return self._rows.reset(seed=own, options=dict(options) if options else None)
+        inner = {key: value for key, value in (options or {}).items() if key != "rows"}
+        return self._rows.reset(seed=own, options=inner or None)
 
     def step(
         self, actions: NDArray[Any]

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from research import rng as random
 from research.sampling.offscreen import Camera
 from research.sampling.simulations import Robot, Simulations, State, load_robot
 from research.validation import at_least, positive
@@ -35,7 +36,7 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
 
     Autoreset is off: a row that is done stands still at no cost, with reward 0, until `reset`, which takes
     `options={"reset_mask": rows}`. Row i of `reset(seed=s)` starts as a Gymnasium environment does after
-    `reset(seed=s + i)`. A row whose simulation blows up, or whose observation or reward is not finite, terminates with
+    `reset(seed=s + i)`, i counted in the batch that the rows are part of (`options["rows"]`). A row whose simulation blows up, or whose observation or reward is not finite, terminates with
     reward 0 and its last finite observation; `info["diverged"] [rows]` says which did in this step.
 
     Args:
@@ -119,7 +120,7 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
         """Starts a new episode in every row, or in those of `options["reset_mask"]`."""
         super().reset(seed=seed if isinstance(seed, int) else None, options=options)
         rows = np.flatnonzero(self._reset_mask(options))
-        self._seed(rows, seed)
+        self._seed(rows, seed, random.rows_of(options, self.num_envs).number)
         starts = [self.start(row, self._generators[row]) for row in rows]  # type: ignore[arg-type]
         qpos, qvel = (np.array(part) for part in zip(*starts, strict=True))
         state = self._simulations.reset(rows.tolist(), qpos, qvel)
@@ -206,12 +207,12 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
                 self._state[name] = np.zeros((self.num_envs, *values.shape[1:]))
             self._state[name][rows] = values
 
-    def _seed(self, rows: NDArray[np.intp], seed: int | list[int | None] | None) -> None:
+    def _seed(self, rows: NDArray[np.intp], seed: int | list[int | None] | None, numbers: NDArray[np.intp]) -> None:
         """A generator of its own for each of `rows` that is given a seed, or that has none yet."""
         if isinstance(seed, Sequence) and len(seed) != self.num_envs:
             raise ValueError(f"seed: got {len(seed)} seeds, need one for each of the {self.num_envs} rows")
         for row in rows:
-            own = seed[row] if isinstance(seed, Sequence) else None if seed is None else seed + int(row)
+            own = seed[row] if isinstance(seed, Sequence) else None if seed is None else seed + int(numbers[row])
             if own is not None and own < 0:
                 raise ValueError(f"seed={own}: need an integer of at least 0")
             if own is not None or self._generators[row] is None:

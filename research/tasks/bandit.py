@@ -112,8 +112,8 @@ class BanditEnvs(RowEnvs):
     def _move(self, actions: NDArray[np.int64], active: NDArray[np.bool_]) -> NDArray[np.float64]:
         mean = self._mean[self._first + actions]
         if self._std is None:
-            return (self.np_random.random(self.num_envs) < mean).astype(np.float64)
-        return mean + self._std * self.np_random.standard_normal(self.num_envs)
+            return (self.np_random.random(self._drawn_rows)[self._drawn] < mean).astype(np.float64)
+        return mean + self._std * self.np_random.standard_normal(self._drawn_rows)[self._drawn]
 
     def _observe(self) -> NDArray[np.float32]:
         return np.zeros((self.num_envs, 1), np.float32)

@@ -50,7 +50,11 @@ class TaskDistribution(Protocol):
         """The tasks of evaluation: always the same ones, none of which training draws unless `split` says so."""
 
     def make_envs(self, tasks: Any, episodes: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-        """Environments with `tasks × episodes` rows, the episodes of a task next to each other."""
+        """Environments with `tasks × episodes` rows, the episodes of a task next to each other.
+
+        Rows that are part of a larger batch draw what they would draw there: a reset with a seed may be given
+        `options={"rows": research.rng.Rows}`.
+        """
 
 
 @runtime_checkable

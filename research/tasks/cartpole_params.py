@@ -159,7 +159,8 @@ class CartPoleEnvs(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[Any],
             generators = [np_random(row_seed)[0] for row_seed in seed]
             start = np.stack([own.uniform(-START_RANGE, START_RANGE, 4) for own in generators])
         else:
-            start = self.np_random.uniform(-START_RANGE, START_RANGE, (self.num_envs, 4))
+            drawn, total = random.rows_of(options, self.num_envs)
+            start = self.np_random.uniform(-START_RANGE, START_RANGE, (total, 4))[drawn]
         self._state[:, rows], self._steps[rows], self._done[rows] = start.T[:, rows], 0, False
         return self._observation(), {}
 

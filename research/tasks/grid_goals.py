@@ -140,7 +140,7 @@ class GridEnvs(RowEnvs):
         return (self._cell - self._middle).astype(np.float64)
 
     def _start(self, rows: NDArray[np.bool_]) -> None:
-        drawn = self.np_random.integers(self._size**2 - 1, size=self.num_envs)
+        drawn = self.np_random.integers(self._size**2 - 1, size=self._drawn_rows)[self._drawn]
         drawn += drawn >= self._goal @ [self._size, 1]
         self._cell[rows] = np.stack(np.divmod(drawn, self._size), -1)[rows]
 

@@ -20,6 +20,9 @@ class RowEnvs(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[Any], NDAr
     Autoreset is off: a row that is done stands still with reward 0 until it is reset, and
     `reset(options={"reset_mask": rows})` resets some rows. All rows draw from one generator, at every step and whether
     they are done or not, so that what a row sees does not depend on the resets and actions of others.
+
+    A subclass draws `values = draw(size=self._drawn_rows)` and uses `values[self._drawn]`: rows that are part of a
+    larger batch (`options={"rows": Rows(...)}` of a reset with a seed) take their part of what is drawn for all of it.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - Gymnasium declares it so
@@ -36,6 +39,7 @@ class RowEnvs(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[Any], NDAr
         self._horizon = distribution.horizon
         self._steps = np.zeros(num_envs, np.int64)
         self._done = np.zeros(num_envs, bool)
+        self._drawn, self._drawn_rows = random.rows_of(None, num_envs)
 
     @abstractmethod
     def _start(self, rows: NDArray[np.bool_]) -> None:
@@ -63,6 +67,7 @@ class RowEnvs(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[Any], NDAr
         if seed is not None:
             # A stream of its own: whoever seeds the action space alike would else draw what decides on the rewards.
             self.np_random = random.generator(seed, "tasks/rows")
+            self._drawn, self._drawn_rows = random.rows_of(options, self.num_envs)
         rows = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
         if getattr(rows, "shape", None) != (self.num_envs,) or rows.dtype != np.bool_:
             raise ValueError(f"options['reset_mask']={rows!r}: need {self.num_envs} booleans")

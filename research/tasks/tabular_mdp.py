@@ -120,10 +120,10 @@ class TabularEnvs(RowEnvs):
 
     def _move(self, actions: NDArray[np.int64], active: NDArray[np.bool_]) -> NDArray[np.float64]:
         pair = self._first + self._state * self._num_actions + actions
-        reward = self._reward[pair] + self._std * self.np_random.standard_normal(self.num_envs)
-        passed = self.np_random.random((self.num_envs, 1)) >= self._cumulative[pair]
+        noise = self.np_random.standard_normal(self._drawn_rows)[self._drawn]
+        passed = self.np_random.random((self._drawn_rows, 1))[self._drawn] >= self._cumulative[pair]
         self._state = np.where(active, np.count_nonzero(passed, 1), self._state)
-        return reward
+        return self._reward[pair] + self._std * noise
 
     def _observe(self) -> NDArray[np.float32]:
         observation = np.zeros((self.num_envs, self._num_states), np.float32)

@@ -18,7 +18,9 @@ from sacred.config import ConfigDict, load_config_file
 from sacred.dependencies import Source, get_digest
 from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict, ensure_wellformed_argv
 
+from research import distributed
 from research.checkpoint import CheckpointError
+from research.distributed import ALONE, RankLost, Ranks
 from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.config import ConfigError, construct, convert_fields, to_mapping
 from research.tracking.ingredients import Ingredients
@@ -87,6 +89,8 @@ class Experiment(sacred.Experiment):
         script: The script that defines the experiment.
         prepare: If set, called as `prepare(command, run, config, start)` once settings are valid and before anything
             is recorded; what it returns becomes `run.session`. A ValueError from it refuses the run.
+        follow: If set, what every process but the first does when several were started as the ranks of one run.
+        ranks: Those processes.
     """
 
     default_command: Any
@@ -115,6 +119,8 @@ class Experiment(sacred.Experiment):
         self.config_class = config_class
         self.captured_out_filter = apply_backspaces_and_linefeeds
         self.prepare: Callable[[str, RecordedRun, Any, Start | None], Any] | None = None
+        self.follow: Callable[[Ranks], None] | None = None
+        self.ranks = ALONE
         self._from_command_line = False
         self._settings = _union_of(config_class, RunConfig)
         self.add_config(to_mapping(config_class()) | to_mapping(RunConfig()))
@@ -151,7 +157,10 @@ class Experiment(sacred.Experiment):
         }
 
     def run_commandline(self, argv: Any = None) -> Any:
-        """Runs what the command line says. Exits with 2 for settings that cannot be; see `signals` for other codes."""
+        """Runs what the command line says. Exits with 2 for settings that cannot be; see `signals` for other codes.
+
+        Of several ranks the first one does, and tells the others what there is for them to do.
+        """
         argv = ensure_wellformed_argv(argv)
         try:
             refuse_bare_commas(argv)
@@ -159,12 +168,19 @@ class Experiment(sacred.Experiment):
             raise _refusal(error) from None
         self._from_command_line = True
         try:
+            self.ranks = distributed.join()
+            if self.ranks.rank > 0:
+                return self.follow(self.ranks) if self.follow else None
             return super().run_commandline(argv)
+        except RankLost as error:
+            raise _refusal(error, 1) from None
         except KeyboardInterrupt:
             session = getattr(self.current_run, "session", None)
             print(f"\nStopped at once. {session.how_to_go_on() if session else ''}", file=sys.stderr)
             raise SystemExit(130) from None
         finally:
+            self.ranks.leave()
+            self.ranks = ALONE
             self._from_command_line = False
 
     def run(self, *arguments: Any, **named: Any) -> Any:

@@ -6,6 +6,7 @@ A script makes an experiment with `make_experiment`, gives it named configs, han
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import sys
@@ -17,9 +18,10 @@ import torch
 
 from research.algorithms import Algorithm
 from research.checkpoint import Checkpoints
+from research.distributed import Ranks
 from research.evaluation import AdaptationCurve, spread
 from research.memory import keep_freed_memory
-from research.tracking.config import to_mapping
+from research.tracking.config import from_mapping, to_mapping
 from research.tracking.experiment import Experiment
 from research.tracking.progress import Progress, make_progress
 from research.tracking.restart import RunConfig, Start
@@ -41,7 +43,7 @@ Draw = Callable[[AdaptationCurve, Path], list[Path]]
 
 def add_commands(
     experiment: Experiment,
-    algorithm: Callable[[Any], Algorithm],
+    algorithm: Callable[..., Algorithm],
     *,
     columns: Mapping[str, str],
     report: Report,
@@ -52,7 +54,8 @@ def add_commands(
     Args:
         experiment: Its settings must be `algorithm.Config`, with the fields `num_iterations`, `checkpoint_interval`,
             `eval_interval`, `num_eval_tasks` and `num_adapt_steps`.
-        algorithm: What is trained: a class of `ALGORITHMS`, or a function from the settings to an instance of one.
+        algorithm: What is trained: a class of `ALGORITHMS`, or a function from the settings to an instance of one. With
+            a second parameter `ranks` it shares its work among processes (`research.distributed`).
         columns: What the progress bar shows, as `{label: metric name}`.
         report: What becomes of an adaptation curve.
         prepare_drawing: From the settings to what `render` does with an adaptation curve; raises ValueError if it
@@ -62,15 +65,29 @@ def add_commands(
     def prepare(command: str, run: RecordedRun, config: Any, start: Start | None) -> Session | Complete:
         if start is not None and start.is_complete:
             return Complete(start)
-        _check_device(getattr(config, "device", "cpu"))
-        keep_freed_memory()
+        ranks = experiment.ranks
+        if ranks.size > 1 and "ranks" not in inspect.signature(algorithm).parameters:
+            raise ValueError(
+                f"{ranks.size} processes were started for one run, and {experiment.name} trains in one; start it without "
+                "torchrun, and with one task of srun (in a profile for Slurm: ntasks: 1)"
+            )
+        if command in ("evaluate", "render"):
+            ranks.tell(None)
+        _prepare_process(config)
         draw = prepare_drawing(config) if prepare_drawing and command == "render" else None
         if draw and run.unobserved:
             raise ValueError("-u: render writes its pictures into the record of a run; leave -u out")
-        torch.set_num_threads(1)  # the cores work on tasks, a thread each (research/parallel.py), not on single kernels
-        return Session(experiment, algorithm(config), run, config, start, columns, report, draw)
+        made = algorithm(config, ranks=ranks) if ranks.size > 1 else algorithm(config)
+        return Session(experiment, made, run, config, start, columns, report, draw)
 
-    experiment.prepare = prepare
+    def follow(ranks: Ranks) -> None:
+        order = ranks.told()
+        if order is not None:
+            config = from_mapping(experiment.config_class, order)
+            _prepare_process(config)
+            _follow(algorithm(config, ranks=ranks), config, ranks)
+
+    experiment.prepare, experiment.follow = prepare, follow
 
     def train(_run: Any) -> dict[str, Any]:
         """Train, then evaluate on held-out tasks. The default."""
@@ -148,8 +165,10 @@ class Session:
         Raises:
             Stopped: A signal asked for it; everything is saved.
         """
-        total = self.config.num_iterations
-        with StopSignals() as stop:
+        total, ranks = self.config.num_iterations, self.experiment.ranks
+        ranks.tell(to_mapping(self.config))
+        self.state = ranks.first(self.state)
+        with StopSignals(ranks) as stop:
             checkpoints = self._checkpoints()
             if self.is_resumed:
                 print(f"Going on after iteration {self.state.iteration} of {total}.", flush=True)
@@ -237,6 +256,34 @@ class Session:
         steps = " → ".join(f"{scores[step]:.2f}" for step in spread(len(scores), _SHOWN))
         progress.message(f"iteration {state.iteration}: {curve.label} on held-out tasks {steps}")
         return -scores[-1] if curve.lower_is_better else scores[-1]
+
+
+def _follow(algorithm: Algorithm, config: Any, ranks: Ranks) -> None:
+    """Trains in step with the first rank, from its state, and records nothing.
+
+    It evaluates when that one does: it would wait for it otherwise, and not for ever. How the run ended is for the first
+    one to say: a stop ends this process in peace.
+    """
+    with StopSignals(ranks) as stop:
+        train(
+            algorithm,
+            ranks.first(algorithm.init()),
+            config.num_iterations,
+            on_metrics=lambda iteration, metrics: None,
+            evaluate=lambda state: len(algorithm.evaluate(state, config.num_eval_tasks, config.num_adapt_steps).score),
+            evaluate_every=config.eval_interval,
+            flush=lambda: None,
+            save=lambda state, score: None,
+            save_every=0,
+            should_stop=stop.requested,
+        )
+
+
+def _prepare_process(config: Any) -> None:
+    """Raises ValueError if there is no such device."""
+    _check_device(getattr(config, "device", "cpu"))
+    keep_freed_memory()
+    torch.set_num_threads(1)  # the cores work on tasks, a thread each (research/parallel.py), not on single kernels
 
 
 def _check_device(name: str) -> None:

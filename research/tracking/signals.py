@@ -17,6 +17,8 @@ from typing import Any, Self
 
 from sacred.utils import SacredInterrupt
 
+from research.distributed import ALONE, Ranks
+
 PREEMPT_SIGNAL = "METAPOLICY_PREEMPT_SIGNAL"
 
 BUSY = 75
@@ -51,6 +53,9 @@ class StopSignals:
 
     Outside the main thread, where Python delivers no signals, it does nothing.
 
+    Args:
+        ranks: Processes that stop together: a signal to one of them is one to all.
+
     Attributes:
         preemption: The signal that asks to stop and to be run again.
         handled: All signals that ask to stop.
@@ -60,15 +65,19 @@ class StopSignals:
         ValueError: METAPOLICY_PREEMPT_SIGNAL names no signal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
         self.preemption = preemption_signal()
         self.handled = tuple(dict.fromkeys((signal.SIGINT, signal.SIGTERM, self.preemption)))
         self.signum: int | None = None
         self._before: dict[int, Any] = {}
 
     def requested(self) -> bool:
-        """Whether a stop was asked for."""
-        return self.signum is not None
+        """Whether a stop was asked for, of any rank. Ranks ask this of each other: all of them call it, or none."""
+        agreed = self.ranks.largest(self.signum or 0)
+        if agreed:
+            self.signum = agreed
+        return agreed != 0
 
     def stopped(self, message: str) -> Stopped:
         """What to raise once everything is saved."""

@@ -1,0 +1,263 @@
+"""Several processes that share the tasks of a meta-batch: which tasks are whose, and sums over all of them.
+
+`srun` or `torchrun` starts the same program once for each rank; `join` finds the others. An algorithm that shares its
+tasks over ranks works on its own share and adds up (`Ranks.sum`) what it would have summed over all tasks; everything
+that follows from the sums is computed by every rank alike. `ALONE` is the process that has no others: it owns all tasks,
+and its sums are what it has.
+
+Every exchange is one that all ranks take part in, in the same order. A rank that is gone is noticed at once, as its
+connections are; one that says nothing (its machine lost power) after `TIMEOUT` seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from research.rng import Rows
+
+TIMEOUT = "METAPOLICY_RANK_TIMEOUT"
+"""Environment variable: the seconds that a rank waits for another one; 300 if it is not set."""
+
+
+class RankLost(RuntimeError):
+    """Another rank is gone, or silent for too long, or has other numbers. What this one has is all there is."""
+
+
+class Share(NamedTuple):
+    """Every `step`-th of `total` tasks, from `first` on: so a rank has its share of any range of them, too."""
+
+    first: int
+    step: int
+    total: int
+
+    @property
+    def tasks(self) -> slice:
+        """Where they are among all."""
+        return slice(self.first, self.total, self.step)
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return len(range(self.total)[self.tasks])
+
+    def within(self, start: int, stop: int) -> tuple[slice, Share]:
+        """Those from `start` to `stop` of all: where they are among one's own, and which share of that range."""
+        begin, end = (len(range(self.first, bound, self.step)) for bound in (start, stop))
+        return slice(begin, end), Share(self.first + begin * self.step - start, self.step, stop - start)
+
+    def rows(self, episodes: int) -> Rows:
+        """The rows of environments that have `episodes` for each task."""
+        tasks = np.arange(self.total)[self.tasks]
+        return Rows((tasks[:, None] * episodes + np.arange(episodes)).ravel(), self.total * episodes)
+
+    def sample(self, distribution: Any, generator: torch.Generator) -> Tensor:
+        """Actions of one's own tasks, `distribution` being theirs: those that a sample for all tasks would hold."""
+        if self.step == 1:
+            return distribution.sample(generator)  # type: ignore[no-any-return]
+
+        def of_all(leaf: Tensor) -> Tensor:
+            whole = leaf.new_zeros(self.total, *leaf.shape[1:])
+            whole[self.tasks] = leaf
+            return whole
+
+        return pytree.tree_map(of_all, distribution).sample(generator)[self.tasks]  # type: ignore[no-any-return]
+
+
+class Ranks:
+    """The processes that share a run, seen from one of them.
+
+    Attributes:
+        rank: Which one this is, from 0. The first one alone writes the record.
+        size: How many there are.
+        local_rank: Which one of its machine.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0):
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+        self._has_told = size == 1
+
+    def share(self, total: int) -> Share:
+        """This rank's share of `total` tasks."""
+        return Share(self.rank, self.size, total)
+
+    def device(self, name: str) -> torch.device:
+        """The device of a setting: with `"cuda"`, each rank of a machine has a GPU of its own where there are several."""
+        if self.size > 1 and name == "cuda" and torch.cuda.device_count() > 1:
+            return torch.device("cuda", self.local_rank % torch.cuda.device_count())
+        return torch.device(name)
+
+    def sum(self, tree: Any) -> Any:
+        """The sum over ranks of every leaf, tensor or number, of a tree that has the same form on all of them."""
+        if self.size == 1:
+            return tree
+        return self._exchanged(tree, dist.all_reduce)
+
+    def mean(self, tree: Any, total: int) -> Any:
+        """The mean of every leaf `[tasks, ...]` over the `total` tasks of all ranks."""
+        if self.size == 1:
+            return pytree.tree_map(lambda leaf: leaf.mean(0), tree)
+        return pytree.tree_map(lambda leaf: leaf / total, self.sum(pytree.tree_map(lambda leaf: leaf.sum(0), tree)))
+
+    def largest(self, value: int) -> int:
+        """The largest of what the ranks have."""
+        return value if self.size == 1 else max(self._gathered(value))
+
+    def first(self, tree: Any) -> Any:
+        """A tree of tensors and numbers as the first rank has it; all have the same form."""
+        if self.size == 1:
+            return tree
+        return self._exchanged(tree, lambda flat: dist.broadcast(flat, 0))
+
+    def require_equal(self, tree: Any, what: str) -> None:
+        """Raises RankLost unless all ranks have the same tensors, to the last bit."""
+        if self.size == 1:
+            return
+        checksum = 0
+        for leaf in pytree.tree_leaves(tree):
+            checksum = zlib.crc32(leaf.detach().cpu().numpy().tobytes(), checksum)
+        if len(set(self._gathered(checksum))) > 1:
+            raise RankLost(
+                f"{what}: the {self.size} ranks have different numbers. Their machines compute differently: let all "
+                "have the same kind of processor (in a profile for Slurm: constraint) and the same versions"
+            )
+
+    def tell(self, order: Mapping[str, Any] | None) -> None:
+        """Says once, as the first rank, what all are to do (JSON); None: nothing. What is said later is not sent."""
+        if not self._has_told:
+            self._has_told = True
+            self._text(json.dumps(order))
+
+    def told(self) -> Any:
+        """What the first rank says."""
+        return json.loads(self._text(""))
+
+    def leave(self) -> None:
+        """Sends away the ranks that wait for something to do, if this is the first one, and closes the connections."""
+        if self.size > 1 and dist.is_initialized():
+            if self.rank == 0:
+                with contextlib.suppress(RankLost):
+                    self.tell(None)
+            dist.destroy_process_group()  # left to the end of the interpreter, gloo's threads may abort it
+
+    def _text(self, text: str) -> str:
+        with self._noticing():
+            content = torch.tensor(list(text.encode()), dtype=torch.uint8)
+            length = torch.tensor(len(content))
+            dist.broadcast(length, 0)
+            content = content if self.rank == 0 else torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(content, 0)
+        return bytes(content.tolist()).decode()
+
+    def _gathered(self, value: int) -> list[int]:
+        own = torch.zeros(self.size, dtype=torch.int64)
+        own[self.rank] = value
+        with self._noticing():
+            dist.all_reduce(own)
+        return [int(each) for each in own]
+
+    def _exchanged(self, tree: Any, exchange: Callable[[Tensor], Any]) -> Any:
+        """The tree after `exchange` of all its leaves at once; numbers travel in float64, tensors in their widest type."""
+        leaves, form = pytree.tree_flatten(tree)
+        tensors = [leaf if isinstance(leaf, Tensor) else torch.tensor(leaf, dtype=torch.float64) for leaf in leaves]
+        device = next((leaf.device for leaf in leaves if isinstance(leaf, Tensor)), torch.device("cpu"))
+        flat = torch.cat([tensor.detach().to(device).flatten() for tensor in tensors])
+        with self._noticing():
+            exchange(flat)
+        pieces = flat.split([tensor.numel() for tensor in tensors])
+        return pytree.tree_unflatten([_like(leaf, piece) for leaf, piece in zip(leaves, pieces, strict=True)], form)
+
+    @contextlib.contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # torch's errors of connections are such
+            reason = str(error).splitlines()[0]
+            raise RankLost(
+                f"rank {self.rank} of {self.size} has lost another one, which died or was silent for "
+                f"{timeout():.0f} s ({TIMEOUT}). The run ends here and can be resumed. ({reason})"
+            ) from error
+
+
+ALONE = Ranks()
+"""The process that has no others."""
+
+
+def timeout() -> float:
+    """Seconds that a rank waits for another. Raises ValueError if METAPOLICY_RANK_TIMEOUT is no such number."""
+    given = os.environ.get(TIMEOUT, "300")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise ValueError(f"{TIMEOUT}={given!r}: need a number of seconds above 0")
+    return seconds
+
+
+def join() -> Ranks:
+    """Finds the processes that `torchrun` or `srun` has started beside this one; `ALONE` if there are none.
+
+    Raises:
+        RankLost: They were not all there in time.
+    """
+    place = find_place(os.environ)
+    if place is None:
+        return ALONE
+    ranks = Ranks(place.rank, place.size, place.local_rank)
+    patience = datetime.timedelta(seconds=timeout())
+    with ranks._noticing():
+        # No backend is named: gloo serves what is on the CPU, and NCCL what is on a GPU.
+        dist.init_process_group(init_method=place.url, rank=place.rank, world_size=place.size, timeout=patience)
+    return ranks
+
+
+class Place(NamedTuple):
+    """What the environment says: which rank of how many, which of its machine, and where all meet."""
+
+    rank: int
+    size: int
+    local_rank: int
+    url: str
+
+
+def find_place(environment: Mapping[str, str]) -> Place | None:
+    """What torchrun, or srun, says of this process; None if it is the only one.
+
+    A step of Slurm counts, and not its job: the batch script of a job with several tasks is no rank.
+    """
+    if int(environment.get("WORLD_SIZE", 1)) > 1:
+        local_rank = int(environment.get("LOCAL_RANK", 0))
+        return Place(int(environment["RANK"]), int(environment["WORLD_SIZE"]), local_rank, "env://")
+    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        step = f"{environment['SLURM_JOB_ID']}.{environment['SLURM_STEP_ID']}"
+        port = environment.get("MASTER_PORT", 20000 + zlib.crc32(step.encode()) % 10000)  # below those of the system
+        host = environment.get("MASTER_ADDR") or first_host(environment["SLURM_STEP_NODELIST"])
+        own = (int(environment[name]) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
+        return Place(*own, f"tcp://{host}:{port}")
+    return None
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a list as Slurm writes it: `node[08-11,15],other` → `node08`."""
+    first = re.split(r",(?![^\[]*\])", nodes)[0]
+    return re.sub(r"\[([^\]]*)\]", lambda found: re.split("[-,]", found[1])[0], first)
+
+
+def _like(leaf: Any, piece: Tensor) -> Any:
+    if isinstance(leaf, Tensor):
+        return piece.view(leaf.shape).to(leaf.device, leaf.dtype)
+    return type(leaf)(piece.item())
+
