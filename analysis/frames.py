@@ -1,0 +1,220 @@
+"""Records and points as DataFrames: what `analysis.load` returns, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.records import Points, Record, Source, time
+
+SCORE = "eval/score_after_"
+"""Metrics of the evaluations during training: the mean over tasks after k steps."""
+
+MEAN = -1
+"""Task of a value that is a mean over tasks."""
+
+_TIMES = ("started", "stopped")
+_TEXTS = ("source", "experiment", "command", "status", "git", "host", "problems", "directory")
+Named = Mapping[str, tuple[Source, Record]]
+Points_ = Mapping[str, Mapping[str, Points]]
+
+
+class Rest(NamedTuple):
+    """A run goes on: when, after which iteration, and how long nobody had worked on it."""
+
+    time: np.datetime64
+    iteration: int
+    seconds: float
+
+
+def table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row for each run; columns that only some runs have stand in the order in which they come."""
+    names = dict.fromkeys(key for one in rows.values() for key in one)
+    order = [
+        *(key for key in names if not key.startswith("final.")),
+        *sorted(k for k in names if k.startswith("final.")),
+    ]
+    columns = {key: _column(key, [one.get(key) for one in rows.values()]) for key in order}
+    found = pd.DataFrame(columns, index=pd.Index(list(rows), name="run", dtype=object))
+    return found if rows else pd.DataFrame(columns=["status", "problems"], index=found.index)
+
+
+def _column(key: str, values: Sequence[Any]) -> Any:
+    """The values of a column in the narrowest type that leaves them as they are."""
+    if key in _TIMES:
+        return _utc(np.array([np.datetime64("NaT") if value is None else value for value in values], "datetime64[ms]"))
+    if key.startswith("final.") or key == "seconds":
+        return np.array([np.nan if value is None else value for value in values], np.float64)
+    kinds = {type(value) for value in values}
+    if key not in _TEXTS:
+        if kinds == {bool}:
+            return np.array(values, bool)
+        if kinds == {int} and all(-(2**63) <= value < 2**63 for value in values):
+            return np.array(values, np.int64)
+        if kinds <= {int, float} and kinds:
+            return np.array(values, np.float64)
+    column = np.empty(len(values), object)
+    column[:] = values
+    return pd.Series(column, dtype=object).to_numpy()
+
+
+def _utc(times: NDArray[np.datetime64]) -> Any:
+    return pd.DatetimeIndex(times).tz_localize("UTC")
+
+
+def metrics(points: Points_) -> pd.DataFrame:
+    """`run`, `metric`, `step`, `value`, `time`, in the order of runs, metrics and steps."""
+    names = sorted({metric for series in points.values() for metric in series})
+    codes = {metric: code for code, metric in enumerate(names)}
+    parts = [
+        (number, codes[metric], one)
+        for number, series in enumerate(points.values())
+        for metric, one in sorted(series.items())
+    ]
+    lengths = [len(one.steps) for _, _, one in parts]
+
+    def repeated(entries: Iterable[int]) -> NDArray[np.int32]:
+        return np.repeat(np.array(list(entries), np.int32), lengths)
+
+    def joined(index: int, dtype: str) -> NDArray[Any]:
+        return np.concatenate([np.empty(0, dtype), *(one[index] for _, _, one in parts)])
+
+    return pd.DataFrame(
+        {
+            "run": pd.Categorical.from_codes(
+                repeated(number for number, _, _ in parts), pd.Index(list(points), dtype=object)
+            ),
+            "metric": pd.Categorical.from_codes(repeated(code for _, code, _ in parts), pd.Index(names, dtype=object)),
+            "step": joined(0, "int64"),
+            "value": joined(1, "float64"),
+            "time": _utc(joined(2, "datetime64[ms]")),
+        },
+        copy=False,
+    )
+
+
+def adaptation(named: Named, points: Points_) -> pd.DataFrame:
+    """`run`, `iteration`, `task`, `adapt_step`, `value`, `regret`, `unit`; see `analysis.load.Runs`."""
+    units = _units(named)
+    parts = [part for number, name in enumerate(named) for part in _evaluations(number, named[name], points[name])]
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.empty(0)] * 6
+    numbers, iteration, task, step = (column.astype(np.int64) for column in columns[:4])
+    order = np.lexsort((step, task, iteration, numbers))
+    names = np.array(list(named), object)
+    unit = [units.get(name) or units.get(_experiment(record)) or "steps" for name, (_, record) in named.items()]
+    return pd.DataFrame(
+        {
+            "run": pd.Series(names[numbers[order]], dtype=object),
+            "iteration": iteration[order],
+            "task": task[order],
+            "adapt_step": step[order],
+            "value": columns[4][order],
+            "regret": columns[5][order],
+            "unit": pd.Series(np.array(unit, object)[numbers[order]], dtype=object),
+        }
+    )
+
+
+def _evaluations(
+    number: int, pair: tuple[Source, Record], series: Mapping[str, Points]
+) -> Iterator[list[NDArray[Any]]]:
+    """Run, iteration, task, step, value and regret of a run's evaluations, as arrays of one length."""
+    last = _last(*pair)
+    for metric, one in series.items():
+        step = metric.removeprefix(SCORE)
+        if metric.startswith(SCORE) and step.isdigit():
+            kept = one.steps != (-1 if last is None else last[0])
+            yield _columns(number, one.steps[kept], MEAN, int(step), one.values[kept], np.nan)
+    if last is not None:
+        iteration, score, regret, tasks = last
+        steps, places = np.indices(score.shape)
+        yield _columns(number, iteration, tasks[places], steps, score, regret)
+
+
+def _columns(*values: Any) -> list[NDArray[Any]]:
+    return [part.ravel() for part in np.broadcast_arrays(*values)]
+
+
+def _experiment(record: Record) -> Any:
+    return (record.run.get("experiment") or {}).get("name")
+
+
+def _units(named: Named) -> dict[Any, str]:
+    """What a step of adaptation is: of each run whose result says so, and of each experiment if its runs agree."""
+    found: dict[Any, set[str]] = {}
+    for name, (_, record) in named.items():
+        result = record.run.get("result")
+        if isinstance(result, Mapping) and isinstance(result.get("score"), list):
+            unit = str(result.get("unit", "gradient steps"))
+            found.setdefault(name, set()).add(unit)
+            found.setdefault(_experiment(record), set()).add(unit)
+    return {key: units.pop() for key, units in found.items() if len(units) == 1}
+
+
+def _last(source: Source, record: Record) -> tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]] | None:
+    """The last evaluation: iteration, scores and regrets `[steps + 1, tasks]`, and the numbers of the tasks."""
+    result = record.run.get("result")
+    if not isinstance(result, Mapping) or not isinstance(result.get("score"), list):
+        return None
+    iteration = int(result.get("iteration", 0))
+    evaluation = source.evaluation(record)
+    if evaluation is not None:
+        try:
+            score = np.array(evaluation["score"], np.float64)
+            regret = np.full_like(score, np.nan) if evaluation.get("regret") is None else evaluation["regret"]
+            tasks = np.arange(score.shape[1])
+            return iteration, score, np.array(regret, np.float64).reshape(score.shape), tasks
+        except (KeyError, TypeError, ValueError, IndexError):
+            record.problems.append("evaluation.json: damaged, the mean over tasks counts")
+    score = np.array(result["score"], np.float64)[:, None]
+    return iteration, score, np.full_like(score, np.nan), np.array([MEAN])
+
+
+def artifacts(named: Named) -> pd.DataFrame:
+    """`run`, `name`, `path`."""
+    rows = [(run, name, path) for run, (_, record) in named.items() for name, path in record.artifacts.items()]
+    return pd.DataFrame(rows, columns=["run", "name", "path"], dtype=object)
+
+
+def pauses(named: Named, points: Points_) -> pd.DataFrame:
+    """`run`, `time`, `iteration`, `seconds`: each time that a run went on."""
+    rows = [(run, *rest) for run, (_, record) in named.items() for rest in rests(record, points[run])]
+    frame = pd.DataFrame(rows, columns=["run", "time", "iteration", "seconds"])
+    frame["time"] = _utc(np.array([one[1] for one in rows], "datetime64[ms]"))
+    return frame.astype({"run": object, "iteration": "int64", "seconds": "float64"})
+
+
+def rests(record: Record, series: Mapping[str, Points]) -> list[Rest]:
+    """Each time that a run went on: no work that counts was done since its last point before that (or its start)."""
+    found: list[Rest] = []
+    if not record.run.get("resumed"):
+        return found
+    seen = np.sort(np.concatenate([np.empty(0, "datetime64[ms]"), *(one.times for one in series.values())]))
+    start = time(record.run.get("start_time"))
+    for entry in record.run.get("resumed") or ():
+        moment = time(entry.get("time"))
+        if moment is None or start is None:
+            continue
+        before = int(np.searchsorted(seen, moment))
+        last = seen[before - 1] if before else start
+        last = max(last, found[-1].time) if found else last
+        found.append(
+            Rest(moment, int(entry.get("iteration", 0)), max(0.0, float((moment - last) / np.timedelta64(1, "s"))))
+        )
+    return found
+
+
+def working_seconds(record: Record, series: Mapping[str, Points], rest: Sequence[Rest]) -> float | None:
+    """From the start to the stop, or else the last sign of life, without rests; None if the start is not known."""
+    run = record.run
+    start, stop = time(run.get("start_time")), time(run.get("stop_time"))
+    ends = [one.times[-1] for one in series.values() if len(one.times)]
+    heartbeat = time(run.get("heartbeat"))
+    signs = [*ends, *([] if heartbeat is None else [heartbeat])] if stop is None else [stop]
+    if start is None or not signs:
+        return None
+    return float((max(signs) - start) / np.timedelta64(1, "s")) - sum(one.seconds for one in rest)

@@ -1,0 +1,132 @@
+"""Runs of a MongoDB in Sacred's layout, as this project's mirror and Sacred's MongoObserver write it.
+
+A metric may be in several documents (`chunk`). Where a run went on from an earlier checkpoint, only metrics of its last
+`generation` count. Keys that MongoDB does not take were written with commas for dots; they get their dots back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import gridfs
+import numpy as np
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+
+from analysis.from_files import note_dropped
+from analysis.records import EVALUATION, LOG_BYTES, STALE, TORN, Points, Record, is_silent, points
+
+_SECONDS = 5.0
+"""For the first answer of a server."""
+
+_BATCH = 50
+"""Runs whose metrics are asked for at once."""
+
+Document = dict[str, Any]
+
+
+class MongoSource:
+    """The runs of one database.
+
+    Args:
+        address: `mongodb://user:password@host:27017/database`; the database is `sacred` if none is named.
+        now: Seconds since the epoch; tells which runs are stale.
+
+    Raises:
+        ValueError: It is no such address, or nobody answers there. The password is in no message.
+    """
+
+    def __init__(self, address: str, now: float):
+        self.now = np.datetime64(int(1000 * now), "ms")
+        place = address.partition("://")[2].rpartition("@")[2].partition("/")[0].partition("?")[0]
+        name = urlsplit(address).path.strip("/") or "sacred"
+        self.text = f"mongodb://{place}/{name}"
+        kind = ""
+        try:
+            client: MongoClient[Document] = MongoClient(address, serverSelectionTimeoutMS=int(1000 * _SECONDS))
+            client.admin.command("ping")
+        except (PyMongoError, ValueError, TypeError) as error:
+            kind = type(error).__name__
+        if kind:  # outside of the handler: the other error knows the address
+            raise ValueError(f"{self.text}: no answer from a MongoDB server there ({kind})")
+        self.database: Database[Document] = client[name]
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def records(self) -> list[Record]:
+        found = [self._record(run) for run in self.database["runs"].find({}, {"captured_out": 0})]
+        return sorted(found, key=lambda one: (not one.name.isdigit(), len(one.name) * one.name.isdigit(), one.name))
+
+    def _record(self, document: Document) -> Record:
+        run = _plain(document)
+        status = run.get("status") if isinstance(run.get("status"), str) else TORN
+        directory = (run.get("record") or {}).get("directory", "")
+        problems = [] if isinstance(run.get("config"), dict) else ["config is missing"]
+        if status == "RUNNING" and is_silent(run, self.now):
+            status = STALE
+        return Record(
+            self.text,
+            str(document["_id"]),
+            str(status),
+            run,
+            run.get("config"),
+            directory,
+            {one["name"]: _path(one, directory) for one in document.get("artifacts") or ()},
+            problems,
+        )
+
+    def points(self, records: Sequence[Record]) -> Iterator[dict[str, Points]]:
+        for start in range(0, len(records), _BATCH):
+            batch = records[start : start + _BATCH]
+            parts: dict[Any, dict[str, list[tuple[int, Points]]]] = defaultdict(lambda: defaultdict(list))
+            by_id = {record.run["_id"]: record for record in batch}
+            for one in self.database["metrics"].find({"run_id": {"$in": list(by_id)}}):
+                record = by_id[one["run_id"]]
+                if one.get("generation", 0) != len(record.run.get("resumed") or ()):
+                    continue
+                found, dropped = points(one["steps"], one["values"], one["timestamps"])
+                note_dropped(record.problems, one["name"], dropped)
+                parts[one["run_id"]][one["name"]].append((one.get("chunk", 0), found))
+            for number in by_id:
+                yield {name: _joined(chunks) for name, chunks in parts[number].items()}
+
+    def evaluation(self, record: Record) -> Mapping[str, Any] | None:
+        for one in record.run.get("artifacts") or ():
+            if one["name"] == EVALUATION and one.get("file_id") is not None:
+                try:
+                    return dict(json.loads(gridfs.GridFS(self.database).get(one["file_id"]).read()))
+                except (gridfs.NoFile, ValueError):
+                    record.problems.append(f"{EVALUATION}: damaged in the database")
+        return None
+
+    def log(self, record: Record) -> str:
+        found = self.database["runs"].find_one({"_id": record.run["_id"]}, {"captured_out": 1}) or {}
+        return str(found.get("captured_out") or "")[-LOG_BYTES:]
+
+
+def _joined(chunks: list[tuple[int, Points]]) -> Points:
+    """The documents of a metric as one, in order."""
+    parts = [part for _, part in sorted(chunks, key=lambda chunk: chunk[0])]
+    return parts[0] if len(parts) == 1 else Points(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _path(artifact: Mapping[str, Any], directory: str) -> str:
+    """Where the file lies, or lay: on the machine of the run, or in GridFS if that is not known."""
+    return artifact.get("path") or (f"{directory}/{artifact['name']}" if directory else f"gridfs:{artifact['file_id']}")
+
+
+def _plain(value: Any) -> Any:
+    """A document with the keys that it was made of."""
+    if isinstance(value, dict):
+        return {_key(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _key(name: str) -> str:
+    return ("$" + name[1:] if name.startswith("@") else name).replace(",", ".")

@@ -1,0 +1,275 @@
+"""What plots and tables eat: metrics and scores of runs with the group and the seed that each belongs to.
+
+Runs that share a group differ in nothing that matters but the seed. Three rules guard what is averaged later:
+
+- Only runs of the statuses asked for count, `COMPLETED` ones without asking. `Runs.report()` tells of the others.
+- Two runs of one group with one seed are a repetition, not evidence, and refused: `repeats="last"` keeps the one that
+  started last, `repeats="all"` keeps all.
+- Runs that were evaluated on different tasks are refused; `allow_different_tasks=True` asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.where import column, nearest
+
+if TYPE_CHECKING:
+    from analysis.load import Runs
+
+Axis = Literal["iteration", "env_steps", "seconds"]
+Repeats = Literal["refuse", "last", "all"]
+
+OF_THE_TASKS = ("task", "num_eval_tasks", "horizon", "discounted_score")
+"""Settings, with those below `task_args`, that say which tasks are held out and what a score on them is."""
+
+OF_THE_RECORD = ("seed", "runs_dir", "run", "checkpoint", "checkpoint_interval", "num_threads")
+"""Settings that make no other experiment."""
+
+
+def curves(
+    runs: Runs, metric: str, x: Axis = "iteration", by: Sequence[str] | None = None, **choice: Any
+) -> pd.DataFrame:
+    """A metric against iterations, environment steps or seconds of work.
+
+    Args:
+        runs: Some runs.
+        metric: Its name.
+        x: `"iteration"`; `"env_steps"`, the sum of the metric of that name up to the point; or `"seconds"` from the
+            start, without those in which nobody worked on the run.
+        by: Settings (or `experiment`, `status`, …) that make a group. None: those that differ between the runs.
+        choice: `status`, `repeats`, `allow_different_tasks`, see `chosen`.
+
+    Returns:
+        `group, seed, run, x, value`, in the order of runs and steps.
+
+    Raises:
+        ValueError: No run has the metric (the nearest names are in the message), or the runs do not compare.
+    """
+    if x not in get_args(Axis):
+        raise ValueError(f"x={x!r}: need one of {', '.join(get_args(Axis))}")
+    table = _with_groups(runs, by, having=_runs_with(runs, metric), **choice)
+    points = runs.metrics[(runs.metrics["metric"] == metric) & runs.metrics["run"].isin(table.index)]
+    if x == "iteration":
+        places = points["step"].to_numpy()
+    else:
+        parts = [_places(runs, str(run), part, x) for run, part in points.groupby("run", sort=False, observed=True)]
+        places = np.concatenate([np.empty(0), *parts])
+    names = points["run"].astype(object).to_numpy()
+    found = table.loc[names, ["group", "seed"]].reset_index()
+    return found[["group", "seed", "run"]].assign(x=places, value=points["value"].to_numpy())
+
+
+def adaptation_curves(runs: Runs, by: Sequence[str] | None = None, **choice: Any) -> pd.DataFrame:
+    """The mean over held-out tasks after each step of adaptation, at the last evaluation of each run.
+
+    Args:
+        runs: Some runs.
+        by: As for `curves`.
+        choice: As for `curves`.
+
+    Returns:
+        `group, seed, run, adapt_step, value, regret, unit`; `regret` is NaN where it is not known.
+
+    Raises:
+        ValueError: No run has an evaluation, or the runs do not compare.
+    """
+    whole = runs.adaptation
+    if whole.empty:
+        raise ValueError("adaptation: no run has an evaluation; train to the end, or set eval_interval above 0")
+    table = _with_groups(runs, by, having=set(whole["run"]), **choice)
+    last = whole[whole["iteration"] == whole.groupby("run")["iteration"].transform("max")]
+    last = last[last["run"].isin(table.index)]
+    keys = ["run", "adapt_step", "unit"]
+    means = last.groupby(keys, sort=False)[["value", "regret"]].mean().reset_index()
+    found = table.loc[means["run"], ["group", "seed"]].reset_index(drop=True)
+    return pd.concat([found, means], axis=1)[["group", "seed", "run", "adapt_step", "value", "regret", "unit"]]
+
+
+def scores(runs: Runs, metric: str, by: Sequence[str] | None = None, **choice: Any) -> pd.DataFrame:
+    """One number for each run.
+
+    Args:
+        runs: Some runs.
+        metric: A metric, of which the last value counts, or a column of numbers: `result.score_after_3`, `seconds`.
+        by: As for `curves`.
+        choice: As for `curves`.
+
+    Returns:
+        `group, seed, run, value`.
+
+    Raises:
+        ValueError: No run has that, or the runs do not compare.
+    """
+    name = _score_column(runs, metric)
+    values = pd.to_numeric(runs.table[name], errors="coerce")
+    table = _with_groups(runs, by, having=set(values.index[values.notna()]), **choice)
+    return (
+        table[["group", "seed"]]
+        .assign(run=table.index, value=values[table.index])
+        .reset_index(drop=True)[["group", "seed", "run", "value"]]
+    )
+
+
+def chosen(
+    runs: Runs,
+    groups: pd.Series,
+    *,
+    status: Sequence[str] | None = ("COMPLETED",),
+    repeats: Repeats = "refuse",
+    allow_different_tasks: bool = False,
+) -> pd.DataFrame:
+    """The rows of the table that count, with their `group`.
+
+    Args:
+        runs: Some runs.
+        groups: Group of each run that may count, by run.
+        status: The statuses that count; None for all.
+        repeats: What becomes of several runs with one group and one seed: `"refuse"`, `"last"` or `"all"`.
+        allow_different_tasks: Whether runs that were evaluated on different tasks may stand side by side.
+
+    Raises:
+        ValueError: None is left, or one of the rules in the text above is broken.
+    """
+    if repeats not in get_args(Repeats):
+        raise ValueError(f"repeats={repeats!r}: need one of {', '.join(get_args(Repeats))}")
+    table = runs.table.loc[groups.index].assign(group=groups)
+    if status is not None:
+        states = table["status"].value_counts().to_dict()
+        table = table[table["status"].isin(list(status))]
+        if table.empty:
+            raise ValueError(f"status={tuple(status)}: none of the runs has it, they are {states}")
+    if not allow_different_tasks:
+        _refuse_different_tasks(table)
+    return _without_repeats(table, repeats)
+
+
+def group_labels(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.Series:
+    """What each run is called in a comparison, e.g. `inner_loop=higher`.
+
+    Args:
+        table: That of `Runs`.
+        by: Columns, `config.` may be left out. None: the settings in which runs of one experiment differ, and the
+            experiment if there are several.
+    """
+    columns = differing(table) if by is None else [column(key, table.columns) for key in by]
+    if not columns:
+        return pd.Series(_named(table), index=table.index, dtype=object)
+    short = [(name.removeprefix("config."), table[name]) for name in columns]
+    labels = [
+        ", ".join(f"{key}={_text(values.iloc[place])}" for key, values in short if not _absent(values.iloc[place], by))
+        for place in range(len(table))
+    ]
+    return pd.Series(labels, index=table.index, dtype=object)
+
+
+def differing(table: pd.DataFrame) -> list[str]:
+    """The columns that tell the groups of runs apart: experiment and settings, without seed and place."""
+    ignored = {f"config.{key}" for key in OF_THE_RECORD}
+    settings = [name for name in table.columns if name.startswith("config.") and name not in ignored]
+    found = [
+        name for name in settings if any(_differs(part[name]) for _, part in table.groupby("experiment", dropna=False))
+    ]
+    return ["experiment", *found] if _differs(table["experiment"]) else found
+
+
+def _with_groups(runs: Runs, by: Sequence[str] | None, having: set[str], **choice: Any) -> pd.DataFrame:
+    """The runs that count, with their group. Settings are compared among these alone."""
+    able = runs.table[runs.table.index.isin(having)]
+    table = chosen(runs, pd.Series("", index=able.index, dtype=object), **{**choice, "repeats": "all"})
+    return chosen(runs, group_labels(table, by), **choice)
+
+
+def _runs_with(runs: Runs, metric: str) -> set[str]:
+    known = list(runs.metrics["metric"].cat.categories)
+    if metric not in known:
+        raise ValueError(f"metric={metric!r}: no run has it; {nearest(metric, known)}")
+    return set(runs.metrics.loc[runs.metrics["metric"] == metric, "run"].unique())
+
+
+def _score_column(runs: Runs, metric: str) -> str:
+    for name in (f"final.{metric}", metric):
+        if name in runs.table.columns and not name.startswith("config."):
+            return name
+    known = [name.removeprefix("final.") for name in runs.table.columns if name.startswith(("final.", "result"))]
+    raise ValueError(f"metric={metric!r}: no run has it; {nearest(metric, known)}")
+
+
+def _places(runs: Runs, run: str, points: pd.DataFrame, x: Axis) -> NDArray[np.float64]:
+    """Where the points of one run lie on the axis."""
+    if x == "seconds":
+        moments = points["time"].to_numpy()
+        passed = (moments - runs.table.loc[[run], "started"].to_numpy()) / np.timedelta64(1, "s")
+        for pause in runs.pauses[runs.pauses["run"] == run].itertuples():
+            passed = passed - pause.seconds * (moments >= np.datetime64(pause.time.tz_localize(None)))
+        return np.asarray(passed, np.float64)
+    steps = runs.metrics[(runs.metrics["run"] == run) & (runs.metrics["metric"] == x)]
+    if steps.empty:
+        raise ValueError(f"x={x!r}: run {run} has no metric {x}; draw it against iterations")
+    total = np.cumsum(steps["value"].to_numpy())
+    place = np.searchsorted(steps["step"].to_numpy(), points["step"].to_numpy(), side="right")
+    return np.append(0.0, total)[place]
+
+
+def _refuse_different_tasks(table: pd.DataFrame) -> None:
+    columns = [f"config.{key}" for key in OF_THE_TASKS]
+    columns += [name for name in table.columns if name.startswith("config.task_args.")]
+    for name in columns:
+        if name in table.columns and _differs(table[name]):
+            values = {_text(value): run for run, value in table[name].items()}
+            found = ", ".join(f"{value} (run {run})" for value, run in values.items())
+            raise ValueError(
+                f"{name.removeprefix('config.')}: the runs were evaluated on different tasks: {found}; choose with "
+                "where, or ask for it with allow_different_tasks (--allow-different-tasks)"
+            )
+
+
+def _without_repeats(table: pd.DataFrame, repeats: Repeats) -> pd.DataFrame:
+    """The table without runs that repeat the group and the seed of another."""
+    if repeats == "all":
+        return table
+    seeds = table["seed"].map(_text).where(table["seed"].notna(), table.index.to_series())
+    keys = pd.DataFrame({"group": table["group"], "seed": seeds, "started": table["started"]})
+    if repeats == "last":
+        keys = keys.sort_values("started", kind="stable", na_position="first")
+        return table[table.index.isin(keys.index[~keys.duplicated(["group", "seed"], keep="last")])]
+    again = keys[keys.duplicated(["group", "seed"], keep=False)]
+    if not again.empty:
+        twins = again[(again["group"] == again["group"].iloc[0]) & (again["seed"] == again["seed"].iloc[0])]
+        raise ValueError(
+            f"runs {', '.join(twins.index)} have the same group {twins['group'].iloc[0]!r} and seed "
+            f"{twins['seed'].iloc[0]}: a repetition is no evidence. Choose with where (command=train), name what tells "
+            'them apart with by, or take repeats="last" (--repeats last)'
+        )
+    return table
+
+
+def _differs(values: pd.Series) -> bool:
+    return len({_text(value) for value in values}) > 1
+
+
+def _text(value: Any) -> str:
+    """A value as a label has it: numbers of one size look alike, whatever type a column gave them."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "none"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:g}"
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(_text, value))}]"
+    return str(value)
+
+
+def _absent(value: Any, by: Sequence[str] | None) -> bool:
+    """Whether a label leaves a setting out: it was not asked for, and the run has none."""
+    return by is None and _text(value) == "none"
+
+
+def _named(table: pd.DataFrame) -> str:
+    """The only group's name."""
+    names = {str(name) for name in table["experiment"] if name is not None}
+    return names.pop() if len(names) == 1 else "all runs"

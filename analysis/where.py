@@ -1,0 +1,204 @@
+"""Which runs are meant: a mapping, a function of a row, or an expression such as `experiment=maml_trpo,config.seed<3`.
+
+    expression = condition {"," condition}          all of them hold
+    condition  = key ("=" | "!=" | "<" | "<=" | ">" | ">=") value
+               | key " in " value {"|" value}
+    key        = column of the table; `config.` may be left out where that is clear: `inner_lr`, `hidden_sizes`
+    value      = 3 | 0.1 | true | false | none | text | "text, with a comma" | [64, 64]
+
+A run that has no such setting does not meet a condition, other than `!=` and `=none`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Row = Mapping[str, Any]
+Where = str | Mapping[str, Any] | Callable[[Row], Any] | None
+
+_CONDITION = re.compile(r"\s*(?P<key>[^=!<>]+?)\s*(?P<sign>!=|<=|>=|==|=|<|>|\sin\s)\s*(?P<value>.*?)\s*", re.DOTALL)
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+_FORM = 'need conditions such as experiment=maml_trpo,seed<3,inner_loop in func|higher,policy.hidden_sizes="[64, 64]"'
+
+
+class Condition(NamedTuple):
+    """One condition on a row.
+
+    Attributes:
+        key: A column of the table, or the end of one.
+        sign: `=`, `!=`, `<`, `<=`, `>`, `>=` or `in`.
+        values: What the row is compared with; more than one with `in` only.
+        text: As it was given.
+    """
+
+    key: str
+    sign: str
+    values: tuple[Any, ...]
+    text: str
+
+    def holds(self, row: Row) -> bool:
+        """Whether a row meets it. `key` must be a whole column's.
+
+        Raises:
+            ValueError: The value of the row has no order with that of the condition.
+        """
+        found = row.get(self.key)
+        if self.sign in ("=", "in"):
+            return any(_equal(found, value) for value in self.values)
+        if self.sign == "!=":
+            return not _equal(found, self.values[0])
+        if _is_missing(found):
+            return False
+        try:
+            return bool(_ORDER[self.sign](found, _as(found, self.values[0])))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.text}: a run has {found!r} there, which has no order with that value") from error
+
+
+def parse(text: str) -> list[Condition]:
+    """The conditions of an expression.
+
+    Raises:
+        ValueError: It is none.
+    """
+    conditions = []
+    for part in split(text, ","):
+        match = _CONDITION.fullmatch(part)
+        if match is None:
+            raise ValueError(f"where={text!r}: {part.strip()!r} is no condition; {_FORM}")
+        key, sign, value = match["key"], match["sign"].strip().replace("==", "="), match["value"]
+        texts = split(value, "|") if sign == "in" else [value]
+        if any(not one.strip() for one in texts):
+            raise ValueError(f"where={text!r}: {part.strip()!r} lacks a value; {_FORM}")
+        conditions.append(Condition(key, sign, tuple(_value(one.strip()) for one in texts), part.strip()))
+    return conditions
+
+
+def conditions(where: str | Mapping[str, Any]) -> list[Condition]:
+    """The same of a mapping `{column: value}`; a set stands for any of its values."""
+    if isinstance(where, str):
+        return parse(where)
+    return [
+        Condition(key, "in", tuple(value), f"{key} in {sorted(map(str, value))}")
+        if isinstance(value, (set, frozenset))
+        else Condition(key, "=", (value,), f"{key}={value!r}")
+        for key, value in where.items()
+    ]
+
+
+def column(key: str, columns: Iterable[str]) -> str:
+    """The column that a key means: itself, `config.<key>`, or the only setting whose path ends with it.
+
+    Raises:
+        ValueError: There is none, or more than one.
+    """
+    known = list(columns)
+    for whole in (key, f"config.{key}"):
+        if whole in known:
+            return whole
+    ending = [name for name in known if name.startswith("config.") and name.endswith(f".{key}")]
+    if len(ending) == 1:
+        return ending[0]
+    if ending:
+        raise ValueError(f"{key}: this may be {', '.join(ending)}; write one of them")
+    raise ValueError(f"{key}: no run has that; {nearest(key, known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What a person may have meant: the nearest names, or the first ones if none is near."""
+    short = {one.removeprefix("config."): one for one in known} | {one: one for one in known}
+    close = list(dict.fromkeys(short[one] for one in difflib.get_close_matches(name, short, n=5, cutoff=0.5)))
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    names = sorted(set(short.values()))
+    more = f", and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"there are {', '.join(names[:10])}{more}" if names else "there is nothing"
+
+
+def describe(rows: Sequence[Row], wanted: Sequence[Condition] = ()) -> str:
+    """What there is: how many runs of which experiments and statuses, and which conditions no run meets alone."""
+    text = f"there are {len(rows)} runs: experiments {_counts(rows, 'experiment')}; statuses {_counts(rows, 'status')}"
+    for condition in wanted:
+        if not any(condition.holds(row) for row in rows):
+            text += f"; {condition.text}: no run, the values are {_counts(rows, condition.key)}"
+    return text
+
+
+def _counts(rows: Sequence[Row], key: str) -> str:
+    counted = Counter(str(row.get(key)) for row in rows)
+    shown = ", ".join(f"{value} ({count})" for value, count in counted.most_common(8))
+    return shown + (f", and {len(counted) - 8} more" if len(counted) > 8 else "")
+
+
+def split(text: str, separator: str) -> list[str]:
+    """The parts between separators, other than those within quotes or brackets."""
+    parts, start, depth, quote = [], 0, 0, ""
+    for place, sign in enumerate(text):
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "\"'":
+            quote = sign
+        elif sign in "[]":
+            depth += 1 if sign == "[" else -1
+        elif sign == separator and depth == 0:
+            parts.append(text[start:place])
+            start = place + 1
+    if quote or depth:
+        raise ValueError(f"where={text!r}: {quote or '['} is not closed; {_FORM}")
+    return [*parts, text[start:]]
+
+
+def _value(text: str) -> Any:
+    """What a value means; text that is nothing else stands for itself."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        return text[1:-1]
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for read in (int, float, json.loads):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _equal(found: Any, value: Any) -> bool:
+    if value is None or _is_missing(found):
+        return value is None and _is_missing(found)
+    if isinstance(found, str) and not isinstance(value, str):
+        return found == str(value)
+    if isinstance(found, np.datetime64):
+        return bool(found == _as(found, value))
+    if isinstance(value, (list, tuple)):
+        return isinstance(found, (list, tuple)) and _tuple(found) == _tuple(value)
+    return bool(found == value) and isinstance(found, bool) == isinstance(value, bool)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _as(found: Any, value: Any) -> Any:
+    """A condition's value in the type that a row has."""
+    if isinstance(found, np.datetime64):
+        return np.datetime64(datetime.fromisoformat(str(value)).replace(tzinfo=None), "ms")
+    return value
+
+
+def _is_missing(found: Any) -> bool:
+    return found is None or (isinstance(found, float) and np.isnan(found))
