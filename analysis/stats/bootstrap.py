@@ -1,4 +1,4 @@
-"""Statistics for a few runs or a few dozen tasks: intervals and means that outliers do not own. Knows only arrays."""
+"""The interquartile mean, the optimality gap, and the plain percentile bootstrap of any statistic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def bootstrap_interval(
     values: ArrayLike,
     confidence: float = 0.95,
     num_resamples: int = 10_000,
-    seed: int = 0,
+    seed: int | np.random.Generator = 0,
     statistic: Statistic = np.mean,
 ) -> tuple[Any, Any]:
     """Lower and upper end of the percentile-bootstrap interval of a statistic over the last axis.
@@ -27,11 +27,14 @@ def bootstrap_interval(
     are its (1 − confidence)/2 and (1 + confidence)/2 quantiles (Efron & Tibshirani 1993, section 13.3). All entries of
     the leading axes share the draws, so rows that belong together (the same tasks after each step) stay paired.
 
+    It is meant for dozens of tasks: of ten runs it holds the true mean in 90 cases of 100 and not in 95
+    (docs/statistics.md); `estimate` is for those.
+
     Args:
         values: `[..., n]`, independent along the last axis: tasks, or seeds.
         confidence: Share of intervals that hold the true value, in (0, 1).
         num_resamples: Samples to draw, at least 1.
-        seed: The result is a pure function of the arguments and this.
+        seed: The result is a pure function of the arguments and this; or what draws, and is drawn from.
         statistic: See `Statistic`.
 
     Returns:
@@ -40,11 +43,8 @@ def bootstrap_interval(
     Raises:
         ValueError: There are no values, one is NaN, or a setting is out of range.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence}: need a value between 0 and 1, both excluded")
-    if num_resamples < 1:
-        raise ValueError(f"num_resamples={num_resamples}: need at least 1")
-    array = _checked(values)
+    check_confidence(confidence, num_resamples)
+    array = checked(values)
     *leading, count = array.shape
     if count == 1:
         nothing = np.full(leading, np.nan)
@@ -70,11 +70,10 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[Any, Any
     Raises:
         ValueError: As `bootstrap_interval`.
     """
-    array = _checked(values)
+    array = checked(values)
     if array.shape[-1] <= 1000:
         return bootstrap_interval(array, confidence)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence}: need a value between 0 and 1, both excluded")
+    check_confidence(confidence)
     mean = array.mean(-1)
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * array.std(-1, ddof=1) / math.sqrt(array.shape[-1])
     return mean - reach, mean + reach
@@ -93,13 +92,41 @@ def iqm(values: ArrayLike, axis: int = -1) -> Any:
     Raises:
         ValueError: There are no values, or one is NaN.
     """
-    array = np.sort(np.moveaxis(_checked(values), axis, -1), axis=-1)
+    array = np.sort(np.moveaxis(checked(values), axis, -1), axis=-1)
     count = array.shape[-1]
     cut = count // 4
     return array[..., cut : count - cut].mean(-1)
 
 
-def _checked(values: ArrayLike) -> NDArray[np.float64]:
+def optimality_gap(values: ArrayLike, target: float = 1.0) -> float:
+    """How far the values fall short of a target, those beyond it counting as it: target − mean of min(value, target).
+
+    Source: Agarwal et al. 2021, arXiv:2108.13264, section 4.3.
+
+    Args:
+        values: Any array.
+        target: What counts as solved.
+
+    Raises:
+        ValueError: There are no values, or one is NaN.
+    """
+    return float(target - np.minimum(checked(values), target).mean())
+
+
+def check_confidence(confidence: float, num_resamples: int = 1) -> None:
+    """Raises ValueError if the confidence is not between 0 and 1, or nothing is drawn."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence}: need a value between 0 and 1, both excluded")
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples={num_resamples}: need at least 1")
+
+
+def checked(values: ArrayLike) -> NDArray[np.float64]:
+    """The values as an array of at least one axis.
+
+    Raises:
+        ValueError: There are no values, or one is NaN.
+    """
     array = np.asarray(values, np.float64)
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"values: need an array with at least 1 value, got shape {array.shape}")
