@@ -1,4 +1,4 @@
-"""Statistics for a few runs or a few dozen tasks. Knows only arrays; docs/statistics.md says what is used where, and why.
+"""Statistics for a few runs or a few dozen tasks. Knows only arrays; what is used where, and why: docs/statistics.md.
 
 bootstrap.py: point statistics and the plain percentile bootstrap; estimate.py: one number with the interval that covers
 at five to ten runs; comparing.py: two groups; tasks.py: scores of several tasks; curves.py: learning curves;

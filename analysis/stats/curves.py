@@ -7,7 +7,7 @@ different points. The rules, each of which `Aligned.notes` reports when it was n
 - runs that were measured at the same places keep them; others are interpolated linearly, never beyond their own ends,
   onto as many even places as the longest curve has;
 - curves end where the shortest ends ("common"), so that the same runs stand behind every point; with "available" they
-  go on with the runs that are left, whose number is in `count`, and the reader must be told: the ones left may be those
+  go on with the runs that are left, whose number is in `runs`, and the reader must be told: the ones left may be those
   that did well;
 - in steps to a threshold, a run that has not reached it at the common end counts as later than that (censored): it
   moves the median, and is neither left out nor counted as having reached it at the end.
@@ -38,13 +38,13 @@ class Aligned(NamedTuple):
     Attributes:
         x: `[points]`.
         values: `[runs, points]`, NaN where a run has ended; with "common" nowhere.
-        count: `[points]`, the runs that have the point.
+        runs: `[points]`, how many runs have the point.
         notes: What was done to make them so, one sentence each; empty for curves that were alike.
     """
 
     x: Array
     values: Array
-    count: NDArray[np.int64]
+    runs: NDArray[np.int64]
     notes: tuple[str, ...]
 
 

@@ -46,14 +46,14 @@ class Estimate(NamedTuple):
         value: The number.
         low: Lower end of the interval; NaN where there is none.
         high: Upper end.
-        count: Runs, or pairs of runs, that it rests on. Of two groups, those of the smaller.
+        runs: Runs, or pairs of runs, that it rests on. Of two groups, those of the smaller.
         interval: What the interval is, in words, or why there is none.
     """
 
     value: float
     low: float
     high: float
-    count: int
+    runs: int
     interval: str
 
     @property

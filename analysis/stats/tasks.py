@@ -71,7 +71,7 @@ class Profile(NamedTuple):
         share: `[thresholds]`.
         low: `[thresholds]`, NaN where there is no band.
         high: `[thresholds]`.
-        count: Runs of the task that has fewest.
+        runs: Runs of the task that has fewest.
         interval: What the band is, or why there is none.
     """
 
@@ -79,7 +79,7 @@ class Profile(NamedTuple):
     share: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
-    count: int
+    runs: int
     interval: str
 
 
