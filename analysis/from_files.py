@@ -1,6 +1,6 @@
-"""Runs of a directory: records of this project, and of Sacred's FileStorageObserver. Whatever is torn is read as far as it goes.
+"""Runs of a directory: records of this project, and of Sacred's FileStorageObserver.
 
-Metrics come from metrics.jsonl, where there is one, else from metrics.json.
+Whatever is torn is read as far as it goes. Metrics come from metrics.jsonl, where there is one, else from metrics.json.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.records import EMPTY, EVALUATION, LOG_BYTES, STALE, TORN, Points, Record, is_silent, points, times
+from analysis.records import EMPTY, LOG_BYTES, STALE, TORN, Points, Record, is_silent, points, times
 from research.tracking import lock
-from research.tracking.records import METRICS, parse_row
+from research.tracking.records import EVALUATION, METRICS, parse_row
 
 _OF_A_RECORD = ("run.json", "config.json", METRICS, "metrics.json", "cout.txt")
 _BLOCK = 1 << 22

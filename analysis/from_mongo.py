@@ -19,7 +19,8 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from analysis.from_files import note_dropped
-from analysis.records import EVALUATION, LOG_BYTES, STALE, TORN, Points, Record, is_silent, points
+from analysis.records import LOG_BYTES, STALE, TORN, Points, Record, is_silent, points
+from research.tracking.records import EVALUATION
 
 _SECONDS = 5.0
 """For the first answer of a server."""

@@ -10,7 +10,7 @@ Runs that share a group differ in nothing that matters but the seed. Three rules
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np

@@ -1,9 +1,11 @@
 """Run records as tidy DataFrames: `load_runs("runs", where="experiment=maml_trpo,seed<3")`.
 
-    runs.table        a row for each run                        runs.report()    what is failed, torn or missing
-    runs.metrics      run, metric, step, value, time            runs.curves(…), runs.adaptation_curves(…), runs.scores(…):
-    runs.adaptation   run, iteration, task, adapt_step, value   what plots and tables of groups are made of
-    runs.artifacts    run, name, path                           runs.missing(…)  what has not been run yet
+    runs.table         a row for each run
+    runs.metrics       run, metric, step, value, time
+    runs.adaptation    run, iteration, task, adapt_step, value
+    runs.artifacts     run, name, path
+    runs.report()      what is failed, torn or stale; runs.missing(…): what has not been run yet
+    runs.curves(…), runs.adaptation_curves(…), runs.scores(…): what plots and tables of groups are made of
 
 Sources are directories (records of this project, or of Sacred's FileStorageObserver) and MongoDBs in Sacred's layout.
 docs/analysis.md explains every column.
@@ -39,8 +41,8 @@ class Runs:
         table: One row for each run, index `run`: `source`, `id`, `experiment`, `command`, `status`, `seed`, `git`,
             `dirty`, `host`, `started`, `stopped`, `seconds` (of work: pauses before going on are left out), `restarts`,
             `problems`, `directory`, `config.<key>`, `result.<key>`, `final.<metric>`. Statuses are those of the
-            records, and `STALE` (says that it runs, and gives no sign of life), `TORN` (run.json is missing or damaged) and
-            `EMPTY` (a folder without a record).
+            records, and `STALE` (says that it runs, and gives no sign of life), `TORN` (run.json is missing or
+            damaged) and `EMPTY` (a folder without a record).
         metrics: `run`, `metric` (both categorical), `step`, `value`, `time`: each step once.
         adaptation: `run`, `iteration`, `task`, `adapt_step`, `value`, `regret`, `unit`. The last evaluation has every
             task, those during training only the mean over tasks, which is task −1; so has a run that was recorded

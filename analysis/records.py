@@ -72,14 +72,11 @@ class Source(Protocol):
         """The metrics of each of these runs, as recorded; damage is added to their problems."""
 
     def evaluation(self, record: Record) -> Mapping[str, Any] | None:
-        """What the run has in `EVALUATION`; None if it has none that can be read."""
+        """What the run has in evaluation.json; None if it has none that can be read."""
 
     def log(self, record: Record) -> str:
         """The end of the captured output."""
 
-
-EVALUATION = "evaluation.json"
-"""Artifact with the scores of every task of the last evaluation."""
 
 LOG_BYTES = 1 << 14
 """How much of the captured output counts as its end."""
@@ -89,7 +86,7 @@ def row(record: Record) -> dict[str, Any]:
     """A run's row of the table, without what its metrics tell."""
     run, config = record.run, record.config
     experiment = run.get("experiment") or {}
-    repository = next(iter(experiment.get("repositories") or ()), {})
+    repository: Mapping[str, Any] = next(iter(experiment.get("repositories") or ()), {})
     start, stop = time(run.get("start_time")), time(run.get("stop_time"))
     known = {
         "source": record.source,
@@ -164,7 +161,7 @@ def is_silent(run: Mapping[str, Any], now: np.datetime64) -> bool:
     """Whether the last heartbeat of a run (its start, if it had none) is older than `HEARTBEAT_SECONDS`."""
     heartbeat = time(run.get("heartbeat"))
     seen = time(run.get("start_time")) if heartbeat is None else heartbeat
-    return seen is None or (now - seen) / np.timedelta64(1, "s") > HEARTBEAT_SECONDS
+    return seen is None or bool((now - seen) / np.timedelta64(1, "s") > HEARTBEAT_SECONDS)
 
 
 def ends(record: Record) -> list[str]:

@@ -74,6 +74,16 @@ class AdaptationCurve(NamedTuple):
             found |= {"total": float(self.total().mean()), "total_regret": float(self.regret.sum(0).mean())}
         return found
 
+    def by_task(self) -> dict[str, Any]:
+        """What a record keeps of every task: score and regret `[steps + 1, tasks]`, and what they are."""
+        return {
+            "label": self.label,
+            "unit": self.unit,
+            "lower_is_better": self.lower_is_better,
+            "score": self.score.tolist(),
+            "regret": None if self.regret is None else self.regret.tolist(),
+        }
+
 
 def spread(length: int, count: int) -> list[int]:
     """At most `count` indices of a list of this length, from the first to the last, as even as they can be."""

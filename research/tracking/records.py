@@ -14,6 +14,7 @@ from research.files import append_lines, whole_lines, write_text
 
 METRICS = "metrics.jsonl"
 CUT = "metrics.cut.jsonl"
+EVALUATION = "evaluation.json"
 NONFINITE = "nonfinite_values"
 """Metric that counts the NaNs and infinities of a step, which strict JSON holds as null."""
 

@@ -20,10 +20,13 @@ from research.algorithms import Algorithm
 from research.checkpoint import Checkpoints
 from research.distributed import Ranks
 from research.evaluation import AdaptationCurve, spread
+from research.files import write_json
 from research.memory import keep_freed_memory
 from research.tracking.config import from_mapping, to_mapping
 from research.tracking.experiment import Experiment
+from research.tracking.observer import to_json
 from research.tracking.progress import Progress, make_progress
+from research.tracking.records import EVALUATION
 from research.tracking.restart import RunConfig, Start
 from research.tracking.run import RecordedRun
 from research.tracking.signals import StopSignals
@@ -197,6 +200,9 @@ class Session:
         """Evaluates the state on held-out tasks and reports the curve. Returns the result of the run."""
         curve = self._curve(self.state)
         directory = self.run.directory
+        if directory is not None:
+            write_json(directory / EVALUATION, to_json(curve.by_task()))
+            self.run.add_artifact(str(directory / EVALUATION))
         return self._result(curve, self.report(curve, directory))
 
     def render(self) -> dict[str, Any]:

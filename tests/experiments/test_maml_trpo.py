@@ -70,7 +70,11 @@ def test_a_run_ends_with_the_curve_the_record_the_checkpoint_and_two_pictures(ru
         assert (runs / "1" / name).exists()
     for place in ("runs/1", "runs/1/checkpoints/latest.pt", "runs/1/adaptation_curve.png", "runs/1/paths.png"):
         assert place in shown
-    assert json.loads((runs / "1" / "run.json").read_text())["artifacts"] == ["adaptation_curve.png", "paths.png"]
+    assert json.loads((runs / "1" / "run.json").read_text())["artifacts"] == [
+        "evaluation.json",
+        "adaptation_curve.png",
+        "paths.png",
+    ]
     for label in ("iteration 3/3", "before -", "after -", "KL ", "steps/s ", "left 0:"):
         assert label in shown
 

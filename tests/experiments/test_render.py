@@ -105,7 +105,8 @@ def test_the_plane_is_drawn_as_paths(runs, capsys):
 
 def test_goals_of_robots_have_paths_in_every_evaluation(runs):
     run(f"with {TINY} task=reacher_goal")
-    assert json.loads((runs / "1" / "run.json").read_text())["artifacts"] == ["adaptation_curve.png", "paths.png"]
+    artifacts = json.loads((runs / "1" / "run.json").read_text())["artifacts"]
+    assert artifacts == ["evaluation.json", "adaptation_curve.png", "paths.png"]
 
 
 def test_what_cannot_be_rendered_leaves_no_record(runs, capsys, monkeypatch):

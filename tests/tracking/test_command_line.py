@@ -22,11 +22,14 @@ def test_training_is_recorded(lab, capsys):
     assert "research/train.py" in names and run["experiment"]["mainfile"] in names
     config = lab.record(1, "config.json")
     assert (config["seed"], config["surface"]) == (3, {"size": 2, "curvature": [1.0, 2.0]})
+    evaluation = lab.record(1, "evaluation.json")
+    assert [sum(step) / len(step) for step in evaluation["score"]] == pytest.approx(result["score"], rel=1e-12)
+    assert {len(step) for step in evaluation["score"]} == {4} and evaluation["unit"] == result["unit"]
     assert [step for step, _ in lab.metrics(1)] == list(range(1, 11))
     metrics = lab.record(1, "metrics.json")
     assert metrics["loss"]["steps"] == list(range(1, 11))
     assert metrics["eval/score_after_2"]["steps"] == [4, 8]
-    assert run["artifacts"] == ["curve.txt"]
+    assert run["artifacts"] == ["evaluation.json", "curve.txt"]
     shown = capsys.readouterr().out
     assert lab.output(1) == shown
     for place in ("runs/1", "runs/1/checkpoints/latest.pt", "runs/1/curve.txt"):
@@ -170,7 +173,7 @@ def test_evaluating_takes_everything_from_the_checkpoint(lab):
     assert len(more["score"]) == 6
     config = lab.record(3, "config.json")
     assert (config["seed"], config["surface"]["size"], config["num_adapt_steps"]) == (3, 2, 5)
-    assert lab.record(3)["artifacts"] == ["curve.txt"]
+    assert lab.record(3)["artifacts"] == ["evaluation.json", "curve.txt"]
     assert lab.metrics(1) and not lab.metrics(3)
 
 

@@ -46,7 +46,7 @@ def test_a_run_is_there_as_sacred_would_have_it(mirrored, line, content, capsys)
     files = gridfs.GridFS(content.database)
     name, source = next(pair for pair in run["experiment"]["sources"] if pair[0] == "research/train.py")
     assert files.get(source).read() == (toy_experiment.Path(record["experiment"]["base_dir"]) / name).read_bytes()
-    (artifact,) = run["artifacts"]
+    _, artifact = run["artifacts"]
     assert files.get(artifact["file_id"]).read() == (mirrored.directory / "runs/1/curve.txt").read_bytes()
     assert "warning" not in capsys.readouterr().out
 
@@ -215,7 +215,7 @@ def test_large_artifacts_stay_on_disk(lab, database, content, monkeypatch):
     monkeypatch.setattr(module, "LARGE", 10)
     lab.run("with num_iterations=2")
     bring_up_to_date(database, lab.directory / "runs" / "1")
-    (artifact,) = content.run(1)["artifacts"]
+    _, artifact = content.run(1)["artifacts"]
     path = lab.directory / "runs" / "1" / "curve.txt"
     assert artifact["path"] == str(path)
     digest = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
