@@ -1,0 +1,266 @@
+"""The curves of a report: of single runs, thinned, and the interquartile mean of each group with its interval."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.load import COMPLETED, Runs
+from analysis.stats import align, interval, interval_name, iqm
+
+_BUDGET = 800_000
+"""Points of all runs and metrics together, some 10 MB of page."""
+
+_FEWEST, _MOST = 100, 2000
+"""Points of a curve, whatever the budget says."""
+
+_POINTS_OF_BAND = 120
+_RESAMPLES = 1000
+"""Of the bootstrap at each point of an interval."""
+
+ALL: Any = {"status": None, "repeats": "all", "allow_different_tasks": True}
+"""Every run, whatever its status: for curves of single runs, which are not averaged."""
+
+
+class Curve(NamedTuple):
+    """A metric of one run, `[points]` each; `run` is its place in the table, `env_steps` None if not recorded."""
+
+    run: int
+    step: NDArray[np.int64]
+    value: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    env_steps: NDArray[np.float64] | None
+
+
+class Groups(NamedTuple):
+    """Which runs are averaged: names, the group of each run, and whether it counts."""
+
+    names: list[str]
+    of_run: list[int]
+    counts: list[bool]
+
+
+def points_of_curve(runs: Runs) -> int:
+    """Points that a curve may have so that the page stays within its budget."""
+    curves = len(runs.metrics[["run", "metric"]].drop_duplicates())
+    return int(np.clip(_BUDGET // max(curves, 1), _FEWEST, _MOST))
+
+
+def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:
+    """Places of at most that many points, the first and the last and the extremes of each stretch among them.
+
+    Args:
+        values: `[points]`; NaN is a gap, and a stretch of gaps keeps one.
+        most: At least 4.
+    """
+    count = len(values)
+    if count <= most:
+        return np.arange(count)
+    edges = np.linspace(1, count - 1, (most - 2) // 2 + 1).astype(np.int64)
+    kept = [0, count - 1]
+    for start, stop in itertools.pairwise(edges):
+        part = values[start:stop]
+        finite = ~np.isnan(part)
+        low, high = (np.where(finite, part, fill) for fill in (np.inf, -np.inf))
+        kept += [start + int(low.argmin()), start + int(high.argmax())]
+    return np.unique(kept)
+
+
+def of_metric(runs: Runs, metric: str, totals: Mapping[str, Any]) -> list[Curve]:
+    """A metric of every run that has it.
+
+    Raises:
+        ValueError: No run has it.
+    """
+    frame = runs.curves(metric, "iteration", by=[], **ALL)
+    seconds = runs.curves(metric, "seconds", by=[], **ALL)["x"].to_numpy(np.float64)
+    places = {run: place for place, run in enumerate(runs.table.index)}
+    run, step, value = (frame[name].to_numpy() for name in ("run", "x", "value"))
+    curves = []
+    for start, stop in _stretches(run):
+        env_steps = None
+        if run[start] in totals:
+            steps, total = totals[run[start]]
+            env_steps = np.append(0.0, total)[np.searchsorted(steps, step[start:stop], side="right")]
+        part = slice(start, stop)
+        curves.append(Curve(places[run[start]], step[part].astype(np.int64), value[part], seconds[part], env_steps))
+    return curves
+
+
+def env_steps(runs: Runs) -> dict[str, Any]:
+    """For each run that records them, its iterations and the environment steps up to each."""
+    name = "env_steps"
+    having = runs.metrics.loc[runs.metrics["metric"] == name, "run"].unique()
+    if not len(having):
+        return {}
+    some = replace(runs, table=runs.table[runs.table.index.isin(having)])
+    step = some.curves(name, "iteration", by=[], **ALL)
+    total = some.curves(name, "env_steps", by=[], **ALL)["x"].to_numpy()
+    run, steps = step["run"].to_numpy(), step["x"].to_numpy()
+    return {run[start]: (steps[start:stop], total[start:stop]) for start, stop in _stretches(run)}
+
+
+def bands(curves: Sequence[Curve], groups: Groups) -> list[dict[str, Any]]:
+    """The interquartile mean of each group with its 95 % interval, on common iterations (`analysis.stats.align`).
+
+    Against time and environment steps, a point stands at the median over its runs.
+    """
+    found = []
+    for group, mine in _averaged(curves, groups):
+        try:
+            aligned = align([(curve.step, curve.value) for curve in mine])
+        except ValueError as error:
+            found.append(_nothing(group, len(mine), str(error)))
+            continue
+        kept = thin(iqm(aligned.values.T), _POINTS_OF_BAND)
+        x = aligned.x[kept]
+        seconds = [np.interp(x, curve.step, curve.seconds) for curve in mine]
+        steps = [np.interp(x, curve.step, curve.env_steps) for curve in mine if curve.env_steps is not None]
+        axes = {
+            "iteration": numbers(x),
+            "seconds": numbers(np.median(seconds, 0)),
+            "env_steps": numbers(np.median(steps, 0), digits=9) if len(steps) == len(mine) else None,
+        }
+        found.append(axes | _estimates(aligned.values.T[kept], group, aligned.notes))
+    return found
+
+
+def _averaged(curves: Sequence[Curve], groups: Groups) -> Iterator[tuple[int, list[Curve]]]:
+    """Each group that has curves of runs that count, and these."""
+    for group in range(len(groups.names)):
+        mine = [curve for curve in curves if groups.of_run[curve.run] == group and groups.counts[curve.run]]
+        if mine:
+            yield group, mine
+
+
+def _estimates(value: NDArray[np.float64], group: int, remarks: Sequence[str]) -> dict[str, Any]:
+    """The interquartile mean of `value [points, runs]` with its interval, and what is said of them."""
+    count = value.shape[-1]
+    low, high = interval(value, np.random.default_rng(0), "iqm", num_resamples=_RESAMPLES)
+    named = interval_name("iqm", count)
+    note = "; ".join((f"IQM of {count} runs, {named}" if count > 1 else f"1 run, {named}", *remarks))
+    values = {"y": numbers(iqm(value)), "low": numbers(low), "high": numbers(high)}
+    return {"group": group, "count": count, "interval": named, "note": note} | values
+
+
+def _nothing(group: int, count: int, reason: str) -> dict[str, Any]:
+    """What stands for a group whose runs cannot be averaged."""
+    axes: dict[str, Any] = {"x": [], **{name: [] for name in ("iteration", "seconds", "env_steps")}}
+    return axes | {"group": group, "count": count, "interval": "", "note": reason, "y": [], "low": [], "high": []}
+
+
+class Packer:
+    """Curves as JSON would have them: thinned, with places in a list of steps that the metrics of a run share."""
+
+    def __init__(self, most: int, groups: Groups):
+        self.most = most
+        self.groups = groups
+        self.num_thinned = 0
+        self._kept: list[tuple[list[Curve], list[dict[str, Any]]]] = []
+
+    def add(self, curves: Sequence[Curve]) -> None:
+        """Takes the curves of the next metric."""
+        kept = []
+        for curve in curves:
+            places = thin(curve.value, self.most)
+            self.num_thinned += len(places) < len(curve.value)
+            steps = None if curve.env_steps is None else curve.env_steps[places]
+            kept.append(Curve(curve.run, curve.step[places], curve.value[places], curve.seconds[places], steps))
+        self._kept.append((kept, bands(curves, self.groups)))
+
+    def grids(self) -> list[dict[str, Any]]:
+        """For each run, the iterations that its curves have points at, with seconds and environment steps."""
+        parts: list[list[Curve]] = [[] for _ in self.groups.of_run]
+        for curves, _ in self._kept:
+            for curve in curves:
+                parts[curve.run].append(curve)
+        return [_grid(mine) if mine else {} for mine in parts]
+
+    def payloads(self, grids: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Of each metric, its curves and the bands of groups."""
+        steps = [np.array(grid.get("iteration", []), np.int64) for grid in grids]
+        for curves, found in self._kept:
+            packed = []
+            for curve in curves:
+                whole = len(curve.step) == len(steps[curve.run])
+                places = None if whole else np.searchsorted(steps[curve.run], curve.step).tolist()
+                packed.append({"run": curve.run, "at": places, "y": numbers(curve.value)})
+            yield {"curves": packed, "bands": found}
+
+
+def _grid(curves: Sequence[Curve]) -> dict[str, Any]:
+    steps = np.concatenate([curve.step for curve in curves])
+    once, first = np.unique(steps, return_index=True)
+    seconds = np.concatenate([curve.seconds for curve in curves])[first]
+    recorded = [curve.env_steps for curve in curves if curve.env_steps is not None]
+    totals = numbers(np.concatenate(recorded)[first], digits=9) if len(recorded) == len(curves) else None
+    return {"iteration": once.tolist(), "seconds": numbers(seconds), "env_steps": totals}
+
+
+def adaptation(runs: Runs, groups: Groups) -> dict[str, Any] | None:
+    """Adaptation curves at the last evaluation: of runs and of groups. None if no run has one."""
+    if runs.adaptation.empty:
+        return None
+    frame = runs.adaptation_curves(by=[], **ALL)
+    places = {run: place for place, run in enumerate(runs.table.index)}
+    single = []
+    for run, part in frame.groupby("run", sort=False):
+        order = part.sort_values("adapt_step")
+        single.append(
+            Curve(places[str(run)], order["adapt_step"].to_numpy(), order["value"].to_numpy(), np.empty(0), None)
+        )
+    single.sort(key=lambda curve: curve.run)
+    units = dict(zip(frame["run"].map(places), frame["unit"], strict=True))
+    found = []
+    for group, mine in _averaged(single, groups):
+        unit = ", ".join(dict.fromkeys(units[curve.run] for curve in mine))
+        try:
+            aligned = align([(curve.step, curve.value) for curve in mine])
+            band = {"x": numbers(aligned.x)} | _estimates(aligned.values.T, group, aligned.notes)
+        except ValueError as error:
+            band = _nothing(group, len(mine), str(error))
+        found.append(band | {"unit": unit})
+    return {
+        "curves": [{"run": curve.run, "x": curve.step.tolist(), "y": numbers(curve.value)} for curve in single],
+        "bands": found,
+        "unit": ", ".join(dict.fromkeys(frame["unit"])),
+        "label": "mean score of the held-out tasks",
+    }
+
+
+def counted(runs: Runs, labels: Sequence[str]) -> tuple[list[bool], list[str]]:
+    """Which runs are averaged (COMPLETED ones, of a repeated seed the last), and those that a later one repeats."""
+    table = runs.table.assign(group=list(labels), place=range(len(runs.table)))
+    done = table[table["status"] == COMPLETED].sort_values("started", kind="stable", na_position="first")
+    again = done["seed"].notna() & done.duplicated(["group", "seed"], keep="last")
+    kept = set(done.loc[~again, "place"])
+    repeats = [str(run) for run in runs.table.index if run in set(done.index[again])]
+    return [place in kept for place in range(len(table))], repeats
+
+
+def numbers(values: Any, digits: int = 6) -> list[float | int | None]:
+    """Numbers for JSON with so many significant digits; None where one is not finite."""
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"values: need one axis, got shape {array.shape}")
+    form = f"%.{digits}g"
+    return [
+        _short(float(form % value)) if finite else None for value, finite in zip(array, np.isfinite(array), strict=True)
+    ]
+
+
+def _short(value: float) -> float | int:
+    """Whole numbers without `.0`."""
+    return int(value) if value.is_integer() and abs(value) < 1e15 else value
+
+
+def _stretches(names: NDArray[Any]) -> Iterator[tuple[int, int]]:
+    """Start and stop of each stretch of equal names."""
+    if len(names):
+        edges = np.flatnonzero(names[1:] != names[:-1]) + 1
+        yield from zip([0, *edges], [*edges, len(names)], strict=True)

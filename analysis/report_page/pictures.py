@@ -1,0 +1,65 @@
+"""The pictures that runs made, inside the page: as many as fit, and why the others do not."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+KINDS = {
+    ".gif": "image/gif",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".webp": "image/webp",
+}
+LARGEST = 2 << 20
+"""Bytes of one picture."""
+
+
+class Picture(NamedTuple):
+    """A picture as the page has it. An SVG within `<img>` runs no script."""
+
+    run: str
+    name: str
+    uri: str
+
+
+class LeftOut(NamedTuple):
+    """A picture that the page does not have."""
+
+    run: str
+    name: str
+    reason: str
+
+
+def inline(artifacts: pd.DataFrame, limit: float) -> tuple[list[Picture], list[LeftOut]]:
+    """The pictures among artifacts, in their order, up to `limit` bytes in all, and those left out."""
+    pictures, left_out = [], []
+    total = 0
+    for run, name, path in artifacts[["run", "name", "path"]].itertuples(index=False):
+        kind = KINDS.get(Path(name).suffix.lower())
+        if kind is None:
+            continue
+        try:
+            size = Path(path).stat().st_size if path else None
+        except OSError:
+            size = None
+        if size is None:
+            left_out.append(LeftOut(run, name, "the file is not there"))
+        elif size > LARGEST:
+            left_out.append(LeftOut(run, name, f"{_mib(size)}, more than {_mib(LARGEST)} for one picture"))
+        elif total + size > limit:
+            left_out.append(LeftOut(run, name, f"{_mib(size)}: the pictures reached {_mib(limit)} (--pictures)"))
+        else:
+            total += size
+            data = base64.b64encode(Path(path).read_bytes()).decode()
+            pictures.append(Picture(run, name, f"data:{kind};base64,{data}"))
+    return pictures, left_out
+
+
+def _mib(size: float) -> str:
+    return f"{size / (1 << 20):.2g} MiB"
