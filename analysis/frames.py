@@ -39,8 +39,8 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         *sorted(k for k in names if k.startswith("final.")),
     ]
     columns = {key: _column(key, [one.get(key) for one in rows.values()]) for key in order}
-    found = pd.DataFrame(columns, index=pd.Index(list(rows), name="run", dtype=object))
-    return found if rows else pd.DataFrame(columns=["status", "problems"], index=found.index)
+    found = pd.DataFrame(columns if rows else {"status": [], "problems": []})
+    return found.set_axis(pd.Index(list(rows), name="run", dtype=object))
 
 
 def _column(key: str, values: Sequence[Any]) -> Any:
@@ -59,7 +59,7 @@ def _column(key: str, values: Sequence[Any]) -> Any:
             return np.array(values, np.float64)
     column = np.empty(len(values), object)
     column[:] = values
-    return pd.Series(column, dtype=object).to_numpy()
+    return pd.Series(column, dtype=object)  # as a bare array, pandas 3 would make texts of it, and None NaN
 
 
 def _utc(times: NDArray[np.datetime64]) -> Any:

@@ -203,10 +203,12 @@ def _score_column(runs: Runs, metric: str) -> str:
 def _places(runs: Runs, run: str, points: pd.DataFrame, x: Axis) -> NDArray[np.float64]:
     """Where the points of one run lie on the axis."""
     if x == "seconds":
-        moments = points["time"].to_numpy()
-        passed = (moments - runs.table.loc[[run], "started"].to_numpy()) / np.timedelta64(1, "s")
-        for pause in runs.pauses[runs.pauses["run"] == run].itertuples():
-            passed = passed - pause.seconds * (moments >= np.datetime64(pause.time.tz_localize(None)))
+        moments = points["time"].dt.tz_localize(None).to_numpy()
+        start = runs.table["started"].dt.tz_localize(None)[run].to_datetime64()
+        passed = (moments - start) / np.timedelta64(1, "s")
+        rests = runs.pauses[runs.pauses["run"] == run]
+        for moment, seconds in zip(rests["time"].dt.tz_localize(None).to_numpy(), rests["seconds"], strict=True):
+            passed = passed - seconds * (moments >= moment)
         return np.asarray(passed, np.float64)
     steps = runs.metrics[(runs.metrics["run"] == run) & (runs.metrics["metric"] == x)]
     if steps.empty:

@@ -154,10 +154,13 @@ def load_runs(source: str | Path | Iterable[str | Path], where: Where = None, *,
     if not judged:
         wanted = [one for one in (*early, *late) if isinstance(one, Condition)]
         raise ValueError(f"where={where!r}: no run matches; {describe(list(rows.values()), wanted)}")
+    adaptation = frames.adaptation(judged, points)
+    for name, (_, record) in named.items():
+        rows[name]["problems"] = "; ".join(record.problems)
     return Runs(
         frames.table({name: rows[name] for name in judged}),
         frames.metrics({name: points[name] for name in judged}),
-        frames.adaptation(judged, points),
+        adaptation,
         frames.artifacts(judged),
         frames.pauses(judged, points),
         frames.table({name: rows[name] for name in (*unjudged, *more)}),

@@ -9,5 +9,6 @@ MODULES = (
     "benchmarks.bench_dqn",
     "benchmarks.bench_tracking",
     "benchmarks.bench_slurm",
+    "benchmarks.bench_analysis",
 )
 """The modules that register benchmarks, in the order they run."""
