@@ -203,9 +203,8 @@ class Agent:
         columns = [before.returns(), after.returns(), after.valid.sum(-1)]
         means = self.ranks.mean(torch.stack([column.double().mean(1) for column in columns], 1), self.share.total)
         return_pre, return_post, length = means.tolist()
-        steps, diverged = self.ranks.sum(
-            [sum(float(getattr(part, name).sum()) for part in sampled) for name in ("valid", "diverged")]
-        )
+        counts = [(float(part.valid.sum()), float(part.diverged.sum())) for part in sampled]
+        steps, diverged = self.ranks.sum(counts)
         return {
             "return_pre": return_pre,
             "return_post": return_post,

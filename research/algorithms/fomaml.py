@@ -115,9 +115,7 @@ class FOMAML:
         ends = itertools.accumulate(len(part.valid) for part in parts)
         own = [take(adapted, slice(end - len(part.valid), end)) for end, part in zip(ends, parts, strict=True)]
         pieces = parallel_map(self._gradient_of_chunk, list(zip(own, parts, strict=True)), self.agent.num_threads)
-        gradients, entropies = zip(*pieces, strict=True)
-        own = {name: sum(piece[name] for piece in gradients) for name in adapted}
-        total, entropy = self.agent.ranks.sum([own, sum(entropies)])
+        total, entropy = self.agent.ranks.sum(pieces)
         tasks = self.agent.share.total
         return {name: value / tasks for name, value in total.items()}, entropy / tasks
 

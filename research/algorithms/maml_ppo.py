@@ -210,8 +210,9 @@ class Objective:
         """∇ mean_i f_i over the tasks of a minibatch, at `params` (named as by `learned`)."""
         weights = [coef / len(kl_coef) for coef in kl_coef.tolist()]
         gradients = self._map(functools.partial(self._gradient, params, weights), minibatch)
-        own = {name: sum((each[name] for each in gradients), torch.zeros_like(params[name])) for name in params}
-        total, tasks = self.agent.ranks.sum([own, sum(len(chunk.outcome) for chunk in minibatch)])
+        parts = [(gradient, len(chunk.outcome)) for gradient, chunk in zip(gradients, minibatch, strict=True)]
+        nothing = [({name: torch.zeros_like(value) for name, value in params.items()}, 0)]
+        total, tasks = self.agent.ranks.sum(parts or nothing)
         return {name: value / tasks for name, value in total.items()}
 
     @torch.no_grad()
@@ -321,7 +322,7 @@ def _outcome(agent: Agent, sampled: Sampled) -> Tensor:
     """
     episodes = sampled.query_episodes
     returns = episodes.returns().mean(1)
-    others = (agent.ranks.sum(returns.sum()) - returns) / (agent.share.total - 1)
+    others = (agent.ranks.sum([returns.sum()]) - returns) / (agent.share.total - 1)
     steps = episodes.valid.sum(-1).to(returns.dtype).mean(1)
     outcome = (others - returns) / steps
     if not agent.config.normalize_advantages:

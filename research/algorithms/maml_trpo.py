@@ -215,8 +215,7 @@ class Objective:
 
     def _mean(self, sums: list[tuple[Tensor, ...]]) -> list[Tensor]:
         """The means over all tasks of quantities that were summed over those of each chunk."""
-        totals = self.agent.ranks.sum([sum(parts) for parts in zip(*sums, strict=True)])
-        return [total / self.num_tasks for total in totals]
+        return [total / self.num_tasks for total in self.agent.ranks.sum(sums)]
 
     def _map(self, function: Callable[[Any], Any], chunks: list[Any]) -> list[Any]:
         return parallel_map(function, chunks, self.agent.num_threads)
