@@ -2,7 +2,7 @@
 
 `srun` or `torchrun` starts the same program once for each rank; `join` finds the others. An algorithm that shares its
 tasks over ranks works on its own share and adds up (`Ranks.sum`) what it would have summed over all tasks; everything
-that follows from the sums is computed by every rank alike. `ALONE` is the process that has no others: it owns all tasks.
+that follows from the sums is computed by every rank alike. `ALONE` is the process that has no others.
 
 Sums go in task order, whoever has the tasks. An all-reduce would send less, but add in another order, and conjugate
 gradient makes 1e-5 of the last bit that this changes; policies are small, and so is what is sent.
@@ -36,7 +36,7 @@ TIMEOUT = "METAPOLICY_RANK_TIMEOUT"
 """Environment variable: the seconds that a rank waits for another one; 300 if it is not set."""
 
 
-class RankLost(RuntimeError):
+class RankLostError(RuntimeError):
     """Another rank is gone, or silent for too long, or has other numbers. What this one has is all there is."""
 
 
@@ -70,14 +70,14 @@ class Share(NamedTuple):
     def sample(self, distribution: Any, generator: torch.Generator) -> Tensor:
         """Actions of one's own tasks, `distribution` being theirs: those that a sample for all tasks would hold."""
         if self.step == 1:
-            return distribution.sample(generator)  # type: ignore[no-any-return]
+            return distribution.sample(generator)
 
         def of_all(leaf: Tensor) -> Tensor:
             whole = leaf.new_zeros(self.total, *leaf.shape[1:])
             whole[self.tasks] = leaf
             return whole
 
-        return pytree.tree_map(of_all, distribution).sample(generator)[self.tasks]  # type: ignore[no-any-return]
+        return pytree.tree_map(of_all, distribution).sample(generator)[self.tasks]
 
 
 class Ranks:
@@ -98,7 +98,7 @@ class Ranks:
         return Share(self.rank, self.size, total)
 
     def device(self, name: str) -> torch.device:
-        """The device of a setting: with `"cuda"`, each rank of a machine has a GPU of its own where there are several."""
+        """The device of a setting: for `"cuda"`, a GPU for each rank of a machine, where there are several."""
         if self.size > 1 and name == "cuda" and torch.cuda.device_count() > 1:
             return torch.device("cuda", self.local_rank % torch.cuda.device_count())
         return torch.device(name)
@@ -133,14 +133,14 @@ class Ranks:
         return _unflatten(flat, tree)
 
     def require_equal(self, tree: Any, what: str) -> None:
-        """Raises RankLost unless all ranks have the same tensors, to the last bit."""
+        """Raises RankLostError unless all ranks have the same tensors, to the last bit."""
         if self.size == 1:
             return
         checksum = 0
         for leaf in pytree.tree_leaves(tree):
             checksum = zlib.crc32(leaf.detach().cpu().numpy().tobytes(), checksum)
         if len(set(self._gathered(checksum))) > 1:
-            raise RankLost(
+            raise RankLostError(
                 f"{what}: the {self.size} ranks have different numbers. Their machines compute differently: let all "
                 "have the same kind of processor (in a profile for Slurm: constraint) and the same versions"
             )
@@ -159,7 +159,7 @@ class Ranks:
         """Sends away the ranks that wait for something to do, if this is the first one, and closes the connections."""
         if self.size > 1 and dist.is_initialized():
             if self.rank == 0:
-                with contextlib.suppress(RankLost):
+                with contextlib.suppress(RankLostError):
                     self.tell(None)
             dist.destroy_process_group()  # left to the end of the interpreter, gloo's threads may abort it
 
@@ -196,7 +196,7 @@ class Ranks:
             yield
         except RuntimeError as error:  # torch's errors of connections are such
             reason = str(error).splitlines()[0]
-            raise RankLost(
+            raise RankLostError(
                 f"rank {self.rank} of {self.size} has lost another one, which died or was silent for "
                 f"{timeout():.0f} s ({TIMEOUT}). The run ends here and can be resumed. ({reason})"
             ) from error
@@ -222,7 +222,7 @@ def join() -> Ranks:
     """Finds the processes that `torchrun` or `srun` has started beside this one; `ALONE` if there are none.
 
     Raises:
-        RankLost: They were not all there in time.
+        RankLostError: They were not all there in time.
     """
     place = find_place(os.environ)
     if place is None:
@@ -256,8 +256,8 @@ def find_place(environment: Mapping[str, str]) -> Place | None:
         step = f"{environment['SLURM_JOB_ID']}.{environment['SLURM_STEP_ID']}"
         port = environment.get("MASTER_PORT", 20000 + zlib.crc32(step.encode()) % 10000)  # below those of the system
         host = environment.get("MASTER_ADDR") or first_host(environment["SLURM_STEP_NODELIST"])
-        own = (int(environment[name]) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
-        return Place(*own, f"tcp://{host}:{port}")
+        rank, size, local_rank = (int(environment[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID"))
+        return Place(rank, size, local_rank, f"tcp://{host}:{port}")
     return None
 
 

@@ -96,7 +96,8 @@ class Agent:
     def __init__(self, config: AgentConfig, ranks: Ranks = ALONE):
         if ranks.size > config.meta_batch_size:
             raise ValueError(
-                f"meta_batch_size={config.meta_batch_size}: need a task for each of the {ranks.size} ranks, or fewer ranks"
+                f"meta_batch_size={config.meta_batch_size}: need a task for each of the {ranks.size} ranks, "
+                "or fewer ranks"
             )
         self.config = config
         self.ranks = ranks

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -213,7 +213,7 @@ class Objective:
             constants | dict(zip(self.learned, tangents[split:], strict=True)),
         )
 
-    def _mean(self, sums: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    def _mean(self, sums: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
         """The means over all tasks of quantities that were summed over those of each chunk."""
         return [total / self.num_tasks for total in self.agent.ranks.sum(sums)]
 

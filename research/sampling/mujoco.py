@@ -36,8 +36,9 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
 
     Autoreset is off: a row that is done stands still at no cost, with reward 0, until `reset`, which takes
     `options={"reset_mask": rows}`. Row i of `reset(seed=s)` starts as a Gymnasium environment does after
-    `reset(seed=s + i)`, i counted in the batch that the rows are part of (`options["rows"]`). A row whose simulation blows up, or whose observation or reward is not finite, terminates with
-    reward 0 and its last finite observation; `info["diverged"] [rows]` says which did in this step.
+    `reset(seed=s + i)`; of rows that are part of a larger batch (`options["rows"]`), i is the number there. A row whose
+    simulation blows up, or whose observation or reward is not finite, terminates with reward 0 and its last finite
+    observation; `info["diverged"] [rows]` says which did in this step.
 
     Args:
         robot: What is simulated.

@@ -20,7 +20,7 @@ from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict,
 
 from research import distributed
 from research.checkpoint import CheckpointError
-from research.distributed import ALONE, RankLost, Ranks
+from research.distributed import ALONE, RankLostError, Ranks
 from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.config import ConfigError, construct, convert_fields, to_mapping
 from research.tracking.ingredients import Ingredients
@@ -172,7 +172,7 @@ class Experiment(sacred.Experiment):
             if self.ranks.rank > 0:
                 return self.follow(self.ranks) if self.follow else None
             return super().run_commandline(argv)
-        except RankLost as error:
+        except RankLostError as error:
             raise _refusal(error, 1) from None
         except KeyboardInterrupt:
             session = getattr(self.current_run, "session", None)

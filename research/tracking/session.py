@@ -71,8 +71,8 @@ def add_commands(
         ranks = experiment.ranks
         if ranks.size > 1 and "ranks" not in inspect.signature(algorithm).parameters:
             raise ValueError(
-                f"{ranks.size} processes were started for one run, and {experiment.name} trains in one; start it without "
-                "torchrun, and with one task of srun (in a profile for Slurm: ntasks: 1)"
+                f"{ranks.size} processes were started for one run, and {experiment.name} trains in one; start it "
+                "without torchrun, and with one task of srun (in a profile for Slurm: ntasks: 1)"
             )
         if command in ("evaluate", "render"):
             ranks.tell(None)
@@ -171,7 +171,7 @@ class Session:
         total, ranks = self.config.num_iterations, self.experiment.ranks
         ranks.tell(to_mapping(self.config))
         self.state = ranks.first(self.state)
-        with StopSignals(ranks) as stop:
+        with StopSignals(ranks.largest) as stop:
             checkpoints = self._checkpoints()
             if self.is_resumed:
                 print(f"Going on after iteration {self.state.iteration} of {total}.", flush=True)
@@ -267,10 +267,10 @@ class Session:
 def _follow(algorithm: Algorithm, config: Any, ranks: Ranks) -> None:
     """Trains in step with the first rank, from its state, and records nothing.
 
-    It evaluates when that one does: it would wait for it otherwise, and not for ever. How the run ended is for the first
-    one to say: a stop ends this process in peace.
+    It evaluates when that one does: it would wait for it otherwise, and not for ever. How the run ended is for the
+    first one to say: a stop ends this process in peace.
     """
-    with StopSignals(ranks) as stop:
+    with StopSignals(ranks.largest) as stop:
         train(
             algorithm,
             ranks.first(algorithm.init()),

@@ -12,12 +12,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from sacred.utils import SacredInterrupt
-
-from research.distributed import ALONE, Ranks
 
 PREEMPT_SIGNAL = "METAPOLICY_PREEMPT_SIGNAL"
 
@@ -54,7 +53,7 @@ class StopSignals:
     Outside the main thread, where Python delivers no signals, it does nothing.
 
     Args:
-        ranks: Processes that stop together: a signal to one of them is one to all.
+        agree: Of several processes that stop together: the largest number that any of them has.
 
     Attributes:
         preemption: The signal that asks to stop and to be run again.
@@ -65,16 +64,16 @@ class StopSignals:
         ValueError: METAPOLICY_PREEMPT_SIGNAL names no signal.
     """
 
-    def __init__(self, ranks: Ranks = ALONE) -> None:
-        self.ranks = ranks
+    def __init__(self, agree: Callable[[int], int] = int) -> None:
+        self._agree = agree
         self.preemption = preemption_signal()
         self.handled = tuple(dict.fromkeys((signal.SIGINT, signal.SIGTERM, self.preemption)))
         self.signum: int | None = None
         self._before: dict[int, Any] = {}
 
     def requested(self) -> bool:
-        """Whether a stop was asked for, of any rank. Ranks ask this of each other: all of them call it, or none."""
-        agreed = self.ranks.largest(self.signum or 0)
+        """Whether a stop was asked for, of any of the processes. All of them call it, or none."""
+        agreed = self._agree(self.signum or 0)
         if agreed:
             self.signum = agreed
         return agreed != 0

@@ -44,7 +44,7 @@ _CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def train(name: str, ranks: Ranks = ALONE) -> tuple[list[float], dict[str, float]]:
-    """Parameters and the metrics of all iterations. Raises RankLost if ranks end with other parameters."""
+    """Parameters and the metrics of all iterations. Raises RankLostError if ranks end with other parameters."""
     algorithm, settings = _CASES[name]
     kind: Any = ALGORITHMS[algorithm]
     agent = kind(kind.Config(**_COMMON | settings), ranks)

@@ -2,7 +2,7 @@
 
     python rank_lives.py '[{"arguments": [...], "size": 2, "signal": "SIGKILL", "rank": 1}, ...]'
 
-One process imports everything and forks the ranks of each life. A signal is sent once the life has written a checkpoint.
+One process imports everything and forks the ranks of each life. A signal is sent once a life has written a checkpoint.
 """
 
 from __future__ import annotations

@@ -133,5 +133,5 @@ def test_the_first_host_of_a_list(nodes, host):
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf"])
 def test_a_timeout_that_is_none_is_refused(monkeypatch, value):
     monkeypatch.setenv("METAPOLICY_RANK_TIMEOUT", value)
-    with pytest.raises(ValueError, match="METAPOLICY_RANK_TIMEOUT='.*': need a number of seconds above 0"):
+    with pytest.raises(ValueError, match=r"METAPOLICY_RANK_TIMEOUT='.*': need a number of seconds above 0"):
         timeout()
