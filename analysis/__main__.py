@@ -1,5 +1,8 @@
 """`python -m analysis COMMAND …`: run records as tables, comparisons, files for other programs and pages.
 
+    python -m analysis table runs --where "experiment=maml_trpo,seed<3"            # on the terminal
+    python -m analysis compare runs --by inner_loop --metric result.score_after_3  # with intervals
+    python -m analysis export runs metrics -o metrics.csv                          # CSV, Parquet, LaTeX
     python -m analysis adaptation runs/1 runs/2            # adaptation curves of finished runs, as a table or a picture
     python -m analysis learning runs/1 runs/2              # areas under learning curves, variant by variant
     python -m analysis report runs -o report.html          # one page that needs no network
@@ -13,7 +16,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("adaptation", "learning", "report")
+COMMANDS = ("table", "compare", "export", "report", "adaptation", "learning")
 """Each is a module here with a function `main(argv) -> int`; what a command does not need is not imported."""
 
 

@@ -91,13 +91,16 @@ def adaptation_curves(runs: Runs, by: Sequence[str] | None = None, **choice: Any
     return pd.concat([found, means], axis=1)[["group", "seed", "run", "adapt_step", "value", "regret", "unit"]]
 
 
-def scores(runs: Runs, metric: str, by: Sequence[str] | None = None, **choice: Any) -> pd.DataFrame:
+def scores(
+    runs: Runs, metric: str, by: Sequence[str] | None = None, groups: pd.Series | None = None, **choice: Any
+) -> pd.DataFrame:
     """One number for each run.
 
     Args:
         runs: Some runs.
         metric: A metric, of which the last value counts, or a column of numbers: `result.score_after_3`, `seconds`.
         by: As for `curves`.
+        groups: In place of `by`: the group of each run that may count, by run.
         choice: As for `curves`.
 
     Returns:
@@ -108,12 +111,13 @@ def scores(runs: Runs, metric: str, by: Sequence[str] | None = None, **choice: A
     """
     name = _score_column(runs, metric)
     values = pd.to_numeric(runs.table[name], errors="coerce")
-    table = _with_groups(runs, by, having=set(values.index[values.notna()]), **choice)
-    return (
-        table[["group", "seed"]]
-        .assign(run=table.index, value=values[table.index])
-        .reset_index(drop=True)[["group", "seed", "run", "value"]]
-    )
+    having = set(values.index[values.notna()])
+    if groups is None:
+        table = _with_groups(runs, by, having, **choice)
+    else:
+        table = chosen(runs, groups[groups.index.isin(having)], **choice)
+    found = table[["group", "seed"]].assign(run=table.index, value=values[table.index])
+    return found.reset_index(drop=True)[["group", "seed", "run", "value"]]
 
 
 def chosen(
@@ -162,7 +166,7 @@ def group_labels(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.Ser
         return pd.Series(_named(table), index=table.index, dtype=object)
     short = [(name.removeprefix("config."), table[name]) for name in columns]
     labels = [
-        ", ".join(f"{key}={_text(values.iloc[place])}" for key, values in short if not _absent(values.iloc[place], by))
+        ", ".join(f"{key}={text(values.iloc[place])}" for key, values in short if not _absent(values.iloc[place], by))
         for place in range(len(table))
     ]
     return pd.Series(labels, index=table.index, dtype=object)
@@ -223,7 +227,7 @@ def _refuse_different_tasks(table: pd.DataFrame) -> None:
     columns += [name for name in table.columns if name.startswith("config.task_args.")]
     for name in columns:
         if name in table.columns and _differs(table[name]):
-            values = {_text(value): run for run, value in table[name].items()}
+            values = {text(value): run for run, value in table[name].items()}
             found = ", ".join(f"{value} (run {run})" for value, run in values.items())
             raise ValueError(
                 f"{name.removeprefix('config.')}: the runs were evaluated on different tasks: {found}; choose with "
@@ -235,7 +239,7 @@ def _without_repeats(table: pd.DataFrame, repeats: Repeats) -> pd.DataFrame:
     """The table without runs that repeat the group and the seed of another."""
     if repeats == "all":
         return table
-    seeds = table["seed"].map(_text).where(table["seed"].notna(), table.index.to_series())
+    seeds = table["seed"].map(text).where(table["seed"].notna(), table.index.to_series())
     keys = pd.DataFrame({"group": table["group"], "seed": seeds, "started": table["started"]})
     if repeats == "last":
         keys = keys.sort_values("started", kind="stable", na_position="first")
@@ -252,23 +256,23 @@ def _without_repeats(table: pd.DataFrame, repeats: Repeats) -> pd.DataFrame:
 
 
 def _differs(values: pd.Series) -> bool:
-    return len({_text(value) for value in values}) > 1
+    return len({text(value) for value in values}) > 1
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
     """A value as a label has it: numbers of one size look alike, whatever type a column gave them."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "none"
     if isinstance(value, (float, np.floating)):
         return f"{value:g}"
     if isinstance(value, (tuple, list)):
-        return f"[{', '.join(map(_text, value))}]"
+        return f"[{', '.join(map(text, value))}]"
     return str(value)
 
 
 def _absent(value: Any, by: Sequence[str] | None) -> bool:
     """Whether a label leaves a setting out: it was not asked for, and the run has none."""
-    return by is None and _text(value) == "none"
+    return by is None and text(value) == "none"
 
 
 def _named(table: pd.DataFrame) -> str:

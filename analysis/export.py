@@ -1,0 +1,137 @@
+"""`python -m analysis export runs/ metrics -o metrics.csv`: frames of runs as CSV, Parquet or LaTeX.
+
+    export runs/ table|metrics|adaptation|artifacts -o file.csv       the frames of `load_runs`; .parquet needs pyarrow
+    export runs/ scores --metric return_post --by inner_loop -o scores.csv
+    export runs/ scores --metric return_post,result.score_after_3 --by inner_loop -o table.tex
+
+A LaTeX table has a row for each group, and a column with value and interval for each metric (booktabs). What is not
+complete is told on the terminal, and does not count among scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis import command_line
+from analysis.compare import add_statistic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.load import Runs
+
+FRAMES = ("table", "metrics", "adaptation", "artifacts", "scores")
+SUFFIXES = (".csv", ".parquet", ".tex")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes the file. Returns the exit status."""
+    parser = command_line.parser("export", __doc__)
+    command_line.add_runs(parser)
+    parser.add_argument("what", choices=FRAMES, help="which frame")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help=f"its suffix is the format: {', '.join(SUFFIXES)}"
+    )
+    parser.add_argument("--metric", metavar="NAMES", help="of scores: metrics or columns, separated by commas")
+    command_line.add_choice(parser)
+    add_statistic(parser)
+    arguments = parser.parse_args(argv)
+    return command_line.run(lambda: _export(arguments))
+
+
+def _export(arguments: argparse.Namespace) -> str:
+    suffix = arguments.output.suffix
+    if suffix not in SUFFIXES:
+        raise ValueError(f"--output {arguments.output}: need a name that ends with one of {', '.join(SUFFIXES)}")
+    if suffix == ".tex" and arguments.what != "scores":
+        raise ValueError(f"{arguments.what}: LaTeX is for tables of groups; need scores, with --metric")
+    if (arguments.what == "scores") != (arguments.metric is not None):
+        raise ValueError("--metric: scores need it, and nothing else does, e.g. scores --metric return_post")
+    runs = command_line.load(arguments.source, arguments.where)
+    print(runs.report(), file=sys.stderr)
+    frame = scores(runs, arguments) if arguments.what == "scores" else getattr(runs, arguments.what)
+    write(frame, arguments)
+    return f"{arguments.output}: {len(frame)} rows"
+
+
+def scores(runs: Runs, arguments: argparse.Namespace) -> pd.DataFrame:
+    """`metric, group, seed, run, value` of all metrics asked for."""
+    import pandas as pd
+
+    how = command_line.choice(arguments)
+    parts = [runs.scores(name, **how).assign(metric=name) for name in arguments.metric.split(",")]
+    return pd.concat(parts, ignore_index=True)[["metric", "group", "seed", "run", "value"]]
+
+
+def write(frame: pd.DataFrame, arguments: argparse.Namespace) -> None:
+    """The frame in the format that the name asks for.
+
+    Raises:
+        ValueError: It is Parquet, and pyarrow is not installed.
+    """
+    path: Path = arguments.output
+    if path.suffix == ".tex":
+        path.write_text(latex(frame, arguments.statistic, arguments.bootstrap_seed), encoding="utf-8")
+        return
+    flat = frame.reset_index() if frame.index.name == "run" else frame
+    if path.suffix == ".csv":
+        flat.to_csv(path, index=False)
+        return
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            f"--output {path}: Parquet needs pyarrow, which is not installed: pip install pyarrow"
+        ) from None
+    _plain(flat).to_parquet(path, index=False)
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns of mixed types as text, which Parquet takes."""
+    mixed = [name for name in frame.columns if frame[name].dtype == object]
+    return frame.assign(**{name: frame[name].map(lambda one: None if one is None else str(one)) for name in mixed})
+
+
+def latex(frame: pd.DataFrame, statistic: str = "iqm", seed: int = 0) -> str:
+    """Value and interval of every group and metric, as a LaTeX table; below it stands what the intervals are.
+
+    Args:
+        frame: `metric, group, value`, a row for each run.
+        statistic: `"iqm"`, `"mean"` or `"median"`.
+        seed: Of the bootstrap.
+    """
+    import numpy as np
+
+    from analysis import stats
+
+    rng = np.random.default_rng(seed)
+    metrics, groups = list(dict.fromkeys(frame["metric"])), list(dict.fromkeys(frame["group"]))
+    lines = [r"\begin{tabular}{l" + "r" * (len(metrics) + 1) + "}", r"\toprule"]
+    lines += [" & ".join(["", "runs", *map(escaped, metrics)]) + r" \\", r"\midrule"]
+    kinds: dict[str, None] = {}
+    for group in groups:
+        cells, counts = [], set()
+        for metric in metrics:
+            part = frame[(frame["group"] == group) & (frame["metric"] == metric)]
+            if part.empty:
+                cells.append("--")
+                continue
+            found = stats.estimate(part["value"].to_numpy(), rng, statistic)
+            kinds[found.interval] = None
+            counts.add(len(part))
+            cells.append(f"${found.text()}$" if found.has_interval else f"${found._replace(interval='').text()[:-3]}$")
+        runs = "--".join(map(str, sorted({min(counts), max(counts)}))) if counts else "0"
+        lines.append(" & ".join([escaped(group), runs, *cells]) + r" \\")
+    note = escaped(f"{stats.NAMES[statistic]}; {'; '.join(kinds)}")
+    columns = rf"\multicolumn{{{len(metrics) + 2}}}{{l}}"
+    return "\n".join([*lines, r"\bottomrule", rf"{columns}{{\footnotesize {note}}}", r"\end{tabular}", ""])
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX prints it."""
+    signs = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(signs.get(sign, "\\" + sign if sign in "&%$#_{}" else sign) for sign in text)

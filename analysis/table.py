@@ -1,0 +1,87 @@
+"""`python -m analysis table runs/ --where experiment=maml_trpo`: runs on a terminal, a line each.
+
+What is failed, stale or torn stands above the table. Without --columns it shows what tells the runs apart: the settings
+that differ, and the scores of the last evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from analysis import command_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.load import Runs
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the table. Returns the exit status."""
+    parser = command_line.parser("table", __doc__)
+    command_line.add_runs(parser)
+    parser.add_argument("--columns", metavar="KEYS", help="e.g. seed,inner_lr,final.return_post,seconds")
+    parser.add_argument("--sort", metavar="KEY", help="a column; -KEY for the largest first")
+    parser.add_argument("--width", type=int, help="characters of a line; those of the terminal")
+    arguments = parser.parse_args(argv)
+    return command_line.run(lambda: _table(arguments))
+
+
+def _table(arguments: argparse.Namespace) -> str:
+    runs = command_line.load(arguments.source, arguments.where)
+    table = runs.table
+    if arguments.sort:
+        table = _sorted(table, arguments.sort)
+    columns = _chosen(table, arguments.columns) if arguments.columns else usual(runs)
+    width = arguments.width or (None if arguments.columns else shutil.get_terminal_size((160, 50)).columns)
+    return f"{runs.report()}\n\n{command_line.text_table(cells(table, columns), width)}"
+
+
+def usual(runs: Runs) -> list[str]:
+    """The columns that are shown without being asked for."""
+    from analysis.joins import differing
+
+    table = runs.table
+    scores = [name for name in table.columns if name.startswith("result.score_after_")]
+    ends = [*scores[:1], *scores[-1:]] if len(scores) > 1 else scores
+    own = ["experiment", *(["command"] if len(set(table["command"])) > 1 else []), "status", "seed"]
+    return [*own, *(name for name in differing(table) if name not in own), *ends, "seconds", "started"]
+
+
+def cells(table: pd.DataFrame, columns: Sequence[str]) -> list[list[str]]:
+    """A heading and the rows, as texts."""
+    values = table[columns].to_numpy(object)
+    rows = [[name, *(cell(value) for value in row)] for name, row in zip(table.index, values, strict=True)]
+    return [["run", *(name.removeprefix("config.").removeprefix("result.") for name in columns)], *rows]
+
+
+def cell(value: Any) -> str:
+    """A value as a table has it: four digits of numbers, times to the minute."""
+    import pandas as pd
+
+    from analysis.joins import text
+
+    if not isinstance(value, (tuple, list)) and pd.isna(value):
+        return "–"
+    if isinstance(value, pd.Timestamp):
+        return f"{value:%Y-%m-%d %H:%M}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return text(value)
+
+
+def _chosen(table: pd.DataFrame, keys: str) -> list[str]:
+    from analysis.where import column
+
+    return [column(key.strip(), table.columns) for key in keys.split(",")]
+
+
+def _sorted(table: pd.DataFrame, key: str) -> pd.DataFrame:
+    (name,) = _chosen(table, key.removeprefix("-"))
+    try:
+        return table.sort_values(name, ascending=not key.startswith("-"), kind="stable", na_position="last")
+    except TypeError as error:
+        raise ValueError(f"--sort {key}: its values have no order: {error}") from error
