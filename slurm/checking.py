@@ -7,8 +7,10 @@ import hashlib
 import importlib.util
 import json
 import sys
+import time
 import typing
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,9 @@ from research.tracking.experiment import Experiment
 from research.tracking.restart import RunConfig, merge
 from slurm.errors import SlurmError
 from slurm.sweep import Command, Keys, Sweep, expand
+
+_BUILDING_SECONDS = 2.0
+"""How long what is trained is built of one configuration after the other; those that are left differ little."""
 
 
 class Configuration(NamedTuple):
@@ -48,7 +53,9 @@ class Checked(NamedTuple):
 
 
 def check(sweep: Sweep, path: Path, root: Path) -> Checked:
-    """Expands a sweep and checks each configuration.
+    """Expands a sweep and checks each configuration: its settings, and that what is trained can be built of them.
+
+    Seeds make no difference to the latter, and other settings are tried for two seconds.
 
     Args:
         sweep: The sweep.
@@ -67,16 +74,37 @@ def check(sweep: Sweep, path: Path, root: Path) -> Checked:
         if key in RunConfig.__dataclass_fields__:
             raise SlurmError(f"{path}: {section}.{key}: a sweep cannot set it; the directory of runs is --runs-dir")
     found: dict[str, Configuration] = {}
+    builder = _Builder(experiment)
     for overrides in expand(sweep):
         try:
             config, _ = experiment.typed(merge(base, nest(overrides)))
-        except ConfigError as error:
+            builder.build(config, overrides)
+        except ValueError as error:
             raise SlurmError(f"{path}: {_place(str(error), sections, overrides)}{error}") from error
         digest = config_hash(experiment.name, to_mapping(config))
         found.setdefault(digest, Configuration(overrides, getattr(config, "seed", None), digest))
     for stage in sweep.then:
         _check_stage(experiment, stage.fixed, stage.command, path)
     return Checked(str(script.relative_to(root)), experiment.name, list(found.values()))
+
+
+class _Builder:
+    """Builds what is trained, once for settings that differ in the seed alone."""
+
+    def __init__(self, experiment: Experiment):
+        self._build = experiment.build
+        self._built: set[str] = set()
+        self._seconds = 0.0
+
+    def build(self, config: Any, overrides: Keys) -> None:
+        """Raises ValueError if it cannot be. The device need not be there: that of the jobs is another one."""
+        settings = repr(sorted((key, value) for key, value in overrides.items() if key != "seed"))
+        if self._build is None or settings in self._built or self._seconds > _BUILDING_SECONDS:
+            return
+        began = time.perf_counter()
+        self._build(replace(config, device="cpu") if hasattr(config, "device") else config)
+        self._built.add(settings)
+        self._seconds += time.perf_counter() - began
 
 
 def _check_stage(experiment: Experiment, fixed: Keys, command: str, path: Path) -> None:

@@ -29,8 +29,9 @@ class Profile:
         qos: Quality of service.
         constraint: Features that a node must have.
         gres: Generic resources, e.g. `gpu:1`.
-        cpus: Of each run.
-        mem: Of each run, e.g. `8G`.
+        ntasks: Processes that share each run, as ranks that each have a part of its tasks.
+        cpus: Of each process.
+        mem: Of each run, on each of its nodes, e.g. `8G`.
         time: Limit of each start of a run, as sbatch has it, e.g. `4:00:00` or `1-12`. What needs longer is requeued at
             the limit and goes on.
         notice: Seconds before the limit at which a run is told to save and stop.
@@ -48,6 +49,7 @@ class Profile:
     qos: str | None = None
     constraint: str | None = None
     gres: str | None = None
+    ntasks: int | None = None
     cpus: int | None = None
     mem: str | int | None = None
     time: str | int | None = None
@@ -61,7 +63,9 @@ class Profile:
     python: str | None = None
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "notice", *(name for name in ("cpus", "throttle") if getattr(self, name) is not None))
+        at_least(
+            self, 1, "notice", *(name for name in ("ntasks", "cpus", "throttle") if getattr(self, name) is not None)
+        )
 
     def throttled(self, limit: int | None) -> Profile:
         """The same with another throttle, unless that is None."""
@@ -70,7 +74,7 @@ class Profile:
     def sbatch_options(self) -> list[str]:
         """What sbatch is told beside what `array.sbatch` says."""
         plain = {name: getattr(self, name) for name in ("partition", "account", "qos", "constraint", "gres")}
-        named = {**plain, "cpus-per-task": self.cpus, "mem": self.mem, "time": self.time}
+        named = {**plain, "ntasks": self.ntasks, "cpus-per-task": self.cpus, "mem": self.mem, "time": self.time}
         options = [f"--{name}={value}" for name, value in named.items() if value is not None]
         return [*options, f"--signal=USR1@{self.notice}", *self.options]
 

@@ -89,6 +89,7 @@ class Experiment(sacred.Experiment):
         script: The script that defines the experiment.
         prepare: If set, called as `prepare(command, run, config, start)` once settings are valid and before anything
             is recorded; what it returns becomes `run.session`. A ValueError from it refuses the run.
+        build: If set, makes from the settings what is trained; a ValueError from it says that they do not go together.
         follow: If set, what every process but the first does when several were started as the ranks of one run.
         ranks: Those processes.
     """
@@ -119,6 +120,7 @@ class Experiment(sacred.Experiment):
         self.config_class = config_class
         self.captured_out_filter = apply_backspaces_and_linefeeds
         self.prepare: Callable[[str, RecordedRun, Any, Start | None], Any] | None = None
+        self.build: Callable[[Any], Any] | None = None
         self.follow: Callable[[Ranks], None] | None = None
         self.ranks = ALONE
         self._from_command_line = False

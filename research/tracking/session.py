@@ -90,7 +90,7 @@ def add_commands(
             _prepare_process(config)
             _follow(algorithm(config, ranks=ranks), config, ranks)
 
-    experiment.prepare, experiment.follow = prepare, follow
+    experiment.prepare, experiment.build, experiment.follow = prepare, algorithm, follow
 
     def train(_run: Any) -> dict[str, Any]:
         """Train, then evaluate on held-out tasks. The default."""
@@ -169,6 +169,8 @@ class Session:
             Stopped: A signal asked for it; everything is saved.
         """
         total, ranks = self.config.num_iterations, self.experiment.ranks
+        if ranks.size > 1:
+            self.run.info["ranks"] = ranks.size
         ranks.tell(to_mapping(self.config))
         self.state = ranks.first(self.state)
         with StopSignals(ranks.largest) as stop:

@@ -85,6 +85,19 @@ def test_what_slurm_refuses_is_said_and_nothing_is_lost(desk, cluster):
     desk.wait(lambda: desk.states() == {1: "completed"})
 
 
+def test_two_tasks_of_srun_share_a_run(desk, cluster):
+    (desk.directory / "two.yaml").write_text("ntasks: 2")
+    small = {"meta_batch_size": 3, "episodes_per_task": 2, "horizon": 5, "num_eval_tasks": 1, "num_threads": 1}
+    sweep = desk.sweep("shared", experiment="maml_trpo", fixed={"num_iterations": 3, **small})
+    desk.slurm("submit", sweep, "--profile", "two.yaml")
+    desk.wait(lambda: desk.states("shared") == {1: "completed"}, 240)
+    assert "procid" in desk.record(1)["slurm"]
+    assert [path.name for path in (desk.directory / "runs").glob("[0-9]*")] == ["1"]
+    (log,) = (desk.directory / "runs" / "_sweeps" / "shared-1" / "logs").glob("*.log")
+    desk.wait(lambda: "ended with status 0" in log.read_text(), 30)
+    assert desk.record(1, "info.json")["ranks"] == 2
+
+
 def test_sbatch_by_hand_does_a_line_of_a_manifest(desk, cluster):
     (desk.directory / "none.yaml").write_text("partition: nowhere")
     desk.slurm("submit", desk.sweep(fixed={"num_iterations": 2}), "--profile", "none.yaml", status=2)

@@ -133,7 +133,7 @@ def test_what_follows_waits_for_the_same_index_and_only_for_what_is_submitted():
 
 def test_the_command_of_an_array(tmp_path):
     folder = Folder(tmp_path / "runs" / "_sweeps" / "fast-1")
-    profile = Profile(partition="cpu", cpus=2, throttle=9, options=("--nice",))
+    profile = Profile(partition="cpu", ntasks=3, cpus=2, throttle=9, options=("--nice",))
     terms = Terms(profile.throttled(4), tmp_path / "code")
     command = array_command(folder, Array(1, 2000, [0, 1, 5]), terms, after="77")
     assert command == [
@@ -144,6 +144,7 @@ def test_the_command_of_an_array(tmp_path):
         f"--chdir={tmp_path}/code",
         f"--output={folder.path}/logs/%A_%a.log",
         "--partition=cpu",
+        "--ntasks=3",
         "--cpus-per-task=2",
         "--signal=USR1@120",
         "--nice",

@@ -196,3 +196,24 @@ def test_the_sweeps_that_come_along_are_possible(path):
     assert experiment.name == checked.name
     defaults = to_mapping(experiment.config_class())
     assert all(set(nest(row.overrides)) <= set(defaults) for row in checked.configurations)
+
+
+def test_settings_that_are_valid_one_by_one_and_refused_together_are_refused_whole(tmp_path):
+    text = """
+experiment: maml_trpo
+grid: {inner_lr: [0.1, 0.2], adapt_only: [[], ["layers.7*"]]}
+seeds: 3
+"""
+    path = written(tmp_path, text)
+    with pytest.raises(SlurmError, match=r"some.yaml: grid: adapt_only: 'layers.7\*' matches no parameter; there are "):
+        check(load_sweep(path), path, ROOT)
+
+
+def test_what_is_trained_is_built_once_for_all_seeds_and_never_on_the_jobs_device(tmp_path, monkeypatch):
+    path = written(tmp_path, "experiment: maml_trpo\nfixed: {device: cuda}\ngrid: {max_kl: [0.01, 0.02]}\nseeds: 50")
+    built = []
+    experiment = load_experiment(ROOT / "experiments" / "maml_trpo.py")
+    monkeypatch.setattr("slurm.checking.load_experiment", lambda script: experiment)
+    monkeypatch.setattr(experiment, "build", built.append)
+    assert len(check(load_sweep(path), path, ROOT).configurations) == 100
+    assert [(config.max_kl, config.device) for config in built] == [(0.01, "cpu"), (0.02, "cpu")]
