@@ -20,6 +20,9 @@ from research.tracking.experiment import Experiment, make_experiment
 from research.tracking.session import add_commands
 from research.types import Params, StepResult
 
+OPTIONS = "num_iterations=12 eval_interval=4 checkpoint_interval=5 seed=2"
+"""A run with evaluations and checkpoints that do not come together."""
+
 
 @dataclass(frozen=True)
 class Surface:

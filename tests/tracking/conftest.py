@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,16 @@ class Lab:
         except SystemExit as exit_:
             self.exit_code = exit_.code
             return None
+
+    def start(self, line: str, run: int, iteration: int = 0) -> subprocess.Popen[str]:
+        """A process of its own with a command, once the checkpoint of its run has finished so many iterations."""
+        command = [sys.executable, toy_experiment.__file__, *shlex.split(line)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        latest = self.directory / "runs" / str(run) / "checkpoints" / "latest.pt"
+        while not latest.exists() or self.state(run)["iteration"] < iteration:
+            assert process.poll() is None
+            time.sleep(0.005)
+        return process
 
     def record(self, run: int | str, file: str = "run.json") -> Any:
         return json.loads((self.directory / "runs" / str(run) / file).read_text())
@@ -76,6 +89,25 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(mirror.VARIABLE, raising=False)
     return Lab(tmp_path)
+
+
+@pytest.fixture
+def after_step(monkeypatch):
+    """Calls a function when the toy has finished an iteration, once."""
+
+    def install(iteration, function):
+        step = toy_experiment.Toy.step
+
+        def wrapped(self, state):
+            result = step(self, state)
+            if result.state.iteration == iteration:
+                monkeypatch.setattr(toy_experiment.Toy, "step", step)
+                function()
+            return result
+
+        monkeypatch.setattr(toy_experiment.Toy, "step", wrapped)
+
+    return install
 
 
 @pytest.fixture(scope="session")

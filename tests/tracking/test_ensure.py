@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
-import toy_experiment
+from toy_experiment import OPTIONS
 
 from research import files
 from research.tracking.lock import FILE as LOCK
 from research.tracking.lock import Lock
 
-OPTIONS = "num_iterations=12 eval_interval=4 checkpoint_interval=5 seed=2"
 ENSURE = f"ensure with run=7 {OPTIONS}"
-
-
-@pytest.fixture
-def after_step(monkeypatch):
-    def install(iteration, function):
-        step = toy_experiment.Toy.step
-
-        def wrapped(self, state):
-            result = step(self, state)
-            if result.state.iteration == iteration:
-                monkeypatch.setattr(toy_experiment.Toy, "step", step)
-                function()
-            return result
-
-        monkeypatch.setattr(toy_experiment.Toy, "step", wrapped)
-
-    return install
 
 
 @pytest.fixture
@@ -194,16 +172,12 @@ def test_overrides_are_checked_like_a_command_line(lab, capsys, content, message
 def test_killed_twice_in_processes_of_its_own(lab):
     """The real thing: `kill -9`, and the same command again."""
     lab.run(f"with {OPTIONS} pause=0.05")
-    line = f"{shlex.quote(sys.executable)} {shlex.quote(toy_experiment.__file__)} {ENSURE} pause=0.05"
-    latest = lab.directory / "runs" / "7" / "checkpoints" / "latest.pt"
     for iteration in (0, 5):
-        process = subprocess.Popen(shlex.split(line), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not latest.exists() or lab.state(7)["iteration"] < iteration:
-            assert process.poll() is None
-            time.sleep(0.005)
+        process = lab.start(f"{ENSURE} pause=0.05", run=7, iteration=iteration)
         process.kill()
-        process.wait()
-    done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+        process.communicate()
+    process = lab.start(f"{ENSURE} pause=0.05", run=7, iteration=10)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
     lab.assert_same(7, 1)
     assert len(lab.record(7)["resumed"]) == 2

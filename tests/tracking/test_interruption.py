@@ -5,35 +5,13 @@ from __future__ import annotations
 import shlex
 import signal
 import subprocess
-import sys
-import time
 
 import pytest
 import toy_experiment
+from toy_experiment import OPTIONS
 
 from research.tracking.observer import FileObserver
 from research.tracking.signals import Stopped
-
-OPTIONS = "num_iterations=12 eval_interval=4 checkpoint_interval=5 seed=2"
-
-
-@pytest.fixture
-def after_step(monkeypatch):
-    """Calls a function when the toy has finished an iteration, once."""
-
-    def install(iteration, function):
-        step = toy_experiment.Toy.step
-
-        def wrapped(self, state):
-            result = step(self, state)
-            if result.state.iteration == iteration:
-                monkeypatch.setattr(toy_experiment.Toy, "step", step)
-                function()
-            return result
-
-        monkeypatch.setattr(toy_experiment.Toy, "step", wrapped)
-
-    return install
 
 
 @pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -138,11 +116,7 @@ def test_a_record_that_cannot_be_written_stops_the_run(lab, monkeypatch):
 def test_ctrl_c_in_a_process_of_its_own_and_the_command_that_it_prints(lab):
     """The real thing: signals from outside, and the printed command as it stands."""
     lab.run(f"with {OPTIONS} pause=0.02")
-    line = f"{shlex.quote(sys.executable)} {shlex.quote(toy_experiment.__file__)} with {OPTIONS} pause=0.02"
-    process = subprocess.Popen(shlex.split(line), stdout=subprocess.PIPE, text=True)
-    latest = lab.directory / "runs" / "2" / "checkpoints" / "latest.pt"
-    while not latest.exists():
-        time.sleep(0.005)
+    process = lab.start(f"with {OPTIONS} pause=0.02", run=2)
     process.send_signal(signal.SIGINT)
     shown, _ = process.communicate(timeout=60)
     assert process.returncode == 130
