@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -168,6 +169,15 @@ class Session:
         Raises:
             Stopped: A signal asked for it; everything is saved.
         """
+        try:
+            return self._train()
+        except BaseException:
+            if self.experiment.ranks.size > 1:
+                # Who has started several processes ends all when one has failed: the record comes first.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            raise
+
+    def _train(self) -> dict[str, Any]:
         total, ranks = self.config.num_iterations, self.experiment.ranks
         if ranks.size > 1:
             self.run.info["ranks"] = ranks.size

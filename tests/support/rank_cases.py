@@ -14,7 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from research.algorithms import ALGORITHMS
-from research.distributed import ALONE, Ranks, join
+from research.distributed import ALONE, RankLostError, Ranks, join
 from research.policies import PolicyConfig
 
 _ITERATIONS = 2
@@ -79,10 +79,35 @@ def free_port() -> int:
 def _rank(directory: Path, rank: int, size: int, port: int) -> None:
     os.environ.update(place(rank, size, port))
     ranks = join()
-    found = {name: train(name, ranks) for name in _CASES}
+    found: dict[str, Any] = {name: train(name, ranks) for name in _CASES}
+    found["exchanges"] = _exchange(ranks)
     if rank == 0:
         (directory / f"{size}.json").write_text(json.dumps(found))
     ranks.leave()
+
+
+def _exchange(ranks: Ranks) -> dict[str, Any]:
+    """What the first rank sees of each way to exchange something. Each rank checks its own."""
+    rank, size = ranks.rank, ranks.size
+    tree = {"values": torch.arange(3, dtype=torch.float32) + rank / 3, "count": rank}
+    first = ranks.first(tree)
+    assert first["values"].tolist() == [0, 1, 2] and first["count"] == 0
+    assert first["values"].dtype == torch.float32
+    assert ranks.sum([(rank, float(rank))] * (rank + 1)) == (sum(k * (k + 1) for k in range(size)),) * 2
+    assert ranks.mean(torch.full((rank + 1, 2), 6.0), size * (size + 1) // 2).tolist() == [6, 6]
+    ranks.require_equal({"x": torch.tensor([0.1])}, "equal numbers")
+    try:
+        ranks.require_equal({"x": torch.tensor([0.1 + (rank == 1) * 1e-7], dtype=torch.float64)}, "numbers of one rank")
+        message = ""
+    except RankLostError as error:
+        message = str(error)
+    order = {"text": "ü $(x)", "list": [1, None]}
+    if rank == 0:
+        ranks.tell(order)
+        ranks.tell(None)  # too late
+    else:
+        assert ranks.told() == order
+    return {"largest": ranks.largest(10 - rank), "different": message}
 
 
 def _main(directory: Path, sizes: list[int]) -> None:

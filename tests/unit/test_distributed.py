@@ -32,6 +32,13 @@ def test_ranks_come_to_what_one_process_comes_to(of_ranks, name):
         )
 
 
+def test_ranks_exchange_what_they_have_and_notice_when_it_differs(of_ranks):
+    for size in (2, 3):
+        found = of_ranks[size]["exchanges"]
+        assert found["largest"] == 10
+        assert found["different"].startswith(f"numbers of one rank: the {size} ranks have different numbers")
+
+
 @pytest.mark.parametrize(("total", "size"), [(20, 1), (20, 2), (20, 3), (7, 3), (3, 3), (5, 2)])
 def test_shares_hold_each_task_once_and_differ_by_one_at_most(total, size):
     shares = [Ranks(rank, size).share(total) for rank in range(size)]
