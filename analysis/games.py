@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from analysis.plots import COLOURS, INK, STYLE, make_figure
+from analysis.plots.style import COLOURS, INK, STYLE, make_figure, save
 
 Paths = Sequence[NDArray[np.float64]]
 """For each player `[plays, time, size]`."""
@@ -55,7 +55,7 @@ def plot_plays(
         right.set(yscale="log", xlabel=unit, ylabel=label)
         right.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)
         figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-        figure.savefig(path)
+        save(figure, path)
 
 
 def _draw_paths(axes: Axes, paths: Paths, plain_paths: Paths) -> None:

@@ -1,19 +1,14 @@
-"""Pictures of adaptation, fit for a paper. Each function writes one file and leaves no state behind.
-
-Colours are those of Okabe & Ito (2008), which remain distinct for colour-blind readers. The file's ending chooses its
-format: `.png`, `.pdf` or `.svg`.
-"""
+"""Pictures of one evaluation, or of runs read by hand. Each function writes one file: `.png`, `.pdf` or `.svg`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,29 +16,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from analysis.plots.style import COLOURS, INK, STYLE, make_figure, save
 from analysis.stats import bootstrap_interval, iqm, mean_interval
 from research.evaluation import AdaptationCurve
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Blue, vermilion, green, purple, orange, sky blue, black."""
-
-INK = "#333333"
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "pdf.fonttype": 42,  # text stays text in an editor
-    "savefig.dpi": 200,
-    "figure.constrained_layout.use": True,
-}
-
 
 _FAINT = 100
 """Most curves of single tasks in a picture."""
@@ -71,7 +46,7 @@ def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
         axes.set(xlabel=curve.unit, ylabel=curve.label)
         axes.set_title(f"Adaptation to {tasks} held-out task{'s' * (tasks != 1)}", loc="left")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
-        figure.savefig(path)
+        save(figure, path)
 
 
 def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
@@ -108,7 +83,7 @@ def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
         left.set_title(f"{curve.regret.shape[1]:,} held-out tasks", loc="left")
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-        figure.savefig(path)
+        save(figure, path)
 
 
 def plot_runs(
@@ -138,7 +113,7 @@ def plot_runs(
         axes.set(xlabel=steps, ylabel=label)
         axes.set_title(f"{len(score)} run{'s' * (len(score) != 1)}", loc="left")
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
-        figure.savefig(path)
+        save(figure, path)
 
 
 def plot_paths(
@@ -179,46 +154,7 @@ def plot_paths(
         for axis in (row[0].xaxis, row[0].yaxis):
             axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], symmetric=True))
         _paths_legend(figure, episodes=panels[0].shape[1])
-        figure.savefig(path)
-
-
-def plot_estimates(
-    panels: Mapping[str, Mapping[str, Sequence[Any]]],
-    sizes: Sequence[int],
-    limits: Mapping[str, float],
-    path: Path | str,
-) -> None:
-    """Draws bias, error and cosine of estimators against the number of episodes, a column for each panel.
-
-    Of a bias that cannot be told from 0, the upper end of its interval is drawn, as a hollow triangle.
-
-    Args:
-        panels: By title, by estimator: an estimate for each size, with `bias`, `rmse` and `cosine` of (value, low,
-            high).
-        sizes: Numbers of episodes.
-        limits: Biases with infinitely many episodes, by estimator: dashed lines.
-        path: The file to write.
-    """
-    fields = {"bias": "relative bias", "rmse": "relative RMSE", "cosine": "cosine"}
-    with rc_context(STYLE):
-        figure = make_figure(6.6, 6.4)
-        grid = figure.subplots(len(fields), len(panels), sharex=True, sharey="row", squeeze=False)
-        for column, (title, estimators) in enumerate(panels.items()):
-            grid[0][column].set_title(title, loc="left")
-            grid[-1][column].set_xlabel("inner episodes")
-            for row, field in enumerate(fields):
-                _draw_estimates(grid[row][column], estimators, sizes, field)
-            for name in limits.keys() & estimators.keys():
-                colour = COLOURS[list(estimators).index(name)]
-                grid[0][column].axhline(limits[name], color=colour, linewidth=1.0, ls="--", zorder=1)
-        for axes, label in zip(grid[:, 0], fields.values(), strict=True):
-            axes.set_ylabel(label)
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        handles.append(Line2D([], [], color=INK, linewidth=1.0, ls="--"))
-        handles.append(Line2D([], [], color=INK, linewidth=0, marker="v", markersize=5, markerfacecolor="w"))
-        labels += ["with infinitely many", "not told from 0: at most this"]
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-        figure.savefig(path)
+        save(figure, path)
 
 
 def _goals(curve: AdaptationCurve) -> NDArray[Any]:
@@ -245,24 +181,6 @@ def _draw_curves(
         axes.plot([], [], color=INK, linewidth=0.6, alpha=0.4, label=single)  # stands for the collection
     axes.set_xlim(-0.15, len(score) - 0.85)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)
-
-
-def _draw_estimates(axes: Axes, estimators: Mapping[str, Sequence[Any]], sizes: Sequence[int], field: str) -> None:
-    """One estimator beside the other at each size, with intervals."""
-    for index, (name, estimates) in enumerate(estimators.items()):
-        value, low, high = np.transpose([getattr(estimate, field) for estimate in estimates])
-        told = low > 0 if field == "bias" else np.ones(len(sizes), bool)
-        colour, x = COLOURS[index], np.array(sizes) * 1.07 ** (index - (len(estimators) - 1) / 2)
-        axes.vlines(x[told], low[told], high[told], color=colour, linewidth=1.0)
-        axes.plot(x, np.where(told, value, np.nan), color=colour, linewidth=1.2, marker="o", markersize=4, label=name)
-        axes.plot(x[~told], high[~told], color=colour, linewidth=0, marker="v", markersize=5, markerfacecolor="w")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sizes, [str(size) for size in sizes])
-    if field != "cosine":
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-    axes.minorticks_off()
     axes.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)
 
 
@@ -306,10 +224,3 @@ def _marker(points: NDArray[Any]) -> str:
 def _rows(x: NDArray[Any], rows: NDArray[Any]) -> list[NDArray[Any]]:
     """A line `[points, 2]` for each row."""
     return [np.column_stack([x, row]) for row in rows]
-
-
-def make_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches, with a canvas that needs no screen."""
-    figure = Figure((width, height))
-    FigureCanvasAgg(figure)
-    return figure

@@ -1,0 +1,82 @@
+"""Names beside the ends of lines, none on top of another."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from numpy.typing import ArrayLike, NDArray
+
+_WRAP = 20
+_AWAY = 1.04
+"""Where names begin, in widths of the axes."""
+
+
+class End(NamedTuple):
+    """The last point of a line, in the units of the axes, its name and its colour."""
+
+    x: float
+    y: float
+    name: str
+    colour: str
+
+
+def spread_apart(places: ArrayLike, sizes: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
+    """Places as near as they can be to those wanted, so that intervals of these sizes around them do not overlap.
+
+    Least squares: with the room that those before it take subtracted, the places must only not fall, which is isotonic
+    regression (pool adjacent violators); clipping its result keeps all between the ends, as far as there is room.
+
+    Args:
+        places: `[n]`, wanted, in any order.
+        sizes: `[n]`, the length of each.
+        low: No interval begins below.
+        high: None ends above, unless all together are longer than from `low` to `high`.
+
+    Returns:
+        `[n]`, in the order of `places`.
+    """
+    wanted, lengths = np.asarray(places, np.float64), np.asarray(sizes, np.float64)
+    order = wanted.argsort(kind="stable")
+    room = lengths[order].cumsum() - lengths[order] / 2
+    blocks: list[list[float]] = []
+    for value in wanted[order] - room:
+        blocks.append([float(value)])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            last = blocks.pop()
+            blocks[-1] += last
+    level = np.concatenate([np.full(len(block), np.mean(block)) for block in blocks])
+    found = np.empty_like(wanted)
+    found[order] = np.clip(level, low, max(low, high - lengths.sum())) + room
+    return found
+
+
+def label_ends(figure: Figure, axes: Axes, ends: Sequence[End]) -> None:
+    """Writes each name to the right of the axes, as near to the end of its line as the others let it be.
+
+    Names are in ink, since pale colours do not make readable text; a short line in the colour leads to each.
+    """
+    names = [
+        axes.annotate(
+            textwrap.fill(end.name, _WRAP, break_long_words=False),
+            (end.x, end.y),
+            xytext=(_AWAY, 0.5),
+            textcoords="axes fraction",
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": end.colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 2,
+                        "relpos": (0, 0.5)},
+            annotation_clip=False,
+        )
+        for end in ends
+    ]  # fmt: skip
+    figure.draw_without_rendering()  # only now it is known how large anything is
+    frame = axes.get_window_extent()
+    heights = [1.05 * Text.get_window_extent(name).height for name in names]  # without the line that leads there
+    wanted = [axes.transData.transform((end.x, end.y))[1] for end in ends]
+    for name, place in zip(names, spread_apart(wanted, heights, frame.y0, frame.y1), strict=True):
+        name.set_position((_AWAY, (place - frame.y0) / frame.height))

@@ -1,0 +1,282 @@
+"""Pictures of one number per run: comparisons of groups as a forest, performance profiles, throughput."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from analysis.plots.curves import runs_of
+from analysis.plots.frames import grouped
+from analysis.plots.style import COLUMN, INK, SMALL, caption, grid, look, make_figure, thousands
+from analysis.stats import (
+    NAMES,
+    Estimate,
+    Profile,
+    difference,
+    estimate,
+    paired_difference,
+    performance_profile,
+    probability_of_improvement,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ROW = 0.34
+_AROUND = 0.95
+"""Inches of a row of a forest, and of what stands around the rows."""
+
+
+def plot_comparison(
+    scores: pd.DataFrame,
+    *,
+    label: str,
+    baseline: str | None = None,
+    statistic: str = "iqm",
+    title: str = "",
+    width: float | None = None,
+    seed: int = 0,
+) -> Figure:
+    """A forest: a row for each group with every run, the statistic and its interval; and the differences to a baseline.
+
+    Differences are taken seed by seed where the seeds of a group and of the baseline are the same at least twice, and
+    between independent groups otherwise; the caption says which, and names the seeds that were left out.
+
+    Args:
+        scores: Columns group, seed, run, value, as `Runs.scores` gives them.
+        label: What the value is, with its unit.
+        baseline: The group to compare with; without, no differences are drawn.
+        statistic: "iqm", "mean" or "median".
+        title: Above the picture.
+        width: Inches; a column, or one and a half with a baseline.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: There are no rows, a column is missing, or no such baseline.
+    """
+    groups = grouped(scores, "seed")
+    _check_baseline(groups, baseline)
+    found = {name: estimate(rows["value"], np.random.default_rng(seed), statistic) for name, rows in groups.items()}
+    with rc_context(SMALL):
+        figure = make_figure(width or (COLUMN if baseline is None else 1.6 * COLUMN), _AROUND + _ROW * len(groups))
+        left, *rest = figure.subplots(1, 1 if baseline is None else 2, sharey=True, squeeze=False)[0]
+        _draw_forest(left, groups, found)
+        left.set_xlabel(label)
+        left.set_title(title, loc="left")
+        sentences = [f"{NAMES[statistic]} and every run (dots)", *_about(found)]
+        if baseline is not None:
+            compared, notes = _differences(groups, baseline, statistic, seed)
+            _draw_rows(rest[0], list(groups), compared)
+            rest[0].tick_params(axis="y", length=0)
+            rest[0].axvline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+            rest[0].set_xlabel(f"difference to {baseline}")
+            sentences += notes
+        caption(figure, sentences)
+    return figure
+
+
+def plot_improvement(
+    scores: pd.DataFrame, *, baseline: str, label: str = "", title: str = "", width: float = COLUMN
+) -> Figure:
+    """How probably a run of each group scores higher than one of the baseline, with intervals.
+
+    Args:
+        scores: As for `plot_comparison`; higher is better.
+        baseline: The group to compare with.
+        label: What the value is; stands in the axis.
+        title: Above the picture.
+        width: Inches.
+
+    Raises:
+        ValueError: As `plot_comparison`, or there is no other group.
+    """
+    groups = grouped(scores)
+    _check_baseline(groups, baseline)
+    found = {name: probability_of_improvement(rows["value"], groups[baseline]["value"])
+             for name, rows in groups.items() if name != baseline}  # fmt: skip
+    if not found:
+        raise ValueError(f"baseline={baseline!r}: it is the only group; need another one to compare")
+    with rc_context(SMALL):
+        figure = make_figure(width, _AROUND + _ROW * len(found))
+        axes = figure.subplots()
+        _draw_rows(axes, list(found), found, first=list(groups))
+        _name_rows(axes, {name: len(groups[name]) for name in found})
+        axes.axvline(0.5, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+        axes.set(xlim=(-0.03, 1.03), xlabel=f"P({label or 'score'} above that of {baseline})")
+        axes.set_title(title, loc="left")
+        caption(figure, [f"baseline: {len(groups[baseline])} runs of {baseline}", *_about(found)])
+    return figure
+
+
+def plot_profiles(
+    scores: pd.DataFrame,
+    *,
+    label: str,
+    thresholds: ArrayLike | None = None,
+    title: str = "",
+    width: float = COLUMN,
+    seed: int = 0,
+) -> Figure:
+    """Performance profiles: the share of runs above each threshold, every task weighing the same, with bands.
+
+    Args:
+        scores: Columns group, run, value, and perhaps task.
+        label: What the value is, with its unit.
+        thresholds: Where to look; without, 201 even places over all scores.
+        title: Above the picture.
+        width: Inches.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: There are no rows, or a column is missing.
+    """
+    groups = grouped(scores)
+    every = scores["value"].to_numpy(np.float64)
+    margin = 0.03 * (every.max() - every.min() or 1.0)
+    at = np.linspace(every.min() - margin, every.max() + margin, 201) if thresholds is None else np.asarray(thresholds)
+    with rc_context(SMALL):
+        figure = make_figure(width, 0.8 * width)
+        axes = figure.subplots()
+        kinds: dict[str, Profile] = {}
+        for index, (name, rows) in enumerate(groups.items()):
+            kinds[name] = found = performance_profile(_by_task(rows), at, np.random.default_rng(seed))
+            style = look(index)
+            axes.fill_between(at, found.low, found.high, color=style["color"], alpha=0.18, linewidth=0, step="mid")
+            axes.plot(at, found.share, **style, linewidth=1.3, drawstyle="steps-mid", label=name)
+        axes.set(xlabel=f"{label} τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))
+        axes.set_title(title, loc="left")
+        grid(axes)
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=2.4)
+        bands = sorted({found.interval for found in kinds.values()})
+        counts = {name: len(rows) for name, rows in groups.items()}
+        caption(figure, [f"{runs_of(counts)}; {', '.join(bands)}, threshold by threshold"])
+    return figure
+
+
+def plot_throughput(
+    scores: pd.DataFrame,
+    *,
+    label: str = "environment steps per second",
+    statistic: str = "median",
+    title: str = "",
+    width: float = COLUMN,
+    seed: int = 0,
+) -> Figure:
+    """How fast each group went: bars from 0, since their lengths are what is compared, with every run and intervals.
+
+    Args:
+        scores: Columns group, run, value.
+        label: What the value is, with its unit.
+        statistic: "iqm", "mean" or "median".
+        title: Above the picture.
+        width: Inches.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: There are no rows, or a column is missing.
+    """
+    groups = grouped(scores)
+    found = {name: estimate(rows["value"], np.random.default_rng(seed), statistic) for name, rows in groups.items()}
+    with rc_context(SMALL):
+        figure = make_figure(width, _AROUND + _ROW * len(groups))
+        axes = figure.subplots()
+        for row, each in enumerate(found.values()):
+            axes.barh(row, each.value, height=0.62, color=look(row)["color"], alpha=0.25, linewidth=0)
+        _draw_forest(axes, groups, found)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(label)
+        axes.set_title(title, loc="left")
+        caption(figure, [f"bars: {NAMES[statistic]}; dots: every run", *_about(found)])
+    return figure
+
+
+def _draw_forest(axes: Axes, groups: dict[str, pd.DataFrame], found: dict[str, Estimate]) -> None:
+    """Every run as a dot below the statistic with its interval, and the names of the rows."""
+    for row, rows in enumerate(groups.values()):
+        values = rows["value"].to_numpy(np.float64)
+        axes.plot(values, np.full(len(values), row + 0.24), linewidth=0, marker="o", markersize=2.6, alpha=0.55,
+                  color=look(row)["color"], markeredgewidth=0)  # fmt: skip
+    _draw_rows(axes, list(groups), found)
+    _name_rows(axes, {name: len(rows) for name, rows in groups.items()})
+    largest = max(float(np.abs(rows["value"]).max()) for rows in groups.values())
+    thousands(axes.xaxis, largest)
+
+
+def _draw_rows(axes: Axes, names: list[str], found: dict[str, Estimate], first: list[str] | None = None) -> None:
+    """A diamond and a bar in the row of each name that was found; colours are those of `first`."""
+    for row, name in enumerate(names):
+        if name in found:
+            each, colour = found[name], look((first or names).index(name))["color"]
+            if each.has_interval:
+                axes.hlines(row, each.low, each.high, color=colour, linewidth=1.5)
+            axes.plot(each.value, row, marker="D", markersize=4.2, color=colour, markeredgecolor="white",
+                      markeredgewidth=0.6, zorder=4)  # fmt: skip
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    grid(axes, "x")
+
+
+def _name_rows(axes: Axes, counts: dict[str, int]) -> None:
+    axes.set_yticks(range(len(counts)), [f"{name}\n{runs_of({name: count})}" for name, count in counts.items()])
+    axes.tick_params(axis="y", length=0)
+
+
+def _differences(
+    groups: dict[str, pd.DataFrame], baseline: str, statistic: str, seed: int
+) -> tuple[dict[str, Estimate], list[str]]:
+    """The difference of every other group to the baseline, and what the caption says of them."""
+    reference = groups[baseline]
+    found, notes = {}, []
+    for name, rows in groups.items():
+        if name == baseline:
+            continue
+        rng = np.random.default_rng(seed)
+        sides = [_by_seed(side) for side in (rows, reference)]
+        if all(sides) and len(sides[0].keys() & sides[1].keys()) > 1:
+            paired = paired_difference(sides[0], sides[1], rng, statistic)
+            found[name] = paired.estimate
+            notes.append(f"{name}: paired by seed, {paired.estimate.interval}")
+            if paired.unpaired:
+                notes[-1] += f", without seeds {', '.join(map(str, paired.unpaired))}, which one side lacks"
+        else:
+            found[name] = difference(rows["value"], reference["value"], rng, statistic)
+            notes.append(f"{name}: independent groups, {found[name].interval}")
+    return found, _merged(notes)
+
+
+def _merged(notes: list[str]) -> list[str]:
+    """Notes with the same words once: "a, b: paired …"."""
+    names: dict[str, list[str]] = {}
+    for note in notes:
+        name, words = note.split(": ", 1)
+        names.setdefault(words, []).append(name)
+    return [f"difference of {', '.join(group)}: {words}" for words, group in names.items()]
+
+
+def _by_seed(rows: pd.DataFrame) -> dict[int, float]:
+    """By seed, the score; empty where a seed has several runs, which cannot be paired."""
+    if rows["seed"].duplicated().any():
+        return {}
+    return {int(seed): float(value) for seed, value in zip(rows["seed"], rows["value"], strict=True)}
+
+
+def _by_task(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    if "task" not in rows.columns:
+        return {"": rows["value"].to_numpy(np.float64)}
+    return {str(task): part["value"].to_numpy(np.float64) for task, part in rows.groupby("task", observed=True)}
+
+
+def _about(found: dict[str, Estimate]) -> list[str]:
+    """Which intervals are drawn, and which groups have none."""
+    kinds = sorted({each.interval for each in found.values() if each.has_interval})
+    alone = [f"{name}: {each.interval}" for name, each in found.items() if not each.has_interval]
+    return [*([f"lines: {', '.join(kinds)}"] if kinds else []), *alone]
+
+
+def _check_baseline(groups: dict[str, pd.DataFrame], baseline: str | None) -> None:
+    if baseline is not None and baseline not in groups:
+        raise ValueError(f"baseline={baseline!r}: need one of the groups {', '.join(groups)}")
