@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.font_manager import findfont
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -95,6 +94,8 @@ def _scaled(frame: NDArray[np.uint8]) -> Image.Image:
 
 def _write(draw: ImageDraw.ImageDraw, text: str, x: int, y: int, width: int, colour: tuple[int, int, int]) -> None:
     """A line of text that is made to fit."""
+    from matplotlib.font_manager import findfont  # slow to import, and experiments import this file at their start
+
     path = findfont("DejaVu Sans")  # comes with matplotlib
     size = 13
     while size > 8 and ImageFont.truetype(path, size).getlength(text) > width:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from analysis.games import plot_plays
 from research.algorithms.lookahead_games import LookaheadGames, LookaheadGamesConfig, Plays
 from research.evaluation import AdaptationCurve, spread
 from research.tracking.experiment import make_experiment
@@ -39,6 +38,8 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     print()
     if directory is None or not np.isfinite(distance).all():
         return []
+    from analysis.games import plot_plays  # matplotlib, which only drawing should wait for
+
     picture = directory / "plays.png"
     paths, plain_paths = (plays.path_1, plays.path_2), (plays.plain_1, plays.plain_2)
     plot_plays(paths, plain_paths, distance, plain, picture, unit="cycles", label=curve.label)

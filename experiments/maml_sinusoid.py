@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from analysis.plots import plot_adaptation_curve
 from analysis.stats import bootstrap_interval
 from research.algorithms import ALGORITHMS, Algorithm
 from research.algorithms.regression import RegressionConfig
@@ -40,6 +39,8 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     print()
     if directory is None or not finite.any():
         return []
+    from analysis.plots import plot_adaptation_curve  # matplotlib, which only drawing should wait for
+
     picture = directory / "adaptation_curve.png"
     plot_adaptation_curve(curve, picture)
     return [picture]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from analysis.film import Panel, write_film
-from analysis.plots import plot_paths
 from research.algorithms.agent import AgentConfig
 from research.evaluation import AdaptationCurve
 from research.replay import Footage, can_be_drawn, check_drawable, film, has_paths, walked_paths
@@ -57,6 +56,8 @@ def draw_paths(curve: AdaptationCurve, directory: Path) -> list[Path]:
     """The paths to the first few goals, if the tasks have goals on a plane and the curve its episodes."""
     if curve.distribution is None or not curve.trajectories or not has_paths(curve.distribution):
         return []
+    from analysis.plots import plot_paths  # matplotlib, which only drawing should wait for
+
     paths = [walked_paths(curve, step, _NUM_PATH_TASKS) for step in range(len(curve.score))]
     plot_paths(curve, paths, directory / "paths.png")
     return [directory / "paths.png"]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.plots import plot_adaptation_curve, plot_regret
 from analysis.stats import mean_interval
 from experiments.render import draw_paths
 from research.evaluation import AdaptationCurve, spread
@@ -23,6 +22,8 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     _print_table(curve, f"Adaptation to {num_tasks} {tasks}")
     if directory is None:
         return []
+    from analysis.plots import plot_adaptation_curve, plot_regret  # matplotlib, which only drawing should wait for
+
     pictures = [directory / "adaptation_curve.png"]
     plot_adaptation_curve(curve, pictures[0])
     if curve.regret is not None:
