@@ -91,6 +91,9 @@ class Directory:
         path = Path(record.directory, EVALUATION)
         return _json(path, record.problems) if path.exists() else None
 
+    def close(self) -> None:
+        pass
+
     def log(self, record: Record) -> str:
         path = Path(record.directory, "cout.txt")
         if not path.exists():

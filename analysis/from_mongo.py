@@ -47,15 +47,29 @@ class MongoSource:
         place = address.partition("://")[2].rpartition("@")[2].partition("/")[0].partition("?")[0]
         name = urlsplit(address).path.strip("/") or "sacred"
         self.text = f"mongodb://{place}/{name}"
+        self._address, self._name = address, name
+        self.database = self._connect()
+
+    def _connect(self) -> Database[Document]:
         kind = ""
         try:
-            client: MongoClient[Document] = MongoClient(address, serverSelectionTimeoutMS=int(1000 * _SECONDS))
-            client.admin.command("ping")
+            client: MongoClient[Document] = MongoClient(
+                self._address, connect=False, serverSelectionTimeoutMS=int(1000 * _SECONDS)
+            )
         except (PyMongoError, ValueError, TypeError) as error:
             kind = type(error).__name__
-        if kind:  # outside of the handler: the other error knows the address
+        else:
+            try:
+                client.admin.command("ping")
+            except PyMongoError as error:
+                client.close()
+                kind = type(error).__name__
+        if kind:  # outside of the handlers: the other error knows the address
             raise ValueError(f"{self.text}: no answer from a MongoDB server there ({kind})")
-        self.database: Database[Document] = client[name]
+        return client[self._name]
+
+    def close(self) -> None:
+        self.database.client.close()
 
     def __repr__(self) -> str:
         return self.text
@@ -107,7 +121,9 @@ class MongoSource:
         return None
 
     def log(self, record: Record) -> str:
-        found = self.database["runs"].find_one({"_id": record.run["_id"]}, {"captured_out": 1}) or {}
+        database = self._connect()  # long after the others were read
+        found = database["runs"].find_one({"_id": record.run["_id"]}, {"captured_out": 1}) or {}
+        database.client.close()
         return str(found.get("captured_out") or "")[-LOG_BYTES:]
 
 

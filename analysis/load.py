@@ -13,6 +13,7 @@ docs/analysis.md explains every column.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import Counter
@@ -139,7 +140,16 @@ def load_runs(source: str | Path | Iterable[str | Path], where: Where = None, *,
         ValueError: A source is not there, a key is unknown, or no run is meant; the message says what there is.
     """
     places = [source] if isinstance(source, (str, Path)) else list(source)
-    sources = [_open(place, time.time() if now is None else now) for place in places]
+    with contextlib.ExitStack() as opened:
+        sources = []
+        for place in places:
+            sources.append(_open(place, time.time() if now is None else now))
+            opened.callback(sources[-1].close)
+        return _load(sources, places, where)
+
+
+def _load(sources: Sequence[Source], places: Sequence[str | Path], where: Where) -> Runs:
+    """The same, of sources that are open."""
     found = [(one, record) for one in sources for record in one.records()]
     if not found:
         raise ValueError(f"{', '.join(map(_shown, places))}: no runs there")

@@ -74,6 +74,9 @@ class Source(Protocol):
     def evaluation(self, record: Record) -> Mapping[str, Any] | None:
         """What the run has in evaluation.json; None if it has none that can be read."""
 
+    def close(self) -> None:
+        """Ends connections; `log` makes its own."""
+
     def log(self, record: Record) -> str:
         """The end of the captured output."""
 

@@ -1,0 +1,159 @@
+"""What plots eat: groups, axes, and the runs that may not stand side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from records import write_record
+
+from analysis.joins import differing, group_labels
+from analysis.load import load_runs
+
+
+def rows(frame, *columns):
+    return [tuple(one) for one in frame[list(columns)].to_numpy(object)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two groups of two seeds, evaluated every other iteration, and one that failed."""
+    number = 0
+    for inner_loop in ("func", "higher"):
+        for seed in (0, 1):
+            number += 1
+            base = 10.0 * number
+            metrics = {"score": [None, base, None, base + 1], "env_steps": [100.0] * 4}
+            write_record(tmp_path / str(number), seed=seed, inner_loop=inner_loop, num_threads=number, metrics=metrics)
+    write_record(tmp_path / "5", seed=2, inner_loop="func", metrics={"score": [1.0]}, status="FAILED")
+    return tmp_path
+
+
+def test_curves_against_every_axis(root):
+    runs = load_runs(root)
+    curves = runs.curves("score")
+    assert list(curves.columns) == ["group", "seed", "run", "x", "value"]
+    assert rows(curves, "group", "seed", "run", "x", "value")[:3] == [
+        ("inner_loop=func", 0, "1", 2, 10.0),
+        ("inner_loop=func", 0, "1", 4, 11.0),
+        ("inner_loop=func", 1, "2", 2, 20.0),
+    ]
+    assert list(runs.curves("score", x="env_steps")["x"][:2]) == [200.0, 400.0]
+    assert list(runs.curves("score", x="seconds")["x"][:2]) == [20.0, 40.0]
+    assert list(runs.curves("score", by=["num_threads"])["group"].unique()) == [
+        f"num_threads={n}" for n in (1, 2, 3, 4)
+    ]
+
+
+def test_only_the_statuses_asked_for_count(root):
+    runs = load_runs(root)
+    assert "5" not in set(runs.curves("score")["run"])
+    assert "5" in set(runs.curves("score", status=None)["run"])
+    assert set(runs.curves("score", status=["FAILED"])["run"]) == {"5"}
+    with pytest.raises(ValueError, match=r"status=\('STALE',\): none of the runs has it, they are \{'COMPLETED': 4"):
+        runs.curves("score", status=["STALE"])
+
+
+def test_scores_are_last_values_or_columns(root):
+    runs = load_runs(root)
+    assert rows(runs.scores("score"), "group", "seed", "run", "value") == [
+        ("inner_loop=func", 0, "1", 11.0),
+        ("inner_loop=func", 1, "2", 21.0),
+        ("inner_loop=higher", 0, "3", 31.0),
+        ("inner_loop=higher", 1, "4", 41.0),
+    ]
+    assert set(runs.scores("seconds")["value"]) == {45.0}
+
+
+@pytest.mark.parametrize("ask", [lambda runs: runs.curves("scor"), lambda runs: runs.scores("scor")])
+def test_an_unknown_metric_names_the_nearest(root, ask):
+    with pytest.raises(ValueError, match="metric='scor': no run has it; did you mean score"):
+        ask(load_runs(root))
+
+
+def test_an_axis_that_is_none_is_refused(root):
+    with pytest.raises(ValueError, match="x='steps': need one of iteration, env_steps, seconds"):
+        load_runs(root).curves("score", x="steps")
+    write_record(root / "6", seed=3, inner_loop="func", metrics={"score": [1.0]})
+    with pytest.raises(ValueError, match="x='env_steps': run 6 has no metric env_steps"):
+        load_runs(root).curves("score", x="env_steps")
+
+
+def test_without_evaluations_there_are_no_adaptation_curves(root):
+    with pytest.raises(ValueError, match="no run has an evaluation; train to the end, or set eval_interval"):
+        load_runs(root).adaptation_curves()
+
+
+def test_repetitions_are_refused_unless_asked_for(root):
+    again = {"start_time": "2031-01-01T00:00:00"}
+    write_record(root / "6", seed=1, inner_loop="func", metrics={"score": [7.0]}, run=again, num_threads=1)
+    runs = load_runs(root)
+    with pytest.raises(ValueError, match=r"runs 2, 6 have the same group 'inner_loop=func' and seed 1: a repetition"):
+        runs.scores("score")
+    last, every = (list(runs.scores("score", repeats=how)["run"]) for how in ("last", "all"))
+    assert last == ["1", "3", "4", "6"] and every == ["1", "2", "3", "4", "6"]
+    with pytest.raises(ValueError, match="repeats='first': need one of refuse, last, all"):
+        runs.scores("score", repeats="first")
+
+
+def test_runs_without_seeds_are_no_repetitions(tmp_path):
+    for number in (1, 2):
+        write_record(tmp_path / str(number), seed=None, metrics={"score": [1.0]})
+    assert list(load_runs(tmp_path).scores("score")["run"]) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            dict(task="cheetah_vel"),
+            "task: the runs were evaluated on different tasks: navigation_2d .run 1., cheetah_vel",
+        ),
+        (dict(num_eval_tasks=20), "num_eval_tasks: the runs were evaluated on different tasks: 40 .run 1., 20 .run 2."),
+        (dict(task_args={"radius": 2.0}), "task_args.radius: the runs were evaluated on different tasks"),
+        (dict(horizon=50), "horizon: the runs were evaluated on different tasks"),
+    ],
+)
+def test_runs_on_different_tasks_are_refused_unless_asked_for(tmp_path, change, message):
+    settings = {"task": "navigation_2d", "num_eval_tasks": 40, "task_args": {"radius": 1.0}, "horizon": 100}
+    parts = {"metrics": {"score": [1.0]}, "score": [[1.0]]}
+    write_record(tmp_path / "1", **parts, **settings)
+    write_record(tmp_path / "2", **parts, **settings | change)
+    runs = load_runs(tmp_path)
+    for ask in (runs.scores, runs.curves):
+        with pytest.raises(ValueError, match=message):
+            ask("score")
+        assert len(ask("score", allow_different_tasks=True)) == 2
+    with pytest.raises(ValueError, match=message):
+        runs.adaptation_curves()
+    assert len(load_runs(tmp_path, where="id=2").scores("score")) == 1
+
+
+def test_labels_name_what_differs_and_nothing_else():
+    table = pd.DataFrame(
+        {
+            "experiment": ["a", "a", "b"],
+            "config.seed": [0, 1, 2],
+            "config.runs_dir": ["x", "y", "z"],
+            "config.lr": [0.1, 0.30000000000000004, None],
+            "config.layers": [(4, 4), (4, 4), (8,)],
+            "config.only_b": [None, None, 1],
+        },
+        index=["1", "2", "3"],
+    )
+    assert differing(table) == ["experiment", "config.lr"]
+    assert list(group_labels(table)) == ["experiment=a, lr=0.1", "experiment=a, lr=0.3", "experiment=b"]
+    assert list(group_labels(table, ["layers", "lr"]))[1:] == ["layers=[4, 4], lr=0.3", "layers=[8], lr=none"]
+    assert list(group_labels(table.iloc[:1])) == ["a"]
+
+
+def test_the_last_evaluation_counts_task_by_task(tmp_path):
+    rng = np.random.default_rng(0)
+    scores = {seed: rng.normal(size=(3, 5)) for seed in range(3)}
+    for seed, score in scores.items():
+        curve = {f"eval/score_after_{step}": [0.0] for step in range(3)}
+        write_record(tmp_path / str(seed + 1), seed=seed, score=score.tolist(), metrics=curve)
+    curves = load_runs(tmp_path).adaptation_curves()
+    for seed, score in scores.items():
+        part = curves[curves["seed"] == seed].sort_values("adapt_step")
+        np.testing.assert_allclose(part["value"], score.mean(1), rtol=1e-12)
