@@ -11,6 +11,7 @@ complete is told on the terminal, and does not count among scores.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,12 +82,8 @@ def write(frame: pd.DataFrame, arguments: argparse.Namespace) -> None:
     if path.suffix == ".csv":
         flat.to_csv(path, index=False)
         return
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise ValueError(
-            f"--output {path}: Parquet needs pyarrow, which is not installed: pip install pyarrow"
-        ) from None
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ValueError(f"--output {path}: Parquet needs pyarrow, which is not installed: pip install pyarrow")
     _plain(flat).to_parquet(path, index=False)
 
 

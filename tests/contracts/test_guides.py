@@ -13,10 +13,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from records import write_record
 
 from experiments import maml_trpo
 
@@ -116,6 +117,30 @@ def test_the_inner_loop_of_the_readme_works():
     assert {name: value.shape[0] for name, value in names["adapted"].items()} == dict.fromkeys(names["params"], 8)
     total = sum(value.square().sum() for value in names["adapted"].values())
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(total, list(names["params"].values())))
+
+
+def test_the_guide_to_analysis_works(tmp_path, monkeypatch, capsys):
+    """Its blocks, on records of two settings and two seeds, and one run that failed."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(4):
+        write_record(
+            tmp_path / "runs" / str(number + 1),
+            seed=number % 2,
+            inner_lr=(0.1, 0.3)[number // 2],
+            metrics={"return_post": [1.0, 2.0], "env_steps": [100.0, 100.0]},
+            score=[[-9.0, 1.0], [-8.0, 2.0], [-7.0, 0.5], [-6.0, number]],
+        )
+    write_record(tmp_path / "runs" / "5", seed=2, inner_lr=0.1, status="FAILED")
+    names: dict[str, Any] = {}
+    for block in blocks("analysis.md"):
+        if block.kind == "python":
+            exec(block.text, names)
+    shown = capsys.readouterr().out
+    assert "5 runs: 4 COMPLETED, 1 FAILED" in shown and "inner_lr=0.3 -1.75 [" in shown
+    assert list(names["few"].table.index) == ["1", "2", "3", "4"]
+    assert list(names["curves"]["x"]) == [100.0, 200.0] * 4
+    assert set(names["adaptation"]["group"]) == {"inner_lr=0.1", "inner_lr=0.3"}
+    assert list(names["worse"].index) == []
 
 
 def test_a_change_that_does_not_fit_is_noticed(tmp_path):
