@@ -10,5 +10,6 @@ MODULES = (
     "benchmarks.bench_tracking",
     "benchmarks.bench_slurm",
     "benchmarks.bench_analysis",
+    "benchmarks.bench_report",
 )
 """The modules that register benchmarks, in the order they run."""

@@ -19,7 +19,10 @@ _BUDGET = 800_000
 _FEWEST, _MOST = 100, 2000
 """Points of a curve, whatever the budget says."""
 
-_POINTS_OF_BAND = 120
+_BUDGET_OF_BANDS = 40_000
+"""Points of all intervals together: each takes a bootstrap, a quarter of a millisecond for 10 runs."""
+
+_FEWEST_OF_BAND, _MOST_OF_BAND = 100, 500
 _RESAMPLES = 1000
 """Of the bootstrap at each point of an interval."""
 
@@ -105,10 +108,15 @@ def env_steps(runs: Runs) -> dict[str, Any]:
     return {run[start]: (steps[start:stop], total[start:stop]) for start, stop in _stretches(run)}
 
 
-def bands(curves: Sequence[Curve], groups: Groups) -> list[dict[str, Any]]:
+def bands(curves: Sequence[Curve], groups: Groups, most: int) -> list[dict[str, Any]]:
     """The interquartile mean of each group with its 95 % interval, on common iterations (`analysis.stats.align`).
 
     Against time and environment steps, a point stands at the median over its runs.
+
+    Args:
+        curves: Of one metric.
+        groups: See `Groups`.
+        most: Points of a band.
     """
     found = []
     for group, mine in _averaged(curves, groups):
@@ -117,7 +125,7 @@ def bands(curves: Sequence[Curve], groups: Groups) -> list[dict[str, Any]]:
         except ValueError as error:
             found.append(_nothing(group, len(mine), str(error)))
             continue
-        kept = thin(iqm(aligned.values.T), _POINTS_OF_BAND)
+        kept = thin(iqm(aligned.values.T), most)
         x = aligned.x[kept]
         seconds = [np.interp(x, curve.step, curve.seconds) for curve in mine]
         steps = [np.interp(x, curve.step, curve.env_steps) for curve in mine if curve.env_steps is not None]
@@ -157,8 +165,11 @@ def _nothing(group: int, count: int, reason: str) -> dict[str, Any]:
 class Packer:
     """Curves as JSON would have them: thinned, with places in a list of steps that the metrics of a run share."""
 
-    def __init__(self, most: int, groups: Groups):
+    def __init__(self, most: int, groups: Groups, num_metrics: int):
         self.most = most
+        self.most_of_band = int(
+            np.clip(_BUDGET_OF_BANDS // max(1, len(groups.names) * num_metrics), _FEWEST_OF_BAND, _MOST_OF_BAND)
+        )
         self.groups = groups
         self.num_thinned = 0
         self._kept: list[tuple[list[Curve], list[dict[str, Any]]]] = []
@@ -171,7 +182,7 @@ class Packer:
             self.num_thinned += len(places) < len(curve.value)
             steps = None if curve.env_steps is None else curve.env_steps[places]
             kept.append(Curve(curve.run, curve.step[places], curve.value[places], curve.seconds[places], steps))
-        self._kept.append((kept, bands(curves, self.groups)))
+        self._kept.append((kept, bands(curves, self.groups, self.most_of_band)))
 
     def grids(self) -> list[dict[str, Any]]:
         """For each run, the iterations that its curves have points at, with seconds and environment steps."""
@@ -228,7 +239,7 @@ def adaptation(runs: Runs, groups: Groups) -> dict[str, Any] | None:
     return {
         "curves": [{"run": curve.run, "x": curve.step.tolist(), "y": numbers(curve.value)} for curve in single],
         "bands": found,
-        "unit": ", ".join(dict.fromkeys(frame["unit"])),
+        "unit": ", ".join(dict.fromkeys([band["unit"] for band in found] or frame["unit"])),
         "label": "mean score of the held-out tasks",
     }
 

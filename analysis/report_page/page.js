@@ -151,25 +151,38 @@ class Chart {
     return traces;
   }
 
-  /** All lines, and of intervals no more than half their height beyond: those of two or three runs can be huge. */
-  height(traces) {
-    const ends = (chosen) => {
-      const values = chosen.flatMap((trace) => trace.y).filter((value) => value !== null);
+  /** The ranges to begin with: all lines, and of intervals no more than half their height beyond, as those of two or three runs can be huge. */
+  home(traces) {
+    const ends = (chosen, name) => {
+      const values = chosen.flatMap((trace) => trace[name]).filter((value) => value !== null);
       return [values.reduce((a, b) => Math.min(a, b), Infinity), values.reduce((a, b) => Math.max(a, b), -Infinity)];
     };
-    const [low, high] = ends(traces.filter((trace) => trace.meta !== "interval"));
-    if (!(low < high)) return undefined;
-    const [lowest, highest] = ends(traces);
-    const span = high - low;
-    return [Math.max(lowest, low - span / 2) - 0.05 * span, Math.min(highest, high + span / 2) + 0.05 * span];
+    const lines = traces.filter((trace) => trace.meta !== "interval");
+    const [left, right] = ends(lines, "x");
+    const [low, high] = ends(lines, "y");
+    const [lowest, highest] = ends(traces, "y");
+    const [width, height] = [right - left, high - low];
+    return {
+      xaxis: width > 0 ? [left - 0.02 * width, right + 0.02 * width] : null,
+      yaxis: height > 0 ? [Math.max(lowest, low - height / 2) - 0.05 * height, Math.min(highest, high + height / 2) + 0.05 * height] : null,
+    };
   }
 
   reset() {
-    Plotly.relayout(this.element, { "xaxis.autorange": true, ...(this.range ? { "yaxis.range": this.range } : { "yaxis.autorange": true }) });
+    const edits = Object.entries(this.ranges).map(([axis, range]) => (range ? [`${axis}.range`, range] : [`${axis}.autorange`, true]));
+    Plotly.relayout(this.element, Object.fromEntries(edits));
+  }
+
+  /** Whether the reader has zoomed since the chart was drawn, which other data of the same metric leave as it is. */
+  isZoomed() {
+    const moved = (axis) => this.given[axis] && this.given[axis].some((end, i) => end !== this.element.layout[axis].range[i]);
+    return this.key === this.data.key && (moved("xaxis") || moved("yaxis"));
   }
 
   layout(traces) {
-    this.range = this.height(traces);
+    this.ranges = this.home(traces);
+    if (!this.isZoomed()) this.given = this.ranges;
+    this.key = this.data.key;
     const axis = (title) => ({
       title: { text: plain(title), font: { size: 13 } }, gridcolor: css("--line"), linecolor: css("--soft"), tickcolor: css("--soft"),
       zeroline: false, automargin: true, ticks: "outside", ticklen: 4, showline: true,
@@ -181,7 +194,8 @@ class Chart {
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", // else a finger could not scroll past the chart
       hoverlabel: { bgcolor: css("--card"), bordercolor: css("--soft"), font: { color: css("--ink"), size: 12 }, align: "left", namelength: -1 },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--soft"), activecolor: css("--accent") },
-      xaxis: { ...axis(this.data.x), dtick: this.data.dtick }, yaxis: { ...axis(this.data.y), range: this.range },
+      xaxis: { ...axis(this.data.x), range: this.given.xaxis?.slice(), dtick: this.data.dtick },
+      yaxis: { ...axis(this.data.y), range: this.given.yaxis?.slice() },
     };
   }
 

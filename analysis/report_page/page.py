@@ -113,7 +113,7 @@ def _check_tasks(runs: Runs, labels: Sequence[str], config: PageConfig) -> None:
 
 def _charts(runs: Runs, metrics: Sequence[str], groups: curves.Groups) -> dict[str, Any]:
     totals = curves.env_steps(runs)
-    packer = curves.Packer(curves.points_of_curve(runs), groups)
+    packer = curves.Packer(curves.points_of_curve(runs), groups, len(metrics))
     for metric in metrics:
         packer.add(curves.of_metric(runs, metric, totals))
     grids = packer.grids()

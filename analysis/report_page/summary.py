@@ -87,7 +87,7 @@ def text(value: Any) -> str | None:
 def groups(table: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
     """The group of each run. Runs of several commands (training, evaluation) never share one."""
     settings = [name for name in table.columns if name.startswith("config.")]
-    known = table[settings].notna().any(axis=1) if settings else pd.Series(False, index=table.index)
+    known = table["experiment"].notna() & table[settings].notna().any(axis=1)
     labels = pd.Series(UNKNOWN, index=table.index, dtype=object)
     if known.any():
         labels[known] = group_labels(table[known], by)
