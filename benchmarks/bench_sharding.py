@@ -45,7 +45,7 @@ def seconds(name: str, size: int, num_threads: int) -> float:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    code = f"from benchmarks.bench_sharding import iterate; iterate({name!r}, {num_threads}, 3, 12)"
+    code = f"from benchmarks.bench_sharding import iterate; iterate({name!r}, {num_threads}, 2, 7)"
     processes = []
     for rank in range(size):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

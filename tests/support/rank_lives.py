@@ -27,7 +27,7 @@ def live(lives: list[dict[str, Any]], directory: Path) -> list[dict[str, Any]]:
     """What became of each life, in `directory`: exit codes, seconds after the signal, output, and the record then."""
     command = [sys.executable, "-W", "ignore", __file__, json.dumps(lives)]
     environment = {**os.environ, "PYTHONPATH": str(_ROOT), "METAPOLICY_RANK_TIMEOUT": "20"}
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=290)
     assert done.returncode == 0, done.stderr
     return list(json.loads(done.stdout.splitlines()[-1]))
 
