@@ -143,6 +143,13 @@ def test_the_guide_to_analysis_works(tmp_path, monkeypatch, capsys):
     assert list(names["worse"].index) == []
 
 
+def test_the_statistics_of_the_guide_are_so(capsys):
+    for block in blocks("statistics.md"):
+        if block.kind == "python":
+            exec(block.text, {})
+    assert "95 % bootstrap interval" in capsys.readouterr().out
+
+
 def test_a_change_that_does_not_fit_is_noticed(tmp_path):
     file = tmp_path / "registry.py"
     file.write_text("one\ntwo\ntwo\n")
