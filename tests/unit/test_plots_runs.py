@@ -249,6 +249,17 @@ def test_places_move_as_little_as_they_can():
     assert spread_apart([9.9, 9.8], [1.0, 1.0], 0, 10).tolist() == pytest.approx([9.5, 8.5])
 
 
+def test_a_name_stands_at_the_end_of_its_line():
+    figure = plot_curves(curves(groups=("one",)), label="return")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    box = Text.get_window_extent(axes.texts[0])
+    end = axes.transData.transform(line(figure, "one").get_xydata()[-1])[1]
+    frame = axes.get_window_extent()
+    place = np.clip(end, frame.y0 + box.height / 2, frame.y1 - box.height / 2)
+    assert (box.y0 + box.y1) / 2 == pytest.approx(place, abs=2)
+
+
 def luminance(colour):
     channels = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
     return float(
