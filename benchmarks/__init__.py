@@ -9,6 +9,7 @@ MODULES = (
     "benchmarks.bench_dqn",
     "benchmarks.bench_tracking",
     "benchmarks.bench_slurm",
+    "benchmarks.bench_sharding",
     "benchmarks.bench_analysis",
     "benchmarks.bench_report",
 )

@@ -133,6 +133,22 @@ def test_environments_have_a_row_for_each_task_and_episode(tasks):
     envs.close()
 
 
+def test_rows_that_are_part_of_a_batch_draw_what_they_draw_there(tasks):
+    batch = tasks.sample(5, rng.generator(0, "test"))
+    own = slice(1, None, 2)
+    rows = rng.Rows(np.arange(15).reshape(5, 3)[own].ravel(), 15)
+    whole, part = tasks.make_envs(batch, 3), tasks.make_envs(type(batch)(*(field[own] for field in batch)), 3)
+    for seed in (0, 1):
+        there, here = whole.reset(seed=seed)[0], part.reset(seed=seed, options={"rows": rows})[0]
+        np.testing.assert_array_equal(here, there[rows.number])
+        for action in random_actions(whole, HORIZON):
+            there, here = whole.step(action), part.step(action[rows.number])
+            for of_part, of_whole in zip(here[:4], there[:4], strict=True):
+                np.testing.assert_array_equal(of_part, of_whole[rows.number])
+    whole.close()
+    part.close()
+
+
 def test_rows_end_once_at_the_horizon_at_the_latest_and_are_not_reset(tasks):
     envs = tasks.make_envs(tasks.sample(4, rng.generator(0, "test")), 2)
     assert envs.metadata["autoreset_mode"] == AutoresetMode.DISABLED
