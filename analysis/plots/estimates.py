@@ -45,28 +45,36 @@ def plot_bias(
     Raises:
         ValueError: A column is missing, or there are no rows.
     """
-    missing = [name for name in ("estimator", "episodes", "value", "low", "high") if name not in estimates.columns]
-    if missing or not len(estimates):
-        raise ValueError(f"estimates: need rows with the columns {', '.join(missing) or 'filled'}")
+    _check(estimates)
     with rc_context(SMALL):
         figure = make_figure(width, 0.72 * width)
         axes = figure.subplots()
         ends = []
-        for index, name in enumerate(estimates["estimator"].unique()):
-            rows = estimates[estimates["estimator"] == name].sort_values("episodes")
-            ends.append(_draw_bias(axes, str(name), rows, index))
-            if name in (limits or {}):
-                axes.axhline((limits or {})[name], color=look(index)["color"], linewidth=0.8, ls=(0, (4, 2)), zorder=1)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.set(xlabel=x_label, ylabel=label)
-        axes.set_title(title, loc="left")
-        grid(axes)
+        for index, (name, rows) in enumerate(estimates.groupby("estimator", sort=False, observed=True)):
+            ends.append(_draw_bias(axes, str(name), rows.sort_values("episodes"), index))
+            if limits and name in limits:
+                axes.axhline(limits[name], color=look(index)["color"], linewidth=0.8, ls=(0, (4, 2)), zorder=1)
+        _frame(axes, x_label, label, title)
         notes = [interval, "hollow triangles: not told from 0, at most this"]
         caption(figure, [*notes, *(["dashed: with infinitely many"] if limits else [])])
         label_ends(figure, axes, ends)
     return figure
+
+
+def _frame(axes: Axes, x_label: str, label: str, title: str) -> None:
+    axes.set(xlabel=x_label, ylabel=label, yscale="log")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_title(title, loc="left")
+    grid(axes)
+
+
+def _check(estimates: pd.DataFrame) -> None:
+    missing = [name for name in ("estimator", "episodes", "value", "low", "high") if name not in estimates.columns]
+    if missing:
+        raise ValueError(f"estimates: need rows with the columns {', '.join(missing)} too")
+    if not len(estimates):
+        raise ValueError("estimates: they have no rows")
 
 
 def _draw_bias(axes: Axes, name: str, rows: pd.DataFrame, index: int) -> End:

@@ -44,13 +44,13 @@ def plot_comparison(
 ) -> Figure:
     """A forest: a row for each group with every run, the statistic and its interval; and the differences to a baseline.
 
-    Differences are taken seed by seed where the seeds of a group and of the baseline are the same at least twice, and
-    between independent groups otherwise; the caption says which, and names the seeds that were left out.
+    A group that shares two or more seeds with the baseline is compared seed by seed, and as an independent group
+    otherwise. The caption says which, and names the seeds that were left out.
 
     Args:
         scores: Columns group, seed, run, value, as `Runs.scores` gives them.
         label: What the value is, with its unit.
-        baseline: The group to compare with; without, no differences are drawn.
+        baseline: The group to compare with, if any.
         statistic: "iqm", "mean" or "median".
         title: Above the picture.
         width: Inches; a column, or one and a half with a baseline.
@@ -63,19 +63,13 @@ def plot_comparison(
     _check_baseline(groups, baseline)
     found = {name: estimate(rows["value"], np.random.default_rng(seed), statistic) for name, rows in groups.items()}
     with rc_context(SMALL):
-        figure = make_figure(width or (COLUMN if baseline is None else 1.6 * COLUMN), _AROUND + _ROW * len(groups))
+        figure = make_figure(width or COLUMN * (1.6 if baseline else 1), _AROUND + _ROW * len(groups))
         left, *rest = figure.subplots(1, 1 if baseline is None else 2, sharey=True, squeeze=False)[0]
-        _draw_forest(left, groups, found)
-        left.set_xlabel(label)
+        _draw_forest(left, groups, found, label)
         left.set_title(title, loc="left")
         sentences = [f"{NAMES[statistic]} and every run (dots)", *_about(found)]
         if baseline is not None:
-            compared, notes = _differences(groups, baseline, statistic, seed)
-            _draw_rows(rest[0], list(groups), compared)
-            rest[0].tick_params(axis="y", length=0)
-            rest[0].axvline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
-            rest[0].set_xlabel(f"difference to {baseline}")
-            sentences += notes
+            sentences += _draw_differences(rest[0], groups, baseline, statistic, seed)
         caption(figure, sentences)
     return figure
 
@@ -142,17 +136,14 @@ def plot_profiles(
     with rc_context(SMALL):
         figure = make_figure(width, 0.8 * width)
         axes = figure.subplots()
-        kinds: dict[str, Profile] = {}
-        for index, (name, rows) in enumerate(groups.items()):
-            kinds[name] = found = performance_profile(_by_task(rows), at, np.random.default_rng(seed))
-            style = look(index)
-            axes.fill_between(at, found.low, found.high, color=style["color"], alpha=0.18, linewidth=0, step="mid")
-            axes.plot(at, found.share, **style, linewidth=1.3, drawstyle="steps-mid", label=name)
+        found = {name: performance_profile(_by_task(rows), at, np.random.default_rng(seed))
+                 for name, rows in groups.items()}  # fmt: skip
+        _draw_profiles(axes, found)
         axes.set(xlabel=f"{label} τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))
         axes.set_title(title, loc="left")
         grid(axes)
         figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=2.4)
-        bands = sorted({found.interval for found in kinds.values()})
+        bands = sorted({each.interval for each in found.values()})
         counts = {name: len(rows) for name, rows in groups.items()}
         caption(figure, [f"{runs_of(counts)}; {', '.join(bands)}, threshold by threshold"])
     return figure
@@ -187,15 +178,23 @@ def plot_throughput(
         axes = figure.subplots()
         for row, each in enumerate(found.values()):
             axes.barh(row, each.value, height=0.62, color=look(row)["color"], alpha=0.25, linewidth=0)
-        _draw_forest(axes, groups, found)
+        _draw_forest(axes, groups, found, label)
         axes.set_xlim(left=0)
-        axes.set_xlabel(label)
         axes.set_title(title, loc="left")
         caption(figure, [f"bars: {NAMES[statistic]}; dots: every run", *_about(found)])
     return figure
 
 
-def _draw_forest(axes: Axes, groups: dict[str, pd.DataFrame], found: dict[str, Estimate]) -> None:
+def _draw_profiles(axes: Axes, found: dict[str, Profile]) -> None:
+    for index, (name, each) in enumerate(found.items()):
+        style = look(index)
+        axes.fill_between(
+            each.threshold, each.low, each.high, color=style["color"], alpha=0.18, linewidth=0, step="mid"
+        )
+        axes.plot(each.threshold, each.share, **style, linewidth=1.3, drawstyle="steps-mid", label=name)
+
+
+def _draw_forest(axes: Axes, groups: dict[str, pd.DataFrame], found: dict[str, Estimate], label: str) -> None:
     """Every run as a dot below the statistic with its interval, and the names of the rows."""
     for row, rows in enumerate(groups.values()):
         values = rows["value"].to_numpy(np.float64)
@@ -205,6 +204,19 @@ def _draw_forest(axes: Axes, groups: dict[str, pd.DataFrame], found: dict[str, E
     _name_rows(axes, {name: len(rows) for name, rows in groups.items()})
     largest = max(float(np.abs(rows["value"]).max()) for rows in groups.values())
     thousands(axes.xaxis, largest)
+    axes.set_xlabel(label)
+
+
+def _draw_differences(
+    axes: Axes, groups: dict[str, pd.DataFrame], baseline: str, statistic: str, seed: int
+) -> list[str]:
+    """The rows of the differences to the baseline; what the caption says of them."""
+    found, notes = _differences(groups, baseline, statistic, seed)
+    _draw_rows(axes, list(groups), found)
+    axes.tick_params(axis="y", length=0)
+    axes.axvline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+    axes.set_xlabel(f"difference to {baseline}")
+    return notes
 
 
 def _draw_rows(axes: Axes, names: list[str], found: dict[str, Estimate], first: list[str] | None = None) -> None:

@@ -27,8 +27,7 @@ def bootstrap_interval(
     are its (1 − confidence)/2 and (1 + confidence)/2 quantiles (Efron & Tibshirani 1993, section 13.3). All entries of
     the leading axes share the draws, so rows that belong together (the same tasks after each step) stay paired.
 
-    It is meant for dozens of tasks: of ten runs it holds the true mean in 90 cases of 100 and not in 95
-    (docs/statistics.md); `estimate` is for those.
+    It is for dozens of tasks. Of ten runs it holds the true mean in 90 cases of 100: use `estimate` for those.
 
     Args:
         values: `[..., n]`, independent along the last axis: tasks, or seeds.

@@ -185,7 +185,7 @@ def _points(name: str, curve: Curve) -> tuple[Array, Array]:
 
 
 def _ends_note(ends: Array, ragged: str) -> str:
-    short = f"{int((ends < ends.max()).sum())} of {len(ends)} runs end before {ends.max():g}"
+    short = f"{int((ends < ends.max()).sum())} of {len(ends)} runs end before {ends.max():,.10g}"
     if ragged == "common":
-        return f"{short}: all are cut at {ends.min():g}"
-    return f"{short}, the first at {ends.min():g}: beyond it the others are left"
+        return f"{short}: all are cut at {ends.min():,.10g}"
+    return f"{short}, the first at {ends.min():,.10g}: beyond it the others are left"
