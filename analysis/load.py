@@ -39,10 +39,10 @@ class Runs:
     """Some runs as DataFrames. All times are UTC, in milliseconds.
 
     Attributes:
-        table: One row for each run, index `run`: `source`, `id`, `experiment`, `command`, `status`, `seed`, `git`,
-            `dirty`, `host`, `started`, `stopped`, `seconds` (of work: pauses before going on are left out), `restarts`,
-            `problems`, `directory`, `config.<key>`, `result.<key>`, `final.<metric>`. Statuses are those of the
-            records, and `STALE` (says that it runs, and gives no sign of life), `TORN` (run.json is missing or
+        table: One row for each run, index `run`: `source`, `id`, `experiment`, `command`, `status`, `seed`, `tag`,
+            `git`, `dirty`, `host`, `started`, `stopped`, `seconds` (of work: pauses before going on are left out),
+            `restarts`, `problems`, `directory`, `config.<key>`, `result.<key>`, `final.<metric>`. Statuses are those
+            of the records, and `STALE` (says that it runs, and gives no sign of life), `TORN` (run.json is missing or
             damaged) and `EMPTY` (a folder without a record).
         metrics: `run`, `metric` (both categorical), `step`, `value`, `time`: each step once.
         adaptation: `run`, `iteration`, `task`, `adapt_step`, `value`, `regret`, `unit`. The last evaluation has every

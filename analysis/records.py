@@ -98,6 +98,7 @@ def row(record: Record) -> dict[str, Any]:
         "command": run.get("command"),
         "status": record.status,
         "seed": (config or {}).get("seed"),
+        "tag": _tag(run),
         "git": repository.get("commit"),
         "dirty": repository.get("dirty"),
         "host": (run.get("host") or {}).get("hostname"),
@@ -110,6 +111,12 @@ def row(record: Record) -> dict[str, Any]:
     }
     settings = {f"config.{key}": value for key, value in flat(config or {}).items()}
     return known | settings | dict(_results(run.get("result")))
+
+
+def _tag(run: Mapping[str, Any]) -> Any:
+    """What the run was called on its command line: `-c TAG`, Sacred's comment."""
+    meta = run.get("meta") or {}
+    return meta.get("comment") or (meta.get("options") or {}).get("--comment")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -173,6 +173,14 @@ def test_the_columns_of_the_table(tmp_path):
     assert not any(name.startswith("config.extra") for name in table.columns)
 
 
+def test_a_tag_is_the_comment_of_the_command_line(tmp_path):
+    write_record(tmp_path / "1", metrics={"loss": [1.0]}, run={"meta": {"comment": "first, try"}})
+    write_record(tmp_path / "2", metrics={"loss": [1.0]}, run={"meta": {"options": {"--comment": "later"}}})
+    write_record(tmp_path / "3", metrics={"loss": [1.0]}, run={"meta": {"options": {"--comment": None}}})
+    assert load_runs(tmp_path).table["tag"].fillna("none").to_dict() == {"1": "first, try", "2": "later", "3": "none"}
+    assert list(load_runs(tmp_path, where="tag=later").table.index) == ["2"]
+
+
 def test_numbers_that_are_none_are_nan_and_what_is_no_number_is_named(tmp_path):
     one = write_record(tmp_path / "1")
     (one / "metrics.jsonl").write_text(line(1, loss=None, note="text") + line(2, loss=1.0, note=2.0))
