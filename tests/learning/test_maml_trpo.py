@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from analysis.stats import bootstrap_interval
+from experiments.maml_trpo import NAMED_CONFIGS
 from research.algorithms.maml_trpo import MAMLTRPO, MAMLTRPOConfig
 from research.policies import PolicyConfig
+from research.tracking.config import from_mapping
 
 SEEDS = (0, 1, 2)
 HELD_OUT = 20
@@ -67,3 +69,16 @@ def test_two_inner_steps_exceed_the_published_returns_after_every_step():
     assert one > -11.68
     assert two > -3.33
     assert three > -3.23
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_half_cheetahs_that_run_either_way_exceed_the_published_returns_after_every_step():
+    """`cheetah_dir_quick`, one seed. docs/results/cheetah.md has three."""
+    config = from_mapping(MAMLTRPOConfig, {**NAMED_CONFIGS["cheetah_dir_quick"], "seed": 1})
+    algorithm = MAMLTRPO(config)
+    state = algorithm.init()
+    for _ in range(config.num_iterations):
+        state, _ = algorithm.step(state)
+    score = algorithm.evaluate(state, 40, 3).score.mean(1)
+    assert np.all(score >= (-50.69, 293.19, 313.48, 315.65)), score
