@@ -80,6 +80,7 @@ def plot_adaptation(
     *,
     label: str,
     statistic: str = "iqm",
+    log: bool = False,
     title: str = "",
     width: float = COLUMN,
     seed: int = 0,
@@ -93,6 +94,7 @@ def plot_adaptation(
         curves: Columns group, run, adapt_step, value, unit, as `Runs.adaptation_curves` gives them.
         label: What the value is, with its unit.
         statistic: "iqm", "mean" or "median".
+        log: Whether the vertical axis is logarithmic.
         title: Above the picture.
         width: Inches.
         seed: Of the bootstrap.
@@ -102,7 +104,7 @@ def plot_adaptation(
     """
     groups = grouped(curves, "adapt_step", "unit")
     bands = {name: band(_runs(rows, "adapt_step"), statistic, "common", seed) for name, rows in groups.items()}
-    return _over_steps(bands, _units(groups), label=label, statistic=statistic, title=title, width=width)
+    return _over_steps(bands, _units(groups), label=label, statistic=statistic, title=title, width=width, log=log)
 
 
 def plot_regrets(
@@ -153,7 +155,14 @@ def band(runs: Mapping[str, Curve], statistic: str, ragged: str, seed: int) -> B
 
 
 def _over_steps(
-    bands: dict[str, Band], units: dict[str, str], *, label: str, statistic: str, title: str, width: float
+    bands: dict[str, Band],
+    units: dict[str, str],
+    *,
+    label: str,
+    statistic: str,
+    title: str,
+    width: float,
+    log: bool = False,
 ) -> Figure:
     mixed = len(set(units.values())) > 1
     names = {name: name for name in bands}
@@ -164,6 +173,7 @@ def _over_steps(
         figure = make_figure(width, 0.72 * width)
         axes = figure.subplots()
         _draw(figure, axes, bands, names)
+        axes.set_yscale("log" if log else "linear")
         axes.set(xlabel="share of the agent's own adaptation" if mixed else next(iter(units.values())), ylabel=label)
         axes.set_title(title, loc="left")
         if mixed:
@@ -203,7 +213,7 @@ def _sentences(bands: dict[str, Band], statistic: str) -> list[str]:
     if 1 in counts.values():
         alone = [name for name, count in counts.items() if count == 1]
         sentences.append(f"no interval for one run: {', '.join(alone)}")
-    sentences += [f"{name}: {note}" for name, each in bands.items() for note in each.notes]
+    sentences += [f"in {name}, {note}" for name, each in bands.items() for note in each.notes]
     return sentences
 
 
