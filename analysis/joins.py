@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.stats import area_under_curve
 from analysis.where import column, nearest
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ Repeats = Literal["refuse", "last", "all"]
 
 OF_THE_TASKS = ("task", "num_eval_tasks", "horizon", "discounted_score")
 """Settings, with those below `task_args`, that say which tasks are held out and what a score on them is."""
+
+_DEFAULTS = {"config.discounted_score": False}
+"""What those have that lack such a setting."""
 
 OF_THE_RECORD = ("seed", "runs_dir", "run", "checkpoint", "checkpoint_interval", "num_threads")
 """Settings that make no other experiment."""
@@ -89,6 +93,19 @@ def adaptation_curves(runs: Runs, by: Sequence[str] | None = None, **choice: Any
     means = last.groupby(keys, sort=False)[["value", "regret"]].mean().reset_index()
     found = table.loc[means["run"], ["group", "seed"]].reset_index(drop=True)
     return pd.concat([found, means], axis=1)[["group", "seed", "run", "adapt_step", "value", "regret", "unit"]]
+
+
+def areas(curves: pd.DataFrame) -> pd.DataFrame:
+    """The mean height of each curve, by the trapezoid rule: `group, seed, run, value`, as `scores` has it.
+
+    Args:
+        curves: As `curves` gives them.
+    """
+    rows = [
+        (*key, area_under_curve(part["x"].to_numpy(np.float64), part["value"].to_numpy(np.float64)))
+        for key, part in curves.groupby(["group", "seed", "run"], sort=False, dropna=False)
+    ]
+    return pd.DataFrame(rows, columns=["group", "seed", "run", "value"])
 
 
 def scores(
@@ -225,14 +242,21 @@ def _places(runs: Runs, run: str, points: pd.DataFrame, x: Axis) -> NDArray[np.f
 def _refuse_different_tasks(table: pd.DataFrame) -> None:
     columns = [f"config.{key}" for key in OF_THE_TASKS]
     columns += [name for name in table.columns if name.startswith("config.task_args.")]
-    for name in columns:
-        if name in table.columns and _differs(table[name]):
-            values = {text(value): run for run, value in table[name].items()}
+    for name in filter(table.columns.__contains__, columns):
+        settings = _with_defaults(table[name])
+        if _differs(settings):
+            values = {text(value): run for run, value in settings.items()}
             found = ", ".join(f"{value} (run {run})" for value, run in values.items())
             raise ValueError(
                 f"{name.removeprefix('config.')}: the runs were evaluated on different tasks: {found}; choose with "
                 "where, or ask for it with allow_different_tasks (--allow-different-tasks)"
             )
+
+
+def _with_defaults(values: pd.Series) -> pd.Series:
+    if values.name not in _DEFAULTS:
+        return values
+    return values.map(lambda value: _DEFAULTS[str(values.name)] if text(value) == "none" else value)
 
 
 def _without_repeats(table: pd.DataFrame, repeats: Repeats) -> pd.DataFrame:
