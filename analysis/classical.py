@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import rl2_paper as paper
@@ -44,6 +46,9 @@ from research.tasks.tabular_mdp import TabularMDP
 COMMAND = "python -m analysis.classical"
 SEARCH = COMMAND + " --search"
 REPORTED_SEED, SEARCH_SEED = 0, 1
+EPISODES = "episodes of the trial"
+"""What RL² calls the pulls of a bandit."""
+
 _CHUNK = 500
 _MDPS_OF_OPTIMUM = 200_000
 
@@ -119,6 +124,25 @@ def bandit_total(policy: b.Policy, arms: int, pulls: int, num_bandits: int, seed
         regrets.append((mean.max(1, keepdims=True) - np.take_along_axis(mean, made.arm, 1)).sum(1))
         totals.append(made.reward.sum(1))
     return _total(pulls * arms / (arms + 1), 0.0, np.concatenate(regrets), float(np.concatenate(totals).std()))
+
+
+def bandit_regrets(
+    policies: Mapping[str, b.Policy], arms: int, pulls: int, num_bandits: int, seeds: Sequence[int]
+) -> pd.DataFrame:
+    """The mean regret of every pull, as `Runs.adaptation_curves` has it of runs: for `analysis.plots.plot_regrets`.
+
+    Returns:
+        `group, seed, run, adapt_step, value, unit`: group is the policy's name; each seed has bandits of its own.
+    """
+    frames = []
+    for (name, policy), seed in itertools.product(policies.items(), seeds):
+        world = rng.generator(seed, "analysis/classical/regrets", arms, pulls)
+        mean, uniform = world.random((num_bandits, arms)), world.random((num_bandits, pulls))
+        made = b.play(policy, mean, uniform, rng.generator(seed, "analysis/classical/regrets/policy", arms, pulls))
+        regret = (mean.max(1, keepdims=True) - np.take_along_axis(mean, made.arm, 1)).mean(0)
+        columns = {"group": name, "seed": seed, "run": f"{name}, {seed}", "adapt_step": range(pulls), "value": regret}
+        frames.append(pd.DataFrame(columns | {"unit": EPISODES}))
+    return pd.concat(frames, ignore_index=True)
 
 
 def mdp_totals(agent: m.Agent, episodes: Sequence[int], num_mdps: int, seed: int, prior_mean: float) -> list[Total]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
@@ -150,6 +151,12 @@ def measure(
 
     rows = parallel_map(errors, sizes, available_cores())
     return {name: [row[index] for row in rows] for index, name in enumerate(ESTIMATORS)}
+
+
+def biases(found: Mapping[str, Sequence[Estimate]], sizes: Sequence[int]) -> pd.DataFrame:
+    """The biases that `measure` found as `estimator, episodes, value, low, high`: for `analysis.plots.plot_bias`."""
+    rows = [(name, size, *each.bias) for name, of in found.items() for size, each in zip(sizes, of, strict=True)]
+    return pd.DataFrame(rows, columns=["estimator", "episodes", "value", "low", "high"])
 
 
 def limits(problem: Problem) -> dict[str, Tensor]:
