@@ -6,6 +6,7 @@
     python -m analysis adaptation runs/1 runs/2            # adaptation curves of finished runs, as a table or a picture
     python -m analysis learning runs/1 runs/2              # areas under learning curves, variant by variant
     python -m analysis report runs -o report.html          # one page that needs no network
+    python -m analysis notebooks 01                        # executes notebooks and saves them as pages
 
 `python -m analysis COMMAND --help` has the rest.
 """
@@ -16,7 +17,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("table", "compare", "export", "report", "adaptation", "learning")
+COMMANDS = ("table", "compare", "export", "report", "adaptation", "learning", "notebooks")
 """Each is a module here with a function `main(argv) -> int`; what a command does not need is not imported."""
 
 

@@ -1,0 +1,75 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A first run, five times
+#
+# One run says what happened once. How good an algorithm is takes several seeds, and an interval that says how much of
+# the number is luck. This notebook reads five seeds of MAML-TRPO on 2D navigation: an agent starts at the origin, is
+# never told where the goal is, and adapts its policy by a few gradient steps on the rewards of its own episodes.
+
+# %%
+import numpy as np
+
+from analysis import plots, stats
+from analysis.notebooks import open_runs, show
+
+COMMANDS = """
+for seed in 0 1 2 3 4; do make run ARGS="-c first_run with navigation_2d num_iterations=40 seed=$seed"; done
+"""
+runs = open_runs("tag=first_run,experiment=maml_trpo,command=train", COMMANDS, expected={"seed": range(5)})
+
+# %% [markdown]
+# What has failed, is torn or is missing stands above, before anything is averaged. One row for each run, and the last
+# value of each of its metrics:
+
+# %%
+runs.table[["seed", "status", "git", "seconds", "final.return_pre", "final.return_post", "result.score_after_1"]]
+
+# %% [markdown]
+# ## Learning
+#
+# Every few iterations a run is evaluated on held-out goals. The line is the interquartile mean (IQM) over the seeds,
+# which one lucky or unlucky run cannot move; the band is its 95 % interval, at every point.
+
+# %%
+after = runs.curves("eval/score_after_1", x="env_steps")
+show(
+    plots.plot_curves(after, label="mean return after one step", x_label="environment steps"),
+    "first_run_learning",
+)
+
+# %% [markdown]
+# ## Adapting
+#
+# What meta-learning is for: the same parameters before adaptation and after each gradient step, on the held-out goals,
+# at the end of training.
+
+# %%
+adaptation = runs.adaptation_curves()
+show(plots.plot_adaptation(adaptation, label="mean return on held-out goals"), "first_run_adaptation")
+
+# %% [markdown]
+# The numbers for the text of a paper, with the same intervals:
+
+# %%
+for step, rows in adaptation.groupby("adapt_step"):
+    found = stats.estimate(rows["value"], np.random.default_rng(0))
+    print(f"after {step} gradient steps: {found.text()}  ({found.runs} runs, IQM, {found.interval})")
+
+# %% [markdown]
+# The gain of the first step, seed by seed: pairing takes away what the seeds have in common.
+
+# %%
+before, one = (dict(adaptation[adaptation["adapt_step"] == step][["seed", "value"]].to_numpy()) for step in (0, 1))
+gain = stats.paired_difference(one, before, np.random.default_rng(0))
+print(f"gain of the first step: {gain.estimate.text(sign=True)}, {len(gain.pairs)} seeds, {gain.estimate.interval}")

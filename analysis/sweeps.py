@@ -1,0 +1,117 @@
+"""Sweeps that `python -m slurm submit` made: which runs there should be, what became of each, what to do again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.joins import text
+from analysis.load import COMPLETED, Runs, load_runs
+from analysis.stats import estimate
+from analysis.where import nearest
+
+MISSING = "MISSING"
+"""Status of a run of which there is no record."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep and what became of its runs.
+
+    Attributes:
+        name: What `python -m slurm` calls it.
+        keys: The settings in which its runs differ, the seed aside.
+        table: One row for each run that there should be, index `run`: `status`, `seed`, a column for each of the keys,
+            `problems`.
+        runs: Those that there are.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    table: pd.DataFrame
+    runs: Runs
+
+    def open(self) -> pd.DataFrame:
+        """The rows of the table that have not completed."""
+        return self.table[self.table["status"] != COMPLETED]
+
+    def hopeless(self) -> pd.DataFrame:
+        """Settings of which every run has failed: a row for each, `runs` and the last of their `problems`."""
+        groups = self.table.groupby(list(self.keys), dropna=False) if self.keys else [((), self.table)]
+        rows = [
+            dict(zip(self.keys, settings, strict=True)) | {"runs": len(part), "problems": part["problems"].iloc[-1]}
+            for settings, part in groups
+            if (part["status"] == "FAILED").all()
+        ]
+        return pd.DataFrame(rows, columns=[*self.keys, "runs", "problems"])
+
+    def retry(self) -> str:
+        """The command that does again what has not completed, hopeless settings left out; empty if that is nothing."""
+        rows = self.open()
+        for settings in self.hopeless().to_dict("records"):
+            rows = rows[
+                ~np.logical_and.reduce([np.full(len(rows), True), *(rows[key] == settings[key] for key in self.keys)])
+            ]
+        return f"python -m slurm retry {self.name} --run {' '.join(rows.index)}" if len(rows) else ""
+
+    def scores(self, metric: str) -> pd.DataFrame:
+        """`group, seed, run, value` of the runs that have completed, see `Runs.scores`."""
+        return self.runs.scores(metric, by=list(self.keys) or ["experiment"])
+
+
+def load_sweep(directory: str | Path, name: str | None = None) -> Sweep:
+    """A sweep of a directory of runs.
+
+    Args:
+        directory: Of runs.
+        name: Of the sweep; without, the one that was submitted last.
+
+    Raises:
+        ValueError: There is no such sweep, or none of its runs has begun.
+    """
+    manifests = {path.parent.name: path for path in Path(directory).glob("_sweeps/*/manifest.jsonl")}
+    if not manifests:
+        raise ValueError(f"{directory}: no sweep was submitted there")
+    if name is None:
+        name = max(manifests, key=lambda one: manifests[one].stat().st_mtime)
+    if name not in manifests:
+        raise ValueError(f"{name}: no such sweep in {directory}; {nearest(name, list(manifests))}")
+    entries = {str(entry["run"]): entry for entry in map(json.loads, manifests[name].read_text().splitlines())}
+    try:
+        runs = load_runs(directory, lambda row: str(row["id"]) in entries)
+    except ValueError as error:
+        raise ValueError(f"{name}: none of its {len(entries)} runs has begun; {error}") from error
+    keys = _differing([entry["overrides"] for entry in entries.values()])
+    return Sweep(name, keys, _table(entries, keys, runs), runs)
+
+
+def ranking(scores: pd.DataFrame, rng: np.random.Generator, statistic: str = "iqm") -> pd.DataFrame:
+    """Groups by their statistic, highest first: `group`, `runs`, and the statistic with its interval as text."""
+    found = {str(group): estimate(part["value"], rng, statistic) for group, part in scores.groupby("group", sort=False)}
+    order = sorted(found, key=lambda group: -found[group].value)
+    rows = [(group, found[group].runs, found[group].text()) for group in order]
+    return pd.DataFrame(rows, columns=["group", "runs", statistic])
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    keys = dict.fromkeys(key for one in settings for key in one if key != "seed")
+    return tuple(key for key in keys if len({text(one.get(key)) for one in settings}) > 1)
+
+
+def _table(entries: Mapping[str, Mapping[str, Any]], keys: Sequence[str], runs: Runs) -> pd.DataFrame:
+    rows = {}
+    for run, entry in entries.items():
+        is_there = run in runs.table.index
+        rows[run] = {
+            "status": runs.table.at[run, "status"] if is_there else MISSING,
+            "seed": entry["seed"],
+            **{key: entry["overrides"].get(key) for key in keys},
+            "problems": runs.table.at[run, "problems"] if is_there else "there is no record",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
