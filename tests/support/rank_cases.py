@@ -42,7 +42,6 @@ _CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "e_maml": ("maml_ppo", {**_PPO, "estimator": "e_maml", "task": "cartpole_params", "max_grad_norm": 0.01}),
     "fewer tasks than ranks in a minibatch": ("maml_ppo", {**_PPO, "meta_batch_size": 4, "num_minibatches": 3}),
     "fomaml": ("fomaml", {"task": "bandit", "horizon": 1, "meta_batch_size": 7}),
-    "fomaml on robots": ("fomaml", {"task": "cheetah_vel", "meta_batch_size": 5, "horizon": 4, "meta_lr": 1e-4}),
     "reptile": ("reptile", {"task": "tabular_mdp", "meta_batch_size": 7}),
 }
 

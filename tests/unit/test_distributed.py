@@ -11,6 +11,8 @@ from research import rng
 from research.algorithms.maml_trpo import MAMLTRPO
 from research.distributed import ALONE, Place, Ranks, Share, find_place, first_host, timeout
 from research.distributions import Categorical, DiagGaussian
+from research.inner_loops.func import expand, take
+from research.sampling.collect import collect
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,28 @@ def test_a_share_samples_what_its_tasks_have_in_a_sample_for_all(distribution):
         own = type(distribution)(*(leaf[share.tasks] for leaf in distribution))
         sampled = share.sample(own, rng.torch_generator(0, "test"))
         torch.testing.assert_close(sampled, everything[share.tasks], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["cheetah_vel", "cartpole_params", "tabular_mdp"])
+def test_a_share_collects_what_its_tasks_have_in_a_collection_for_all(task):
+    """Robots move in two halves, each with draws of its own."""
+    agent = MAMLTRPO(MAMLTRPO.Config(task=task, horizon=6, dtype="float64")).agent
+    params = agent.init().model
+    tasks = agent.tasks.sample(5, rng.generator(0, "tasks"))
+
+    def collected(share):
+        envs = agent.tasks.make_envs(take(tasks, share.tasks), 3)
+        adapted = expand(params, share.size)
+        found = collect(agent.policy, adapted, envs, share.size, 6, rng.torch_generator(0, "x"), 1, share)
+        envs.close()
+        return found
+
+    whole = collected(Share(0, 1, 5))
+    for size in (2, 3, 5):
+        for rank in range(size):
+            share = Share(rank, size, 5)
+            for own, there in zip(collected(share), take(whole, share.tasks), strict=True):
+                torch.testing.assert_close(own, there, rtol=0, atol=1e-9)
 
 
 def test_more_ranks_than_tasks_are_refused():
