@@ -4,7 +4,7 @@
 PY := .venv/bin/python
 ARGS ?= with navigation_2d
 
-.PHONY: help run test slow bench clean
+.PHONY: help run test slow bench notebooks clean
 
 help:
 	@echo 'Each command makes .venv first when it is missing or out of date.'
@@ -13,6 +13,7 @@ help:
 	@echo '  make test                     lint, types, layer contracts and tests'
 	@echo '  make slow                     the tests that take minutes'
 	@echo '  make bench [ONLY=text]        measure speed and memory, those whose name contains the text'
+	@echo '  make notebooks [ONLY=01]      execute the notebooks whose names begin so, and make pages of them'
 	@echo '  make clean                    remove .venv and what the tools keep; runs/ stays'
 	@echo
 	@echo 'To work inside the environment:  . .venv/bin/activate'
@@ -37,6 +38,10 @@ slow:
 bench:
 	@sh requirements/install.sh run
 	$(PY) -m benchmarks $(if $(ONLY),'$(ONLY)')
+
+notebooks:
+	@sh requirements/install.sh test
+	$(PY) -m analysis notebooks $(ONLY)
 
 clean:
 	rm -rf .venv build metapolicy.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
