@@ -70,6 +70,8 @@ for step, rows in adaptation.groupby("adapt_step"):
 # The gain of the first step, seed by seed: pairing takes away what the seeds have in common.
 
 # %%
-before, one = (dict(adaptation[adaptation["adapt_step"] == step][["seed", "value"]].to_numpy()) for step in (0, 1))
-gain = stats.paired_difference(one, before, np.random.default_rng(0))
+before, after_one = (
+    adaptation[adaptation["adapt_step"] == step].set_index("seed")["value"].to_dict() for step in (0, 1)
+)
+gain = stats.paired_difference(after_one, before, np.random.default_rng(0))
 print(f"gain of the first step: {gain.estimate.text(sign=True)}, {len(gain.pairs)} seeds, {gain.estimate.interval}")

@@ -52,8 +52,10 @@ show(
 
 # %%
 last = curves[curves["adapt_step"] == curves["adapt_step"].max()]
-sides = {name: dict(rows[["seed", "value"]].to_numpy()) for name, rows in last.groupby("group")}
-less = stats.paired_difference(*(sides[f"lookahead_alpha={alpha}"] for alpha in (0.5, 1)), np.random.default_rng(0))
+ours, plain = (
+    last[last["group"] == f"lookahead_alpha={alpha}"].set_index("seed")["value"].to_dict() for alpha in (0.5, 1)
+)
+less = stats.paired_difference(ours, plain, np.random.default_rng(0))
 print(f"Lookahead less plain: {less.estimate.text(sign=True)}, {len(less.pairs)} seeds, {less.estimate.interval}")
 
 # %% [markdown]
