@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,7 +22,9 @@ from analysis.stats.curves import Curve
 if TYPE_CHECKING:
     import pandas as pd
 
+_FLOOR = 1e-16
 _RESAMPLES = 2000
+_NUMBER = re.compile(r"\d[\d,]*")
 _MARKED = 25
 """Most points of a line that are marked."""
 
@@ -94,7 +97,7 @@ def plot_adaptation(
         curves: Columns group, run, adapt_step, value, unit, as `Runs.adaptation_curves` gives them.
         label: What the value is, with its unit.
         statistic: "iqm", "mean" or "median".
-        log: Whether the vertical axis is logarithmic.
+        log: Whether the vertical axis is logarithmic; then the statistic is that of the logarithms, down to 1e-16.
         title: Above the picture.
         width: Inches.
         seed: Of the bootstrap.
@@ -102,8 +105,15 @@ def plot_adaptation(
     Raises:
         ValueError: There are no rows, a column is missing, a group mixes units, or as `align`.
     """
-    groups = grouped(curves, "adapt_step", "unit")
+    groups = grouped(
+        curves.assign(value=np.log10(np.maximum(curves["value"], _FLOOR))) if log else curves, "adapt_step", "unit"
+    )
     bands = {name: band(_runs(rows, "adapt_step"), statistic, "common", seed) for name, rows in groups.items()}
+    if log:
+        bands = {
+            name: each._replace(middle=10**each.middle, low=10**each.low, high=10**each.high)
+            for name, each in bands.items()
+        }
     return _over_steps(bands, _units(groups), label=label, statistic=statistic, title=title, width=width, log=log)
 
 
@@ -181,7 +191,7 @@ def _over_steps(
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         more = ["agents count their steps in different units: equal places are not equal experience"] if mixed else []
-        _finish(figure, axes, bands, statistic, more)
+        _finish(figure, axes, bands, statistic, [*more, *(["all of logarithms"] if log else [])])
         label_ends(figure, axes, _ends(bands, names))
     return figure
 
@@ -213,8 +223,26 @@ def _sentences(bands: dict[str, Band], statistic: str) -> list[str]:
     if 1 in counts.values():
         alone = [name for name, count in counts.items() if count == 1]
         sentences.append(f"no interval for one run: {', '.join(alone)}")
-    sentences += [f"in {name}, {note}" for name, each in bands.items() for note in each.notes]
+    return sentences + _notes(bands)
+
+
+def _notes(bands: dict[str, Band]) -> list[str]:
+    """What was done to the runs of each group; groups that had the same done share a sentence, numbers as ranges."""
+    alike: dict[str, dict[str, list[str]]] = {}
+    for name, each in bands.items():
+        for note in each.notes:
+            alike.setdefault(_NUMBER.sub("{}", note), {})[name] = _NUMBER.findall(note)
+    sentences = []
+    for words, found in alike.items():
+        whose = "" if len(found) == len(bands) else f"in {', '.join(found)}, "
+        sentences.append(whose + words.format(*map(_range, zip(*found.values(), strict=True))))
     return sentences
+
+
+def _range(numbers: Sequence[str]) -> str:
+    """`14,288 to 14,339`, or the number if there is one."""
+    low, *_, high = (*sorted(numbers, key=lambda number: int(number.replace(",", ""))),) * 2
+    return low if low == high else f"{low} to {high}"
 
 
 def runs_of(counts: dict[str, int]) -> str:

@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis.plots.labels import End, label_ends
 from analysis.plots.style import COLOURS, COLUMN, INK, SMALL, STYLE, caption, grid, look, make_figure, save
@@ -65,6 +66,9 @@ def _frame(axes: Axes, x_label: str, label: str, title: str) -> None:
     axes.set(xlabel=x_label, ylabel=label, yscale="log")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(title, loc="left")
     grid(axes)
 

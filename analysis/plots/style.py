@@ -56,6 +56,8 @@ SMALL: Any = STYLE | {
 """For pictures as wide as a column, printed as they are: no text below 7 points."""
 
 _CAPTION = 7
+_CAPTION_LINES = 3
+"""Points of the caption's letters, and the lines for which the sizes of pictures leave room."""
 
 
 def make_figure(width: float, height: float) -> Figure:
@@ -91,6 +93,9 @@ def caption(figure: Figure, sentences: Sequence[str]) -> None:
     """Writes what a reader must know below the picture: how many runs, which interval, what was cut."""
     characters = int(figure.get_size_inches()[0] * 72 / (0.55 * _CAPTION))
     text = textwrap.fill(" ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences), characters)
+    more = text.count("\n") + 1 - _CAPTION_LINES
+    if more > 0:  # the picture keeps its size
+        figure.set_figheight(figure.get_figheight() + more * 1.25 * _CAPTION / 72)
     figure.supxlabel(text, x=0.01, ha="left", fontsize=_CAPTION, linespacing=1.25)
 
 
