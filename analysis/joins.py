@@ -181,9 +181,9 @@ def group_labels(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.Ser
     columns = differing(table) if by is None else [column(key, table.columns) for key in by]
     if not columns:
         return pd.Series(_named(table), index=table.index, dtype=object)
-    short = [(name.removeprefix("config."), table[name]) for name in columns]
+    short = [("" if name == "experiment" else f"{name.removeprefix('config.')}=", table[name]) for name in columns]
     labels = [
-        ", ".join(f"{key}={text(values.iloc[place])}" for key, values in short if not _absent(values.iloc[place], by))
+        ", ".join(f"{key}{text(values.iloc[place])}" for key, values in short if not _absent(values.iloc[place], by))
         for place in range(len(table))
     ]
     return pd.Series(labels, index=table.index, dtype=object)

@@ -142,7 +142,7 @@ def test_labels_name_what_differs_and_nothing_else():
         index=["1", "2", "3"],
     )
     assert differing(table) == ["experiment", "config.lr"]
-    assert list(group_labels(table)) == ["experiment=a, lr=0.1", "experiment=a, lr=0.3", "experiment=b"]
+    assert list(group_labels(table)) == ["a, lr=0.1", "a, lr=0.3", "b"]
     assert list(group_labels(table, ["layers", "lr"]))[1:] == ["layers=[4, 4], lr=0.3", "layers=[8], lr=none"]
     assert list(group_labels(table.iloc[:1])) == ["a"]
 
