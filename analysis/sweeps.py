@@ -111,7 +111,7 @@ def _table(entries: Mapping[str, Mapping[str, Any]], keys: Sequence[str], runs: 
         rows[run] = {
             "status": runs.table.at[run, "status"] if is_there else MISSING,
             "seed": entry["seed"],
-            **{key: entry["overrides"].get(key) for key in keys},
+            **{key: text(entry["overrides"].get(key)) for key in keys},
             "problems": runs.table.at[run, "problems"] if is_there else "there is no record",
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")

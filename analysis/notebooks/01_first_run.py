@@ -24,7 +24,8 @@ from analysis import plots, stats
 from analysis.notebooks import open_runs, show
 
 COMMANDS = """
-for seed in 0 1 2 3 4; do make run ARGS="-c first_run with navigation_2d num_iterations=40 seed=$seed"; done
+SHORT="navigation_2d num_iterations=20 eval_interval=5 meta_batch_size=10"
+for seed in 0 1 2 3 4; do make run ARGS="-c first_run with $SHORT seed=$seed"; done
 """
 runs = open_runs("tag=first_run,experiment=maml_trpo,command=train", COMMANDS, expected={"seed": range(5)})
 
@@ -33,7 +34,7 @@ runs = open_runs("tag=first_run,experiment=maml_trpo,command=train", COMMANDS, e
 # value of each of its metrics:
 
 # %%
-runs.table[["seed", "status", "git", "seconds", "final.return_pre", "final.return_post", "result.score_after_1"]]
+runs.table[["seed", "status", "seconds", "final.return_pre", "final.return_post", "result.score_after_1"]]
 
 # %% [markdown]
 # ## Learning

@@ -34,7 +34,7 @@ runs = open_runs("tag=adaptation,command=train", COMMANDS, [{"experiment": name,
 
 # %%
 curves = runs.adaptation_curves(by=["experiment"])
-curves["group"] = curves["group"].str.removeprefix("experiment=").map(AGENTS)
+curves["group"] = curves["group"].map(AGENTS)
 show(plots.plot_adaptation(curves, label="mean return", width=4.2), "adaptation_all")
 
 # %% [markdown]
@@ -45,7 +45,7 @@ show(plots.plot_adaptation(curves, label="mean return", width=4.2), "adaptation_
 
 # %%
 for name, rows in curves.groupby("group", sort=False):
-    figure = plots.plot_adaptation(rows, label="mean return", title=name, width=2.8)
+    figure = plots.plot_adaptation(rows, label="mean return", width=2.8)
     show(figure, f"adaptation_{name.lower().replace('²', '2')}")
 
 # %% [markdown]

@@ -18,6 +18,7 @@
 
 # %%
 import numpy as np
+import pandas as pd
 
 from analysis import plots
 from analysis.notebooks import open_sweep, show
@@ -26,6 +27,7 @@ from analysis.sweeps import ranking
 COMMANDS = """
 python -m slurm submit slurm/sweeps/ppo_rates.yaml --local -j 2
 """
+pd.set_option("display.max_colwidth", None)  # reasons are to be read whole
 SWEEP = None  # a name, e.g. "ppo_rates-1"; None: the one that was submitted last
 sweep = open_sweep(SWEEP, COMMANDS)
 print(f"{sweep.name}: {len(sweep.table)} runs that differ in {', '.join(sweep.keys)} and the seed")
