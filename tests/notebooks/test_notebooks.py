@@ -142,4 +142,4 @@ def test_the_best_come_first():
     scores = pd.DataFrame({"group": ["a", "b", "a", "b", "c"], "value": [1.0, 5.0, 3.0, 7.0, 4.0]})
     found = ranking(scores, np.random.default_rng(0), "mean")
     assert list(found["group"]) == ["b", "c", "a"] and list(found["runs"]) == [2, 1, 2]
-    assert found["mean"].iloc[1] == "4.00 (no interval: 1 run)" and found["mean"].iloc[0].startswith("6.00 [")
+    assert found["mean"].iloc[1] == "4.00 (no interval: 1 run)" and found["mean"].iloc[0].startswith("6.0 [")
