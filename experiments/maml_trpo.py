@@ -35,8 +35,8 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     # The same size of problem and of samples, trained for two steps and with a less noisy inner gradient.
     "navigation_2d_two_steps": NAVIGATION_PAPER
     | {"num_inner_steps": 2, "inner_lr": [0.5, 0.15], "eval_inner_lr": [0.52, 0.14, 0.1], "gae_lambda": 0.9},
-    # The published returns in a sixteenth of the samples, by two seeds of three (docs/results/cheetah.md): 8 tasks for each
-    # update in place of 40 (there are two directions), advantages that are less noisy than with λ = 1, and larger steps.
+    # The published returns in a sixteenth of the samples, by two seeds of three (docs/results/cheetah.md): 8 tasks for
+    # each update in place of 40 (there are two directions), advantages less noisy than with λ = 1, and larger steps.
     "cheetah_dir_quick": CHEETAH_DIR
     | {"meta_batch_size": 8, "gae_lambda": 0.9, "max_kl": 0.05, "num_iterations": 250, "eval_interval": 20},
     "ant_dir": LOCOMOTION_PAPER | {"task": "ant_dir"},
