@@ -154,7 +154,7 @@ def test_runs_that_end_early_are_named():
     assert "In two, 1 of 5 runs end before 7: all are cut at 4" in caption(common)
     assert len(line(common, "two").get_xdata()) == 5 and len(line(common, "one").get_xdata()) == 8
     available = plot_curves(frame, label="return", ragged="available")
-    assert "Two: 1 of 5 runs end before 7, the first at 4: beyond it the others are left" in caption(available)
+    assert "In two, 1 of 5 runs end before 7, the first at 4: beyond it the others are left" in caption(available)
     rest = frame[(frame["group"] == "two") & (frame["run"] != "two3")]["value"].to_numpy().reshape(4, 8)
     np.testing.assert_allclose(line(available, "two").get_ydata()[5:], iqm(rest.T[5:]))
 
