@@ -86,7 +86,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "grid_goals_maml": _GRID
     | {
         "design": "maml",
-        "num_iterations": 600,
+        "num_iterations": 240,
         "num_inner_steps": 6,
         "inner_optimizer": "sgd",
         "inner_lr": 0.5,
@@ -97,10 +97,10 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "target_steps": 6,
         "meta_lr": 1e-3,
         "max_grad_norm": 0.05,
-        "anneal_from": 0.5,
+        "anneal_from": 0.4,
         "num_adapt_steps": 5,
         "td_steps_per_adapt_step": 6,
-        "eval_interval": 100,
+        "eval_interval": 60,
     },
     "cartpole_params": {
         "design": "reptile",
