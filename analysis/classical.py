@@ -34,7 +34,7 @@ from analysis.classical_tables import (
     totals_table,
     write_csv,
 )
-from analysis.pages import markdown_table, renew
+from analysis.pages import markdown_table, measure_and_renew
 from research import rng
 from research.memory import keep_freed_memory
 from research.oracles import bandits as b
@@ -277,19 +277,10 @@ def main(argv: Sequence[str]) -> int:
             print(f"--{name}={getattr(arguments, name)}: need at least 2, one value has no spread", file=sys.stderr)
             return 2
     keep_freed_memory()
-    command = SEARCH if arguments.search else COMMAND
-    try:
-        renew(arguments.page, command, None)  # before the minutes that the tables take
-        if arguments.search:
-            tables = search(arguments.bandits, arguments.mdps)
-        else:
-            tables = report(arguments.bandits, arguments.mdps, arguments.page.with_suffix(".csv"))
-        renew(arguments.page, command, tables)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(tables)
-    return 0
+    if arguments.search:
+        return measure_and_renew(arguments.page, SEARCH, lambda: search(arguments.bandits, arguments.mdps))
+    csv = arguments.page.with_suffix(".csv")
+    return measure_and_renew(arguments.page, COMMAND, lambda: report(arguments.bandits, arguments.mdps, csv))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.pages import markdown_table, renew
+from analysis.pages import markdown_table, measure_and_renew
 from analysis.stats import CUTS, aggregate, difference, interval, probability_of_improvement, trimmed_mean
 from analysis.stats.estimate import resample
 from analysis.stats.student import t_quantile
@@ -233,15 +233,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.sets < 1:
         print(f"--sets={arguments.sets}: need at least 1", file=sys.stderr)
         return 2
-    try:
-        renew(arguments.page, COMMAND, None)  # before the minutes that the tables take
-        tables = report(arguments.sets)
-        renew(arguments.page, COMMAND, tables)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(tables)
-    return 0
+    return measure_and_renew(arguments.page, COMMAND, lambda: report(arguments.sets))
 
 
 if __name__ == "__main__":

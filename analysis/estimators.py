@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from analysis.pages import markdown_table, renew
+from analysis.pages import markdown_table, measure_and_renew
 from analysis.plots import plot_estimates
 from research import rng
 from research.estimators import ESTIMATORS, Estimator
@@ -288,15 +288,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.batches < 2:
         print(f"--batches={arguments.batches}: need at least 2, one value has no spread", file=sys.stderr)
         return 2
-    try:
-        renew(arguments.page, COMMAND, None)  # before the minutes that the tables take
-        tables = report(arguments.batches, arguments.picture)
-        renew(arguments.page, COMMAND, tables)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(tables)
-    return 0
+    return measure_and_renew(arguments.page, COMMAND, lambda: report(arguments.batches, arguments.picture))
 
 
 if __name__ == "__main__":

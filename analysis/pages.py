@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 END = "<!-- end -->"
@@ -26,6 +27,19 @@ def renew(page: Path, command: str, tables: str | None) -> None:
         raise ValueError(f"{page}: the tables go between the lines {start!r} and {END!r}, which it does not have")
     if tables is not None:
         page.write_text(f"{before}{start}\n\n{tables}\n\n{END}{after}", encoding="utf-8")
+
+
+def measure_and_renew(page: Path, command: str, measure: Callable[[], str]) -> int:
+    """Renews the tables of a page with what a command measures, and prints them. Returns the exit status."""
+    try:
+        renew(page, command, None)  # before the minutes that the tables take
+        tables = measure()
+        renew(page, command, tables)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(tables)
+    return 0
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
