@@ -101,7 +101,7 @@ class Chart {
       if (this.data.show !== "runs" && band) traces.push(...this.band(group, band));
     }
     Plotly.react(this.element, traces, this.layout(traces), {
-      responsive: true, displaylogo: false, doubleClick: "reset+autosize",
+      responsive: true, displaylogo: false, doubleClick: "reset+autosize", doubleClickDelay: 500,
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
       toImageButtonOptions: { format: "svg", filename: this.data.y.replace(/\W+/g, "_") },
     });

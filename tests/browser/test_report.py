@@ -209,8 +209,11 @@ def test_dragging_zooms_and_a_double_click_resets(page):
     assert ranges(page) == zoomed, "a filter leaves the zoom alone"
     page.get_by_label("Filter").fill("")
     box = area(page)
-    page.mouse.dblclick(*at(0.5, 0.5))
-    page.wait_for_function(f"range => Math.abs({GRAPH}.layout.xaxis.range[0] - range) < 1e-6", arg=whole[0][0])
+    for _ in range(5):  # on a busy machine the second click can come too late to be the second of two
+        page.mouse.dblclick(*at(0.5, 0.5))
+        page.wait_for_timeout(1000)
+        if ranges(page) != zoomed:
+            break
     np.testing.assert_allclose(ranges(page), whole, rtol=1e-9)
 
 
