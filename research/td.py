@@ -45,8 +45,8 @@ def td_target(batch: TransitionBatch, target_values: Tensor, online_values: Tens
         target_values: Q̄(s', ·) of the target network, `[batch, actions]`.
         online_values: Q(s', ·), for Double Q-learning.
     """
-    best = (target_values if online_values is None else online_values).argmax(-1)
-    return torch.addcmul(batch.reward, batch.bootstrap, values_at(target_values, best))
+    best = target_values.amax(-1) if online_values is None else values_at(target_values, online_values.argmax(-1))
+    return torch.addcmul(batch.reward, batch.bootstrap, best)
 
 
 def values_at(values: Tensor, action: Tensor) -> Tensor:

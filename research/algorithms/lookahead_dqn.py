@@ -164,8 +164,9 @@ class _Run:
         config = self.config
         if self.buffer.num_added * config.num_rows < config.learning_starts:
             return
-        for batch, index in self._draw_uniformly() if not config.replay.priority_exponent else self._draw_by_priority():
-            error = self.learner.step(self.meta_gradient.prepare(self.learner, batch))
+        drawn = self._draw_uniformly() if not config.replay.priority_exponent else self._draw_by_priority()
+        for batch, target_values, index in drawn:
+            error = self.learner.step(self.meta_gradient.prepare(self.learner, batch), target_values)
             self.errors.append(error)
             if index is not None:
                 self.buffer.set_priorities(index, error.cpu().numpy())
@@ -238,22 +239,23 @@ class _Run:
         for row, value in zip(rows, returns, strict=True):
             self.bandit = self.bandit.after(int(row), float(value), self.config.exploration)
 
-    def _draw_uniformly(self) -> Iterator[tuple[TransitionBatch, None]]:
+    def _draw_uniformly(self) -> Iterator[tuple[TransitionBatch, Tensor, None]]:
         """The minibatches of a phase, gathered at once."""
         config = self.config
         index = self.buffer.draw_uniformly((config.gradient_steps, config.batch_size), self.draws)
         drawn = as_batch(self.buffer.take(index, self.meta_gradient.discount, config.n_step), config)
-        for fields in zip(*(field.unbind() for field in drawn), strict=True):
-            yield TransitionBatch(*fields), None
+        for batch, target_values in self.learner.minibatches(drawn):
+            yield batch, target_values, None
 
-    def _draw_by_priority(self) -> Iterator[tuple[TransitionBatch, NDArray[np.int64]]]:
+    def _draw_by_priority(self) -> Iterator[tuple[TransitionBatch, None, NDArray[np.int64]]]:
         """Minibatches by the priorities as they are, and where their transitions lie."""
         config = self.config
         finished = self.before.iteration / config.num_iterations
         exponent = 1 - (1 - config.replay.importance_exponent) * (1 - finished)
         for _ in range(config.gradient_steps):
             index, weight = self.buffer.draw_by_priority(config.batch_size, self.draws, exponent)
-            yield as_batch(self.buffer.take(index, self.meta_gradient.discount, config.n_step, weight), config), index
+            drawn = self.buffer.take(index, self.meta_gradient.discount, config.n_step, weight)
+            yield as_batch(drawn, config), None, index
 
 
 def _to_tensors(tree: T) -> T:

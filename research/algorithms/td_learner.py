@@ -11,7 +11,7 @@ task learns as it would alone.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -35,6 +35,9 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
+
+_TOGETHER = 16
+"""Minibatches whose next states the target network judges at once: more are no faster, and take memory."""
 
 
 class LearnerState(NamedTuple):
@@ -70,6 +73,7 @@ class TDLearner:
         self.config, self.steps = config, 0
         self._has_tasks = next(iter(params.values())).ndim > next(network.parameters()).ndim
         self._like = params
+        self._sizes = [value.shape[int(self._has_tasks) :].numel() for value in params.values()]
         self._flat, self.network = self._bound(network, params)
         self._flat_target, self.target = self._bound(network, params if state is None else state.target)
         self._optimizer = _make_optimizer(config, self._flat)
@@ -112,16 +116,37 @@ class TDLearner:
         best: NDArray[np.int64] = self.values(self.network, seen).argmax(-1).cpu().numpy()
         return best
 
-    def step(self, batch: TransitionBatch) -> Tensor:
-        """One TD step. Returns the TD errors before it, `[batch]` or `[tasks, batch]`."""
-        gradient, error = self.gradient(batch)
+    def minibatches(self, batches: TransitionBatch) -> Iterator[tuple[TransitionBatch, Tensor]]:
+        """Those of `batches [steps, batch, ...]` and Q̄(s', ·) of each, to be asked for one before each TD step.
+
+        While the target network stays as it is it judges many of them at once.
+        """
+        start, steps = 0, len(batches.reward)
+        while start < steps:
+            stop = min(start + self._target_interval - self.steps % self._target_interval, start + _TOGETHER, steps)
+            together = batches.next_observation[start:stop]
+            values = self.values(self.target, together.flatten(0, 1)).unflatten(0, together.shape[:2])
+            for *fields, judged in zip(*(field[start:stop].unbind() for field in batches), values, strict=True):
+                yield TransitionBatch(*fields), judged
+            start = stop
+
+    def step(self, batch: TransitionBatch, target_values: Tensor | None = None) -> Tensor:
+        """One TD step. Returns the TD errors before it, `[batch]` or `[tasks, batch]`.
+
+        Args:
+            batch: The minibatch.
+            target_values: Q̄(s', ·) of the target network, `[..., batch, actions]`, if they are known.
+        """
+        gradient, error = self.gradient(batch, target_values)
         self.apply(gradient)
         return error
 
-    def gradient(self, batch: TransitionBatch) -> tuple[Tensor, Tensor]:
+    def gradient(self, batch: TransitionBatch, target_values: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Of the TD loss in the flat parameters, not scaled down; and the TD errors."""
         online = self.values(self.network, batch.next_observation) if self.config.double else None
-        target = td_target(batch, self.values(self.target, batch.next_observation), online)
+        if target_values is None:
+            target_values = self.values(self.target, batch.next_observation)
+        target = td_target(batch, target_values, online)
         if not self._is_plain:
             values = self.network(batch.observation)
             error = values_at(values, batch.action) - target
@@ -129,19 +154,21 @@ class TDLearner:
             parts = torch.autograd.grad(loss, list(self.network.parameters()))
             return self._flatten(parts), error.detach()  # errors are reported
         values, pull = mlp_with_pullback(batch.observation, *self._layers[self.network])
-        error = values_at(values, batch.action) - target
+        error = values_at(values, batch.action).sub_(target)
         slope = td_cotangent(error, batch.weight, self.config.td_loss)
-        by_kind = pull(torch.zeros_like(values).scatter_(1, batch.action.unsqueeze(1), slope.unsqueeze(1)))
-        half = len(by_kind) // 2
-        pairs = zip(by_kind[:half], by_kind[half:], strict=True)
-        return self._flatten([part for pair in pairs for part in pair]), error
+        gradient = torch.empty_like(self._flat)
+        parts = gradient.split(self._sizes)
+        weights = [part.view_as(weight) for part, weight in zip(parts[::2], self._layers[self.network][0], strict=True)]
+        pull(torch.zeros_like(values).scatter_(1, batch.action.unsqueeze(1), slope.unsqueeze(1)), weights, parts[1::2])
+        return gradient, error
 
     @torch.no_grad()
     def apply(self, gradient: Tensor) -> None:
         """The optimiser's step along a gradient, which is scaled down to `max_grad_norm`, and the target network's."""
         largest = self.config.max_grad_norm
         if largest:
-            gradient.mul_((largest / (gradient.norm(dim=-1, keepdim=True) + 1e-6)).clamp_(max=1.0))
+            length = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
+            gradient.mul_((largest / length.add_(1e-6)).clamp_(max=1.0))
         self._flat.grad = gradient
         self._optimizer.step()
         self.steps += 1
@@ -149,8 +176,7 @@ class TDLearner:
 
     def unflatten(self, flat: Tensor) -> Params:
         """Named views of a tensor like the flat parameters."""
-        first = int(self._has_tasks)
-        parts = flat.split([value.shape[first:].numel() for value in self._like.values()], -1)
+        parts = flat.split(self._sizes, -1)
         named = zip(self._like.items(), parts, strict=True)
         return {name: part.view(value.shape) for (name, value), part in named}
 
@@ -166,14 +192,18 @@ class TDLearner:
         return flat, bound
 
     def _move_target(self) -> None:
+        if self.config.target == "polyak":
+            self._flat_target.lerp_(self._flat, self.config.polyak)
+        elif self.steps % self._target_interval == 0:
+            self._flat_target.copy_(self._flat)
+
+    @property
+    def _target_interval(self) -> int:
+        """TD steps between moves of the target network. After a sync the fast weights are the slow ones."""
         config = self.config
         if config.target == "polyak":
-            self._flat_target.lerp_(self._flat, config.polyak)
-            return
-        # After a sync the fast weights are the slow ones.
-        interval = config.lookahead_k if config.target == "slow" else config.target_interval
-        if self.steps % interval == 0:
-            self._flat_target.copy_(self._flat)
+            return 1
+        return config.lookahead_k if config.target == "slow" else config.target_interval
 
 
 def make_network(config: LookaheadDQNConfig, tasks: TaskDistribution) -> QNetwork | DuelingQNetwork:

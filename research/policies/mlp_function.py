@@ -70,19 +70,25 @@ def mlp_output(inputs: Tensor, weights: Tensors, biases: Tensors, activation: ty
 
 def mlp_with_pullback(
     inputs: Tensor, weights: Tensors, biases: Tensors, activation: type[nn.Module]
-) -> tuple[Tensor, Callable[[Tensor], list[Tensor]]]:
+) -> tuple[Tensor, Callable[[Tensor, Tensors, Tensors], None]]:
     """The network's output, and a function from the loss's derivative in it to those in W_1.., b_1.., without a graph.
 
     For a loss whose derivative in the output is known: a small network takes about as long to record as to compute.
-    Arguments as for `mlp_function`.
+    Arguments as for `mlp_function`; the function writes the derivatives into tensors like the weights and the biases.
     """
     with torch.no_grad():
         output, hidden = _forward(DERIVATIVES[activation], inputs, weights, biases)
 
     @torch.no_grad()
-    def pull(cotangent: Tensor) -> list[Tensor]:
+    def pull(cotangent: Tensor, for_weights: Tensors, for_biases: Tensors) -> None:
         given = _Given([cotangent, *[None] * len(hidden)], [inputs, *hidden], weights)
-        return cast(list[Tensor], _gradients(_deltas(DERIVATIVES[activation], given), given))
+        deltas = cast(Tensors, [delta for _, delta in _deltas(DERIVATIVES[activation], given)])
+        for delta, a, for_weight, for_bias in zip(deltas, given.below, for_weights, for_biases, strict=True):
+            if _is_narrow(a, delta):
+                for_weight.copy_((a.mT @ delta).mT)
+            else:
+                torch.mm(delta.mT, a, out=for_weight)
+            torch.sum(delta, 0, out=for_bias)
 
     return output, pull
 
@@ -240,7 +246,11 @@ def _outer(left: Tensor | None, right: Tensor | None) -> Tensor | None:
     """leftᵀ right. With the narrow one in front the product is several times faster."""
     if left is None or right is None:
         return None
-    return (right.mT @ left).mT if right.shape[1] < left.shape[1] else left.mT @ right
+    return (right.mT @ left).mT if _is_narrow(right, left) else left.mT @ right
+
+
+def _is_narrow(right: Tensor, left: Tensor) -> bool:
+    return right.shape[1] < left.shape[1]
 
 
 def _bent(into: Tensor | None, p: Tensor | None, bend: Tensor | None) -> Tensor | None:
