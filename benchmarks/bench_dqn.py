@@ -15,6 +15,7 @@ from benchmarks.harness import Measurement, benchmark, median_seconds
 from research import rng
 from research.algorithms.dqn_config import LookaheadDQNConfig
 from research.algorithms.lookahead_dqn import LookaheadDQN
+from research.memory import keep_freed_memory
 from research.sampling.replay_buffer import ReplayBuffer, Transitions
 
 FIRST, LAST = 2048, 10240
@@ -26,6 +27,7 @@ CAPACITY = 100_000
 
 def our_steps_per_second(**settings: Any) -> float:
     """Of acting and learning together, states made and restored at every iteration included."""
+    keep_freed_memory()  # as runs do
     config = LookaheadDQNConfig(**settings)
     algorithm = LookaheadDQN(config)
     state, start = algorithm.init(), 0.0

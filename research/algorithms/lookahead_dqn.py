@@ -45,6 +45,7 @@ from research.algorithms.exploration import Bandit, epsilon_at
 from research.algorithms.td_evaluation import evaluate
 from research.algorithms.td_learner import LearnerState, TDLearner, as_batch, init_params, make_network
 from research.algorithms.td_meta_gradient import MetaState, TDMetaGradient
+from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.sampling.interaction import Act, Finished, Interaction, Moment
 from research.sampling.replay_buffer import Contents, ReplayBuffer
@@ -107,6 +108,7 @@ class LookaheadDQN:
         interaction.envs.close()
         return state
 
+    @flushed_denormals()
     def step(self, state: State) -> StepResult:
         """One iteration: some phases of acting and learning. Only a copy of the state is changed."""
         run = _Run(self, state)

@@ -39,6 +39,7 @@ from research.algorithms.dqn_config import Design, LookaheadDQNConfig, Target
 from research.algorithms.outer import adam_start, clip_norm, learned, norm, replaced
 from research.algorithms.td_evaluation import Advance, evaluate, gather, minibatches
 from research.algorithms.td_learner import TDLearner, init_params, make_network
+from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
@@ -100,6 +101,7 @@ class MAMLDQN:
         meta = MetaParams(params, update)
         return State(0, meta, adam_start(learned(meta, self.config)), meta)
 
+    @flushed_denormals()
     def step(self, state: State) -> StepResult:
         """One iteration: transitions of every task, and a meta-update of Adam."""
         config, start = self.config, time.perf_counter()

@@ -28,6 +28,7 @@ from research.algorithms.dqn_config import Design, LookaheadDQNConfig
 from research.algorithms.outer import norm
 from research.algorithms.td_evaluation import evaluate, gather, minibatches
 from research.algorithms.td_learner import TDLearner, init_params, make_network
+from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.inner_loops.func import expand
 from research.tasks import make_tasks
@@ -66,6 +67,7 @@ class ReptileDQN:
         """The state before the first iteration."""
         return State(0, MetaParams(init_params(self.network), {}))
 
+    @flushed_denormals()
     def step(self, state: State) -> StepResult:
         """One iteration: transitions of every task, K TD steps by each, and a step towards their mean."""
         config, start = self.config, time.perf_counter()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from research import rng
 from research.algorithms.dqn_config import LookaheadDQNConfig
 from research.algorithms.td_learner import TDLearner, as_batch
+from research.denormals import flushed_denormals
 from research.distributions import Categorical
 from research.evaluation import AdaptationCurve
 from research.inner_loops.func import expand
@@ -117,6 +118,7 @@ def by_td_steps(config: LookaheadDQNConfig, network: nn.Module, params: Params, 
     return advance
 
 
+@flushed_denormals()
 def evaluate(
     config: LookaheadDQNConfig,
     distribution: TaskDistribution,
