@@ -33,8 +33,8 @@ class GRUConfig:
             (Ba et al. 2016, arXiv:1607.06450). Several times slower: it has no fused backward pass.
         learn_start: Whether the state at the start of a trial is learned, or zero.
         outer_input: Whether the input also has onehot(s, a) and reward · onehot(s, a) of the last step. For one-hot
-            observations and discrete actions.
-        per_state_heads: Whether each state has output weights of its own. For one-hot observations.
+            observations, or one that never changes, and discrete actions.
+        per_state_heads: Whether each state has output weights of its own. For the same observations.
         output_scale: The policy's output weights start at this times Glorot's: below 1, the first actions hardly depend
             on anything.
         init_log_std: Log standard deviation at the start (continuous actions).
@@ -267,7 +267,8 @@ def check_spaces(config: GRUConfig, observations: gymnasium.spaces.Box, actions:
         raise ValueError(f"policy.outer_input=True: it is for discrete actions, got {actions}; need False")
     for name in ("outer_input", "per_state_heads"):
         is_one_hot = len(observations.shape) == 1 and (observations.low == 0).all() and (observations.high == 1).all()
-        if getattr(config, name) and not is_one_hot:
+        is_one_place = observations.shape == (1,) and (observations.low == observations.high).all()
+        if getattr(config, name) and not (is_one_hot or is_one_place):
             raise ValueError(f"policy.{name}=True: it is for one-hot observations, got {observations}; need False")
 
 

@@ -198,6 +198,17 @@ def test_inputs_by_hand():
     assert inputs.place.tolist() == [2, 1]
 
 
+def test_an_observation_that_never_changes_is_one_state():
+    bandit = gymnasium.spaces.Box(0.0, 0.0, (1,))
+    config = GRUConfig(hidden_size=6, outer_input=True)
+    policy = make_gru_policy(config, bandit, gymnasium.spaces.Discrete(3), torch.Generator())
+    nothing, action = torch.zeros(2, 1), torch.tensor([-1, 2])
+    inputs = policy.encode(nothing, nothing, action, torch.tensor([0.0, 1.0]), torch.tensor([False, True]))
+    assert inputs.pair.tolist() == [3, 2]
+    with pytest.raises(ValueError, match="outer_input=True: it is for one-hot observations, got"):
+        make_gru_policy(config, REAL, gymnasium.spaces.Discrete(3), torch.Generator())
+
+
 def test_the_outer_input_and_the_heads_are_what_one_hot_vectors_give():
     """Against dense products with onehot(s, a), r · onehot(s, a) and onehot(s)."""
     policy = made("tabular")
