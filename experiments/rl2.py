@@ -29,12 +29,15 @@ COLUMNS = {
 BANDIT: dict[str, Any] = {"task": "bandit", "num_eval_tasks": 10_000}
 LONG_BANDIT = BANDIT | {
     "episodes_per_trial": 100,
+    "policy": {"outer_input": True},
     "meta_batch_size": 400,
     "final_meta_batch_size": 1400,
-    "num_iterations": 260,
-    "meta_lr": 4e-3,
-    "gae_lambda": 0.6,
-    "entropy_coef": 0.2,  # with 0.05 exploration ends too early
+    "num_iterations": 600,
+    "num_minibatches": 8,
+    "meta_lr": 3e-3,
+    "gae_lambda": 0.9,
+    "entropy_coef": 0.06,  # none, and exploration ends too early; until the end, and it never ends
+    "entropy_until": 0.5,
 }
 TABULAR: dict[str, Any] = {
     "task": "tabular_mdp",
@@ -48,7 +51,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "bandit_k5_n10": BANDIT
     | {"episodes_per_trial": 10, "meta_batch_size": 2000, "num_iterations": 180, "meta_lr": 5e-3},
     "bandit_k5_n100": LONG_BANDIT,
-    "bandit_k10_n100": LONG_BANDIT | {"task_args": {"num_arms": 10}, "num_iterations": 400},
+    "bandit_k10_n100": LONG_BANDIT | {"task_args": {"num_arms": 10}},
     "tabular_n10": TABULAR | {"episodes_per_trial": 10, "meta_batch_size": 1000, "num_iterations": 400},
     "tabular_n25": TABULAR | {"episodes_per_trial": 25, "meta_batch_size": 400, "num_iterations": 400},
     "cheetah_vel": {
