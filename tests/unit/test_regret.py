@@ -1,0 +1,72 @@
+"""`python -m analysis regret`: totals of recorded runs by hand, classical policies beside them, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from records import write_record
+
+from analysis import __main__ as commands
+from analysis.regret import classical_regrets, totals_table
+
+PULLS, TASKS = 4, 3
+
+
+def record(directory, seed, each, arms=2, **settings):
+    """A run whose regret is `each` at every pull."""
+    config = {"task": "bandit", "task_args": {"num_arms": arms}, "episodes_per_trial": PULLS, **settings}
+    write_record(directory, seed=seed, **config)
+    regret = np.full((PULLS, TASKS), each)
+    evaluation = {"score": (1 - regret).tolist(), "regret": regret.tolist(), "unit": "episodes of the trial"}
+    (directory / "evaluation.json").write_text(json.dumps(evaluation))
+    run = json.loads((directory / "run.json").read_text())
+    run |= {"artifacts": ["evaluation.json"], "result": {"score": [0.0] * PULLS, "unit": "episodes of the trial"}}
+    (directory / "run.json").write_text(json.dumps(run))
+
+
+def test_totals_by_hand_beside_the_classical_policies(tmp_path, capsys):
+    for seed, each in enumerate((0.1, 0.2, 0.3)):
+        record(tmp_path / str(seed + 1), seed, each)
+    assert commands.main(["regret", str(tmp_path), "--bandits", "400", "--picture", str(tmp_path / "regret.png")]) == 0
+    shown = capsys.readouterr().out
+    best = PULLS * 2 / 3
+    assert f"| RL², seed 1 | {best - 0.8:.2f} |" in shown
+    assert f"| **RL²** | **{best - 0.8:.2f}** | [" in shown
+    assert f"| the best arm from the start | {best:.2f} |" in shown
+    totals = {line.split("**")[1]: float(line.split("**")[3]) for line in shown.splitlines() if line.startswith("| **")}
+    assert totals["random"] == pytest.approx(PULLS / 2, abs=0.1)
+    assert totals["Gittins"] > totals["Thompson"] > totals["random"]
+    assert (tmp_path / "regret.png").stat().st_size > 5000
+
+
+def test_games_of_the_paper_have_its_figures():
+    shown = totals_table(classical_regrets(5, 10, 200), 5, 10)
+    assert [line.split("|")[-2].strip() for line in shown.splitlines()[2:]] == ["5.0", "6.6", "6.7", "5.7", "6.6", ""]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(task="tabular_mdp", task_args={}), "run 1: its task is 'tabular_mdp' with {}; need task='bandit'"),
+        (dict(task_args={"reward": "gaussian"}), "run 1: its task is 'bandit' with {'reward': 'gaussian'}; need task="),
+    ],
+)
+def test_other_tasks_are_refused(tmp_path, capsys, settings, message):
+    record(tmp_path / "1", 0, 0.1, **settings)
+    assert commands.main(["regret", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_several_games_are_refused(tmp_path, capsys):
+    record(tmp_path / "1", 0, 0.1)
+    record(tmp_path / "2", 1, 0.1, arms=3)
+    assert commands.main(["regret", str(tmp_path)]) == 2
+    assert "task_args" in capsys.readouterr().err
+
+
+def test_runs_without_a_recorded_regret_are_refused(tmp_path, capsys):
+    write_record(tmp_path / "1", seed=0, task="bandit", episodes_per_trial=PULLS, score=[[0.5], [0.6]])
+    assert commands.main(["regret", str(tmp_path)]) == 2
+    assert "the runs have no regret" in capsys.readouterr().err
