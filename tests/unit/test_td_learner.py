@@ -66,6 +66,32 @@ def test_td_steps_are_those_of_an_obvious_loop(settings, dueling):
     assert_close(learner.state().target, target)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(target_interval=5),
+        dict(target_interval=100),
+        dict(target="polyak", polyak=0.1),
+        dict(target="slow", lookahead_k=3, lookahead_alpha=0.5),
+    ],
+)
+def test_minibatches_come_with_what_the_target_network_says_at_their_step(settings):
+    config, network = make_config(inner_lr=0.1, **settings), make_network(activation="relu")
+    learner, before = (TDLearner(config, network, params_of(network)) for _ in range(2))
+    for seed in range(2):
+        learner.step(make_batch(seed))
+        before.step(make_batch(seed))
+    together = make_batch(2, 40)
+    for step, (batch, values) in enumerate(learner.minibatches(together)):
+        alone = type(batch)(*(field[step] for field in together))
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch, alone, strict=True))
+        torch.testing.assert_close(values, learner.values(learner.target, batch.next_observation))
+        learner.step(batch, values)
+        before.step(alone)
+    assert step == 39
+    assert_close(learner.params(), before.params())
+
+
 @pytest.mark.parametrize("dueling", [False, True])
 def test_tasks_learn_as_each_would_alone(dueling):
     config = make_config(target_interval=5, inner_lr=1e-2, max_grad_norm=0.3, lookahead_k=3)
