@@ -145,6 +145,18 @@ def test_slow_weights_as_target_move_a_share_of_the_way_every_k_steps():
         assert_close(learner.state().target, slow)
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_one_row_is_as_greedy_as_among_others(activation):
+    network = make_network(activation=activation)
+    learner = TDLearner(make_config(inner_lr=0.1), network, params_of(network))
+    seen = np.random.default_rng(0).normal(size=(50, 3))
+    for seed in range(3):  # the parameters move in place
+        together = learner.greedy(seen)
+        assert len(set(together.tolist())) > 1
+        assert [int(learner.greedy(row[None])[0]) for row in seen] == together.tolist()
+        learner.step(make_batch(seed))
+
+
 def test_a_learner_goes_on_from_its_state():
     config = make_config(lookahead_k=3, target_interval=4)
     network = make_network()
