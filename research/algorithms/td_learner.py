@@ -83,14 +83,14 @@ class TDLearner:
         self._is_plain = not self._has_tasks and isinstance(network, QNetwork) and len(network.value) > 2
         if self._is_plain:  # looked up once: a module takes as long to find its weights as to use the small ones
             self._layers = {module: _layers(module) for module in (self.network, self.target)}
-            weights, biases, activation = self._layers[self.network]
-            self._arrays = [
-                (w.detach().cpu().numpy(), b.detach().cpu().numpy()) for w, b in zip(weights, biases, strict=True)
-            ]
-            self._activation: Callable[[NDArray[Any]], NDArray[Any]] = _relu if activation is nn.ReLU else np.tanh
-            self._gradient, parts = torch.empty_like(self._flat), list(params)
-            views = self.unflatten(self._gradient)
-            self._gradients = [views[name] for name in parts[::2]], [views[name] for name in parts[1::2]]
+            self._gradient = torch.empty_like(self._flat)
+            parts = list(self.unflatten(self._gradient).values())
+            self._gradients = parts[::2], parts[1::2]  # weights, biases
+            if self._flat.is_cpu:  # arrays share the memory of the flat parameters
+                weights, biases, activation = self._layers[self.network]
+                layers = zip(weights, biases, strict=True)
+                self._arrays = [(weight.detach().numpy(), bias.detach().numpy()) for weight, bias in layers]
+                self._activation: Callable[[NDArray[Any]], NDArray[Any]] = _relu if activation is nn.ReLU else np.tanh
 
     def state(self) -> LearnerState:
         """Copies of what it carries beside its parameters."""
@@ -120,7 +120,7 @@ class TDLearner:
 
     def greedy(self, observation: NDArray[Any]) -> NDArray[np.int64]:
         """The best action at each observation `[rows, obs]`, `[rows]`."""
-        if self._is_plain and len(observation) == 1 and not self._flat.is_cuda:
+        if self._is_plain and self._flat.is_cpu and len(observation) == 1:
             return self._greedy_alone(observation)
         seen = torch.as_tensor(observation, dtype=self._flat.dtype, device=self._flat.device)
         best: NDArray[np.int64] = self.values(self.network, seen).argmax(-1).cpu().numpy()
@@ -185,7 +185,7 @@ class TDLearner:
         largest = self.config.max_grad_norm
         if largest:
             scale = largest / (torch.linalg.vector_norm(gradient, dim=-1, keepdim=True) + 1e-6)
-            if scale.is_cuda or (scale < 1).any():  # to ask a GPU takes longer
+            if not scale.is_cpu or (scale < 1).any():  # to ask a GPU takes longer
                 gradient.mul_(scale.clamp_(max=1.0))
         self._flat.grad = gradient
         self._optimizer.step()

@@ -265,10 +265,10 @@ def check_spaces(config: GRUConfig, observations: gymnasium.spaces.Box, actions:
         raise ValueError(f"task: its actions are {actions}; there are policies for Box and Discrete actions only")
     if config.outer_input and not isinstance(actions, gymnasium.spaces.Discrete):
         raise ValueError(f"policy.outer_input=True: it is for discrete actions, got {actions}; need False")
+    is_one_hot = len(observations.shape) == 1 and (observations.low == 0).all() and (observations.high == 1).all()
+    never_changes = observations.shape == (1,) and (observations.low == observations.high).all()
     for name in ("outer_input", "per_state_heads"):
-        is_one_hot = len(observations.shape) == 1 and (observations.low == 0).all() and (observations.high == 1).all()
-        is_one_place = observations.shape == (1,) and (observations.low == observations.high).all()
-        if getattr(config, name) and not (is_one_hot or is_one_place):
+        if getattr(config, name) and not (is_one_hot or never_changes):
             raise ValueError(f"policy.{name}=True: it is for one-hot observations, got {observations}; need False")
 
 

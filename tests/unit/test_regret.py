@@ -59,11 +59,15 @@ def test_other_tasks_are_refused(tmp_path, capsys, settings, message):
     assert message in capsys.readouterr().err
 
 
-def test_several_games_are_refused(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [(dict(arms=3), "task_args"), (dict(episodes_per_trial=3), "(arms, pulls) [(2, 3), (2, 4)]: need one")],
+)
+def test_several_games_are_refused(tmp_path, capsys, settings, message):
     record(tmp_path / "1", 0, 0.1)
-    record(tmp_path / "2", 1, 0.1, arms=3)
+    record(tmp_path / "2", 1, 0.1, **settings)
     assert commands.main(["regret", str(tmp_path)]) == 2
-    assert "task_args" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_runs_without_a_recorded_regret_are_refused(tmp_path, capsys):
