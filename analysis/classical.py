@@ -139,25 +139,18 @@ def bandit_regrets(
         world = rng.generator(seed, "analysis/classical/regrets", arms, pulls)
         mean, uniform = world.random((num_bandits, arms)), world.random((num_bandits, pulls))
         made = b.play(policy, mean, uniform, rng.generator(seed, "analysis/classical/regrets/policy", arms, pulls))
-        regret = (mean.max(1, keepdims=True) - np.take_along_axis(mean, made.arm, 1)).mean(0)
-        columns = {"group": name, "seed": seed, "run": f"{name}, {seed}", "adapt_step": range(pulls), "value": regret}
-        frames.append(pd.DataFrame(columns | {"unit": EPISODES}))
+        regret = mean.max(1, keepdims=True) - np.take_along_axis(mean, made.arm, 1)
+        frames.append(_regrets(name, seed, regret.mean(0)))
     return pd.concat(frames, ignore_index=True)
 
 
 def mdp_totals(agent: m.Agent, episodes: Sequence[int], num_mdps: int, seed: int, prior_mean: float) -> list[Total]:
     """The total reward after each of these numbers of episodes, of one game as long as the longest."""
-    tasks, regrets, totals = TabularMDP(), [], []
-    for chunk, size in _chunks(num_mdps):
-        world = rng.generator(seed, "analysis/classical/mdps", chunk)
-        batch = tasks.sample(size, world)
-        luck = m.draw_luck(world, max(episodes), tasks.horizon, size)
-        chance = rng.generator(seed, "analysis/classical/agent", chunk)
-        returns = m.play(agent, batch.transition, batch.reward, luck, chance, prior_mean)
-        totals.append(returns.cumsum(1)[:, np.array(episodes) - 1])
-        regrets.append(np.multiply.outer(tasks.optimal_return(batch), episodes) - totals[-1])
+    tasks = TabularMDP()
+    returns, optimal = _play_mdps(agent, max(episodes), num_mdps, seed, prior_mean)
+    total = returns.cumsum(1)[:, np.array(episodes) - 1]
+    regret = np.multiply.outer(optimal, episodes) - total
     best, error = mean_optimum()
-    regret, total = np.concatenate(regrets), np.concatenate(totals)
     return [
         # The rewards' own noise is not in the totals, and is in the paper's.
         _total(
@@ -165,6 +158,36 @@ def mdp_totals(agent: m.Agent, episodes: Sequence[int], num_mdps: int, seed: int
         )
         for i, n in enumerate(episodes)
     ]
+
+
+def mdp_regrets(
+    agents: Mapping[str, tuple[m.Agent, float]], episodes: int, num_mdps: int, seeds: Sequence[int]
+) -> pd.DataFrame:
+    """The mean regret of every episode of agents, each with its prior's mean reward. Otherwise as `bandit_regrets`."""
+    frames = []
+    for (name, (agent, prior_mean)), seed in itertools.product(agents.items(), seeds):
+        returns, optimal = _play_mdps(agent, episodes, num_mdps, seed, prior_mean)
+        frames.append(_regrets(name, seed, (optimal[:, None] - returns).mean(0)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _play_mdps(agent: m.Agent, episodes: int, num_mdps: int, seed: int, prior_mean: float) -> tuple[Floats, Floats]:
+    """Returns without the noise of rewards, `[mdps, episodes]`, and the best expected ones, `[mdps]`."""
+    tasks, returns, optimal = TabularMDP(), [], []
+    for chunk, size in _chunks(num_mdps):
+        world = rng.generator(seed, "analysis/classical/mdps", chunk)
+        batch = tasks.sample(size, world)
+        luck = m.draw_luck(world, episodes, tasks.horizon, size)
+        chance = rng.generator(seed, "analysis/classical/agent", chunk)
+        returns.append(m.play(agent, batch.transition, batch.reward, luck, chance, prior_mean))
+        optimal.append(tasks.optimal_return(batch))
+    return np.concatenate(returns), np.concatenate(optimal)
+
+
+def _regrets(name: str, seed: int, regret: Floats) -> pd.DataFrame:
+    """Rows of `Runs.adaptation_curves` for one run of a classical policy, from its mean regrets `[steps]`."""
+    columns = {"group": name, "seed": seed, "run": f"{name}, {seed}", "adapt_step": range(len(regret))}
+    return pd.DataFrame(columns | {"value": regret, "unit": EPISODES})
 
 
 def _total(best: float, error: float, regret: Floats, spread: float) -> Total:

@@ -32,8 +32,8 @@ class AdaptationCurve(NamedTuple):
         distribution: Made the environments, if the scores come from sampling.
         reset_seeds: What the environments of each step were reset with, so that their episodes can be replayed.
         unit: What a step of adaptation is, in the plural. Entry k of `score` comes after k of them.
-        regret: `[steps + 1, tasks]`, how much less the actions were worth in expectation than those of the best policy
-            for the task; None where that is not known.
+        regret: `[steps + 1, tasks]`, what the actions of an episode gave away against the best ones for the task, each
+            in expectation (`SolvedTasks.action_regret`); None where that is not known.
         optimal: `[tasks]`, the expected return of that policy; None likewise.
         mean_optimal: Its mean over the distribution of tasks, where it is known exactly.
     """
@@ -53,12 +53,12 @@ class AdaptationCurve(NamedTuple):
     def total(self) -> NDArray[np.float64]:
         """What all steps together earned on each task, `[tasks]`; their mean estimates the expected total return.
 
-        Where the best returns are known, rewards are replaced by their expectations: with R* the best expected return
-        of a task and Δ_e = R* − E[return of episode e | its states and actions] the regret of an episode,
+        Where the best policies are known, what is lost is summed, and not what is earned: with R* the best expected
+        return of a task and Δ_e the regret of an episode, of which E Δ_e = R* − E return_e,
 
-            E Σ_e return_e = E Σ_e (R* − Δ_e) = n E R* − E Σ_e Δ_e
+            E Σ_e return_e = n E R* − E Σ_e Δ_e
 
-        as a reward has mean 0 around its expectation given the past. The first term is known exactly for some
+        and the luck of rewards and moves is in neither term. The first term is known exactly for some
         distributions (k/(k + 1) for the best of k arms that are uniform on [0, 1]), and then only the regret is left to
         be estimated: whether the sampled tasks are rich or poor no longer matters.
         """
@@ -172,9 +172,7 @@ def trial_curve(
     regret = optimal = mean_optimal = None
     if isinstance(distribution, SolvedTasks):
         optimal = distribution.optimal_return(tasks)
-        seen, done = (field.cpu().numpy() for field in (sampled.observation, sampled.action))
-        expected = torch.as_tensor(distribution.expected_reward(tasks, seen, done), device=sampled.valid.device)
-        regret = optimal - _per_episode(sampled, expected, episodes)
+        regret = _per_episode(sampled, action_regret(distribution, tasks, sampled), episodes)
         mean_optimal = distribution.mean_optimal_return() if isinstance(distribution, KnownOptimum) else None
     return AdaptationCurve(
         "mean return",
@@ -186,6 +184,12 @@ def trial_curve(
         optimal=optimal,
         mean_optimal=mean_optimal,
     )
+
+
+def action_regret(distribution: SolvedTasks, tasks: Any, trials: Trials) -> Tensor:
+    """What each action of the trials gave away in expectation, `[tasks, trials, time]`, float64."""
+    seen, done = (field.cpu().numpy() for field in (trials.observation, trials.action))
+    return torch.as_tensor(distribution.action_regret(tasks, seen, done), device=trials.valid.device)
 
 
 def _per_episode(trials: Trials, values: Tensor, num_episodes: int) -> NDArray[np.float64]:

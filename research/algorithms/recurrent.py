@@ -12,7 +12,7 @@ from torch import Tensor
 
 from research import rng
 from research.algorithms.rl2_config import RL2Config
-from research.evaluation import AdaptationCurve, trial_curve
+from research.evaluation import AdaptationCurve, action_regret, trial_curve
 from research.parallel import available_cores
 from research.policies.gru import Inputs, make_gru_policy
 from research.returns import discounted_returns, gae, masked_mean, normalize
@@ -115,7 +115,7 @@ class RecurrentAgent:
         )
         envs.close()
         collecting = time.perf_counter() - start
-        steps, scale = self._process(trials, scale)
+        steps, scale = self._process(trials, self._signal(tasks, trials), scale)
         metrics = _describe(trials, config.episodes_per_trial)
         metrics["explained_variance"] = explained_variance(trials.value.flatten(0, 1), steps.target, steps.valid)
         metrics["time/env_steps_per_second"] = metrics["env_steps"] / collecting
@@ -136,11 +136,17 @@ class RecurrentAgent:
             seed=self.config.seed,
         )
 
-    def _process(self, trials: Trials, scale: ValueScale) -> tuple[Steps, ValueScale]:
+    def _signal(self, tasks: Any, trials: Trials) -> Tensor:
+        """What the policy is to have much of, `[tasks, trials, time]`."""
+        if self.config.learn_from == "reward":
+            return trials.reward
+        return -action_regret(self.tasks, tasks, trials).to(trials.reward.dtype)  # type: ignore[arg-type]
+
+    def _process(self, trials: Trials, signal: Tensor, scale: ValueScale) -> tuple[Steps, ValueScale]:
         config = self.config
-        scale = scale.update(discounted_returns(trials.reward, config.discount), trials.valid)
+        scale = scale.update(discounted_returns(signal, config.discount), trials.valid)
         mean, std = scale.moments(trials.value)
-        advantage, value = advantages(trials, mean, std, config.discount, config.gae_lambda)
+        advantage, value = advantages(trials._replace(reward=signal), mean, std, config.discount, config.gae_lambda)
         target = (advantage + value - mean) / std
         if config.normalize_advantages:
             advantage = normalize(advantage.unsqueeze(0), trials.valid.unsqueeze(0)).squeeze(0)

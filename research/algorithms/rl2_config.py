@@ -7,7 +7,7 @@ from typing import Literal
 
 from research.algorithms.config import AlgorithmConfig
 from research.policies.gru import GRUConfig, check_spaces
-from research.tasks import TaskDistribution, make_tasks
+from research.tasks import TASKS, SolvedTasks, TaskDistribution, make_tasks
 from research.validation import at_least, in_open_unit_interval, in_unit_interval, one_of, positive
 
 
@@ -24,6 +24,9 @@ class RL2Config(AlgorithmConfig):
         horizon: Steps of an episode; None for the task's own.
         policy: The network.
         update: `"ppo"`, or `"trpo"` for the policy and Adam for the value, which then has a network of its own.
+        learn_from: `"reward"`, or `"regret"`: the advantages are of −`action_regret` in place of the reward, which the
+            policy still reads. The expected gradient is the same and its noise is less, but the best policy for each
+            task must be known in training, and discount be 1.
         discount: γ, through the ends of episodes.
         gae_lambda: λ of generalised advantage estimation, likewise.
         normalize_advantages: Whether the advantages of an iteration are scaled to mean 0 and deviation 1.
@@ -56,6 +59,7 @@ class RL2Config(AlgorithmConfig):
     horizon: int | None = None
     policy: GRUConfig = GRUConfig()
     update: Literal["ppo", "trpo"] = "ppo"
+    learn_from: Literal["reward", "regret"] = "reward"
     discount: float = 1.0
     gae_lambda: float = 0.3
     normalize_advantages: bool = True
@@ -88,7 +92,10 @@ class RL2Config(AlgorithmConfig):
         in_unit_interval(self, "discount", "gae_lambda", "final_lr_share")
         in_open_unit_interval(self, "clip_eps", "line_search_shrink")
         one_of(self, "update", ("ppo", "trpo"))
+        one_of(self, "learn_from", ("reward", "regret"))
         tasks = self.make_tasks()  # checks the settings of its own
+        if self.learn_from == "regret":
+            self._check_regret(tasks)
         tasks.test_tasks(self.num_eval_tasks)  # there may be fewer
         check_spaces(self.policy, tasks.observation_space, tasks.action_space)
         self._check_lengths(tasks.horizon * self.episodes_per_trial)
@@ -97,6 +104,16 @@ class RL2Config(AlgorithmConfig):
                 "policy.separate_value=False: update='trpo' moves the policy on its own, a value that shares its GRU "
                 "would move with it; need True"
             )
+
+    def _check_regret(self, tasks: TaskDistribution) -> None:
+        if not isinstance(tasks, SolvedTasks):
+            solved = " and ".join(repr(name) for name in TASKS if isinstance(make_tasks(name), SolvedTasks))
+            raise ValueError(
+                f"learn_from='regret': the best policies for task={self.task!r} are not known, those for {solved} are; "
+                "need 'reward'"
+            )
+        if self.discount != 1:
+            raise ValueError(f"learn_from='regret': it is undiscounted, got discount={self.discount:g}; need 1")
 
     def _check_lengths(self, longest: int) -> None:
         if self.chunk_length > longest:

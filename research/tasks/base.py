@@ -59,13 +59,25 @@ class TaskDistribution(Protocol):
 
 @runtime_checkable
 class SolvedTasks(Protocol):
-    """Tasks whose expectations are known: regret and rewards can be measured without the noise of the rewards."""
+    """Tasks whose best policies are known: regret can be measured without the luck of moves and rewards."""
 
     def optimal_return(self, tasks: Any) -> NDArray[np.float64]:
         """The expected return of one episode under the best policy for each known task, `[tasks]`."""
 
-    def expected_reward(self, tasks: Any, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float64]:
-        """The mean reward of `action [tasks, ...]` at `observation [tasks, ..., obs]`: `[tasks, ...]`."""
+    def action_regret(self, tasks: Any, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float64]:
+        """V*_t(s) − Q*_t(s, a): what each action gives away, if the best ones follow it; undiscounted.
+
+        Its sum over an episode has the expectation `optimal_return` − E return, whatever the policy (the performance
+        difference lemma: Kakade & Langford 2002).
+
+        Args:
+            tasks: A batch.
+            observation: `[tasks, ..., time, obs]`, of whole episodes, one after the other.
+            action: `[tasks, ..., time]`.
+
+        Returns:
+            `[tasks, ..., time]`, none below 0.
+        """
 
 
 @runtime_checkable

@@ -87,12 +87,15 @@ class TabularMDP:
         """See `SolvedTasks`. The best policy may depend on the time."""
         return optimal_action_values(tasks.transition, tasks.reward, self.horizon)[:, 0, 0].max(-1)
 
-    def expected_reward(
+    def action_regret(
         self, tasks: TabularTasks, observation: NDArray[Any], action: NDArray[Any]
     ) -> NDArray[np.float64]:
-        """See `SolvedTasks`: the mean reward of (state, action)."""
+        """See `SolvedTasks`."""
+        values = optimal_action_values(tasks.transition, tasks.reward, self.horizon)
+        gap = values.max(-1, keepdims=True) - values
         task = np.arange(len(action)).reshape(-1, *[1] * (np.ndim(action) - 1))
-        return tasks.reward[task, np.argmax(observation, -1), action]
+        time = np.arange(np.shape(action)[-1]) % self.horizon
+        return gap[task, time, np.argmax(observation, -1), action]
 
     def _draw(self, num_tasks: int, moves: np.random.Generator, rewards: np.random.Generator) -> TabularTasks:
         size = (num_tasks, self.num_states, self.num_actions)

@@ -75,14 +75,13 @@ def test_means_follow_their_distribution():
     np.testing.assert_allclose(np.corrcoef(gaussian.T), np.eye(3), atol=0.03)
 
 
-def test_the_best_return_and_expected_rewards_by_hand():
+def test_the_best_return_and_regrets_by_hand():
     tasks, batch = Bandit(num_arms=2), BanditTasks(np.array([[0.2, 0.7], [0.6, 0.5]]))
     assert isinstance(tasks, SolvedTasks)
     np.testing.assert_array_equal(tasks.optimal_return(batch), [0.7, 0.6])
     action = np.array([[[0, 1, 1]], [[1, 0, 0]]])
-    expected = tasks.expected_reward(batch, np.zeros((2, 1, 3, 1)), action)
-    np.testing.assert_array_equal(expected, [[[0.2, 0.7, 0.7]], [[0.5, 0.6, 0.6]]])
-    np.testing.assert_array_equal(tasks.expected_reward(batch, np.zeros((2, 1)), np.array([1, 0])), [0.7, 0.6])
+    regret = tasks.action_regret(batch, np.zeros((2, 1, 3, 1)), action)
+    np.testing.assert_allclose(regret, [[[0.5, 0, 0]], [[0.1, 0, 0]]], atol=1e-15)
 
 
 def test_test_bandits_stay_the_same():

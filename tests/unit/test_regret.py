@@ -9,7 +9,7 @@ import pytest
 from records import write_record
 
 from analysis import __main__ as commands
-from analysis.regret import classical_regrets, totals_table
+from analysis.regret import Game, totals_table
 
 PULLS, TASKS = 4, 3
 
@@ -29,27 +29,36 @@ def record(directory, seed, each, arms=2, **settings):
 def test_totals_by_hand_beside_the_classical_policies(tmp_path, capsys):
     for seed, each in enumerate((0.1, 0.2, 0.3)):
         record(tmp_path / str(seed + 1), seed, each)
-    assert commands.main(["regret", str(tmp_path), "--bandits", "400", "--picture", str(tmp_path / "regret.png")]) == 0
+    assert commands.main(["regret", str(tmp_path), "--tasks", "400", "--picture", str(tmp_path / "regret.png")]) == 0
     shown = capsys.readouterr().out
     best = PULLS * 2 / 3
     assert f"| RL², seed 1 | {best - 0.8:.2f} |" in shown
     assert f"| **RL²** | **{best - 0.8:.2f}** | [" in shown
-    assert f"| the best arm from the start | {best:.2f} |" in shown
+    assert f"| the best policy from the start | {best:.2f} |" in shown
     totals = {line.split("**")[1]: float(line.split("**")[3]) for line in shown.splitlines() if line.startswith("| **")}
     assert totals["random"] == pytest.approx(PULLS / 2, abs=0.1)
     assert totals["Gittins"] > totals["Thompson"] > totals["random"]
     assert (tmp_path / "regret.png").stat().st_size > 5000
 
 
-def test_games_of_the_paper_have_its_figures():
-    shown = totals_table(classical_regrets(5, 10, 200), 5, 10)
-    assert [line.split("|")[-2].strip() for line in shown.splitlines()[2:]] == ["5.0", "6.6", "6.7", "5.7", "6.6", ""]
+@pytest.mark.parametrize(
+    ("game", "figures"),
+    [
+        (Game(5, 10), ["5.0", "6.6", "6.7", "5.7", "6.6", ""]),
+        (Game(0, 10), ["100.1", "134.8", "138.1", "144.1", "146.6", "150.2", "", ""]),
+    ],
+)
+def test_games_of_the_paper_have_its_figures(game, figures):
+    shown = totals_table(game.classical_regrets(200), game)
+    assert [line.split("|")[-2].strip() for line in shown.splitlines()[2:]] == figures
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(task="tabular_mdp", task_args={}), "run 1: its task is 'tabular_mdp' with {}; need task='bandit'"),
+        (dict(task="cheetah_vel", task_args={}), "run 1: its task is 'cheetah_vel' with {}; need task='bandit'"),
+        (dict(task="tabular_mdp", task_args={"num_states": 3}), "its task is 'tabular_mdp' with {'num_states': 3}; need"),
+        (dict(task="tabular_mdp", task_args={}, horizon=7), "its task is 'tabular_mdp' with {'horizon': 7}; need task="),
         (dict(task_args={"reward": "gaussian"}), "run 1: its task is 'bandit' with {'reward': 'gaussian'}; need task="),
     ],
 )
@@ -61,13 +70,26 @@ def test_other_tasks_are_refused(tmp_path, capsys, settings, message):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [(dict(arms=3), "task_args"), (dict(episodes_per_trial=3), "(arms, pulls) [(2, 3), (2, 4)]: need one")],
+    [(dict(arms=3), "task_args"), (dict(episodes_per_trial=3), "play 2 arms, 3 pulls; 2 arms, 4 pulls: need one")],
 )
 def test_several_games_are_refused(tmp_path, capsys, settings, message):
     record(tmp_path / "1", 0, 0.1)
     record(tmp_path / "2", 1, 0.1, **settings)
     assert commands.main(["regret", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_totals_on_tabular_mdps(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("analysis.classical.mean_optimum", lambda: (21.84, 0.0))
+    for seed, each in enumerate((2.0, 3.0)):
+        record(tmp_path / str(seed + 1), seed, each, task="tabular_mdp", task_args={})
+    assert commands.main(["regret", str(tmp_path), "--tasks", "100"]) == 0
+    shown = capsys.readouterr().out
+    assert f"tabular MDPs, {PULLS} episodes" in shown
+    assert "| **RL²** | **77.36** | [" in shown
+    totals = {line.split("**")[1]: float(line.split("**")[3]) for line in shown.splitlines() if line.startswith("| **")}
+    assert totals["random"] == pytest.approx(PULLS * 10, abs=1.5)
+    assert totals["BEB"] > totals["PSRL"] > totals["random"]
 
 
 def test_runs_without_a_recorded_regret_are_refused(tmp_path, capsys):

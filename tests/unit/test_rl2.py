@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from research import rng
 from research.algorithms import recurrent
 from research.algorithms.recurrent import Steps, ValueScale, advantages, explained_variance, minibatches
 from research.algorithms.rl2 import RL2
@@ -112,6 +113,23 @@ def test_targets_of_the_value_have_the_scale_taken_out():
     torch.testing.assert_close(first.mean(), torch.tensor(0.0).double(), rtol=0, atol=1e-12)
     torch.testing.assert_close(first.std(correction=0), torch.tensor(1.0).double(), rtol=0, atol=1e-9)
     assert scale.weight.max() == pytest.approx(0.1) and metrics["return_trial"] > metrics["return_post"]
+
+
+def test_what_is_learned_from_regrets_is_their_sum_and_the_policy_still_reads_rewards():
+    settings = dict(task="tabular_mdp", horizon=3, gae_lambda=1.0, discount=1.0)
+    plain, regretful = made(**settings), made(**settings, learn_from="regret")
+    state = plain.init()
+    expected, (steps, scale, metrics) = (a.agent.sample(state.meta, state.scale, 0) for a in (plain, regretful))
+    pytree.tree_map(torch.testing.assert_close, steps.inputs, expected.steps.inputs)
+    assert metrics["return_trial"] == expected.metrics["return_trial"]
+    mean, std = scale.moments(steps.target)
+    to_come = torch.nn.functional.pad(steps.target * std + mean, (0, 1))
+    tasks = plain.agent.tasks.sample(4, rng.generator(SMALL.seed, "tasks", 0))
+    observed, action = steps.inputs.features[..., :10].unflatten(0, (4, 2)), steps.action.unflatten(0, (4, 2))
+    regret = plain.agent.tasks.action_regret(tasks, observed.numpy(), action.numpy())
+    found = (to_come[:, 1:] - to_come[:, :-1]).unflatten(0, (4, 2)).numpy()
+    np.testing.assert_allclose(found, regret, atol=1e-12)
+    assert regret.max() > 1
 
 
 def obvious_loss(output, steps: Steps, clip_eps: float, entropy_coef: float, value_coef: float) -> float:
@@ -315,6 +333,9 @@ def test_the_explained_variance_by_hand():
         (dict(num_minibatches=9), r"num_minibatches=9: need at most 8, the trials of an iteration"),
         (dict(update="trpo"), r"policy\.separate_value=False: update='trpo' moves the policy on its own"),
         (dict(update="a2c"), "update='a2c': need one of 'ppo', 'trpo'"),
+        (dict(learn_from="returns"), "learn_from='returns': need one of 'reward', 'regret'"),
+        (dict(learn_from="regret"), "the best policies for task='cartpole_params' are not known, those for 'bandit' an"),
+        (dict(task="bandit", horizon=None, learn_from="regret", discount=0.9), "undiscounted, got discount=0.9; need 1"),
         (dict(clip_eps=1.0), "clip_eps=1.0: need a value between 0 and 1"),
         (dict(gae_lambda=1.5), "gae_lambda=1.5: need a value from 0 to 1"),
         (dict(entropy_until=0.0), "entropy_until=0.0: need a value above 0"),

@@ -83,11 +83,12 @@ def test_planning_by_hand():
         optimal_action_values(*ring(), 0)
 
 
-def test_expected_rewards_by_hand():
-    tasks = TabularMDP(num_states=3, num_actions=2)
+def test_regrets_by_hand():
+    tasks = TabularMDP(num_states=3, num_actions=2, horizon=3)
     assert isinstance(tasks, SolvedTasks)
-    expected = tasks.expected_reward(ring(), one_hot([[[0, 1], [2, 2]]], 3), np.array([[[1, 0], [0, 1]]]))
-    np.testing.assert_array_equal(expected, [[[1.0, 10.0], [20.0, 21.0]]])
+    state, action = [[[0, 1, 2, 2, 0, 1]]], np.array([[[0, 1, 0, 1, 0, 0]]])
+    regret = tasks.action_regret(ring(), one_hot(state, 3), action)
+    np.testing.assert_allclose(regret, [[[33 - 12, 0, 1, 61 - 33, 12 - 1, 1]]])
 
 
 def test_tasks_follow_their_distribution():
