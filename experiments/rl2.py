@@ -41,9 +41,13 @@ LONG_BANDIT = BANDIT | {
 }
 TABULAR: dict[str, Any] = {
     "task": "tabular_mdp",
-    "policy": {"outer_input": True, "per_state_heads": True},
+    "policy": {"hidden_size": 128, "outer_input": True, "per_state_heads": True},
+    "num_epochs": 1,  # sampling is cheap: new trials teach more than a second look at old ones
+    "num_minibatches": 12,
+    "meta_lr": 4e-3,
     "gae_lambda": 0.6,
     "entropy_coef": 0.05,
+    "entropy_until": 0.5,
     "num_eval_tasks": 10_000,
 }
 
@@ -52,7 +56,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     | {"episodes_per_trial": 10, "meta_batch_size": 2000, "num_iterations": 180, "meta_lr": 5e-3},
     "bandit_k5_n100": LONG_BANDIT,
     "bandit_k10_n100": LONG_BANDIT | {"task_args": {"num_arms": 10}},
-    "tabular_n10": TABULAR | {"episodes_per_trial": 10, "meta_batch_size": 1000, "num_iterations": 400},
+    "tabular_n10": TABULAR | {"episodes_per_trial": 10, "meta_batch_size": 1000, "num_iterations": 720},
     "tabular_n25": TABULAR | {"episodes_per_trial": 25, "meta_batch_size": 400, "num_iterations": 400},
     "cheetah_vel": {
         "task": "cheetah_vel",
