@@ -59,12 +59,13 @@ def table(runs: Sequence[FinishedRun], target: Sequence[float] = ()) -> str:
         raise ValueError(f"the runs do not compare: they have (score, unit of a step, entries) {sorted(kinds)}")
     scores = np.stack([run.score for run in runs], -1)
     steps = range(len(scores))
-    low, high = bootstrap_interval(scores, statistic=iqm)
     rows = [[f"{runs[0].label}, run (seed)", *(f"after {step}" for step in steps)], ["---", *("---:" for _ in steps)]]
     rows += [[f"{run.name} ({run.seed})", *(f"{value:.2f}" for value in run.score)] for run in runs]
-    rows.append(["**median**", *(f"**{value:.2f}**" for value in np.median(scores, -1))])
-    rows.append(["IQM", *(f"{value:.2f}" for value in iqm(scores))])
-    rows.append(["95 % interval of the IQM", *(f"[{a:.2f}, {b:.2f}]" for a, b in zip(low, high, strict=True))])
+    if len(runs) > 1:  # one run has neither a middle nor an interval
+        low, high = bootstrap_interval(scores, statistic=iqm)
+        rows.append(["**median**", *(f"**{value:.2f}**" for value in np.median(scores, -1))])
+        rows.append(["IQM", *(f"{value:.2f}" for value in iqm(scores))])
+        rows.append(["95 % interval of the IQM", *(f"[{a:.2f}, {b:.2f}]" for a, b in zip(low, high, strict=True))])
     if target:
         rows.append(["published", *(f"{value:.2f}" for value in target)])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

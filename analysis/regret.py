@@ -86,7 +86,7 @@ def classical_policies(on_bandits: bool) -> dict[str, Any]:
         "optimistic PSRL": (tabular_agents.optimistic_psrl(20), 0.0),
         "UCRL2": (tabular_agents.ucrl2(0.4), 0.0),
         "BEB": (tabular_agents.beb(25), 0.0),
-        "BEB, tuned": (tabular_agents.beb(10), 1.0),
+        "BEB, prior mean 1": (tabular_agents.beb(10), 1.0),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.stats import mean_interval
 from experiments.render import draw_paths
@@ -12,6 +13,7 @@ from research.evaluation import AdaptationCurve, spread
 
 _ROWS = 11
 """Most rows of a printed curve."""
+_GAIN = "last less first"
 
 
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
@@ -33,8 +35,8 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
 
 
 def _print_table(curve: AdaptationCurve, title: str) -> None:
-    """The means over tasks, with 95 % intervals, of some of the steps if they are many; and the total."""
-    width = max(14, len(curve.unit))
+    """The means over tasks, with 95 % intervals, of some of the steps if they are many; what they gained; the total."""
+    width = max(len(_GAIN), len(curve.unit))
     has_regret = curve.regret is not None
     print(f"\n{title}\n{curve.unit:>{width}}  {curve.label:>12}  95 % interval" + "      regret" * has_regret)
     ends = np.transpose(mean_interval(curve.score))
@@ -42,10 +44,13 @@ def _print_table(curve: AdaptationCurve, title: str) -> None:
         interval = f"[{ends[step][0]:.2f}, {ends[step][1]:.2f}]"
         regret = f"  {interval:<15}  {curve.regret[step].mean():>6.3f}" if curve.regret is not None else f"  {interval}"
         print(f"{step:>{width}}  {curve.score[step].mean():>12.2f}{regret}")
+    if len(curve.score) > 1:
+        _print_mean(_GAIN, width, curve.score[-1] - curve.score[0], "tasks paired")
     if has_regret:
-        total = curve.total()
-        low, high = mean_interval(total)
-        print(
-            f"{'in total':>{width}}  {total.mean():>12.2f}  [{low:.2f}, {high:.2f}], expected rewards in place of drawn"
-        )
+        _print_mean("in total", width, curve.total(), "the best returns less the regret")
     print()
+
+
+def _print_mean(name: str, width: int, values: NDArray[np.float64], remark: str) -> None:
+    low, high = mean_interval(values)
+    print(f"{name:>{width}}  {values.mean():>12.2f}  [{low:.2f}, {high:.2f}], {remark}")

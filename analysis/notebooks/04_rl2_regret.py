@@ -20,10 +20,8 @@
 import pandas as pd
 
 from analysis import plots
-from analysis.classical import bandit_regrets
 from analysis.notebooks import open_runs, show
-from research.oracles import bandits
-from research.oracles.gittins import finite_horizon_indices
+from analysis.regret import Game
 
 COMMANDS = """
 for seed in 0 1 2 3 4; do python experiments/rl2.py -c regret with bandit_k5_n10 seed=$seed; done
@@ -48,19 +46,7 @@ show(plots.plot_curves(curves, label="mean reward of a pull"), "regret_learning"
 # it. The classical policies play 2,000 bandits for each of five seeds.
 
 # %%
-classical = bandit_regrets(
-    {
-        "random": bandits.random,
-        "greedy": bandits.greedy,
-        "UCB1, c = 0.2": bandits.ucb1(0.2),
-        "Thompson": bandits.thompson,
-        "Gittins": bandits.by_remaining_index(finite_horizon_indices(10)),
-    },
-    arms=5,
-    pulls=10,
-    num_bandits=2000,
-    seeds=range(100, 105),  # bandits of their own: no pairs with those of RL²
-)
+classical = Game(arms=5, length=10).classical_regrets(2000)  # on bandits of their own: no pairs with those of RL²
 ours = runs.adaptation_curves().assign(group="RL²")
 ours["value"] = ours["regret"]
 every = pd.concat([ours.drop(columns="regret"), classical])

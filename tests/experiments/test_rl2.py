@@ -40,6 +40,8 @@ def test_a_run_reports_episodes_regret_and_the_total(runs, capsys):
     shown = capsys.readouterr().out
     for part in ("Adaptation to 50 held-out tasks", "episodes of the trial", "regret", "in total", "runs/1/regret.png"):
         assert part in shown
+    gain = float(shown.split("last less first")[1].split()[0])
+    assert gain == pytest.approx(result["score"][-1] - result["score"][0], abs=0.006) and "tasks paired" in shown
     assert len(result["score"]) == 4 and result["unit"] == "episodes of the trial"
     assert result["total"] == pytest.approx(4 * 5 / 6 - result["total_regret"])
     assert run("evaluate with run=1") == result

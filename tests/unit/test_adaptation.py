@@ -36,6 +36,12 @@ def test_table_and_picture(runs, tmp_path, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_one_run_has_no_interval(runs, capsys):
+    assert adaptation.main([str(runs[0])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[2].endswith("(0) | -3.00 | -2.00 |")
+
+
 def test_scores_are_read_as_recorded(runs):
     run = adaptation.load_run(runs[0])
     assert run.seed == 0
