@@ -57,7 +57,15 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "bandit_k5_n100": LONG_BANDIT,
     "bandit_k10_n100": LONG_BANDIT | {"task_args": {"num_arms": 10}},
     "tabular_n10": TABULAR | {"episodes_per_trial": 10, "meta_batch_size": 1000, "num_iterations": 720},
-    "tabular_n25": TABULAR | {"episodes_per_trial": 25, "meta_batch_size": 400, "num_iterations": 400},
+    "tabular_n25": TABULAR
+    | {
+        "episodes_per_trial": 25,
+        "meta_batch_size": 500,
+        "num_iterations": 800,
+        "num_minibatches": 25,
+        "gae_lambda": 0.8,
+        "entropy_coef": 0.08,
+    },
     "cheetah_vel": {
         "task": "cheetah_vel",
         "horizon": 100,
