@@ -88,9 +88,7 @@ class Bandit:
         """See `KnownOptimum`: k/(k + 1), the mean of the largest of k numbers uniform on [0, 1]."""
         return self.num_arms / (self.num_arms + 1) if self.reward == "bernoulli" else None
 
-    def action_regret(
-        self, tasks: BanditTasks, observation: NDArray[Any], action: NDArray[Any]
-    ) -> NDArray[np.float64]:
+    def action_regret(self, tasks: BanditTasks, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float64]:
         """See `SolvedTasks`: the mean of the best arm less that of the arm."""
         gap = tasks.mean.max(-1, keepdims=True) - tasks.mean
         task = np.arange(len(action)).reshape(-1, *[1] * (np.ndim(action) - 1))

@@ -58,8 +58,14 @@ def test_games_of_the_paper_have_its_figures(game, figures, monkeypatch):
     ("settings", "message"),
     [
         (dict(task="cheetah_vel", task_args={}), "run 1: its task is 'cheetah_vel' with {}; need task='bandit'"),
-        (dict(task="tabular_mdp", task_args={"num_states": 3}), "its task is 'tabular_mdp' with {'num_states': 3}; need"),
-        (dict(task="tabular_mdp", task_args={}, horizon=7), "its task is 'tabular_mdp' with {'horizon': 7}; need task="),
+        (
+            dict(task="tabular_mdp", task_args={"num_states": 3}),
+            "its task is 'tabular_mdp' with {'num_states': 3}; need",
+        ),
+        (
+            dict(task="tabular_mdp", task_args={}, horizon=7),
+            "its task is 'tabular_mdp' with {'horizon': 7}; need task=",
+        ),
         (dict(task_args={"reward": "gaussian"}), "run 1: its task is 'bandit' with {'reward': 'gaussian'}; need task="),
     ],
 )

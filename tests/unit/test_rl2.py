@@ -334,8 +334,14 @@ def test_the_explained_variance_by_hand():
         (dict(update="trpo"), r"policy\.separate_value=False: update='trpo' moves the policy on its own"),
         (dict(update="a2c"), "update='a2c': need one of 'ppo', 'trpo'"),
         (dict(learn_from="returns"), "learn_from='returns': need one of 'reward', 'regret'"),
-        (dict(learn_from="regret"), "the best policies for task='cartpole_params' are not known, those for 'bandit' an"),
-        (dict(task="bandit", horizon=None, learn_from="regret", discount=0.9), "undiscounted, got discount=0.9; need 1"),
+        (
+            dict(learn_from="regret"),
+            "the best policies for task='cartpole_params' are not known, those for 'bandit' an",
+        ),
+        (
+            dict(task="bandit", horizon=None, learn_from="regret", discount=0.9),
+            "undiscounted, got discount=0.9; need 1",
+        ),
         (dict(clip_eps=1.0), "clip_eps=1.0: need a value between 0 and 1"),
         (dict(gae_lambda=1.5), "gae_lambda=1.5: need a value from 0 to 1"),
         (dict(entropy_until=0.0), "entropy_until=0.0: need a value above 0"),
