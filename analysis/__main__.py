@@ -5,7 +5,7 @@
     python -m analysis export runs metrics -o metrics.csv                          # CSV, Parquet, LaTeX
     python -m analysis adaptation runs/1 runs/2            # adaptation curves of finished runs, as a table or a picture
     python -m analysis learning runs/1 runs/2              # areas under learning curves, variant by variant
-    python -m analysis regret runs/1 runs/2                # RL² on bandits beside the classical policies
+    python -m analysis regret runs/1 runs/2                # RL² on bandits or MDPs beside classical ones
     python -m analysis report runs -o report.html          # one page that needs no network
     python -m analysis notebooks 01                        # executes notebooks and saves them as pages
 

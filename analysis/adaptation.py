@@ -1,7 +1,7 @@
 """`python -m analysis adaptation runs/1 runs/2 …`: adaptation curves of finished runs as one table, and as a picture.
 
 Reads run records only (`run.json`, `config.json`). Each run counts once, with its mean over held-out tasks; what is
-reported is the median and the interquartile mean over runs, with a bootstrap interval of the latter.
+reported of several is the median and the interquartile mean over runs, with a bootstrap interval of the latter.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def load_run(directory: Path) -> FinishedRun:
 
 
 def table(runs: Sequence[FinishedRun], target: Sequence[float] = ()) -> str:
-    """The runs, their median and interquartile mean for each step of adaptation, as a Markdown table.
+    """The runs and, of several, median and interquartile mean for each step of adaptation, as a Markdown table.
 
     Raises:
         ValueError: The runs differ in what they measured or in the number of steps.

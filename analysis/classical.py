@@ -75,9 +75,12 @@ BANDITS = (
 )  # fmt: skip
 """What stands in the columns of the first table."""
 
+REMAINING_GITTINS = Family("gittins", "Gittins index of the pulls that remain",
+                           lambda _, n: b.by_remaining_index(finite_horizon_indices(n)), longest=100)  # fmt: skip
+"""Nearly the best there is: all that is left to gain is what the index ignores of a finite game."""
+
 BANDIT_VARIANTS = (
-    Family("gittins", "Gittins index of the pulls that remain",
-           lambda _, n: b.by_remaining_index(finite_horizon_indices(n)), longest=100),
+    REMAINING_GITTINS,
     Family("optimistic_thompson", "Thompson, never below the mean (May et al. 2012)",
            lambda _, n: b.mean_bounded_thompson),
     Family("ucb1", "UCB1, c = {} (Auer et al. 2002)", lambda scale, n: b.ucb1(scale), 1),
@@ -98,12 +101,15 @@ MDPS = (
 )  # fmt: skip
 """What stands in the columns of the second table."""
 
+BEB_OF_THE_PRIOR = Family("beb", "BEB, β = {}, prior mean 1", lambda bonus, n: m.beb(bonus), 10, prior_mean=1.0)
+"""Believes of mean rewards what is so."""
+
 MDP_VARIANTS = (
     Family("psrl", "PSRL, prior mean 1", lambda _, n: m.psrl, prior_mean=1.0),
     Family("optimistic_psrl", "PSRL, the luckiest of {} draws", lambda samples, n: m.luckiest_psrl(int(samples)), 10,
            thinning=4),
     Family("ucrl2", "UCRL2, c = {}, prior mean 1", lambda scale, n: m.ucrl2(scale), 0.1, thinning=2, prior_mean=1.0),
-    Family("beb", "BEB, β = {}, prior mean 1", lambda bonus, n: m.beb(bonus), 10, prior_mean=1.0),
+    BEB_OF_THE_PRIOR,
     Family("beb", "BEB, bonus {} / (10 + visits)", lambda bonus, n: m.beb(bonus, 10), 22),
     Family("beb", "BEB, bonus {} / (1 + visits)", lambda bonus, n: m.beb(bonus, 1), 2.5),
     Family("epsilon_greedy", "ε-greedy on the MAP estimate, ε = {}",
@@ -163,7 +169,10 @@ def mdp_totals(agent: m.Agent, episodes: Sequence[int], num_mdps: int, seed: int
 def mdp_regrets(
     agents: Mapping[str, tuple[m.Agent, float]], episodes: int, num_mdps: int, seeds: Sequence[int]
 ) -> pd.DataFrame:
-    """The mean regret of every episode of agents, each with its prior's mean reward. Otherwise as `bandit_regrets`."""
+    """The mean regret of every episode of agents, each with its prior's mean reward. Otherwise as `bandit_regrets`.
+
+    It is the best return less the episode's without the noise of rewards: the luck of moves is in it.
+    """
     frames = []
     for (name, (agent, prior_mean)), seed in itertools.product(agents.items(), seeds):
         returns, optimal = _play_mdps(agent, episodes, num_mdps, seed, prior_mean)

@@ -2,7 +2,8 @@
 
 The totals of finished runs, their mean over runs with an interval, the same of classical policies on tasks of their own
 (`analysis.classical`), and what the RL² paper reports; `--picture` draws the regret of all against pulls or episodes.
-All totals are expectations less regret, see `AdaptationCurve.total`: whether a sampled task is rich does not matter.
+All totals are the best there is in expectation less the regret: whether a sampled task is rich does not matter. What
+runs on MDPs record as their total (`AdaptationCurve.total`) has the best of the sampled ones, and with it their luck.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from analysis.stats import estimate
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from analysis.classical_tables import Family
 
 OURS = "RL²"
 SEEDS = range(100, 105)
@@ -44,56 +47,46 @@ class Game(NamedTuple):
         return f"tabular MDPs, {self.length} episodes"
 
     def best(self) -> float:
-        """The expected total of the best policy for each task."""
+        """The expected total of the best policy for each task; of MDPs the mean of 200,000."""
         from analysis.classical import mean_optimum
 
         return self.length * (self.arms / (self.arms + 1) if self.arms else mean_optimum()[0])
 
-    def classical_regrets(self, num_tasks: int) -> pd.DataFrame:
-        """The mean regret of every pull or episode of policies from the books, for `analysis.plots.plot_regrets`."""
+    def families(self) -> tuple[list[Family], list[Family]]:
+        """Policies from the books: some of the paper's, and one that the paper does not have."""
         from analysis import classical
 
-        policies = classical_policies(self.arms > 0)
+        if self.arms:
+            own, other = classical.BANDITS, classical.REMAINING_GITTINS
+        else:
+            own, other = classical.MDPS, classical.BEB_OF_THE_PRIOR
+        return [family for family in own if family.column in _SHOWN], [other] * (self.length <= other.longest)
+
+    def classical_regrets(self, num_tasks: int) -> pd.DataFrame:
+        """The mean regret of every pull or episode of them, in a format of `analysis.plots.plot_regrets`."""
+        from analysis import classical
+
+        families = {label(family): family for group in self.families() for family in group}
+        policies = {name: family.make(family.setting, self.length) for name, family in families.items()}
         if self.arms:
             return classical.bandit_regrets(policies, self.arms, self.length, num_tasks, SEEDS)
-        return classical.mdp_regrets(policies, self.length, num_tasks, SEEDS)
+        agents = {name: (policies[name], family.prior_mean) for name, family in families.items()}
+        return classical.mdp_regrets(agents, self.length, num_tasks, SEEDS)
 
     def reported(self, name: str) -> float | None:
         """What the paper has for a policy, by our name."""
-        column = _IN_PAPER.get(name)
-        if column is None:
+        columns = {label(family): family.column for family in self.families()[0]} | {OURS: "rl2"}
+        if name not in columns:
             return None
-        return paper.BANDITS[column].get(self) if self.arms else paper.MDPS[column].get(self.length)
+        return paper.BANDITS[columns[name]].get(self) if self.arms else paper.MDPS[columns[name]].get(self.length)
 
 
-def classical_policies(on_bandits: bool) -> dict[str, Any]:
-    """Policies for bandits, or agents for MDPs with their prior's mean reward, by name."""
-    from analysis.classical import gittins
-    from research.oracles import bandits, tabular_agents
-
-    if on_bandits:
-        return {
-            "random": bandits.random,
-            "greedy": bandits.greedy,
-            "UCB1, c = 0.2": bandits.ucb1(0.2),
-            "Thompson": bandits.thompson,
-            "Gittins": gittins(0.99),
-        }
-    return {
-        "random": (tabular_agents.random, 0.0),
-        "greedy": (tabular_agents.greedy, 0.0),
-        "PSRL": (tabular_agents.psrl, 0.0),
-        "optimistic PSRL": (tabular_agents.optimistic_psrl(20), 0.0),
-        "UCRL2": (tabular_agents.ucrl2(0.4), 0.0),
-        "BEB": (tabular_agents.beb(25), 0.0),
-        "BEB, prior mean 1": (tabular_agents.beb(10), 1.0),
-    }
+_SHOWN = ("random", "greedy", "ucb1", "thompson", "gittins", "psrl", "optimistic_psrl", "ucrl2", "beb")
 
 
-_IN_PAPER = {
-    OURS: "rl2", "random": "random", "greedy": "greedy", "UCB1, c = 0.2": "ucb1", "Thompson": "thompson",
-    "Gittins": "gittins", "PSRL": "psrl", "optimistic PSRL": "optimistic_psrl", "UCRL2": "ucrl2", "BEB": "beb",
-}  # fmt: skip
+def label(family: Family) -> str:
+    """The name of a policy with its setting."""
+    return family.label.format(f"{family.setting:g}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -112,8 +105,10 @@ def _regret(arguments: argparse.Namespace) -> str:
     if arguments.tasks < 2:
         raise ValueError(f"--tasks={arguments.tasks}: need at least 2")
     runs = command_line.load(arguments.source, arguments.where)
-    ours = runs.adaptation_curves(by=["task"]).assign(group=OURS)
-    game = game_of(runs.table.loc[ours["run"].unique()])
+    ours = runs.adaptation_curves(by=[key for key in ("task", "learn_from") if f"config.{key}" in runs.table])
+    table = runs.table.loc[ours["run"].unique()]
+    game = game_of(table, ours.groupby("run")["adapt_step"].max() + 1)
+    ours["group"] = [_name(table.loc[run]) for run in ours["run"]]
     if ours["regret"].isna().any():
         raise ValueError("the runs have no regret: they were recorded before evaluations kept it; evaluate them again")
     every = pd.concat([ours.assign(value=ours["regret"]).drop(columns="regret"),
@@ -128,33 +123,39 @@ def _regret(arguments: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def game_of(table: pd.DataFrame) -> Game:
-    """The game that the runs of a table were evaluated on.
+def _name(row: pd.Series) -> str:
+    return OURS if row.get("config.learn_from") != "regret" else f"{OURS}, learns from regret"
+
+
+def game_of(table: pd.DataFrame, lengths: pd.Series) -> Game:
+    """The game that the runs of a table were evaluated on, with the pulls or episodes of each evaluation.
 
     Raises:
         ValueError: It is none of the RL² paper's kinds, or they are several.
     """
-    found = {_game_of(str(name), row) for name, row in table.to_dict("index").items()}
+    found = {Game(_arms(str(name), row), int(lengths[name])) for name, row in table.to_dict("index").items()}
     if len(found) != 1:
         games = sorted(str(game) for game in found)
         raise ValueError(f"the runs play {'; '.join(games)}: need one game; choose with --where")
     return found.pop()
 
 
-def _game_of(name: str, row: Mapping[str, Any]) -> Game:
+def _arms(name: str, row: Mapping[str, Any]) -> int:
+    """Arms of a run's bandit, or 0 for MDPs."""
     from research.tasks.bandit import Bandit
+    from research.tasks.tabular_mdp import TabularMDP
 
     settings = {key.removeprefix("config.task_args."): value for key, value in row.items() if "task_args." in key}
     settings["horizon"] = row.get("config.horizon")
     given = {key: value for key, value in settings.items() if value is not None and value == value}
-    task, length = row.get("config.task"), int(row["config.episodes_per_trial"])
+    task = row.get("config.task")
     if task == "bandit" and given.get("reward", "bernoulli") == "bernoulli":
-        return Game(int(given.get("num_arms", Bandit.num_arms)), length)
-    if task == "tabular_mdp" and not given:
-        return Game(0, length)
+        return int(given.get("num_arms", Bandit.num_arms))
+    if task == "tabular_mdp" and all(getattr(TabularMDP, key, None) == value for key, value in given.items()):
+        return 0
     raise ValueError(
         f"run {name}: its task is {task!r} with {given}; need task='bandit' with Bernoulli arms, or task='tabular_mdp' "
-        "with its own settings: the best totals of those are known"
+        "with its default settings: the best totals of those are known"
     )
 
 
@@ -163,8 +164,9 @@ def totals_table(regrets: pd.DataFrame, game: Game) -> str:
     best = game.best()
     totals = best - regrets.groupby(["group", "seed", "run"], sort=False)["value"].sum()
     rows = [["policy", "total", "95 % interval", "the RL² paper"], ["---", "---:", "---:", "---:"]]
-    for (_, seed, _), value in totals[OURS:OURS].items():
-        rows.append([f"{OURS}, seed {seed}", f"{value:.2f}", "", ""])
+    for (group, seed, _), value in totals.items():
+        if str(group).startswith(OURS):
+            rows.append([f"{group}, seed {seed}", f"{value:.2f}", "", ""])
     for name, values in totals.groupby("group", sort=False):
         found = estimate(values.to_numpy(), np.random.default_rng(0), "mean")
         interval = f"[{found.low:.2f}, {found.high:.2f}]" if found.has_interval else "one run: none"

@@ -34,7 +34,7 @@ class AdaptationCurve(NamedTuple):
         unit: What a step of adaptation is, in the plural. Entry k of `score` comes after k of them.
         regret: `[steps + 1, tasks]`, what the actions of an episode gave away against the best ones for the task, each
             in expectation (`SolvedTasks.action_regret`); None where that is not known.
-        optimal: `[tasks]`, the expected return of that policy; None likewise.
+        optimal: `[tasks]`, the expected return of the best policy for each task; None likewise.
         mean_optimal: Its mean over the distribution of tasks, where it is known exactly.
     """
 
@@ -58,7 +58,7 @@ class AdaptationCurve(NamedTuple):
 
             E Σ_e return_e = n E R* − E Σ_e Δ_e
 
-        and the luck of rewards and moves is in neither term. The first term is known exactly for some
+        and the luck of rewards and moves is added to neither term. The first term is known exactly for some
         distributions (k/(k + 1) for the best of k arms that are uniform on [0, 1]), and then only the regret is left to
         be estimated: whether the sampled tasks are rich or poor no longer matters.
         """
@@ -187,9 +187,9 @@ def trial_curve(
 
 
 def action_regret(distribution: SolvedTasks, tasks: Any, trials: Trials) -> Tensor:
-    """What each action of the trials gave away in expectation, `[tasks, trials, time]`, float64."""
+    """What each valid action of the trials gave away in expectation, `[tasks, trials, time]`, float64; 0 elsewhere."""
     seen, done = (field.cpu().numpy() for field in (trials.observation, trials.action))
-    return torch.as_tensor(distribution.action_regret(tasks, seen, done), device=trials.valid.device)
+    return torch.as_tensor(distribution.action_regret(tasks, seen, done), device=trials.valid.device) * trials.valid
 
 
 def _per_episode(trials: Trials, values: Tensor, num_episodes: int) -> NDArray[np.float64]:

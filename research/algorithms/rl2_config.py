@@ -25,8 +25,8 @@ class RL2Config(AlgorithmConfig):
         policy: The network.
         update: `"ppo"`, or `"trpo"` for the policy and Adam for the value, which then has a network of its own.
         learn_from: `"reward"`, or `"regret"`: the advantages are of −`action_regret` in place of the reward, which the
-            policy still reads. The expected gradient is the same and its noise is less, but the best policy for each
-            task must be known in training, and discount be 1.
+            policy still reads. Its sum has the same expectation up to a constant of the task, and less noise, but the
+            best policy for each task must be known in training, and discount be 1.
         discount: γ, through the ends of episodes.
         gae_lambda: λ of generalised advantage estimation, likewise.
         normalize_advantages: Whether the advantages of an iteration are scaled to mean 0 and deviation 1.
