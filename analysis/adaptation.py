@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.pages import markdown_table
 from analysis.plots import plot_runs
 from analysis.stats import bootstrap_interval, iqm
 
@@ -68,7 +69,7 @@ def table(runs: Sequence[FinishedRun], target: Sequence[float] = ()) -> str:
         rows.append(["95 % interval of the IQM", *(f"[{a:.2f}, {b:.2f}]" for a, b in zip(low, high, strict=True))])
     if target:
         rows.append(["published", *(f"{value:.2f}" for value in target)])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown_table(rows)
 
 
 def main(argv: Sequence[str]) -> int:

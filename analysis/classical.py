@@ -290,9 +290,9 @@ def search(num_bandits: int, num_mdps: int) -> str:
     rows = measure(bandit_rows, BANDITS, num_bandits, SEARCH_SEED, search=True)
     rows += measure(mdp_rows, MDPS, num_mdps, SEARCH_SEED, search=True)
     for family in dict.fromkeys(row.family for row in rows):
-        best = chosen([row for row in rows if row.family == family])
-        if best != family.label.format(f"{family.setting:g}"):
-            print(f"reported is {family.label.format(f'{family.setting:g}')}, the search has {best}", file=sys.stderr)
+        best, reported = chosen([row for row in rows if row.family == family]), family.named(family.setting)
+        if best != reported:
+            print(f"reported is {reported}, the search has {best}", file=sys.stderr)
     return search_table(rows)
 
 

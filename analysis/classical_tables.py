@@ -37,6 +37,10 @@ class Family(NamedTuple):
     longest: int = max(paper.PULLS)
     prior_mean: float = 0.0
 
+    def named(self, setting: float) -> str:
+        """The label with a setting."""
+        return self.label.format(f"{setting:g}")
+
 
 class Total(NamedTuple):
     """A mean total reward.
@@ -76,7 +80,7 @@ class Row(NamedTuple):
     @property
     def label(self) -> str:
         """The family with its setting."""
-        return self.family.label.format(f"{self.setting:g}")
+        return self.family.named(self.setting)
 
     @property
     def game(self) -> str:

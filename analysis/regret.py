@@ -66,7 +66,7 @@ class Game(NamedTuple):
         """The mean regret of every pull or episode of them, in a format of `analysis.plots.plot_regrets`."""
         from analysis import classical
 
-        families = {label(family): family for group in self.families() for family in group}
+        families = {family.named(family.setting): family for group in self.families() for family in group}
         policies = {name: family.make(family.setting, self.length) for name, family in families.items()}
         if self.arms:
             return classical.bandit_regrets(policies, self.arms, self.length, num_tasks, SEEDS)
@@ -75,18 +75,13 @@ class Game(NamedTuple):
 
     def reported(self, name: str) -> float | None:
         """What the paper has for a policy, by our name."""
-        columns = {label(family): family.column for family in self.families()[0]} | {OURS: "rl2"}
+        columns = {family.named(family.setting): family.column for family in self.families()[0]} | {OURS: "rl2"}
         if name not in columns:
             return None
         return paper.BANDITS[columns[name]].get(self) if self.arms else paper.MDPS[columns[name]].get(self.length)
 
 
 _SHOWN = ("random", "greedy", "ucb1", "thompson", "gittins", "psrl", "optimistic_psrl", "ucrl2", "beb")
-
-
-def label(family: Family) -> str:
-    """The name of a policy with its setting."""
-    return family.label.format(f"{family.setting:g}")
 
 
 def main(argv: Sequence[str]) -> int:
