@@ -1,0 +1,290 @@
+"""The cases of the golden records: small settings for every algorithm, and a short rollout for every task.
+
+Settings are plain values, as a command line gives them. A setting is named here if the case would be another one
+without it; what is not named has its default, so that a changed default shows up as a changed record.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Settings = dict[str, Any]
+
+SHARED: Settings = {"seed": 3, "num_iterations": 3, "dtype": "float64"}
+
+# Agents that adapt a policy by gradient steps.
+AGENT = SHARED | {
+    "task": "navigation_2d",
+    "meta_batch_size": 4,
+    "episodes_per_task": 4,
+    "horizon": 10,
+    "num_inner_steps": 1,
+    "inner_lr": 0.1,
+    "policy": {"hidden_sizes": [6]},
+    "num_eval_tasks": 3,
+    "eval_episodes": 3,
+    "num_threads": 1,
+}
+TWO_STEPS: Settings = {"num_inner_steps": 2, "inner_lr": [0.2, 0.1], "eval_inner_lr": [0.3, 0.2], "gae_lambda": 0.9}
+META_SGD: Settings = {"num_inner_steps": 2, "learn_inner_lr": "per_parameter"}
+CHEETAH: Settings = {"task": "cheetah_vel", "horizon": 6, "meta_batch_size": 2, "episodes_per_task": 2}
+GRID: Settings = {"task": "grid_goals", "horizon": 12}
+
+# Ten conjugate-gradient iterations on problems as small as these turn the last bit into the sixth digit.
+TRPO = AGENT | {"cg_iterations": 4}
+PPO = AGENT | {"num_inner_steps": 2, "num_epochs": 2, "meta_lr": 0.01}
+
+REGRESSION = SHARED | {
+    "updates_per_iteration": 3,
+    "meta_batch_size": 4,
+    "shots": 4,
+    "query_points": 6,
+    "hidden_sizes": [6],
+    "inner_lr": 0.05,
+    "num_inner_steps": 2,
+    "eval_query_points": 5,
+}
+
+RL2 = SHARED | {
+    "meta_batch_size": 6,
+    "trials_per_task": 2,
+    "episodes_per_trial": 3,
+    "policy": {"hidden_size": 6},
+    "num_epochs": 2,
+    "num_minibatches": 2,
+    "num_eval_tasks": 3,
+    "eval_trials": 2,
+    "num_threads": 1,
+}
+RL2_TRPO: Settings = {"update": "trpo", "policy": {"hidden_size": 6, "separate_value": True}, "cg_iterations": 4}
+
+GAMES = SHARED | {"meta_batch_size": 3, "num_cycles": 3, "lookahead_k": 4, "lookahead_alpha": 0.5}
+
+TD = SHARED | {
+    "discount": 0.95,
+    "batch_size": 6,
+    "network": {"hidden_sizes": [6]},
+    "num_eval_tasks": 3,
+    "eval_episodes": 3,
+    "td_steps_per_adapt_step": 2,
+    "adapt_transitions": 12,
+}
+DQN = TD | {
+    "task": "gym_env",
+    "meta_batch_size": 1,
+    "rows_per_task": 2,
+    "horizon": 15,
+    "inner_optimizer": "adam",
+    "inner_lr": 0.01,
+    "target": "hard",
+    "target_interval": 5,
+    "learning_starts": 10,
+    "train_freq": 8,
+    "gradient_steps": 3,
+    "phases_per_iteration": 2,
+    "replay": {"buffer_size": 60},
+}
+ACROSS_TASKS = TD | {
+    "task": "cartpole_params",
+    "meta_batch_size": 3,
+    "rows_per_task": 2,
+    "horizon": 15,
+    "num_inner_steps": 4,
+    "target_interval": 2,
+}
+REPTILE_DQN = ACROSS_TASKS | {"inner_optimizer": "adam", "inner_lr": 0.01, "target": "hard"}
+MAML_DQN = ACROSS_TASKS | {
+    "inner_optimizer": "sgd",
+    "inner_lr": 0.1,
+    "target": "polyak",
+    "polyak": 0.05,
+    "target_steps": 2,
+    "meta_lr": 0.01,
+}
+LEAST_TRIED: Settings = {"task": "grid_goals", "adapt_actions": "least_tried", "adapt_epsilon": 0.7}
+
+BACKENDS = ("func", "higher", "learn2learn")
+WITH_ADAM = ("func", "higher")
+
+
+def by_backend(name: str, settings: Settings, backends: tuple[str, ...] = BACKENDS) -> dict[str, Settings]:
+    """The same settings with each backend of the inner loop."""
+    return {f"{name}_{backend}": settings | {"inner_loop": backend} for backend in backends}
+
+
+ALGORITHM_CASES: dict[str, dict[str, Settings]] = {
+    "maml_trpo": {
+        **by_backend("two_steps", TRPO | TWO_STEPS),
+        **by_backend("adam", TRPO | {"num_inner_steps": 2, "inner_optimizer": "adam", "inner_lr": 0.02}, WITH_ADAM),
+        **by_backend("meta_sgd", TRPO | META_SGD),
+        **by_backend("first_order", TRPO | {"num_inner_steps": 2, "first_order": True}),
+        "adamw": TRPO | {"inner_optimizer": "adamw", "inner_lr": 0.02},
+        "scalar_rate": TRPO | {"num_inner_steps": 2, "learn_inner_lr": "scalar"},
+        "rate_per_step": TRPO | {"num_inner_steps": 2, "learn_inner_lr": "per_step"},
+        "adapt_only": TRPO | {"adapt_only": ["log_std", "mean.2.*"]},
+        "lookahead": TRPO | {"num_inner_steps": 3, "lookahead_k": 2, "learn_lookahead_alpha": True},
+        "kronecker": TRPO | {"inner_loop": "learn2learn", "transform": "kronecker"},
+        "meta_curvature": TRPO | {"inner_loop": "learn2learn", "transform": "meta_curvature"},
+        "raw_advantages": TRPO | {"normalize_advantages": False, "policy": {"hidden_sizes": [6], "activation": "relu"}},
+        "default_trust_region": AGENT,
+        "grid_goals": TRPO | GRID,
+        "tabular_mdp": TRPO | {"task": "tabular_mdp"},
+        "cheetah_vel": TRPO | CHEETAH,
+        "cheetah_dir": TRPO
+        | CHEETAH
+        | {"task": "cheetah_dir", "task_args": {"observation": "com", "clip_actions": True}},
+        "gym_tasks": TRPO | {"task": "gym_tasks", "meta_batch_size": 2, "episodes_per_task": 2},
+    },
+    "maml_ppo": {
+        **by_backend("maml", PPO | {"estimator": "maml"}),
+        **by_backend("e_maml", PPO | {"estimator": "e_maml"}),
+        **by_backend("dice", PPO | {"estimator": "dice"}),
+        **by_backend("lvc", PPO | {"estimator": "lvc"}),
+        "promp": PPO
+        | {"estimator": "lvc", "kl_coef": 5e-4, "adaptive_kl": True, "target_kl": 0.01, "num_minibatches": 2},
+        "adam": PPO | {"inner_optimizer": "adam", "inner_lr": 0.02, "inner_loop": "higher"},
+        "meta_sgd": PPO | META_SGD | {"max_grad_norm": 0.1},
+        "first_order": PPO | {"first_order": True, "estimator": "lvc"},
+        "raw_advantages": PPO | {"estimator": "e_maml", "normalize_advantages": False},
+        "dice_grid_goals": PPO | GRID | {"estimator": "dice"},
+        "float32": PPO | {"estimator": "lvc", "dtype": "float32"},
+    },
+    "fomaml": {
+        **by_backend("adam", AGENT | {"num_inner_steps": 2, "meta_optimizer": "adam", "meta_lr": 0.01}),
+        "sgd": AGENT | TWO_STEPS | {"meta_optimizer": "sgd", "meta_lr": 0.1, "max_grad_norm": 0.5},
+    },
+    "reptile": {
+        **by_backend("annealed", AGENT | {"num_inner_steps": 2, "meta_lr": 0.5, "anneal_from": 0.0}),
+        "constant_rate": AGENT | {"num_inner_steps": 2, "meta_lr": 0.5, "anneal_from": 1.0},
+    },
+    "maml_regression": {
+        **by_backend("maml", REGRESSION),
+        **by_backend("meta_sgd", REGRESSION | {"learn_inner_lr": "per_parameter"}),
+        **by_backend("adam", REGRESSION | {"inner_optimizer": "adam", "inner_lr": 0.02}, WITH_ADAM),
+        "first_order": REGRESSION | {"first_order": True},
+        "anil": REGRESSION | {"adapt_only": ["head.*"], "activation": "tanh"},
+        "pretrained": REGRESSION | {"num_inner_steps": 0},
+        "other_rates_at_evaluation": REGRESSION | {"inner_lr": [0.05, 0.02], "eval_inner_lr": [0.03, 0.01]},
+        "constant_rate": REGRESSION | {"anneal_from": 1.0},
+    },
+    "reptile_regression": {
+        **by_backend("annealed", REGRESSION | {"meta_lr": 0.5, "anneal_from": 0.0}),
+        "adam": REGRESSION | {"inner_optimizer": "adam", "inner_lr": 0.02, "meta_lr": 0.5},
+    },
+    "rl2": {
+        "ppo_bandit": RL2 | {"task": "bandit", "final_meta_batch_size": 8},
+        "ppo_tabular": RL2
+        | {
+            "task": "tabular_mdp",
+            "policy": {"hidden_size": 6, "outer_input": True, "per_state_heads": True},
+            "learn_from": "regret",
+            "gae_lambda": 0.6,
+            "entropy_coef": 0.05,
+            "entropy_until": 0.5,
+        },
+        "ppo_tabular_reward": RL2 | {"task": "tabular_mdp", "policy": {"hidden_size": 6, "outer_input": True}},
+        "ppo_navigation": RL2 | {"task": "navigation_2d", "horizon": 8, "discount": 0.99, "gae_lambda": 0.95},
+        "ppo_cheetah_vel": RL2
+        | {"task": "cheetah_vel", "horizon": 6, "meta_batch_size": 2, "episodes_per_trial": 2, "discount": 0.99},
+        "truncated_gradients": RL2
+        | {
+            "task": "cartpole_params",
+            "horizon": 12,
+            "chunk_length": 7,
+            "policy": {"hidden_size": 6, "layer_norm": True, "learn_start": True},
+        },
+        "trpo_bandit": RL2 | RL2_TRPO | {"task": "bandit"},
+        "trpo_tabular": RL2 | RL2_TRPO | {"task": "tabular_mdp", "learn_from": "regret"},
+        "trpo_navigation": RL2 | RL2_TRPO | {"task": "navigation_2d", "horizon": 8, "discount": 0.99},
+        "float32": RL2 | {"task": "bandit", "dtype": "float32"},
+    },
+    "lookahead_games": {
+        "rock_paper_scissors": GAMES | {"task": "rock_paper_scissors", "player_lr": 1.0, "meta_lr": 0.0},
+        "plain_descent": GAMES
+        | {"task": "matching_pennies", "player_lr": 0.3, "meta_lr": 0.0, "lookahead_k": 1, "lookahead_alpha": 1.0},
+        "nested": GAMES | {"task": "rock_paper_scissors", "player_lr": 0.5, "meta_lr": 0.0, "outer_k": 6},
+        "learned": GAMES | {"task": "matching_pennies", "player_lr": 0.3, "meta_lr": 0.02},
+        "learned_bilinear": GAMES
+        | {"task": "bilinear", "task_args": {"singular_values": [1.0, 0.5]}, "player_lr": 0.3, "meta_lr": 0.02},
+        **{
+            f"momentum_{kept}": GAMES
+            | {"task": "bilinear", "player_lr": 0.2, "momentum": 0.5, "lookahead_inner_state": kept, "meta_lr": 0.02}
+            for kept in ("maintain", "reset", "pullback")
+        },
+    },
+    "lookahead_dqn": {
+        "plain": DQN,
+        "polyak": DQN | {"target": "polyak", "polyak": 0.1, "td_loss": "mse", "max_grad_norm": 0.5},
+        "rainbow": DQN
+        | {
+            "double": True,
+            "n_step": 3,
+            "network": {"hidden_sizes": [6], "dueling": True},
+            "replay": {"buffer_size": 60, "priority_exponent": 0.6, "importance_exponent": 0.4},
+        },
+        "fast_slow": DQN | {"lookahead_k": 3, "lookahead_alpha": 0.5, "lookahead_inner_state": "pullback"},
+        "slow_target": DQN | {"target": "slow", "lookahead_k": 4, "lookahead_alpha": 0.5},
+        "learned_td": DQN | {"learn_td": ["lr", "discount"], "td_meta_lr": 0.01, "reference_discount": 0.9},
+        "exploration_bandit": DQN | {"exploration": {"schedule": "bandit"}},
+        "exponential_exploration": DQN
+        | {"exploration": {"schedule": "exponential", "start": 1.0, "end": 0.05, "fraction": 0.8}},
+        "several_tasks": DQN | {"task": "cartpole_params", "meta_batch_size": 2, "inner_optimizer": "sgd"},
+        "discounted_score": DQN | GRID | {"meta_batch_size": 2, "discounted_score": True, "inner_optimizer": "adamw"},
+        "float32": DQN | {"dtype": "float32"},
+    },
+    "reptile_dqn": {
+        "cartpole": REPTILE_DQN | {"meta_lr": 1.0, "anneal_from": 0.0, "adapt_epsilon": 0.5},
+        "grid_goals": REPTILE_DQN
+        | LEAST_TRIED
+        | {"meta_lr": 0.8, "anneal_from": 1.0, "network": {"hidden_sizes": [6], "dueling": True}},
+        "lookahead": REPTILE_DQN | {"meta_lr": 0.8, "lookahead_k": 2, "lookahead_alpha": 0.5, "target": "slow"},
+    },
+    "maml_dqn": {
+        **by_backend("cartpole", MAML_DQN | {"adapt_epsilon": 0.5, "anneal_from": 0.0}),
+        "grid_goals": MAML_DQN | LEAST_TRIED | {"learn_inner_lr": "scalar", "max_grad_norm": 0.05},
+        "meta_sgd": MAML_DQN | {"learn_inner_lr": "per_parameter", "td_loss": "mse"},
+        "adam": MAML_DQN | {"inner_optimizer": "adam", "inner_lr": 0.02, "target": "hard", "target_steps": 0},
+        "lookahead": MAML_DQN | {"lookahead_k": 2, "learn_lookahead_alpha": True},
+        "first_order": MAML_DQN | {"first_order": True},
+    },
+}
+"""By algorithm and name. Every algorithm needs a case, every estimator of `maml_ppo` one with each backend."""
+
+SHORT: Settings = {"horizon": 10}
+
+TASK_CASES: dict[str, dict[str, Settings]] = {
+    "ant_dir": {"default": SHORT, "plane": SHORT | {"directions": "plane"}},
+    "ant_vel": {"default": SHORT, "promp": SHORT | {"reward": "promp", "observe_forces": False}},
+    "ant_goal": {"default": SHORT, "disc": SHORT | {"goals": "disc", "terminate": False, "clip_actions": True}},
+    "bandit": {"default": {}, "gaussian": {"reward": "gaussian", "num_arms": 3}},
+    "cartpole_params": {
+        "default": {"horizon": 40},
+        "every_range": {"horizon": 40, "cart_mass_range": [0.5, 2.0], "force_range": [5.0, 15.0]},
+    },
+    "cheetah_dir": {"default": SHORT, "com": SHORT | {"observation": "com", "clip_actions": True}},
+    "cheetah_vel": {"default": SHORT, "torso": SHORT | {"observation": "torso"}},
+    "grid_goals": {"default": SHORT, "large": {"horizon": 30, "size": 3}},
+    "gym_env": {"default": {"horizon": 40}, "pendulum": {"horizon": 20, "env_id": "Pendulum-v1"}},
+    "gym_tasks": {
+        "default": SHORT,
+        "cartpole": {
+            "horizon": 20,
+            "env_id": "CartPole-v1",
+            "randomize": {"length": [0.2, 1.0]},
+            "choose": {"gravity": [5.0, 10.0, 15.0]},
+            "scale": {"masspole": [0.5, 2.0]},
+            "derived": {"polemass_length": "masspole * length"},
+        },
+    },
+    "humanoid_dir": {"default": SHORT, "positions": SHORT | {"observation": "positions", "directions": "line"}},
+    "lunarlander_params": {"default": {"horizon": 90}},
+    "navigation_2d": {"default": SHORT, "wide_goals": {"horizon": 40, "done_radius": 0.3}},
+    "reacher_goal": {"default": SHORT, "gymnasium": SHORT | {"observation": "gymnasium", "clip_actions": True}},
+    "tabular_mdp": {"default": {}},
+}
+"""By task and name. A task that is not named here has one case, `SHORT`."""
+
+REGRESSION_TASK_CASES: dict[str, dict[str, Settings]] = {
+    "sinusoid": {"default": {}, "narrow": {"amplitude_range": [1.0, 2.0], "input_range": [0.0, 1.0]}},
+}
+"""By regression task and name. One that is not named here has one case with its defaults."""
