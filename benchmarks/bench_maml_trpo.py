@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Measurement, benchmark, peak_memory_mib
-from research.algorithms.maml_trpo import MAMLTRPO, MAMLTRPOConfig
+from research.algorithms.gradient.maml_trpo import MAMLTRPO, MAMLTRPOConfig
 from research.memory import keep_freed_memory
 from research.policies import PolicyConfig
 from research.types import Metrics

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import Measurement, benchmark, peak_memory_mib
-from research.algorithms.rl2 import RL2
-from research.algorithms.rl2_config import RL2Config
+from research.algorithms.memory.config import RL2Config
+from research.algorithms.memory.rl2 import RL2
 from research.memory import keep_freed_memory
 from research.policies.gru_function import gru_function, input_product
 from research.rng import torch_generator

@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.harness import Measurement, benchmark
 from research.algorithms import ALGORITHMS
-from research.algorithms.maml_ppo import MAMLPPOConfig
-from research.algorithms.maml_trpo import MAMLTRPOConfig
+from research.algorithms.gradient.maml_ppo import MAMLPPOConfig
+from research.algorithms.gradient.maml_trpo import MAMLTRPOConfig
 from research.distributed import join
 from research.memory import keep_freed_memory
 from research.policies import PolicyConfig

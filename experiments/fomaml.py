@@ -11,7 +11,7 @@ Named configs: navigation_2d, cheetah_vel, cheetah_dir; fast (seconds).
 from __future__ import annotations
 
 from experiments.policy_experiment import make_policy_experiment
-from research.algorithms.fomaml import FOMAML
+from research.algorithms.gradient.fomaml import FOMAML
 
 COLUMNS = {
     "before": "return_pre",

@@ -19,10 +19,10 @@ from typing import Any
 from experiments.render import prepare_drawing
 from experiments.report import report
 from research.algorithms import Algorithm
-from research.algorithms.dqn_config import LookaheadDQNConfig
-from research.algorithms.lookahead_dqn import LookaheadDQN
-from research.algorithms.maml_dqn import MAMLDQN
-from research.algorithms.reptile_dqn import ReptileDQN
+from research.algorithms.value.config import LookaheadDQNConfig
+from research.algorithms.value.lookahead_dqn import LookaheadDQN
+from research.algorithms.value.maml_dqn import MAMLDQN
+from research.algorithms.value.reptile_dqn import ReptileDQN
 from research.tracking.experiment import make_experiment
 from research.tracking.session import add_commands
 

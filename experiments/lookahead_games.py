@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from research.algorithms.lookahead_games import LookaheadGames, LookaheadGamesConfig, Plays
+from research.algorithms.games import LookaheadGames, LookaheadGamesConfig, Plays
 from research.evaluation import AdaptationCurve, spread
 from research.tracking.experiment import make_experiment
 from research.tracking.session import add_commands

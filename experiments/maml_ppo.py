@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.policy_experiment import make_policy_experiment
-from research.algorithms.maml_ppo import MAMLPPO
+from research.algorithms.gradient.maml_ppo import MAMLPPO
 
 COLUMNS = {
     "before": "return_pre",

@@ -17,8 +17,8 @@ import numpy as np
 
 from analysis.stats import bootstrap_interval
 from research.algorithms import ALGORITHMS, Algorithm
-from research.algorithms.regression import RegressionConfig
-from research.algorithms.reptile_regression import ReptileRegressionConfig
+from research.algorithms.regression.agent import RegressionConfig
+from research.algorithms.regression.reptile import ReptileRegressionConfig
 from research.evaluation import AdaptationCurve
 from research.tracking.config import to_mapping
 from research.tracking.experiment import make_experiment

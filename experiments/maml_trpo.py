@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.policy_experiment import CHEETAH_DIR, LOCOMOTION_PAPER, make_policy_experiment
-from research.algorithms.maml_trpo import MAMLTRPO
+from research.algorithms.gradient.maml_trpo import MAMLTRPO
 
 COLUMNS = {"before": "return_pre", "after": "return_post", "KL": "kl", "steps/s": "time/env_steps_per_second"}
 

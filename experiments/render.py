@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.film import Panel, write_film
-from research.algorithms.agent import AgentConfig
+from research.algorithms.gradient.agent import AgentConfig
 from research.evaluation import AdaptationCurve
 from research.replay import Footage, can_be_drawn, check_drawable, film, has_paths, walked_paths
 from research.tasks import make_tasks

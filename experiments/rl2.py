@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.report import report
-from research.algorithms.rl2 import RL2
+from research.algorithms.memory.rl2 import RL2
 from research.tracking.experiment import make_experiment
 from research.tracking.session import add_commands
 

@@ -2,17 +2,17 @@
 
 from typing import Any, ClassVar, Protocol
 
-from research.algorithms.fomaml import FOMAML
-from research.algorithms.lookahead_dqn import LookaheadDQN
-from research.algorithms.lookahead_games import LookaheadGames
-from research.algorithms.maml_dqn import MAMLDQN
-from research.algorithms.maml_ppo import MAMLPPO
-from research.algorithms.maml_regression import MAMLRegression
-from research.algorithms.maml_trpo import MAMLTRPO
-from research.algorithms.reptile import Reptile
-from research.algorithms.reptile_dqn import ReptileDQN
-from research.algorithms.reptile_regression import ReptileRegression
-from research.algorithms.rl2 import RL2
+from research.algorithms.games import LookaheadGames
+from research.algorithms.gradient.fomaml import FOMAML
+from research.algorithms.gradient.maml_ppo import MAMLPPO
+from research.algorithms.gradient.maml_trpo import MAMLTRPO
+from research.algorithms.gradient.reptile import Reptile
+from research.algorithms.memory.rl2 import RL2
+from research.algorithms.regression.maml import MAMLRegression
+from research.algorithms.regression.reptile import ReptileRegression
+from research.algorithms.value.lookahead_dqn import LookaheadDQN
+from research.algorithms.value.maml_dqn import MAMLDQN
+from research.algorithms.value.reptile_dqn import ReptileDQN
 from research.evaluation import AdaptationCurve
 from research.types import StepResult
 

@@ -14,7 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from research.algorithms import ALGORITHMS
-from research.algorithms.dqn_config import ReplayConfig
+from research.algorithms.value.config import ReplayConfig
 from research.checkpoint import Checkpoints, load
 from research.policies import PolicyConfig
 from research.policies.gru import GRUConfig

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from experiments.lookahead_dqn import DESIGNS, NAMED_CONFIGS, choose, experiment
-from research.algorithms.dqn_config import LookaheadDQNConfig
-from research.algorithms.lookahead_dqn import LookaheadDQN
+from research.algorithms.value.config import LookaheadDQNConfig
+from research.algorithms.value.lookahead_dqn import LookaheadDQN
 from research.checkpoint import CheckpointError, load
 from research.policies.q_network import QNetworkConfig
 from research.tracking.config import ConfigError

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.maml_sinusoid import NAMED_CONFIGS, experiment, report
-from research.algorithms.regression import RegressionConfig
-from research.algorithms.reptile_regression import ReptileRegressionConfig
+from research.algorithms.regression.agent import RegressionConfig
+from research.algorithms.regression.reptile import ReptileRegressionConfig
 from research.checkpoint import load
 from research.evaluation import AdaptationCurve
 from research.tracking.records import read_rows

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from research.algorithms.fomaml import FOMAML, FOMAMLConfig
-from research.algorithms.maml_trpo import Objective
-from research.algorithms.reptile import Reptile, ReptileConfig
+from research.algorithms.gradient.fomaml import FOMAML, FOMAMLConfig
+from research.algorithms.gradient.maml_trpo import Objective
+from research.algorithms.gradient.reptile import Reptile, ReptileConfig
 from research.losses import reinforce
 from research.policies import PolicyConfig
 

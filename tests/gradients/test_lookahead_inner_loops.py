@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from research.algorithms.maml_regression import MAMLRegression
-from research.algorithms.regression import RegressionConfig
-from research.algorithms.reptile_regression import ReptileRegression, ReptileRegressionConfig
+from research.algorithms.regression.agent import RegressionConfig
+from research.algorithms.regression.maml import MAMLRegression
+from research.algorithms.regression.reptile import ReptileRegression, ReptileRegressionConfig
 from research.inner_loops.with_higher import DifferentiableLookahead, higher, registered_optimizers
 from research.optim import Lookahead
 from research.optim.adaptive import AdaptiveLookahead

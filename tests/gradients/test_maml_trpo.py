@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from research.algorithms.agent import inner_loss
-from research.algorithms.maml_trpo import MAMLTRPO, MAMLTRPOConfig, Objective
+from research.algorithms.gradient.agent import inner_loss
+from research.algorithms.gradient.maml_trpo import MAMLTRPO, MAMLTRPOConfig, Objective
 from research.losses import mean_kl, surrogate
 from research.policies import PolicyConfig
 

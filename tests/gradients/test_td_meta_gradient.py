@@ -9,8 +9,8 @@ import pytest
 import torch
 from td_problem import loop_loss, make_batch, make_config, make_network, params_of
 
-from research.algorithms.td_learner import TDLearner
-from research.algorithms.td_meta_gradient import TDMetaGradient
+from research.algorithms.value.learner import TDLearner
+from research.algorithms.value.meta_gradient import TDMetaGradient
 
 H = 1e-5
 

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.lookahead_dqn import NAMED_CONFIGS, choose
-from research.algorithms.dqn_config import LookaheadDQNConfig
+from research.algorithms.value.config import LookaheadDQNConfig
 from research.tracking.config import from_mapping
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from analysis.stats import bootstrap_interval
 from experiments.maml_trpo import NAMED_CONFIGS
-from research.algorithms.maml_trpo import MAMLTRPO, MAMLTRPOConfig
+from research.algorithms.gradient.maml_trpo import MAMLTRPO, MAMLTRPOConfig
 from research.policies import PolicyConfig
 from research.tracking.config import from_mapping
 

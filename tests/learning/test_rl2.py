@@ -3,8 +3,8 @@
 import pytest
 
 from experiments.rl2 import NAMED_CONFIGS
-from research.algorithms.rl2 import RL2
-from research.algorithms.rl2_config import RL2Config
+from research.algorithms.memory.config import RL2Config
+from research.algorithms.memory.rl2 import RL2
 from research.tracking.config import from_mapping
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.maml_sinusoid import NAMED_CONFIGS, choose
-from research.algorithms.regression import RegressionConfig
+from research.algorithms.regression.agent import RegressionConfig
 
 BRIEF = dict(num_iterations=3, num_inner_steps=1, inner_lr=0.02, meta_lr=5e-3, anneal_from=0.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from research.algorithms.lookahead_dqn import LookaheadDQN
+from research.algorithms.value.lookahead_dqn import LookaheadDQN
 from research.denormals import flushed_denormals
 
 DENORMAL = torch.full((4,), 1e-39)

@@ -8,7 +8,7 @@ import rank_cases
 import torch
 
 from research import rng
-from research.algorithms.maml_trpo import MAMLTRPO
+from research.algorithms.gradient.maml_trpo import MAMLTRPO
 from research.distributed import ALONE, Place, Ranks, Share, find_place, first_host, timeout
 from research.distributions import Categorical, DiagGaussian
 from research.inner_loops.func import expand, take

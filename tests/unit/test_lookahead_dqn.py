@@ -11,13 +11,13 @@ import torch
 from torch.utils import _pytree as pytree
 
 from research import rng
-from research.algorithms.dqn_config import ExplorationConfig, LookaheadDQNConfig, ReplayConfig
-from research.algorithms.exploration import Bandit, epsilon_at
-from research.algorithms.lookahead_dqn import LookaheadDQN
-from research.algorithms.maml_dqn import MAMLDQNConfig
-from research.algorithms.reptile_dqn import ReptileDQN, ReptileDQNConfig
-from research.algorithms.td_evaluation import gather, minibatches
-from research.algorithms.td_learner import TDLearner, init_params
+from research.algorithms.value.config import ExplorationConfig, LookaheadDQNConfig, ReplayConfig
+from research.algorithms.value.evaluation import gather, minibatches
+from research.algorithms.value.exploration import Bandit, epsilon_at
+from research.algorithms.value.learner import TDLearner, init_params
+from research.algorithms.value.lookahead_dqn import LookaheadDQN
+from research.algorithms.value.maml_dqn import MAMLDQNConfig
+from research.algorithms.value.reptile_dqn import ReptileDQN, ReptileDQNConfig
 from research.inner_loops.func import expand
 from research.policies.q_network import QNetworkConfig
 from research.tasks import make_tasks

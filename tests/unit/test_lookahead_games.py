@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from analysis.games import plot_plays
-from research.algorithms.lookahead_games import LookaheadGames, LookaheadGamesConfig
+from research.algorithms.games import LookaheadGames, LookaheadGamesConfig
 from research.optim import Lookahead
 from research.oracles.games import RockPaperScissors
 from research.types import MetaParams

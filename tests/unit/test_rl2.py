@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from research import rng
-from research.algorithms import recurrent
-from research.algorithms.recurrent import Steps, ValueScale, advantages, explained_variance, minibatches
-from research.algorithms.rl2 import RL2
-from research.algorithms.rl2_config import RL2Config
-from research.algorithms.rl2_losses import Coefficients, gradient_of, loss_of
-from research.algorithms.rl2_trpo import Objective, trust_region_update
+from research.algorithms.memory import recurrent
+from research.algorithms.memory.config import RL2Config
+from research.algorithms.memory.losses import Coefficients, gradient_of, loss_of
+from research.algorithms.memory.recurrent import Steps, ValueScale, advantages, explained_variance, minibatches
+from research.algorithms.memory.rl2 import RL2
+from research.algorithms.memory.trpo import Objective, trust_region_update
 from research.checkpoint import Checkpoints, load
 from research.policies.gru import GRUConfig
 from research.types import Trials

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from research.algorithms.maml_regression import MAMLRegression
-from research.algorithms.regression import Batch, Learner, RegressionConfig
-from research.algorithms.reptile_regression import ReptileRegression, ReptileRegressionConfig
+from research.algorithms.regression.agent import Batch, Learner, RegressionConfig
+from research.algorithms.regression.maml import MAMLRegression
+from research.algorithms.regression.reptile import ReptileRegression, ReptileRegressionConfig
 from research.rng import generator
 from research.tasks.sinusoid import Sinusoid, SinusoidTasks
 

@@ -35,10 +35,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from research import rng
-from research.algorithms.dqn_config import Design, LookaheadDQNConfig, Target
-from research.algorithms.outer import adam_start, clip_norm, learned, norm, replaced
-from research.algorithms.td_evaluation import Advance, evaluate, gather, minibatches
-from research.algorithms.td_learner import TDLearner, init_params, make_network
+from research.algorithms.gradient.outer import adam_start, clip_norm, learned, norm, replaced
+from research.algorithms.value.config import Design, LookaheadDQNConfig, Target
+from research.algorithms.value.evaluation import Advance, evaluate, gather, minibatches
+from research.algorithms.value.learner import TDLearner, init_params, make_network
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.inner_loops import make_inner_loop

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from research import rng
-from research.algorithms.rl2_config import RL2Config
+from research.algorithms.memory.config import RL2Config
 from research.evaluation import AdaptationCurve, action_regret, trial_curve
 from research.parallel import available_cores
 from research.policies.gru import Inputs, make_gru_policy

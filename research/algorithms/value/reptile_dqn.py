@@ -3,7 +3,7 @@
     repeat
         sample tasks T_1..T_B, and `adapt_transitions` transitions D_i of each, `adapt_actions`
         for each task: θ_i ← φ, an optimiser that has just been made
-            K times: θ_i ← optimiser(θ_i, ∇ L(θ_i; θ̄_i, minibatch of D_i)); move θ̄_i         see `td_learner.py`
+            K times: θ_i ← optimiser(θ_i, ∇ L(θ_i; θ̄_i, minibatch of D_i)); move θ̄_i         see `learner.py`
         φ ← φ + α · 1/B Σ_i (θ_i − φ),   α falling linearly to 0
 
 Nichol, Achiam & Schulman 2018, arXiv:1803.02999, algorithm 2 (batched), with TD learning inside; K is
@@ -24,10 +24,10 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from research import rng
-from research.algorithms.dqn_config import Design, LookaheadDQNConfig
-from research.algorithms.outer import norm
-from research.algorithms.td_evaluation import evaluate, gather, minibatches
-from research.algorithms.td_learner import TDLearner, init_params, make_network
+from research.algorithms.gradient.outer import norm
+from research.algorithms.value.config import Design, LookaheadDQNConfig
+from research.algorithms.value.evaluation import evaluate, gather, minibatches
+from research.algorithms.value.learner import TDLearner, init_params, make_network
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.inner_loops.func import expand

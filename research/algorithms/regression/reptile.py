@@ -23,7 +23,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 
-from research.algorithms.regression import Learner, RegressionConfig
+from research.algorithms.regression.agent import Learner, RegressionConfig
 from research.evaluation import AdaptationCurve
 from research.inner_loops import InnerLoopConfig
 from research.types import MetaParams, Params, StepResult

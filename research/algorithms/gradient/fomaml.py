@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from research.algorithms.agent import Agent, AgentConfig
-from research.algorithms.outer import adam_start, clip_norm, norm, refuse_learned_update, respond
+from research.algorithms.gradient.agent import Agent, AgentConfig
+from research.algorithms.gradient.outer import adam_start, clip_norm, norm, refuse_learned_update, respond
 from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
 from research.inner_loops.func import per_task, take

@@ -7,7 +7,7 @@ designs make something of it, behind one `LookaheadDQNConfig`:
            repeat
                act ε-greedily, `train_freq` steps of every row; add them to the replay buffer
                `gradient_steps` times: θ ← optimiser(θ, ∇ L(θ; θ̄, minibatch)), Lookahead around it; move θ̄
-       with L(θ; θ̄) = mean w ℓ(Q(s, a; θ) − r − γⁿ max_a' Q(s', a'; θ̄)), see `research.td` and `td_learner.py`.
+       with L(θ; θ̄) = mean w ℓ(Q(s, a; θ) − r − γⁿ max_a' Q(s', a'; θ̄)), see `research.td` and `learner.py`.
        Without `lookahead_k` this is DQN (Mnih et al. 2015), with Double, Dueling, n-step returns and priorities.
     A2 the same with `target="slow"`: the slow weights are the target network, θ̄ = φ. The target then moves by α every k
        steps, and the network starts every cycle from it. α = 1, k = C is DQN with a copy every C steps, bit for bit.
@@ -40,11 +40,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from research import rng
-from research.algorithms.dqn_config import LookaheadDQNConfig
-from research.algorithms.exploration import Bandit, epsilon_at
-from research.algorithms.td_evaluation import evaluate
-from research.algorithms.td_learner import LearnerState, TDLearner, as_batch, init_params, make_network
-from research.algorithms.td_meta_gradient import MetaState, TDMetaGradient
+from research.algorithms.value.config import LookaheadDQNConfig
+from research.algorithms.value.evaluation import evaluate
+from research.algorithms.value.exploration import Bandit, epsilon_at
+from research.algorithms.value.learner import LearnerState, TDLearner, as_batch, init_params, make_network
+from research.algorithms.value.meta_gradient import MetaState, TDMetaGradient
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.sampling.interaction import Act, Finished, Interaction, Moment
@@ -61,7 +61,7 @@ class State(NamedTuple):
 
     Attributes:
         iteration: Finished iterations.
-        meta: The network's parameters, and in `update` what is learned of the TD step, see `td_meta_gradient.py`.
+        meta: The network's parameters, and in `update` what is learned of the TD step, see `meta_gradient.py`.
         learner: What the TD steps carry.
         replay: What the buffer holds.
         moment: Where the environments are.

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from research.algorithms.dqn_config import ExplorationConfig
+from research.algorithms.value.config import ExplorationConfig
 
 
 class Bandit(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from research.algorithms.recurrent import RecurrentAgent, Steps, minibatches
+from research.algorithms.memory.recurrent import RecurrentAgent, Steps, minibatches
 from research.losses import PolicyBatch, mean_kl, surrogate
 from research.optim import linear_map
 from research.optim.trust_region import Problem, trust_region_step

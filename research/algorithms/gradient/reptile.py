@@ -27,8 +27,8 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
-from research.algorithms.agent import Agent, AgentConfig
-from research.algorithms.outer import norm, refuse_learned_update
+from research.algorithms.gradient.agent import Agent, AgentConfig
+from research.algorithms.gradient.outer import norm, refuse_learned_update
 from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
 from research.types import MetaParams, StepResult

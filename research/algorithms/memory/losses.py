@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from research.algorithms.recurrent import Steps, between
+from research.algorithms.memory.recurrent import Steps, between
 from research.losses import clipped_loss, clipped_share, value_error
 from research.parallel import chunks
 from research.policies.gru import GRUPolicy, Output

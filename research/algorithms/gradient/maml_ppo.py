@@ -37,8 +37,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from research.algorithms.agent import Agent, AgentConfig, Sampled
-from research.algorithms.outer import adam_start, clip_norm, learned, norm, replaced, respond
+from research.algorithms.gradient.agent import Agent, AgentConfig, Sampled
+from research.algorithms.gradient.outer import adam_start, clip_norm, learned, norm, replaced, respond
 from research.distributed import ALONE, Ranks
 from research.estimators import ESTIMATORS
 from research.evaluation import AdaptationCurve

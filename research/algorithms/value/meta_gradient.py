@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from research.algorithms.dqn_config import LookaheadDQNConfig
-from research.algorithms.td_learner import TDLearner
+from research.algorithms.value.config import LookaheadDQNConfig
+from research.algorithms.value.learner import TDLearner
 from research.optim.differentiable import AdamState, adam
 from research.td import TransitionBatch, td_loss, td_target, values_at
 from research.types import Metrics, Params

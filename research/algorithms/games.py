@@ -29,7 +29,7 @@ from torch import Tensor
 
 from research import rng
 from research.algorithms.config import AlgorithmConfig
-from research.algorithms.outer import adam_start, norm
+from research.algorithms.gradient.outer import adam_start, norm
 from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState, UpdateRule, adam, sgd
 from research.optim.differentiable_lookahead import lookahead

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from research import rng
-from research.algorithms.dqn_config import LookaheadDQNConfig
-from research.algorithms.td_learner import TDLearner, as_batch
+from research.algorithms.value.config import LookaheadDQNConfig
+from research.algorithms.value.learner import TDLearner, as_batch
 from research.denormals import flushed_denormals
 from research.distributions import Categorical
 from research.evaluation import AdaptationCurve

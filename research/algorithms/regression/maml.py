@@ -26,7 +26,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from research.algorithms.regression import Learner, RegressionConfig, Sampled
+from research.algorithms.regression.agent import Learner, RegressionConfig, Sampled
 from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState, adam
 from research.types import MetaParams, Params, StepResult

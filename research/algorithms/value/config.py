@@ -42,7 +42,7 @@ class ExplorationConfig:
 
     Attributes:
         schedule: How ε goes from `start` to `end`: `"linear"` or `"exponential"` in the steps; or `"bandit"`, which
-            chooses ε for every episode, see `research.algorithms.exploration`.
+            chooses ε for every episode, see `research.algorithms.value.exploration`.
         start: ε at the first step.
         end: ε once `fraction` of the training is over.
         fraction: See there.
@@ -72,7 +72,7 @@ class ExplorationConfig:
 
 @dataclass(frozen=True)
 class LookaheadDQNConfig(MetaLearningConfig):
-    """Settings of DQN and of what Lookahead makes of it, see `research.algorithms.lookahead_dqn`.
+    """Settings of DQN and of what Lookahead makes of it, see `research.algorithms.value.lookahead_dqn`.
 
     The inner steps of every design are TD steps: `inner_optimizer`, `inner_lr`, and `lookahead_*` are theirs. Only the
     design `"maml"` differentiates through them; the settings about derivatives are its alone.

@@ -28,11 +28,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from research.algorithms.outer import adam_start, clip_norm, norm
-from research.algorithms.recurrent import RecurrentAgent, Steps, ValueScale, minibatches
-from research.algorithms.rl2_config import RL2Config
-from research.algorithms.rl2_losses import Coefficients, gradient_of
-from research.algorithms.rl2_trpo import trust_region_update
+from research.algorithms.gradient.outer import adam_start, clip_norm, norm
+from research.algorithms.memory.config import RL2Config
+from research.algorithms.memory.losses import Coefficients, gradient_of
+from research.algorithms.memory.recurrent import RecurrentAgent, Steps, ValueScale, minibatches
+from research.algorithms.memory.trpo import trust_region_update
 from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState, adam
 from research.parallel import parallel_map

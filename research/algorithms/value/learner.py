@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from research import rng
-from research.algorithms.dqn_config import LookaheadDQNConfig
+from research.algorithms.value.config import LookaheadDQNConfig
 from research.optim import Lookahead
 from research.optim.differentiable import AdamState
 from research.policies.mlp_function import mlp_output, mlp_with_pullback

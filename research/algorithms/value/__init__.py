@@ -1,0 +1,1 @@
+"""Value adaptation: an action-value network adapts to a task by temporal-difference steps (the DQN family)."""
