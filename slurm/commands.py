@@ -125,7 +125,7 @@ def reset_stale(arguments: argparse.Namespace) -> None:
 
 def sync_mongo(arguments: argparse.Namespace) -> int:
     """The same as `python -m research.tracking sync`."""
-    from research.tracking.__main__ import main  # the driver of MongoDB takes a while to import
+    from research.tracking.mongo.sync import main  # the driver of MongoDB takes a while to import
 
     return main(
         ["sync", str(arguments.runs_dir), *(word for run in arguments.run or () for word in ("--run", str(run)))]

@@ -25,7 +25,7 @@ from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.config import ConfigError, construct, convert_fields, to_mapping
 from research.tracking.ingredients import Ingredients
 from research.tracking.lock import BusyError, Lock
-from research.tracking.mirror import Mirror, find_server
+from research.tracking.mongo.mirror import Mirror, find_server
 from research.tracking.observer import FileObserver
 from research.tracking.options import OVERRIDES, read_overrides, refuse_bare_commas, without_login
 from research.tracking.provenance import digests, git_state, library_versions, source_files

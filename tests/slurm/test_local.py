@@ -182,7 +182,7 @@ def test_nonsense_on_the_command_line_is_refused_as_always(desk, capsys):
 
 def test_sync_mongo_hands_over_to_tracking(desk, monkeypatch):
     called = []
-    monkeypatch.setattr("research.tracking.__main__.main", lambda words: called.append(words) or 1)
+    monkeypatch.setattr("research.tracking.mongo.sync.main", lambda words: called.append(words) or 1)
     desk.slurm("sync-mongo", "--runs-dir", "there", "--run", 3, 4, status=1)
     desk.slurm("sync-mongo", status=1)
     assert called == [["sync", "there", "--run", "3", "--run", "4"], ["sync", "runs"]]

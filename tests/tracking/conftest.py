@@ -16,7 +16,7 @@ import torch
 import toy_experiment
 
 from research import checkpoint
-from research.tracking import mirror
+from research.tracking.mongo import mirror
 from research.tracking.records import read_rows
 
 

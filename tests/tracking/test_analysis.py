@@ -12,7 +12,7 @@ import sacred
 from sacred.observers import MongoObserver
 
 from analysis.load import load_runs
-from research.tracking.mongo import bring_up_to_date
+from research.tracking.mongo.store import bring_up_to_date
 
 OPTIONS = "eval_interval=2 checkpoint_interval=2 extra.a=1.5"
 
@@ -71,7 +71,7 @@ def test_adaptation_of_every_task_is_recorded(both, lab):
 
 
 def test_metrics_in_several_documents_and_of_former_starts(lab, line, content, monkeypatch):
-    monkeypatch.setattr("research.tracking.mongo.CHUNK", 3)
+    monkeypatch.setattr("research.tracking.mongo.store.CHUNK", 3)
     lab.run("with num_iterations=8 seed=1")
     line.connect()
     bring_up_to_date(content.database, lab.directory / "runs" / "1")

@@ -16,10 +16,10 @@ import toy_experiment
 from bson import encode
 from sacred.observers import MongoObserver
 
-from research.tracking import mirror
-from research.tracking import mongo as module
-from research.tracking.__main__ import main
-from research.tracking.mongo import bring_up_to_date
+from research.tracking.mongo import mirror
+from research.tracking.mongo import store as module
+from research.tracking.mongo.store import bring_up_to_date
+from research.tracking.mongo.sync import main
 from research.tracking.records import read_run
 
 OPTIONS = "num_iterations=12 eval_interval=4 checkpoint_interval=5 seed=2"

@@ -17,8 +17,8 @@ import toy_experiment
 from mongo import wait_for
 from toy_experiment import start_together
 
-from research.tracking import mirror
-from research.tracking.__main__ import main
+from research.tracking.mongo import mirror
+from research.tracking.mongo.sync import main
 from research.tracking.records import read_rows
 
 STEPS = 60

@@ -22,7 +22,7 @@ from sacred.observers import RunObserver
 
 from research.files import claim_number
 from research.tracking.config import ConfigError
-from research.tracking.mongo import Cursor, Document, bring_up_to_date, next_number, placeholder
+from research.tracking.mongo.store import Cursor, Document, bring_up_to_date, next_number, placeholder
 from research.tracking.observer import FileObserver
 
 VARIABLE = "METAPOLICY_MONGO_URI"

@@ -1,0 +1,69 @@
+"""`python -m research.tracking sync [RUNS_DIR] [--run ID ...]`: makes MongoDB say what the files of runs say."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pymongo.errors import PyMongoError
+
+from research.tracking.config import ConfigError
+from research.tracking.mongo.mirror import VARIABLE, Server, find_server
+from research.tracking.mongo.store import ChangedError, bring_up_to_date
+from research.tracking.records import RecordError, run_directories
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 if all is stored, 1 if something is not, 2 if it is not clear what is meant."""
+    parser = argparse.ArgumentParser(prog="python -m research.tracking", description=__doc__)
+    command = parser.add_subparsers(dest="command", required=True).add_parser("sync", help="files to MongoDB")
+    command.add_argument("runs_dir", nargs="?", default="runs", type=Path, help="default: %(default)s")
+    command.add_argument("--run", action="append", metavar="ID", help="only this run; may be given several times")
+    command.add_argument("-m", "--mongo", metavar="ADDRESS", help=f"of the database; default: ${VARIABLE}")
+    given = parser.parse_args(arguments)
+    try:
+        server = find_server(given.mongo)
+        if server is None:
+            raise ConfigError(f"{VARIABLE} is not set: need mongodb://user:password@host:27017/database")
+        return sync(server, _directories(given.runs_dir, given.run))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def sync(server: Server, directories: Sequence[Path]) -> int:
+    """Brings the database up to what the files of some runs say. Returns 0, or 1 if some could not be."""
+    database = server.connect()
+    try:
+        database.client.admin.command("ping")
+        failures = 0
+        for directory in directories:
+            try:
+                cursor = bring_up_to_date(database, directory)
+            except (RecordError, ChangedError, OSError, KeyError) as error:
+                failures += 1
+                print(f"run {directory.name}: not stored: {error}", file=sys.stderr)
+                continue
+            renamed = "" if str(cursor.number) == directory.name else f", as {cursor.number}"
+            print(
+                f"run {directory.name}: {sum(cursor.counts.values())} points of {len(cursor.counts)} metrics{renamed}"
+            )
+    except PyMongoError as error:
+        print(f"error: {server} cannot be written ({type(error).__name__})", file=sys.stderr)
+        return 1
+    finally:
+        database.client.close()
+    return min(1, failures)
+
+
+def _directories(runs_dir: Path, names: Sequence[str] | None) -> list[Path]:
+    there = run_directories(runs_dir)
+    if names is None:
+        return there
+    known = {path.name: path for path in there}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--run {name}: no such run in {runs_dir}; there are {', '.join(known) or 'none'}")
+    return [known[name] for name in names]
