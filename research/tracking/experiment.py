@@ -25,7 +25,7 @@ from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.config import ConfigError, construct, convert_fields, to_mapping
 from research.tracking.ingredients import Ingredients
 from research.tracking.lock import BusyError, Lock
-from research.tracking.mongo.mirror import Mirror, find_server
+from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
 from research.tracking.options import OVERRIDES, read_overrides, refuse_bare_commas, without_login
 from research.tracking.provenance import digests, git_state, library_versions, source_files
@@ -288,7 +288,7 @@ class Experiment(sacred.Experiment):
                     tempfile.TemporaryFile(dir=observer.basedir).close()
         run.observers.append(observer)
         if server is not None:
-            run.observers.append(Mirror(server, observer))
+            run.observers.append(server.mirror(observer))
 
     def _find_start(self, command: str, given: dict[str, Any], names: Sequence[str]) -> Start | None:
         if self.prepare is None or command not in {*CHANGEABLE, self.default_command}:

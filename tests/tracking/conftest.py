@@ -16,7 +16,7 @@ import torch
 import toy_experiment
 
 from research import checkpoint
-from research.tracking.mongo import mirror
+from research.tracking.mongo import VARIABLE, mirror
 from research.tracking.records import read_rows
 
 
@@ -87,7 +87,7 @@ def identical(left: Any, right: Any) -> bool:
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(mirror.VARIABLE, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     return Lab(tmp_path)
 
 
@@ -141,6 +141,6 @@ def content(mongo_address, line):
 @pytest.fixture
 def mirrored(lab, line, monkeypatch):
     """The experiment with a mirror that is quick."""
-    monkeypatch.setenv(mirror.VARIABLE, line.address)
+    monkeypatch.setenv(VARIABLE, line.address)
     monkeypatch.setattr(mirror, "INTERVAL_SECONDS", 0.1)
     return lab

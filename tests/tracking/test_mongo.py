@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import subprocess
 import sys
 import threading
+import uuid
+from pathlib import Path
 
 import gridfs
 import mongo
@@ -16,11 +19,13 @@ import toy_experiment
 from bson import encode
 from sacred.observers import MongoObserver
 
-from research.tracking.mongo import mirror
+from research.tracking.mongo import VARIABLE, mirror
 from research.tracking.mongo import store as module
 from research.tracking.mongo.store import bring_up_to_date
 from research.tracking.mongo.sync import main
 from research.tracking.records import read_run
+
+ROOT = Path(__file__).parents[2]
 
 OPTIONS = "num_iterations=12 eval_interval=4 checkpoint_interval=5 seed=2"
 
@@ -117,7 +122,7 @@ def test_resuming_replaces_what_came_after_the_checkpoint(mirrored, line, conten
 def test_sync_stores_what_was_never_there_and_changes_nothing_when_repeated(lab, line, content, monkeypatch, capsys):
     for _ in range(3):
         lab.run(f"with {OPTIONS}")
-    monkeypatch.setenv(mirror.VARIABLE, line.connect().address)
+    monkeypatch.setenv(VARIABLE, line.connect().address)
     capsys.readouterr()
     assert main(["sync", "runs", "--run", "2"]) == 0
     assert content.numbers() == [2]
@@ -133,7 +138,7 @@ def test_a_metric_beyond_one_document_goes_on_in_the_next(lab, line, content, mo
     monkeypatch.setattr(module, "CHUNK", 5)
     monkeypatch.setattr(module, "BATCH", 7)
     lab.run(f"with {OPTIONS}")
-    monkeypatch.setenv(mirror.VARIABLE, line.connect().address)
+    monkeypatch.setenv(VARIABLE, line.connect().address)
     main(["sync"])
     content.assert_complete(lab.directory, 1)
     losses = content.database.metrics.find({"run_id": 1, "name": "loss"})
@@ -201,7 +206,7 @@ def test_numbers_that_the_database_has_already_are_left_to_their_owners(mirrored
 def test_a_run_whose_number_was_taken_meanwhile_is_stored_under_another(lab, line, content, monkeypatch, capsys):
     lab.run("with num_iterations=2")
     content.database.runs.insert_one({"_id": 1, "record": {"uid": "of somebody else"}})
-    monkeypatch.setenv(mirror.VARIABLE, line.connect().address)
+    monkeypatch.setenv(VARIABLE, line.connect().address)
     capsys.readouterr()
     for _ in range(2):
         assert main(["sync"]) == 0
@@ -257,7 +262,7 @@ def test_addresses(address, place, database):
 
 @pytest.mark.parametrize("address", ["mongodb://me:se cret@:x@/", "me:secret@host", "mongodb://me:secret@host:port/db"])
 def test_what_is_no_address_is_refused_without_showing_it(lab, capsys, monkeypatch, address):
-    monkeypatch.setenv(mirror.VARIABLE, address)
+    monkeypatch.setenv(VARIABLE, address)
     lab.run("with num_iterations=1")
     shown = capsys.readouterr()
     assert lab.exit_code == 2
@@ -269,7 +274,7 @@ def test_what_is_no_address_is_refused_without_showing_it(lab, capsys, monkeypat
 def test_sync_says_what_is_wrong(lab, capsys, monkeypatch):
     assert main(["sync"]) == 2
     assert "METAPOLICY_MONGO_URI is not set" in capsys.readouterr().err
-    monkeypatch.setenv(mirror.VARIABLE, f"mongodb://me:secret@127.0.0.1:{mongo.free_port()}/lab")
+    monkeypatch.setenv(VARIABLE, f"mongodb://me:secret@127.0.0.1:{mongo.free_port()}/lab")
     assert main(["sync", "--run", "7"]) == 2
     assert "--run 7: no such run in runs; there are none" in capsys.readouterr().err
     assert main(["sync"]) == 1
@@ -282,7 +287,7 @@ def test_sync_goes_past_a_damaged_record(lab, line, content, monkeypatch, capsys
         lab.run("with num_iterations=2")
     path = lab.directory / "runs" / "1" / "metrics.jsonl"
     path.write_text("garbage\n" + path.read_text())
-    monkeypatch.setenv(mirror.VARIABLE, line.connect().address)
+    monkeypatch.setenv(VARIABLE, line.connect().address)
     assert main(["sync"]) == 1
     assert "run 1: not stored" in capsys.readouterr().err
     content.assert_complete(lab.directory, 2)
@@ -290,9 +295,9 @@ def test_sync_goes_past_a_damaged_record(lab, line, content, monkeypatch, capsys
 
 def test_the_password_is_nowhere(lab, monkeypatch, capfd):
     """In a process of its own, with a failure and its traceback, and a server that is not there."""
-    secret = "geheim-7531"
+    secret = uuid.uuid4().hex  # one that uncommitted changes of this file cannot hold
     address = f"mongodb://me:{secret}@127.0.0.1:{mongo.free_port()}/lab"
-    environment = {**mirror.os.environ, mirror.VARIABLE: address}
+    environment = {**os.environ, VARIABLE: address}
     script = [sys.executable, toy_experiment.__file__]
     shown = ""
     for line in ("with num_iterations=2", f"-l DEBUG -m {address} with num_iterations=2 lr=[]"):
@@ -303,3 +308,22 @@ def test_the_password_is_nowhere(lab, monkeypatch, capfd):
     files = [path for path in lab.directory.rglob("*") if path.is_file()]
     assert len(files) > 20
     assert not [path for path in files if secret.encode() in path.read_bytes()]
+
+
+def test_a_run_without_a_database_loads_no_driver(lab):
+    """In a process of its own, with a script as users call it."""
+    program = """
+import sys
+
+import research
+from experiments.maml_trpo import experiment
+
+experiment.run_commandline(["maml_trpo", "with", "fast", "num_iterations=1"])
+loaded = {"bson", "gridfs", "pymongo"} & sys.modules.keys()
+assert not loaded, loaded
+assert not [name for name in sys.modules if name.startswith("research.tracking.mongo.")]
+"""
+    environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
+    environment["PYTHONPATH"] = str(ROOT)
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert lab.record(1)["status"] == "COMPLETED"

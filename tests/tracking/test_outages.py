@@ -17,7 +17,7 @@ import toy_experiment
 from mongo import wait_for
 from toy_experiment import start_together
 
-from research.tracking.mongo import mirror
+from research.tracking.mongo import VARIABLE, mirror
 from research.tracking.mongo.sync import main
 from research.tracking.records import read_rows
 
@@ -62,10 +62,10 @@ def test_a_server_that_never_answers(mirrored, quick, line, content, kind, capsy
     if kind == "silent":
         line.fall_silent()
     without = time.monotonic()
-    monkeypatch.delenv(mirror.VARIABLE)
+    monkeypatch.delenv(VARIABLE)
     mirrored.run(f"-b 0.1 with {OPTIONS}")
     without = time.monotonic() - without
-    monkeypatch.setenv(mirror.VARIABLE, line.address)
+    monkeypatch.setenv(VARIABLE, line.address)
     seconds = run_timed(mirrored, f"-b 0.1 with {OPTIONS}")
     # One wait at the start, one at the end; neither grows with the run.
     assert seconds < without * 1.05 + mirror.START_SECONDS + mirror.SILENCE_SECONDS + 1
@@ -117,7 +117,7 @@ def test_a_server_that_is_killed_ten_times(lab, quick, tmp_path, monkeypatch):
     server = mongo.MongoServer(tmp_path / "mongo")
     server.directory.mkdir()
     line = mongo.line_to(mongo.address_of(server.start())).connect()
-    monkeypatch.setenv(mirror.VARIABLE, line.address)
+    monkeypatch.setenv(VARIABLE, line.address)
     content = mongo.Content(mongo.address_of(server), line.database)
     kills = []
 
@@ -147,11 +147,11 @@ def test_eight_at_once_on_one_database(tmp_path, line, content, monkeypatch):
     line.connect()
     for name in ("lab0", "lab1"):
         (tmp_path / name).mkdir()
-    environment = {mirror.VARIABLE: line.address}
+    environment = {VARIABLE: line.address}
     assert start_together(8, lambda index: tmp_path / f"lab{index % 2}", environment) == [0] * 8
     records = [json.loads(path.read_text()) for path in tmp_path.glob("lab*/runs/*/run.json")]
     assert [record["status"] for record in records] == ["COMPLETED"] * 8
-    monkeypatch.setenv(mirror.VARIABLE, line.address)
+    monkeypatch.setenv(VARIABLE, line.address)
     for name in ("lab0", "lab1"):
         assert main(["sync", str(tmp_path / name / "runs")]) == 0
     numbers = content.numbers()
@@ -201,7 +201,7 @@ def test_outages_of_a_minute_cost_next_to_nothing(tmp_path, line, content, monke
         line.connect()
     began = time.monotonic()
     without = start_toy(tmp_path / "without")
-    mirrored = start_toy(tmp_path / "with", **{mirror.VARIABLE: line.address})
+    mirrored = start_toy(tmp_path / "with", **{VARIABLE: line.address})
     ends = {}
     while len(ends) < 2:
         if script and time.monotonic() - began >= script[0][0]:
@@ -216,7 +216,7 @@ def test_outages_of_a_minute_cost_next_to_nothing(tmp_path, line, content, monke
     assert files == list(range(1, 901))
     there = content.metrics(1) if "info" in (content.run(1) or {}) else {}
     stored = there.get("loss", ([], []))[0]
-    monkeypatch.setenv(mirror.VARIABLE, line.address)
+    monkeypatch.setenv(VARIABLE, line.address)
     line.cut()
     line.connect()
     assert main(["sync", str(tmp_path / "with" / "runs")]) == 0

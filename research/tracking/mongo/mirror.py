@@ -6,7 +6,6 @@ away, or never there, the run does not notice: the files hold everything, and th
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -24,8 +23,6 @@ from research.files import claim_number
 from research.tracking.config import ConfigError
 from research.tracking.mongo.store import Cursor, Document, bring_up_to_date, next_number, placeholder
 from research.tracking.observer import FileObserver
-
-VARIABLE = "METAPOLICY_MONGO_URI"
 
 INTERVAL_SECONDS = 10.0
 """Between two times that the database is brought up to date."""
@@ -65,6 +62,10 @@ class Server:
     def __repr__(self) -> str:
         return f"MongoDB at {self.place}, database {self.database_name}"
 
+    def mirror(self, files: FileObserver) -> Mirror:
+        """An observer that keeps the database up to the files of a run."""
+        return Mirror(self, files)
+
     def connect(self, pulse: Pulse | None = None) -> Database[Document]:
         """The database. Nothing is sent yet.
 
@@ -93,14 +94,6 @@ class Server:
             f"{self.source}: no address of a MongoDB server ({kind}); need mongodb://user:password@host:27017/database,"
             " special characters of the password percent-encoded"
         )
-
-
-def find_server(option: str | None) -> Server | None:
-    """The server that `-m`, or else METAPOLICY_MONGO_URI, names; None if neither does."""
-    if option:
-        return Server(option, "-m")
-    address = os.environ.get(VARIABLE)
-    return Server(address, VARIABLE) if address else None
 
 
 class Pulse(monitoring.CommandListener):

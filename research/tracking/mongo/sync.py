@@ -10,7 +10,8 @@ from pathlib import Path
 from pymongo.errors import PyMongoError
 
 from research.tracking.config import ConfigError
-from research.tracking.mongo.mirror import VARIABLE, Server, find_server
+from research.tracking.mongo import VARIABLE, find_server
+from research.tracking.mongo.mirror import Server
 from research.tracking.mongo.store import ChangedError, bring_up_to_date
 from research.tracking.records import RecordError, run_directories
 
