@@ -9,6 +9,12 @@
     python -m analysis report runs -o report.html          # one page that needs no network
     python -m analysis notebooks 01                        # executes notebooks and saves them as pages
 
+What needs no runs renews a page of docs/results:
+
+    python -m analysis classical      # the classical columns of the RL² paper
+    python -m analysis coverage       # how often intervals hold the true value
+    python -m analysis estimators     # bias and noise of the meta-gradient estimators
+
 `python -m analysis COMMAND --help` has the rest.
 """
 
@@ -18,8 +24,12 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("table", "compare", "export", "report", "adaptation", "learning", "regret", "notebooks")
-"""Each is a module here with a function `main(argv) -> int`; what a command does not need is not imported."""
+FOLDERS = {
+    "commands": ("table", "compare", "export", "report", "adaptation", "learning", "regret", "notebooks"),
+    "studies": ("classical", "coverage", "estimators"),
+}
+COMMANDS = {name: f"analysis.{folder}.{name}" for folder, names in FOLDERS.items() for name in names}
+"""The module of each command, with a function `main(argv) -> int`; one that is not called is not imported."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     if argv[0] not in COMMANDS:
         print(f"error: {argv[0]!r} is no command; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return int(importlib.import_module(f"analysis.{argv[0]}").main(argv[1:]))
+    return int(importlib.import_module(COMMANDS[argv[0]]).main(argv[1:]))
 
 
 if __name__ == "__main__":

@@ -39,14 +39,14 @@ def write_runs(root: Path, runs: int, steps: int, scalars: int) -> None:
 
 def load(root: str) -> int:
     """Loads all runs. Returns the number of points, which were read indeed."""
-    from analysis.load import load_runs
+    from analysis.data.load import load_runs
 
     return len(load_runs(root).metrics)
 
 
 def start() -> None:
     """Imports what `load` does, and no more."""
-    import analysis.load  # noqa: F401
+    import analysis.data.load  # noqa: F401
 
 
 @benchmark("analysis/load")

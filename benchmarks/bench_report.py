@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.report import main
+from analysis.commands.report import main
 from benchmarks.harness import Measurement, benchmark
 
 RUNS, SEEDS, METRICS, POINTS = 200, 10, 20, 500

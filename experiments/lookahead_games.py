@@ -38,7 +38,7 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     print()
     if directory is None or not np.isfinite(distance).all():
         return []
-    from analysis.games import plot_plays  # matplotlib, which only drawing should wait for
+    from analysis.plots.plays import plot_plays  # matplotlib, which only drawing should wait for
 
     picture = directory / "plays.png"
     paths, plain_paths = (plays.path_1, plays.path_2), (plays.plain_1, plays.plain_2)

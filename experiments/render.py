@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.film import Panel, write_film
 from research.algorithms.gradient.agent import AgentConfig
 from research.evaluation import AdaptationCurve
 from research.replay import Footage, can_be_drawn, check_drawable, film, has_paths, walked_paths
 from research.tasks import make_tasks
+
+if TYPE_CHECKING:
+    from analysis.plots.film import Panel
 
 _NUM_PATH_TASKS = 5
 
@@ -39,6 +41,8 @@ def prepare_drawing(config: AgentConfig) -> Callable[[AdaptationCurve, Path], li
 
 def draw_films(curve: AdaptationCurve, directory: Path) -> list[Path]:
     """A film for each task of the curve, its first episode before adaptation and after the last step."""
+    from analysis.plots.film import write_film  # matplotlib, which only drawing should wait for
+
     steps = sorted({0, len(curve.score) - 1})
     num_tasks = curve.score.shape[1]
     panels = [film(curve, step, num_tasks) for step in steps]
@@ -72,6 +76,8 @@ def task_labels(curve: AdaptationCurve) -> list[str]:
 
 
 def _panel(step: int, unit: str, footage: Footage) -> Panel:
+    from analysis.plots.film import Panel
+
     title = "before adaptation" if step == 0 else f"after {step} {unit if step > 1 else unit.removesuffix('s')}"
     captions = [f"{time:.2f} s   return {earned:.1f}".replace("-", "\N{MINUS SIGN}")
                 for time, earned in zip(footage.time, footage.returns, strict=True)]  # fmt: skip

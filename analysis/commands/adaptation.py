@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.pages import markdown_table
 from analysis.plots import plot_runs
 from analysis.stats import bootstrap_interval, iqm
+from analysis.studies.pages import markdown_table
 
 
 class FinishedRun(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.load import Runs
+    from analysis.data.load import Runs
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -57,7 +57,7 @@ def choice(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def load(source: Sequence[str], where: str | None) -> Runs:
     """`load_runs`, whose import takes longest."""
-    from analysis.load import load_runs
+    from analysis.data.load import load_runs
 
     return load_runs(source, where)
 

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis import command_line
+from analysis.commands import command_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.load import Runs
+    from analysis.data.load import Runs
 
 Notes = dict[str, list[str]]
 """Remarks, and the groups that each is about."""
@@ -74,7 +74,7 @@ def by_expression(
     """
     import pandas as pd
 
-    from analysis.where import column, parse
+    from analysis.data.where import column, parse
 
     how = command_line.choice(arguments) | {"by": None}
     rows = dict(zip(runs.table.index, runs.table.to_dict("records"), strict=True))

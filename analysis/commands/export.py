@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis import command_line
-from analysis.compare import add_statistic
+from analysis.commands import command_line
+from analysis.commands.compare import add_statistic
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.load import Runs
+    from analysis.data.load import Runs
 
 FRAMES = ("table", "metrics", "adaptation", "artifacts", "scores")
 SUFFIXES = (".csv", ".parquet", ".tex")

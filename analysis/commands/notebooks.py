@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import command_line
+from analysis.commands import command_line
 from analysis.notebooks import FIGURES, ROOT, RUNS, RunsMissingError
 
-NOTEBOOKS = Path(__file__).parent
+NOTEBOOKS = ROOT / "analysis" / "notebooks"
 _SMALL = """> **Small runs.** {directory} has none for this notebook, so `experiments/small_runs.py` made some:
 > real ones, and far too short to prove anything. What follows shows that everything works and what it looks like."""
 _PAGE = """{%- extends 'lab/index.html.j2' -%}

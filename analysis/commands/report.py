@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.load import load_runs
+from analysis.data.load import load_runs
 from analysis.report_page.page import PageConfig, render
 from analysis.report_page.summary import counts
 from research.files import write_text

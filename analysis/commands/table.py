@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis import command_line
+from analysis.commands import command_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.load import Runs
+    from analysis.data.load import Runs
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,7 +42,7 @@ def _table(arguments: argparse.Namespace) -> str:
 
 def usual(runs: Runs) -> list[str]:
     """The columns that are shown without being asked for."""
-    from analysis.joins import differing
+    from analysis.data.joins import differing
 
     table = runs.table
     scores = [name for name in table.columns if name.startswith("result.score_after_")]
@@ -62,7 +62,7 @@ def cell(value: Any) -> str:
     """A value as a table has it: four digits of numbers, times to the minute."""
     import pandas as pd
 
-    from analysis.joins import text
+    from analysis.data.joins import text
 
     if not isinstance(value, (tuple, list)) and pd.isna(value):
         return "–"
@@ -74,7 +74,7 @@ def cell(value: Any) -> str:
 
 
 def _chosen(table: pd.DataFrame, keys: str) -> list[str]:
-    from analysis.where import column
+    from analysis.data.where import column
 
     return [column(key.strip(), table.columns) for key in keys.split(",")]
 

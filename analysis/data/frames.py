@@ -1,4 +1,4 @@
-"""Records and points as DataFrames: what `analysis.load` returns, column by column."""
+"""Records and points as DataFrames: what `analysis.data.load` returns, column by column."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.records import Points, Record, Source, time
+from analysis.data.records import Points, Record, Source, time
 
 SCORE = "eval/score_after_"
 """Metrics of the evaluations during training: the mean over tasks after k steps."""
@@ -98,7 +98,7 @@ def metrics(points: Points_) -> pd.DataFrame:
 
 
 def adaptation(named: Named, points: Points_) -> pd.DataFrame:
-    """`run`, `iteration`, `task`, `adapt_step`, `value`, `regret`, `unit`; see `analysis.load.Runs`."""
+    """`run`, `iteration`, `task`, `adapt_step`, `value`, `regret`, `unit`; see `analysis.data.load.Runs`."""
     units = _units(named)
     parts = [part for number, name in enumerate(named) for part in _evaluations(number, named[name], points[name])]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.empty(0)] * 6

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.records import EMPTY, LOG_BYTES, STALE, TORN, Points, Record, is_silent, points, times
+from analysis.data.records import EMPTY, LOG_BYTES, STALE, TORN, Points, Record, is_silent, points, times
 from research.tracking import lock
 from research.tracking.records import EVALUATION, METRICS, parse_row
 

@@ -18,8 +18,8 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
-from analysis.from_files import note_dropped
-from analysis.records import LOG_BYTES, STALE, TORN, Points, Record, is_silent, points
+from analysis.data.from_files import note_dropped
+from analysis.data.records import LOG_BYTES, STALE, TORN, Points, Record, is_silent, points
 from research.tracking.records import EVALUATION
 
 _SECONDS = 5.0

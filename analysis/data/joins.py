@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.data.where import column, nearest
 from analysis.stats import area_under_curve
-from analysis.where import column, nearest
 
 if TYPE_CHECKING:
-    from analysis.load import Runs
+    from analysis.data.load import Runs
 
 Axis = Literal["iteration", "env_steps", "seconds"]
 Repeats = Literal["refuse", "last", "all"]

@@ -24,10 +24,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import frames, joins
-from analysis.from_files import Directory
-from analysis.records import EMPTY, TORN, Points, Record, Source, ends, once, row
-from analysis.where import Condition, Where, column, conditions, describe
+from analysis.data import frames, joins
+from analysis.data.from_files import Directory
+from analysis.data.records import EMPTY, TORN, Points, Record, Source, ends, once, row
+from analysis.data.where import Condition, Where, column, conditions, describe
 
 COMPLETED = "COMPLETED"
 _LATE = ("final.", "seconds", "problems")
@@ -133,7 +133,7 @@ def load_runs(source: str | Path | Iterable[str | Path], where: Where = None, *,
             of these. Runs of the same number are then called `folder/7`. A run that is in the files and in the
             database counts once, as in the files.
         where: Which runs: a mapping `{"experiment": "maml_trpo", "config.inner_lr": 0.1}`, a function of a row (a
-            mapping from columns to values), or an expression, see `analysis.where`. None: all.
+            mapping from columns to values), or an expression, see `analysis.data.where`. None: all.
         now: Seconds since the epoch; tells which runs are stale. Without it, the clock does.
 
     Raises:
@@ -183,7 +183,7 @@ Named = dict[str, tuple[Source, Record]]
 
 def _open(place: str | Path, now: float) -> Source:
     if str(place).startswith(("mongodb://", "mongodb+srv://")):
-        from analysis.from_mongo import MongoSource  # takes a while to import
+        from analysis.data.from_mongo import MongoSource  # takes a while to import
 
         return MongoSource(str(place), now)
     return Directory(Path(place), now)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.joins import text
-from analysis.load import COMPLETED, Runs, load_runs
+from analysis.data.joins import text
+from analysis.data.load import COMPLETED, Runs, load_runs
+from analysis.data.where import nearest
 from analysis.stats import estimate
-from analysis.where import nearest
 
 MISSING = "MISSING"
 """Status of a run of which there is no record."""

@@ -21,8 +21,8 @@
 import numpy as np
 
 from analysis import plots, stats
+from analysis.data.sweeps import ranking
 from analysis.notebooks import open_runs, show
-from analysis.sweeps import ranking
 
 ALGORITHMS = ["maml_trpo", "maml_ppo", "reptile"]
 COMMANDS = """

@@ -21,7 +21,7 @@ import pandas as pd
 
 from analysis import plots
 from analysis.notebooks import open_runs, show
-from analysis.regret import Game
+from analysis.studies.rl2_games import Game
 
 COMMANDS = """
 for seed in 0 1 2 3 4; do python experiments/rl2.py -c regret with bandit_k5_n10 seed=$seed; done

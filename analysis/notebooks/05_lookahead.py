@@ -20,7 +20,7 @@
 import numpy as np
 
 from analysis import plots, stats
-from analysis.joins import areas
+from analysis.data.joins import areas
 from analysis.notebooks import open_runs, show
 
 COMMANDS = """

@@ -20,8 +20,8 @@
 
 # %%
 from analysis import plots
-from analysis.estimators import biases, limits, measure, random_problem, relative
 from analysis.notebooks import open_runs, show
+from analysis.studies.estimators import biases, limits, measure, random_problem, relative
 
 COMMANDS = """
 for seed in 0 1 2 3 4; do

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import plots
+from analysis.data.sweeps import ranking
 from analysis.notebooks import open_sweep, show
-from analysis.sweeps import ranking
 
 COMMANDS = """
 python -m slurm submit slurm/sweeps/ppo_rates.yaml --local -j 2

@@ -16,15 +16,15 @@ has readable differences and no outputs that are out of date. `METAPOLICY_NOTEBO
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from analysis.load import Runs
-    from analysis.sweeps import Sweep
+    from analysis.data.load import Runs
+    from analysis.data.sweeps import Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS, FIGURES = "METAPOLICY_NOTEBOOK_RUNS", "METAPOLICY_NOTEBOOK_FIGURES"
@@ -54,7 +54,7 @@ def open_runs(
     Raises:
         RunsMissingError: There are none, or none of those expected has completed.
     """
-    from analysis.load import load_runs
+    from analysis.data.load import load_runs
 
     directory = runs_directory()
     try:
@@ -76,7 +76,7 @@ def open_sweep(name: str | None, commands: str) -> Sweep:
     Raises:
         RunsMissingError: There is none.
     """
-    from analysis.sweeps import load_sweep
+    from analysis.data.sweeps import load_sweep
 
     try:
         return load_sweep(runs_directory(), name)
@@ -95,13 +95,6 @@ def show(figure: Figure, name: str) -> None:
     plots.save(figure, directory / f"{name}.pdf")
     picture = plots.save(figure, directory / f"{name}.png")
     display(Image(picture.read_bytes(), width=round(_INCHES * figure.get_size_inches()[0])))
-
-
-def main(argv: Sequence[str]) -> int:
-    """`python -m analysis notebooks`: see `analysis.notebooks.execute`."""
-    from analysis.notebooks import execute
-
-    return execute.main(argv)
 
 
 def _missing(why: str, commands: str) -> RunsMissingError:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.load import COMPLETED, Runs
+from analysis.data.load import COMPLETED, Runs
 from analysis.stats import align, interval, interval_name, iqm
 
 _BUDGET = 800_000

@@ -13,8 +13,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from analysis.joins import chosen
-from analysis.load import Runs
+from analysis.data.joins import chosen
+from analysis.data.load import Runs
 from analysis.report_page import curves, pictures, summary
 
 AXES = {"iteration": "iteration", "env_steps": "environment steps", "seconds": "seconds of work"}

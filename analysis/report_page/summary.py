@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.joins import OF_THE_RECORD, OF_THE_TASKS, differing, group_labels
-from analysis.load import COMPLETED, Runs
+from analysis.data.joins import OF_THE_RECORD, OF_THE_TASKS, differing, group_labels
+from analysis.data.load import COMPLETED, Runs
 
 UNKNOWN = "settings not known"
 """Group of runs whose config.json is gone."""

@@ -2,7 +2,7 @@
 
 The mean, the interquartile mean and the median are one family: the mean of what is left without the `cut` lowest and
 highest of n values, cut = 0, ⌊n/4⌋, ⌊(n − 1)/2⌋. Each has the interval that held up best when coverage was measured
-(`python -m analysis.coverage`, docs/statistics.md):
+(`python -m analysis coverage`, docs/statistics.md):
 
     mean     x̄ ± t s/√n                                             Student's t, n − 1 degrees of freedom
     iqm      percentile bootstrap whose ends are the quantiles Φ(±t), not Φ(±z): it is z = 1.96 that makes the plain one

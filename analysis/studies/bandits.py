@@ -2,8 +2,8 @@
 
 A policy sees the counts of each arm and never a single reward. The prior of every arm is Beta(1, 1), which fits arms
 with mean ~ U[0, 1]: its posterior is Beta(α, β) with α = 1 + successes, β = 1 + failures, and its mean α / (α + β).
-Of equal arms the first is taken. The best possible value is in `research.oracles.bayes_optimal`, the tables of the
-Gittins index in `research.oracles.gittins`.
+Of equal arms the first is taken. The best possible value is in `analysis.studies.bayes_optimal`, the tables of the
+Gittins index in `analysis.studies.gittins`.
 
 Duan et al. 2016, arXiv:1611.02779, section 3.1.1, compare RL² with these; each docstring says where their text leaves a
 choice and which one meets their figures.

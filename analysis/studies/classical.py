@@ -1,6 +1,6 @@
-"""`python -m analysis.classical`: the classical columns of the RL² paper's tables, once more.
+"""`python -m analysis classical`: the classical columns of the RL² paper's tables, once more.
 
-Plays the policies of research/oracles/bandits.py and the agents of research/oracles/tabular_agents.py on random bandits
+Plays the policies of analysis/studies/bandits.py and the agents of analysis/studies/tabular_agents.py on random bandits
 and MDPs, puts their total rewards beside those of the paper (analysis/rl2_paper.py), and renews
 `docs/results/rl2_classical.md` and the csv beside it. `--search` tries settings on other bandits and MDPs instead, and
 renews the page's table of those.
@@ -23,8 +23,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis import rl2_paper as paper
-from analysis.classical_tables import (
+from analysis.studies import bandits as b
+from analysis.studies import rl2_paper as paper
+from analysis.studies import tabular_agents as m
+from analysis.studies.bayes_optimal import bayes_optimal_return
+from analysis.studies.classical_tables import (
     Family,
     Row,
     Total,
@@ -34,16 +37,13 @@ from analysis.classical_tables import (
     totals_table,
     write_csv,
 )
-from analysis.pages import markdown_table, measure_and_renew
+from analysis.studies.gittins import discounted_indices, finite_horizon_indices
+from analysis.studies.pages import markdown_table, measure_and_renew
 from research import rng
 from research.memory import keep_freed_memory
-from research.oracles import bandits as b
-from research.oracles import tabular_agents as m
-from research.oracles.bayes_optimal import bayes_optimal_return
-from research.oracles.gittins import discounted_indices, finite_horizon_indices
 from research.tasks.tabular_mdp import TabularMDP
 
-COMMAND = "python -m analysis.classical"
+COMMAND = "python -m analysis classical"
 SEARCH = COMMAND + " --search"
 REPORTED_SEED, SEARCH_SEED = 0, 1
 EPISODES = "episodes of the trial"
@@ -313,7 +313,3 @@ def main(argv: Sequence[str]) -> int:
         return measure_and_renew(arguments.page, SEARCH, lambda: search(arguments.bandits, arguments.mdps))
     csv = arguments.page.with_suffix(".csv")
     return measure_and_renew(arguments.page, COMMAND, lambda: report(arguments.bandits, arguments.mdps, csv))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""What `analysis.classical` measured, as tables in Markdown and as a csv."""
+"""What `analysis.studies.classical` measured, as tables in Markdown and as a csv."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis import rl2_paper as paper
-from analysis.pages import markdown_table
+from analysis.studies import rl2_paper as paper
+from analysis.studies.pages import markdown_table
 
 
 class Family(NamedTuple):

@@ -1,4 +1,4 @@
-"""`python -m analysis.coverage`: how often the intervals of analysis.stats hold the true value, on simulated runs.
+"""`python -m analysis coverage`: how often the intervals of analysis.stats hold the true value, on simulated runs.
 
 Draws many data sets of a few runs from distributions whose truth is known, and counts. Beside the intervals that are
 used stand those that were passed over: the percentile bootstrap, BCa (Efron 1987), the studentised bootstrap (Efron
@@ -20,14 +20,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.pages import markdown_table, measure_and_renew
 from analysis.stats import CUTS, aggregate, difference, interval, probability_of_improvement, trimmed_mean
 from analysis.stats.estimate import resample
 from analysis.stats.student import t_quantile
 from analysis.stats.tasks import AGGREGATES, by_task, stratified_resamples
+from analysis.studies.pages import markdown_table, measure_and_renew
 from research import rng
 
-COMMAND = "python -m analysis.coverage"
+COMMAND = "python -m analysis coverage"
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 Method = Callable[[Array, str, np.random.Generator], tuple[Array, Array]]
@@ -234,7 +234,3 @@ def main(argv: Sequence[str]) -> int:
         print(f"--sets={arguments.sets}: need at least 1", file=sys.stderr)
         return 2
     return measure_and_renew(arguments.page, COMMAND, lambda: report(arguments.sets))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from analysis.studies.tabular import TabularMDPs, expected_return, observe, policy
 from research.distributions import Categorical
-from research.oracles.tabular import TabularMDPs, expected_return, observe, policy
 from research.returns import discounted_returns
 from research.validation import at_least
 

@@ -1,4 +1,4 @@
-"""`python -m analysis.estimators`: bias and noise of the meta-gradient estimators against the exact meta-gradient.
+"""`python -m analysis estimators`: bias and noise of the meta-gradient estimators against the exact meta-gradient.
 
 On tabular MDPs the meta-gradient is known (research/oracles). Each estimator of research/estimators.py gets the same
 batches of inner episodes and the exact outer gradient ∇J(θ') in place of a sampled one, so that what is measured is the
@@ -22,13 +22,10 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from analysis.pages import markdown_table, measure_and_renew
 from analysis.plots import plot_estimates
-from research import rng
-from research.estimators import ESTIMATORS, Estimator
-from research.losses import PolicyBatch
-from research.oracles.enumeration import all_batches, batch_probability, enumerate_episodes, finite_sample_return
-from research.oracles.tabular import (
+from analysis.studies.enumeration import all_batches, batch_probability, enumerate_episodes, finite_sample_return
+from analysis.studies.pages import markdown_table, measure_and_renew
+from analysis.studies.tabular import (
     TabularMDPs,
     action_values,
     adapt,
@@ -42,13 +39,16 @@ from research.oracles.tabular import (
     random_mdps,
     sample_episodes,
 )
+from research import rng
+from research.estimators import ESTIMATORS, Estimator
+from research.losses import PolicyBatch
 from research.parallel import available_cores, parallel_map
 from research.returns import discounted_returns
 
 ADVANTAGES = {"exact": "exact advantages", "sampled": "sampled returns minus exact values"}
 EPISODES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _ROWS_AT_ONCE = 1 << 13
-COMMAND = "python -m analysis.estimators"
+COMMAND = "python -m analysis estimators"
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +193,7 @@ def limits(problem: Problem) -> dict[str, Tensor]:
 def exact_biases(problem: Problem, num_episodes: int) -> dict[str, tuple[float, float]]:
     """‖E ĝ − ∇F_N‖ / ‖∇F_N‖ and ‖E ĝ − ∇J(θ')‖ / ‖∇J(θ')‖ of every estimator on returns to go, by enumeration.
 
-    F_N is the return after a step on N sampled episodes (research/oracles/enumeration.py), θ' the exact step. Both, and
+    F_N is the return after a step on N sampled episodes (analysis/studies/enumeration.py), θ' the exact step. Both, and
     the expectations, are sums over all batches: nothing is sampled.
     """
     mdp, logits = problem.mdp, problem.logits
@@ -280,7 +280,7 @@ def report(batches: int, picture: Path) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Measures, draws and renews the page. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.estimators", description=__doc__)
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--page", type=Path, default=Path("docs/results/estimators.md"), help="the page to renew")
     parser.add_argument("--picture", type=Path, default=Path("docs/results/estimators.png"), help="where to draw")
     parser.add_argument("--batches", type=int, default=1000, help="batches for each number of episodes, at least 2")
@@ -289,7 +289,3 @@ def main(argv: Sequence[str]) -> int:
         print(f"--batches={arguments.batches}: need at least 2, one value has no spread", file=sys.stderr)
         return 2
     return measure_and_renew(arguments.page, COMMAND, lambda: report(arguments.batches, arguments.picture))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -180,7 +180,7 @@ def meta_gradient(
     """∇_θ J(θ'), for one step (I + α ∇²J(θ)) ∇J(θ'); each MDP's in its own logits.
 
     It is the gradient of what infinitely many inner episodes would give. With finitely many the objective is another
-    one: see `research.oracles.enumeration.finite_sample_return`.
+    one: see `analysis.studies.enumeration.finite_sample_return`.
     """
     gradient: Tensor = torch.func.grad(lambda table: adapted_return(mdps, table, step_size, steps).sum())(logits)
     return gradient

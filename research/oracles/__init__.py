@@ -1,1 +1,1 @@
-"""Small problems whose answers are known exactly, to hold estimators and learners against."""
+"""Problems with exact answers that tasks and algorithms use: plans of tabular MDPs, equilibria of games."""

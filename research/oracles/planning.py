@@ -1,7 +1,6 @@
 """Values of the best plan in tabular MDPs of finite horizon, in NumPy and for many MDPs at once.
 
-`research.oracles.tabular` knows the same values in torch, with gradients. This is for callers that know no torch, or
-that plan thousands of times.
+For callers that know no torch, or that plan thousands of times.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from lab_runs import write_lab
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from analysis.report import main
+from analysis.commands.report import main
 
 REQUIRE = "METAPOLICY_REQUIRE_CHROMIUM"
 FLAGS = (

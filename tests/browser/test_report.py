@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from lab_runs import HOSTILE, value
 
-from analysis.report import main
+from analysis.commands.report import main
 from analysis.stats import iqm
 
 DATA = "(id) => JSON.parse(document.getElementById(id).textContent)"

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacrev, vmap
 
-from analysis.estimators import (
+from analysis.studies.enumeration import all_batches, batch_probability, enumerate_episodes, finite_sample_return
+from analysis.studies.estimators import (
     ADVANTAGES,
     Problem,
     exact_biases,
@@ -22,10 +23,7 @@ from analysis.estimators import (
     relative,
     sample_batches,
 )
-from research.estimators import ESTIMATORS, Estimator
-from research.losses import PolicyBatch, surrogate
-from research.oracles.enumeration import all_batches, batch_probability, enumerate_episodes, finite_sample_return
-from research.oracles.tabular import (
+from analysis.studies.tabular import (
     TabularMDPs,
     adapted_return,
     advantages,
@@ -35,6 +33,8 @@ from research.oracles.tabular import (
     policy,
     sample_episodes,
 )
+from research.estimators import ESTIMATORS, Estimator
+from research.losses import PolicyBatch, surrogate
 from research.returns import discounted_returns
 
 NAMES = list(ESTIMATORS)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from quadratics import contraction
 from torch import Tensor
 
 from research.optim import Lookahead
 from research.optim.differentiable import UPDATE_RULES, adam, adamw, sgd
 from research.optim.differentiable_lookahead import lookahead
-from research.oracles.quadratics import contraction
 
 K = 3
 INNER_STATES = ["maintain", "reset", "pullback"]

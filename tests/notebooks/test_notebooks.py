@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from records import write_record
 
+from analysis.commands.notebooks import NOTEBOOKS, make_small_runs, names
+from analysis.data.sweeps import load_sweep, ranking
 from analysis.notebooks import ROOT, RUNS, RunsMissingError, open_runs, open_sweep
-from analysis.notebooks.execute import NOTEBOOKS, make_small_runs, names
-from analysis.sweeps import load_sweep, ranking
 
 EXPECTED = {
     "01_first_run": (2, ["5 runs: 5 COMPLETED", "missing: none", "after 3 gradient steps: ", "(5 runs, IQM, 95 %"]),

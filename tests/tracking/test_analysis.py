@@ -11,7 +11,7 @@ import pytest
 import sacred
 from sacred.observers import MongoObserver
 
-from analysis.load import load_runs
+from analysis.data.load import load_runs
 from research.tracking.mongo.store import bring_up_to_date
 
 OPTIONS = "eval_interval=2 checkpoint_interval=2 extra.a=1.5"
@@ -116,7 +116,7 @@ def test_sacreds_own_mongo_observer_is_read(lab, line, content, mongo_address):
 
 
 def test_a_silent_server_is_refused_without_the_password(monkeypatch):
-    monkeypatch.setattr("analysis.from_mongo._SECONDS", 0.2)
+    monkeypatch.setattr("analysis.data.from_mongo._SECONDS", 0.2)
     address = f"mongodb://me:secret@127.0.0.1:{mongo.free_port()}/lab"
     with pytest.raises(
         ValueError, match=r"mongodb://127\.0\.0\.1:[0-9]+/lab: no answer from a MongoDB server"

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from analysis import adaptation
+from analysis.commands import adaptation
 
 
 def write_run(directory, seed, score, status="COMPLETED"):

@@ -11,8 +11,8 @@ from records import write_record
 
 from analysis import __main__ as commands
 from analysis import stats
-from analysis.command_line import text_table
-from analysis.export import escaped
+from analysis.commands.command_line import text_table
+from analysis.commands.export import escaped
 
 FUNC, HIGHER = [1.0, 2.0, 4.0, 8.0, 9.0], [3.0, 3.0, 7.0, 9.0, 12.0]
 

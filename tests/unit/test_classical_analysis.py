@@ -6,9 +6,18 @@ import math
 import numpy as np
 import pytest
 
-from analysis import classical, rl2_paper
-from analysis.classical import BANDIT_VARIANTS, BANDITS, MDP_VARIANTS, MDPS, bandit_rows, bandit_total, main, mdp_rows
-from analysis.classical_tables import (
+from analysis.studies import bandits, classical, rl2_paper, tabular_agents
+from analysis.studies.classical import (
+    BANDIT_VARIANTS,
+    BANDITS,
+    MDP_VARIANTS,
+    MDPS,
+    bandit_rows,
+    bandit_total,
+    main,
+    mdp_rows,
+)
+from analysis.studies.classical_tables import (
     Family,
     Row,
     Total,
@@ -19,9 +28,8 @@ from analysis.classical_tables import (
     totals_table,
     write_csv,
 )
-from analysis.pages import END, mark
+from analysis.studies.pages import END, mark
 from research import rng
-from research.oracles import bandits, tabular_agents
 from research.oracles.planning import optimal_action_values
 from research.tasks.bandit import Bandit
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from analysis import estimators
-from analysis.estimators import COMMAND, Estimate, main, sampled_table, summarise
-from analysis.pages import END, mark
 from analysis.plots import plot_estimates
+from analysis.studies import estimators
+from analysis.studies.estimators import COMMAND, Estimate, main, sampled_table, summarise
+from analysis.studies.pages import END, mark
 
 
 def draws(count: int, offset: float, seed: int = 0) -> torch.Tensor:

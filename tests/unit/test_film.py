@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from analysis.film import HEIGHT, Panel, write_film
+from analysis.plots.film import HEIGHT, Panel, write_film
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from records import write_record
 
-from analysis.joins import differing, group_labels
-from analysis.load import load_runs
+from analysis.data.joins import differing, group_labels
+from analysis.data.load import load_runs
 
 
 def rows(frame, *columns):

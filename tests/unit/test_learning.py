@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from analysis.learning import Run, area, load_run, main, table
+from analysis.commands.learning import Run, area, load_run, main, table
 
 
 def record(directory, values, seed=0, status="COMPLETED", **settings):

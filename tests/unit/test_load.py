@@ -17,9 +17,9 @@ import sacred
 from records import START, line, stamp, write_record
 from sacred.observers import FileStorageObserver
 
-from analysis import records as module
-from analysis.from_files import Directory
-from analysis.load import load_runs
+from analysis.data import records as module
+from analysis.data.from_files import Directory
+from analysis.data.load import load_runs
 
 NOW = START.replace(tzinfo=datetime.UTC).timestamp()
 
@@ -194,7 +194,7 @@ def test_numbers_that_are_none_are_nan_and_what_is_no_number_is_named(tmp_path):
 def test_blocks_and_lines_give_the_same_points(tmp_path, monkeypatch):
     values = np.random.default_rng(0).normal(size=300)
     write_record(tmp_path / "1", metrics={"loss": list(values), "kl": [None if i % 3 else i for i in range(300)]})
-    monkeypatch.setattr("analysis.from_files._BLOCK", 101)
+    monkeypatch.setattr("analysis.data.from_files._BLOCK", 101)
     runs = load_runs(tmp_path)
     found = dict(list(runs.metrics.groupby("metric", observed=True)))
     np.testing.assert_array_equal(found["loss"]["value"], values)

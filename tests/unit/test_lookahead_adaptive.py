@@ -10,11 +10,11 @@ import lookahead_battery as battery
 import lookahead_problem as problem
 import pytest
 import torch
+from quadratics import best_alpha
 from torch import Tensor, nn
 
 from research.optim.adaptive import AdaptiveLookahead
 from research.optim.lookahead import Lookahead
-from research.oracles.quadratics import best_alpha
 
 ADAPTIVE = functools.partial(AdaptiveLookahead, alpha_lr=0.01, adapt_k=True, k_range=(1, 4))
 

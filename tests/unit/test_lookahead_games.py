@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.games import plot_plays
+from analysis.plots.plays import plot_plays
 from research.algorithms.games import LookaheadGames, LookaheadGamesConfig
 from research.optim import Lookahead
 from research.oracles.games import RockPaperScissors

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.pages import END, mark, markdown_table, renew
+from analysis.studies.pages import END, mark, markdown_table, renew
 
 
 def test_tables_go_between_the_marks_of_their_command(tmp_path):

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from quadratics import best_alpha, contraction, heavy_ball_cycle, sgd_variance, variance_ratio
 from torch import Tensor, nn
 
 from research.optim import Lookahead
-from research.oracles.quadratics import best_alpha, contraction, heavy_ball_cycle, sgd_variance, variance_ratio
 
 CURVATURE = torch.tensor([0.1, 0.7, 1.0, 3.0, 9.0], dtype=torch.float64)
 START = torch.tensor([1.0, -2.0, 0.5, 1.5, -0.3], dtype=torch.float64)

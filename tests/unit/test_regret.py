@@ -9,7 +9,8 @@ import pytest
 from records import write_record
 
 from analysis import __main__ as commands
-from analysis.regret import Game, totals_table
+from analysis.commands.regret import totals_table
+from analysis.studies.rl2_games import Game
 
 PULLS, TASKS = 4, 3
 
@@ -49,7 +50,7 @@ def test_totals_by_hand_beside_the_classical_policies(tmp_path, capsys):
     ],
 )
 def test_games_of_the_paper_have_its_figures(game, figures, monkeypatch):
-    monkeypatch.setattr("analysis.classical.mean_optimum", lambda: (21.84, 0.0))
+    monkeypatch.setattr("analysis.studies.classical.mean_optimum", lambda: (21.84, 0.0))
     shown = totals_table(game.classical_regrets(20), game)
     assert [line.split("|")[-2].strip() for line in shown.splitlines()[2:]] == figures
 
@@ -105,7 +106,7 @@ def test_what_learned_from_regrets_is_told_apart(tmp_path, capsys):
 
 
 def test_totals_on_tabular_mdps(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("analysis.classical.mean_optimum", lambda: (21.84, 0.0))
+    monkeypatch.setattr("analysis.studies.classical.mean_optimum", lambda: (21.84, 0.0))
     for seed, each in enumerate((2.0, 3.0)):
         record(tmp_path / str(seed + 1), seed, each, task="tabular_mdp", task_args={"num_states": 10}, horizon=10)
     assert commands.main(["regret", str(tmp_path), "--tasks", "50"]) == 0

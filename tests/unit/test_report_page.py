@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab_runs import write_run
 
-from analysis.report import main
+from analysis.commands.report import main
 from analysis.report_page import curves, pictures, summary
 from analysis.stats import iqm
 
@@ -71,10 +71,10 @@ def test_expected_seeds_that_no_run_completed_are_missing(runs, tmp_path):
 
 
 def test_the_password_of_a_database_is_not_in_the_page(runs, tmp_path, monkeypatch):
-    import analysis.report
+    import analysis.commands.report
 
-    load = analysis.report.load_runs
-    monkeypatch.setattr("analysis.report.load_runs", lambda sources, where: load(sources[0], where))
+    load = analysis.commands.report.load_runs
+    monkeypatch.setattr("analysis.commands.report.load_runs", lambda sources, where: load(sources[0], where))
     path = tmp_path / "page.html"
     assert main([str(runs), "mongodb://ada:secret@lab:27017/sacred", "-o", str(path)]) == 0
     assert "secret" not in path.read_text() and "mongodb://lab:27017/sacred" in path.read_text()

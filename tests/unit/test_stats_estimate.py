@@ -7,11 +7,11 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from analysis import coverage
-from analysis.pages import END, mark
 from analysis.stats import CUTS, bootstrap_interval, estimate, interval, iqm, optimality_gap, trimmed_mean
 from analysis.stats.estimate import resample
 from analysis.stats.student import t_cdf, t_quantile
+from analysis.studies import coverage
+from analysis.studies.pages import END, mark
 
 RNG = np.random.default_rng
 

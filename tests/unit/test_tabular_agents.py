@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.studies import tabular, tabular_agents
+from analysis.studies.tabular_agents import Beliefs, Luck, draw_luck, optimistic_action_values, play
 from research import rng
-from research.oracles import tabular, tabular_agents
 from research.oracles.planning import optimal_action_values
-from research.oracles.tabular_agents import Beliefs, Luck, draw_luck, optimistic_action_values, play
 
 STATES, ACTIONS, HORIZON = 4, 3, 5
 AGENTS = {

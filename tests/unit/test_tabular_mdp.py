@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.studies import tabular
 from research import rng
-from research.oracles import tabular
 from research.oracles.planning import optimal_action_values
 from research.tasks import SolvedTasks
 from research.tasks.tabular_mdp import TabularMDP, TabularTasks

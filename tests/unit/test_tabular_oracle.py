@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from research import rng
-from research.oracles.enumeration import (
+from analysis.studies.enumeration import (
     all_batches,
     batch_probability,
     enumerate_episodes,
     finite_sample_return,
 )
-from research.oracles.tabular import (
+from analysis.studies.tabular import (
     TabularMDPs,
     action_values,
     adapt,
@@ -33,6 +32,7 @@ from research.oracles.tabular import (
     sample_episodes,
     state_visitation,
 )
+from research import rng
 
 HORIZON, STATES, ACTIONS = 3, 2, 2
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.where import Condition, column, conditions, describe, nearest, parse, split
+from analysis.data.where import Condition, column, conditions, describe, nearest, parse, split
 
 COLUMNS = ["experiment", "status", "seed", "config.seed", "config.inner_lr", "config.policy.hidden_sizes"]
 SIGNS = {

@@ -1,0 +1,1 @@
+"""Run records as DataFrames: where they are read, chosen and joined into groups."""
