@@ -26,7 +26,7 @@ _WIDTHS = (6, 9, 9, 14, 11, 9)
 
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     """Prints how far from the equilibrium the players are with Lookahead and without, and draws their ways."""
-    plays: Plays = curve.tasks
+    plays: Plays = curve.details
     distance, plain = plays.distance, plays.plain_distance
     names = ("cycles", "distance", "farthest", "exploitability", "plain steps", "nearest")
     header = "  ".join(f"{name:>{width}}" for name, width in zip(names, _WIDTHS, strict=True))

@@ -36,6 +36,7 @@ class AdaptationCurve(NamedTuple):
             in expectation (`SolvedTasks.action_regret`); None where that is not known.
         optimal: `[tasks]`, the expected return of the best policy for each task; None likewise.
         mean_optimal: Its mean over the distribution of tasks, where it is known exactly.
+        details: Data from which the scores were computed, of a type of the algorithm's own; None if it keeps none.
     """
 
     label: str
@@ -49,6 +50,7 @@ class AdaptationCurve(NamedTuple):
     regret: NDArray[np.float64] | None = None
     optimal: NDArray[np.float64] | None = None
     mean_optimal: float | None = None
+    details: Any = None
 
     def total(self) -> NDArray[np.float64]:
         """What all steps together earned on each task, `[tasks]`; their mean estimates the expected total return.

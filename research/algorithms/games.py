@@ -91,25 +91,26 @@ class LookaheadGamesConfig(AlgorithmConfig):
         make_game(self.task, **self.task_args)  # checks the settings of its own
 
 
-class Plays(NamedTuple):
-    """Plays from held-out starts: the tasks of an evaluation, and what became of them.
+class Starts(NamedTuple):
+    """A task batch: the initial parameters of player 1, `[plays, m]`, and of player 2, `[plays, n]`."""
 
-    Every field leads with `[plays]`; a path has the strategies before the first cycle and after each.
+    player_1: NDArray[np.float64]
+    player_2: NDArray[np.float64]
+
+
+class Plays(NamedTuple):
+    """Plays from held-out starts, with Lookahead and by as many plain simultaneous steps.
 
     Attributes:
-        start_1: Parameters that player 1 starts from, `[plays, m]`.
-        start_2: Those of player 2, `[plays, n]`.
-        path_1: Strategies of player 1 with Lookahead, `[plays, cycles + 1, m]`.
-        path_2: Those of player 2.
-        plain_1: Strategies of player 1 from the same start by as many plain simultaneous steps.
-        plain_2: Those of player 2.
-        distance: To the equilibrium, with Lookahead, `[plays, cycles + 1]`.
-        plain_distance: To the equilibrium, by plain steps.
-        exploitability: With Lookahead, `[plays, cycles + 1]`.
+        path_1: Strategies of player 1 with Lookahead, before the first cycle and after each, `[plays, cycles + 1, m]`.
+        path_2: Strategies of player 2 with Lookahead, `[plays, cycles + 1, n]`.
+        plain_1: Strategies of player 1 by plain steps, `[plays, cycles + 1, m]`.
+        plain_2: Strategies of player 2 by plain steps, `[plays, cycles + 1, n]`.
+        distance: Distance to the equilibrium with Lookahead, `[plays, cycles + 1]`.
+        plain_distance: Distance to the equilibrium by plain steps, `[plays, cycles + 1]`.
+        exploitability: Exploitability with Lookahead, `[plays, cycles + 1]`.
     """
 
-    start_1: NDArray[np.float64]
-    start_2: NDArray[np.float64]
     path_1: NDArray[np.float64]
     path_2: NDArray[np.float64]
     plain_1: NDArray[np.float64]
@@ -180,7 +181,7 @@ class LookaheadGames:
 
     @torch.no_grad()
     def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Distance to the equilibrium from held-out starts, every `num_cycles` cycles; `tasks` has the plays."""
+        """Distance to the equilibrium from held-out starts every `num_cycles` cycles; `details` are the `Plays`."""
         if num_adapt_steps < 0:
             raise ValueError(f"num_adapt_steps={num_adapt_steps}: need at least 0 steps")
         start, update = self._starts("evaluation", num_tasks), state.meta.update
@@ -189,9 +190,7 @@ class LookaheadGames:
         ours = list(self._play(start, num_cycles, self._rule(update), lr))
         plain = list(self._play(start, num_cycles, self._players(), lr))
         path, plain_path = self._strategies(ours), self._strategies(plain)
-        tasks = Plays(
-            start_1=_array(start["player_1"]),
-            start_2=_array(start["player_2"]),
+        plays = Plays(
             path_1=path["player_1"],
             path_2=path["player_2"],
             plain_1=plain_path["player_1"],
@@ -200,9 +199,14 @@ class LookaheadGames:
             plain_distance=_over_time(self.game.distance, plain),
             exploitability=_over_time(self.game.exploitability, ours),
         )
-        score = tasks.distance.T[:: self.config.num_cycles]
-        unit = f"times {self.config.num_cycles} cycles of {self.config.lookahead_k} steps"
-        return AdaptationCurve("distance to the equilibrium", score, tasks, lower_is_better=True, unit=unit)
+        return AdaptationCurve(
+            "distance to the equilibrium",
+            plays.distance.T[:: self.config.num_cycles],
+            Starts(_array(start["player_1"]), _array(start["player_2"])),
+            unit=f"times {self.config.num_cycles} cycles of {self.config.lookahead_k} steps",
+            lower_is_better=True,
+            details=plays,
+        )
 
     def _players(self) -> UpdateRule:
         return functools.partial(sgd, momentum=self.config.momentum)

@@ -30,9 +30,9 @@ def test_the_plays_are_those_of_the_optimiser(settings: dict[str, Any]) -> None:
     """Both players in one `research.optim.Lookahead`, start by start."""
     algorithm = made(num_cycles=2, **settings)
     curve = algorithm.evaluate(algorithm.init(), 3, 4)
-    game, plays = RockPaperScissors(), curve.tasks
+    game, plays = RockPaperScissors(), curve.details
     for play in range(3):
-        drawn = zip(("player_1", "player_2"), (plays.start_1, plays.start_2), strict=True)
+        drawn = curve.tasks._asdict().items()
         params = {name: torch.tensor(start[play], requires_grad=True) for name, start in drawn}
         sgd = torch.optim.SGD(params.values(), lr=1.0, momentum=settings.get("momentum", 0.0))
         optimizer = Lookahead(sgd, 5, 0.5, settings.get("lookahead_inner_state", "maintain"))
@@ -50,9 +50,9 @@ def test_the_plays_are_those_of_the_optimiser(settings: dict[str, Any]) -> None:
 
 def test_plain_steps_are_beside_them() -> None:
     algorithm = made(num_cycles=2)
-    plays = algorithm.evaluate(algorithm.init(), 3, 4).tasks
+    plays = algorithm.evaluate(algorithm.init(), 3, 4).details
     plain = made(num_cycles=2, lookahead_alpha=1.0)
-    expected = plain.evaluate(plain.init(), 3, 4).tasks
+    expected = plain.evaluate(plain.init(), 3, 4).details
     np.testing.assert_allclose(plays.plain_distance, expected.distance, rtol=0, atol=1e-14)
     np.testing.assert_allclose(plays.plain_2, expected.path_2, rtol=0, atol=1e-14)
     assert plays.path_1.shape == (3, 9, 3)
@@ -82,7 +82,7 @@ def test_what_is_learned_brings_held_out_plays_closer(task: str) -> None:
     for _ in range(60):
         state, metrics = algorithm.step(state)
     after = algorithm.evaluate(state, 20, 3)
-    np.testing.assert_array_equal(before.tasks.start_1, after.tasks.start_1)
+    np.testing.assert_array_equal(before.tasks.player_1, after.tasks.player_1)
     assert after.score[-1].max() < 0.1 * before.score[-1].max()
     assert metrics["lookahead_alpha"] == state.meta.update["alpha"].item() != 0.5
 
@@ -123,7 +123,7 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
 @pytest.mark.parametrize("task", GAME_SETTINGS)
 def test_the_picture_is_drawn(task: str, tmp_path: Any) -> None:
     algorithm = made(task)
-    plays = algorithm.evaluate(algorithm.init(), 4, 2).tasks
+    plays = algorithm.evaluate(algorithm.init(), 4, 2).details
     paths, plain = (plays.path_1, plays.path_2), (plays.plain_1, plays.plain_2)
     file = tmp_path / "plays.png"
     plot_plays(paths, plain, plays.distance, plays.plain_distance, file, unit="cycles", label="distance")
