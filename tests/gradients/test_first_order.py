@@ -1,7 +1,5 @@
 """FOMAML and Reptile for policies, against loops over tasks, in float64."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch.func import functional_call
@@ -111,14 +109,6 @@ def test_reptile_moves_towards_the_mean_of_where_all_sampled_episodes_lead(inner
         move = sum(end[name] for end in ends) / 3 - value
         assert move.norm() > 1e-3
         torch.testing.assert_close(after.meta.model[name], value + 0.8 * (1 - 4 / 10) * move)
-
-
-def test_the_rate_of_reptile_falls_linearly_to_nothing():
-    config = ReptileConfig(meta_lr=2.0, num_iterations=8)
-    assert [config.meta_lr_at(iteration) for iteration in (0, 2, 4, 8, 9)] == [2.0, 1.5, 1.0, 0.0, 0.0]
-    late = dataclasses.replace(config, anneal_from=0.5)
-    assert [late.meta_lr_at(iteration) for iteration in (0, 4, 6, 8)] == [2.0, 2.0, 1.0, 0.0]
-    assert dataclasses.replace(config, anneal_from=1.0).meta_lr_at(8) == 2.0
 
 
 @pytest.mark.parametrize("kind", [FOMAMLConfig, ReptileConfig])

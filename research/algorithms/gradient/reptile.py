@@ -29,6 +29,7 @@ import torch
 
 from research.algorithms.gradient.agent import Agent, AgentConfig
 from research.algorithms.gradient.outer import norm, refuse_learned_update
+from research.algorithms.schedules import anneal
 from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
 from research.types import MetaParams, StepResult
@@ -58,13 +59,6 @@ class ReptileConfig(AgentConfig):
         if not self.first_order:
             raise ValueError("first_order=False: Reptile differentiates nothing through the inner steps, need True")
 
-    def meta_lr_at(self, iteration: int) -> float:
-        """ε of an iteration: meta_lr · min(1, (1 − t) / (1 − anneal_from)), t the finished share of the training."""
-        if self.anneal_from == 1:
-            return self.meta_lr
-        left = 1 - iteration / self.num_iterations
-        return self.meta_lr * max(0.0, min(1.0, left / (1 - self.anneal_from)))
-
 
 class State(NamedTuple):
     """Everything that training carries from one iteration to the next."""
@@ -89,12 +83,12 @@ class Reptile:
     @torch.no_grad()
     def step(self, state: State) -> StepResult:
         """One iteration: sample, adapt once more, and move towards the mean of where the tasks led."""
-        sampled = self.agent.sample(state.meta, state.iteration)
+        config, sampled = self.config, self.agent.sample(state.meta, state.iteration)
         start = time.perf_counter()
         share = self.agent.share
         adapted = self.agent.adapt(state.meta, [*sampled.batches, sampled.query], share.size)
         mean = self.agent.ranks.mean(adapted, share.total)
-        rate = self.config.meta_lr_at(state.iteration)
+        rate = anneal(config.meta_lr, config.anneal_from, state.iteration / config.num_iterations)
         direction = {name: mean[name] - value for name, value in state.meta.model.items()}
         model = {name: value + rate * direction[name] for name, value in state.meta.model.items()}
         metrics = sampled.metrics | {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from research.algorithms.config import AlgorithmConfig
+from research.algorithms.schedules import interpolate
 from research.policies.gru import GRUConfig, check_spaces
 from research.tasks import TASKS, SolvedTasks, TaskDistribution, make_tasks
 from research.validation import at_least, in_open_unit_interval, in_unit_interval, one_of, positive
@@ -140,12 +141,12 @@ class RL2Config(AlgorithmConfig):
     def tasks_at(self, iteration: int) -> int:
         """Tasks of an iteration."""
         last = self.final_meta_batch_size or self.meta_batch_size
-        return round(self.meta_batch_size + (last - self.meta_batch_size) * self.finished(iteration))
+        return round(interpolate(self.meta_batch_size, last, self.finished(iteration)))
 
     def lr_at(self, iteration: int) -> float:
         """Adam's step size: meta_lr · (1 − (1 − final_lr_share) t), t the finished share."""
-        return self.meta_lr * (1 - (1 - self.final_lr_share) * self.finished(iteration))
+        return self.meta_lr * interpolate(1.0, self.final_lr_share, self.finished(iteration))
 
     def entropy_coef_at(self, iteration: int) -> float:
         """Weight of the entropy bonus: entropy_coef · max(0, 1 − t / entropy_until), t the finished share."""
-        return self.entropy_coef * max(0.0, 1 - self.finished(iteration) / self.entropy_until)
+        return self.entropy_coef * max(0.0, interpolate(1.0, 0.0, self.finished(iteration) / self.entropy_until))

@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from research import rng
 from research.algorithms.config import MetaLearningConfig
+from research.algorithms.schedules import anneal
 from research.evaluation import AdaptationCurve
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
@@ -78,12 +79,9 @@ class RegressionConfig(MetaLearningConfig):
         make_regression_tasks(self.task, **self.task_args)  # checks the settings of its own
 
     def meta_lr_at(self, iteration: int, update: int) -> float:
-        """The step size of a meta-update: meta_lr · min(1, (1 − t) / (1 − anneal_from)), t the finished share."""
-        if self.anneal_from == 1:
-            return self.meta_lr
+        """The step size of a meta-update: `meta_lr`, annealed over all updates of the training."""
         finished = iteration * self.updates_per_iteration + update
-        left = 1 - finished / (self.num_iterations * self.updates_per_iteration)
-        return self.meta_lr * max(0.0, min(1.0, left / (1 - self.anneal_from)))
+        return anneal(self.meta_lr, self.anneal_from, finished / (self.num_iterations * self.updates_per_iteration))
 
 
 class Batch(NamedTuple):
