@@ -188,13 +188,6 @@ class LookaheadDQNConfig(MetaLearningConfig):
         """Rows of the environments while training."""
         return self.meta_batch_size * self.rows_per_task
 
-    def meta_lr_at(self, iteration: int) -> float:
-        """The step size of an iteration: meta_lr · min(1, (1 − t) / (1 − anneal_from)), t the finished share."""
-        if self.anneal_from == 1:
-            return self.meta_lr
-        left = 1 - iteration / self.num_iterations
-        return self.meta_lr * max(0.0, min(1.0, left / (1 - self.anneal_from)))
-
     def _check_design(self) -> None:
         if self.target == "slow" and not self.lookahead_k:
             raise ValueError("target='slow': need lookahead_k of at least 1, without it there are no slow weights")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from research.algorithms.schedules import interpolate
 from research.algorithms.value.config import ExplorationConfig
 
 
@@ -59,4 +60,4 @@ def epsilon_at(config: ExplorationConfig, finished: Any) -> Any:
     share = np.minimum(np.asarray(finished) / config.fraction, 1.0)
     if config.schedule == "exponential":
         return config.start * (config.end / config.start) ** share
-    return config.start + (config.end - config.start) * share
+    return interpolate(config.start, config.end, share)

@@ -40,6 +40,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from research import rng
+from research.algorithms.schedules import interpolate
 from research.algorithms.value.config import LookaheadDQNConfig
 from research.algorithms.value.evaluation import evaluate
 from research.algorithms.value.exploration import Bandit, epsilon_at
@@ -252,8 +253,8 @@ class _Run:
     def _draw_by_priority(self) -> Iterator[tuple[TransitionBatch, None, NDArray[np.int64]]]:
         """Minibatches by the priorities as they are, and where their transitions lie."""
         config = self.config
-        finished = self.before.iteration / config.num_iterations
-        exponent = 1 - (1 - config.replay.importance_exponent) * (1 - finished)
+        left = 1 - self.before.iteration / config.num_iterations
+        exponent = interpolate(1.0, config.replay.importance_exponent, left)
         for _ in range(config.gradient_steps):
             index, weight = self.buffer.draw_by_priority(config.batch_size, self.draws, exponent)
             drawn = self.buffer.take(index, self.meta_gradient.discount, config.n_step, weight)

@@ -36,6 +36,7 @@ from torch.func import functional_call
 
 from research import rng
 from research.algorithms.gradient.outer import adam_start, clip_norm, learned, norm, replaced
+from research.algorithms.schedules import anneal
 from research.algorithms.value.config import Design, LookaheadDQNConfig, Target
 from research.algorithms.value.evaluation import Advance, evaluate, gather, minibatches
 from research.algorithms.value.learner import TDLearner, init_params, make_network
@@ -116,7 +117,7 @@ class MAMLDQN:
         target = self.target(state.target, [*inner, *itertools.islice(batches, config.target_steps)], after)
         gradient, error = self.gradient(state.meta, inner, after, target)
         gradient, length = clip_norm(gradient, config.max_grad_norm)
-        rate = config.meta_lr_at(state.iteration)
+        rate = anneal(config.meta_lr, config.anneal_from, state.iteration / config.num_iterations)
         before = learned(state.meta, config)
         params, optimizer = adam(before, gradient, state.optimizer, rate)
         metrics = {

@@ -25,6 +25,7 @@ import torch
 
 from research import rng
 from research.algorithms.gradient.outer import norm
+from research.algorithms.schedules import anneal
 from research.algorithms.value.config import Design, LookaheadDQNConfig
 from research.algorithms.value.evaluation import evaluate, gather, minibatches
 from research.algorithms.value.learner import TDLearner, init_params, make_network
@@ -79,7 +80,7 @@ class ReptileDQN:
         batches = minibatches(config, buffer, "minibatches", state.iteration)
         errors = [learner.step(batch) for batch in itertools.islice(batches, config.num_inner_steps)]
         direction = {name: value.mean(0) - state.meta.model[name] for name, value in learner.params().items()}
-        rate = config.meta_lr_at(state.iteration)
+        rate = anneal(config.meta_lr, config.anneal_from, state.iteration / config.num_iterations)
         model = {name: value + rate * direction[name] for name, value in state.meta.model.items()}
         metrics = {
             "td_error": float(torch.stack(errors).abs().mean()),
