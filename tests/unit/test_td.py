@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 from research.td import TransitionBatch, semi_gradient_loss, td_cotangent, td_loss, td_target, values_at
 
@@ -68,3 +69,15 @@ def test_the_semi_gradient_holds_the_target_fixed():
     torch.testing.assert_close(gradient[:, 0], expected)
     (second,) = torch.autograd.grad(gradient[0, 0], weight)
     torch.testing.assert_close(second[:, 0], torch.tensor([1.0 / 3, 0.0], dtype=torch.float64))
+
+
+def test_shapes_that_do_not_match_are_refused():
+    values, action, error = torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64), torch.zeros(2, 3)
+    for call in (
+        lambda: values_at(values, action),
+        lambda: td_target(batch(), TARGET, ONLINE[:2]),
+        lambda: td_loss(error, error[0], "mse"),
+        lambda: td_cotangent(error[0], error[0, :2], "huber"),
+    ):
+        with pytest.raises(TypeCheckError):
+            call()
