@@ -4,7 +4,6 @@
     python -m analysis compare runs --by inner_loop --metric result.score_after_3  # with intervals
     python -m analysis export runs metrics -o metrics.csv                          # CSV, Parquet, LaTeX
     python -m analysis adaptation runs/1 runs/2            # adaptation curves of finished runs, as a table or a picture
-    python -m analysis learning runs/1 runs/2              # areas under learning curves, variant by variant
     python -m analysis regret runs/1 runs/2                # RL² on bandits or MDPs beside classical ones
     python -m analysis report runs -o report.html          # one page that needs no network
     python -m analysis notebooks 01                        # executes notebooks and saves them as pages
@@ -25,7 +24,7 @@ import sys
 from collections.abc import Sequence
 
 FOLDERS = {
-    "commands": ("table", "compare", "export", "report", "adaptation", "learning", "regret", "notebooks"),
+    "commands": ("table", "compare", "export", "report", "adaptation", "regret", "notebooks"),
     "studies": ("classical", "coverage", "estimators"),
 }
 COMMANDS = {name: f"analysis.{folder}.{name}" for folder, names in FOLDERS.items() for name in names}

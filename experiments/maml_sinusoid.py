@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.stats import bootstrap_interval
+from analysis.stats import interval
 from research.algorithms import ALGORITHMS, Algorithm
 from research.algorithms.regression.agent import RegressionConfig
 from research.algorithms.regression.reptile import ReptileRegressionConfig
@@ -32,7 +32,7 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     curve = curve._replace(score=curve.score[finite])
     print(f"\nAdaptation to {num_tasks} held-out tasks\n{curve.unit:>14}  {curve.label}  95 % interval")
     for step, score in enumerate(curve.score):
-        low, high = bootstrap_interval(score)
+        low, high = interval(score, np.random.default_rng(0), "mean")
         print(f"{step:>14}  {score.mean():>{len(curve.label)}.4g}  [{low:.4g}, {high:.4g}]")
     if not finite.all():
         print(f"{len(curve.score):>14}  diverged: some errors are not finite from here on")

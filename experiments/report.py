@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.stats import mean_interval
+from analysis.stats import estimate, interval
 from experiments.render import draw_paths
 from research.evaluation import AdaptationCurve, spread
 
@@ -39,10 +39,10 @@ def _print_table(curve: AdaptationCurve, title: str) -> None:
     width = max(len(_GAIN), len(curve.unit))
     has_regret = curve.regret is not None
     print(f"\n{title}\n{curve.unit:>{width}}  {curve.label:>12}  95 % interval" + "      regret" * has_regret)
-    ends = np.transpose(mean_interval(curve.score))
+    ends = np.transpose(interval(curve.score, np.random.default_rng(0), "mean"))
     for step in spread(len(curve.score), _ROWS):
-        interval = f"[{ends[step][0]:.2f}, {ends[step][1]:.2f}]"
-        regret = f"  {interval:<15}  {curve.regret[step].mean():>6.3f}" if curve.regret is not None else f"  {interval}"
+        shown = f"[{ends[step][0]:.2f}, {ends[step][1]:.2f}]"
+        regret = f"  {shown:<15}  {curve.regret[step].mean():>6.3f}" if curve.regret is not None else f"  {shown}"
         print(f"{step:>{width}}  {curve.score[step].mean():>12.2f}{regret}")
     if len(curve.score) > 1:
         _print_mean(_GAIN, width, curve.score[-1] - curve.score[0], "tasks paired")
@@ -52,5 +52,5 @@ def _print_table(curve: AdaptationCurve, title: str) -> None:
 
 
 def _print_mean(name: str, width: int, values: NDArray[np.float64], remark: str) -> None:
-    low, high = mean_interval(values)
-    print(f"{name:>{width}}  {values.mean():>12.2f}  [{low:.2f}, {high:.2f}], {remark}")
+    found = estimate(values, np.random.default_rng(0), "mean")
+    print(f"{name:>{width}}  {found.value:>12.2f}  [{found.low:.2f}, {found.high:.2f}], {remark}")

@@ -1,93 +1,113 @@
-"""`python -m analysis adaptation runs/1 runs/2 …`: adaptation curves of finished runs as one table, and as a picture.
+"""`python -m analysis adaptation runs/1 runs/2 …`: adaptation curves of runs as a table, and as a picture.
 
-Reads run records only (`run.json`, `config.json`). Each run counts once, with its mean over held-out tasks; what is
-reported of several is the median and the interquartile mean over runs, with a bootstrap interval of the latter.
+    adaptation runs/1 runs/2 runs/3 --target=-40.4,-11.7 --picture curves.png     beside published values
+    adaptation runs --where experiment=rl2 --by seed                              every run as a group of its own
+
+The score of a run is the mean over held-out tasks at its last evaluation. A group of several runs has the median and
+the interquartile mean over runs; the interval is that of the interquartile mean (docs/statistics.md).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.plots import plot_runs
-from analysis.stats import bootstrap_interval, iqm
+from analysis import stats
+from analysis.commands import command_line
 from analysis.studies.pages import markdown_table
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-class FinishedRun(NamedTuple):
-    """What the table needs of one run: `score [steps + 1]`, the mean over held-out tasks after each step."""
-
-    name: str
-    seed: int
-    label: str
-    score: NDArray[np.float64]
-    unit: str = "gradient steps"
-
-
-def load_run(directory: Path) -> FinishedRun:
-    """The adaptation curve that a run recorded as its result.
-
-    Raises:
-        ValueError: There is no run record, or the run has not finished.
-    """
-    try:
-        run: dict[str, Any] = json.loads((directory / "run.json").read_text())
-        config: dict[str, Any] = json.loads((directory / "config.json").read_text())
-    except FileNotFoundError as error:
-        raise ValueError(f"{directory}: no run record there ({error.filename} is missing)") from error
-    if run["status"] != "COMPLETED":
-        raise ValueError(f"{directory}: its status is {run['status']}; only COMPLETED runs have a result")
-    result = run["result"]
-    score = np.array(result["score"], np.float64)
-    return FinishedRun(str(directory), config["seed"], result["label"], score, result.get("unit", "gradient steps"))
-
-
-def table(runs: Sequence[FinishedRun], target: Sequence[float] = ()) -> str:
-    """The runs and, of several, median and interquartile mean for each step of adaptation, as a Markdown table.
-
-    Raises:
-        ValueError: The runs differ in what they measured or in the number of steps.
-    """
-    kinds = {(run.label, run.unit, len(run.score)) for run in runs}
-    if len(kinds) != 1:
-        raise ValueError(f"the runs do not compare: they have (score, unit of a step, entries) {sorted(kinds)}")
-    scores = np.stack([run.score for run in runs], -1)
-    steps = range(len(scores))
-    rows = [[f"{runs[0].label}, run (seed)", *(f"after {step}" for step in steps)], ["---", *("---:" for _ in steps)]]
-    rows += [[f"{run.name} ({run.seed})", *(f"{value:.2f}" for value in run.score)] for run in runs]
-    if len(runs) > 1:  # one run has neither a middle nor an interval
-        low, high = bootstrap_interval(scores, statistic=iqm)
-        rows.append(["**median**", *(f"**{value:.2f}**" for value in np.median(scores, -1))])
-        rows.append(["IQM", *(f"{value:.2f}" for value in iqm(scores))])
-        rows.append(["95 % interval of the IQM", *(f"[{a:.2f}, {b:.2f}]" for a, b in zip(low, high, strict=True))])
-    if target:
-        rows.append(["published", *(f"{value:.2f}" for value in target)])
-    return markdown_table(rows)
+    from analysis.data.load import Runs
 
 
 def main(argv: Sequence[str]) -> int:
     """Prints the table and, if asked, draws the picture. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m analysis adaptation", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="directories of finished runs, e.g. runs/1")
+    parser = command_line.parser("adaptation", __doc__)
+    command_line.add_runs(parser)
+    command_line.add_choice(parser)
     parser.add_argument("--target", default="", help="published values to compare with, e.g. --target=-40.4,-11.7")
-    parser.add_argument("--picture", type=Path, help="where to write the curves as a picture")
+    parser.add_argument("--picture", type=Path, help="the file to draw the curves to, e.g. curves.png")
     arguments = parser.parse_args(argv)
-    try:
-        target = [float(value) for value in arguments.target.split(",") if value]
-        runs = [load_run(directory) for directory in arguments.runs]
-        print(table(runs, target))
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return command_line.run(lambda: _adaptation(arguments))
+
+
+def _adaptation(arguments: argparse.Namespace) -> str:
+    target = [float(value) for value in arguments.target.split(",") if value]
+    runs = command_line.load(arguments.source, arguments.where)
+    curves = runs.adaptation_curves(**command_line.choice(arguments))
+    label = _label(runs, curves)
+    lines = [runs.report(), "", table(curves, label, target)]
     if arguments.picture:
-        scores = np.stack([run.score for run in runs])
-        plot_runs(runs[0].label, scores, arguments.picture, target, steps=runs[0].unit)
-        print(f"\nPicture: {arguments.picture}")
-    return 0
+        from analysis import plots
+
+        figure = plots.plot_adaptation(curves, label=label, every_run=True, published=target, width=4.2)
+        lines += ["", f"Picture: {plots.save(figure, arguments.picture)}"]
+    return "\n".join(lines)
+
+
+def _label(runs: Runs, curves: pd.DataFrame) -> str:
+    """The name of the score that all runs have; of runs that have not ended it is not known."""
+    labels = runs.table.loc[curves["run"].unique()].get("result.label")
+    return "score" if labels is None or labels.dropna().empty else _only("score", labels.dropna())
+
+
+def table(curves: pd.DataFrame, label: str, target: Sequence[float] = ()) -> str:
+    """The runs and, for each group of several, median and interquartile mean after each step, as a Markdown table.
+
+    Args:
+        curves: As `Runs.adaptation_curves` gives them.
+        label: The name of the score.
+        target: Published values, after 0, 1, … steps.
+
+    Raises:
+        ValueError: The runs differ in the unit or in the number of steps.
+    """
+    unit = _only("unit of a step", curves["unit"])
+    scores = curves.pivot_table(index="run", columns="adapt_step", values="value", sort=False)
+    if scores.isna().any(axis=None):
+        counts = dict(zip(scores.index, scores.notna().sum(axis=1) - 1, strict=True))
+        raise ValueError(f"adaptation: the runs have different numbers of {unit}, {counts}; choose with --where")
+    seeds = curves.drop_duplicates("run").set_index("run")
+    rows = [[f"{label}, run (seed)", *(f"after {step}" for step in scores)], ["---", *("---:" for _ in scores.columns)]]
+    groups = seeds.groupby("group", sort=False)
+    for group, members in groups:
+        values = scores.loc[members.index]
+        rows += [[f"{run} ({members.at[run, 'seed']})", *map(_cell, row)] for run, row in values.iterrows()]
+        if len(members) > 1:  # one run has neither a median nor an interval
+            rows += _statistics(values.to_numpy(), f"{group}: " if groups.ngroups > 1 else "")
+    if target:
+        rows.append(["published", *map(_cell, target)])
+    return markdown_table(rows)
+
+
+def _statistics(scores: NDArray[np.float64], prefix: str) -> list[list[str]]:
+    """The rows of a group, for its `scores [runs, steps + 1]`."""
+    found = [stats.estimate(column, np.random.default_rng(0)) for column in scores.T]
+    return [
+        [f"**{prefix}median**", *(f"**{_cell(value)}**" for value in np.median(scores, 0))],
+        [f"{prefix}IQM", *(_cell(each.value) for each in found)],
+        [f"{prefix}{found[0].interval} of the IQM", *(f"[{_cell(each.low)}, {_cell(each.high)}]" for each in found)],
+    ]
+
+
+def _cell(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _only(name: str, values: pd.Series) -> str:
+    """The value that all runs share.
+
+    Raises:
+        ValueError: There are several.
+    """
+    found = [str(value) for value in values.unique()]
+    if len(found) > 1:
+        raise ValueError(f"adaptation: the runs differ in the {name}: {', '.join(found)}; choose with --where")
+    return found[0]

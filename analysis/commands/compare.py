@@ -2,6 +2,7 @@
 
     compare runs/ "inner_loop=func" "inner_loop=higher" --metric return_post     groups by expression
     compare runs_a/ runs_b/ --metric return_post                                 groups by source
+    compare runs/ --metric eval/score_after_0 --value area                       areas under learning curves
 
 The first group (or --baseline) is what the others are held against: the difference seed by seed where seeds are shared,
 and the probability that a run of the group is better than one of the baseline. Statistics and intervals are those of
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from analysis.commands import command_line
 
@@ -31,7 +32,13 @@ def main(argv: Sequence[str]) -> int:
     parser = command_line.parser("compare", __doc__)
     parser.add_argument("groups", nargs="+", metavar="SOURCE|EXPRESSION", help="where runs are, and which make a group")
     command_line.add_where(parser)
-    parser.add_argument("--metric", required=True, help="its last value counts; or a column, e.g. result.score_after_3")
+    parser.add_argument("--metric", required=True, help="a metric, or a column, e.g. result.score_after_3")
+    parser.add_argument(
+        "--value",
+        choices=("last", "area", "max", "min"),
+        default="last",
+        help="what counts of a metric: its last value, the mean height of its curve, or an extreme (%(default)s)",
+    )
     parser.add_argument("--baseline", metavar="GROUP", help="the group that the others are held against (the first)")
     parser.add_argument("--lower-is-better", action="store_true", help="of the metric")
     command_line.add_choice(parser)
@@ -54,7 +61,7 @@ def _compare(arguments: argparse.Namespace) -> str:
             f"{' '.join(arguments.groups)}: none of these is a directory or mongodb://…; name the runs first"
         )
     runs = command_line.load(sources, arguments.where)
-    how = command_line.choice(arguments)
+    how = command_line.choice(arguments) | {"value": arguments.value}
     if expressions:
         scores = by_expression(runs, sources, expressions, arguments)
     elif len(sources) > 1 and how["by"] is None:
@@ -76,7 +83,7 @@ def by_expression(
 
     from analysis.data.where import column, parse
 
-    how = command_line.choice(arguments) | {"by": None}
+    how = command_line.choice(arguments) | {"by": None, "value": arguments.value}
     rows = dict(zip(runs.table.index, runs.table.to_dict("records"), strict=True))
     owner: dict[str, str] = {}
     for expression in expressions:
@@ -88,7 +95,8 @@ def by_expression(
             if owner.setdefault(name, expression) != expression:
                 raise ValueError(f"run {name} is in two groups, {owner[name]!r} and {expression!r}; tell them apart")
     scores = runs.scores(arguments.metric, groups=pd.Series(owner, dtype=object), **how)
-    return scores.assign(order=scores["group"].map(list(expressions).index)).sort_values("order", kind="stable")
+    order = scores["group"].map(list(expressions).index).sort_values(kind="stable")
+    return scores.loc[order.index]
 
 
 def comparison(scores: pd.DataFrame, arguments: argparse.Namespace) -> str:
@@ -97,7 +105,6 @@ def comparison(scores: pd.DataFrame, arguments: argparse.Namespace) -> str:
 
     from analysis import stats
 
-    rng = np.random.default_rng(arguments.bootstrap_seed)
     groups = {str(name): part for name, part in scores.groupby("group", sort=False)}
     baseline = next(iter(groups)) if arguments.baseline is None else arguments.baseline
     if baseline not in groups:
@@ -109,26 +116,29 @@ def comparison(scores: pd.DataFrame, arguments: argparse.Namespace) -> str:
     notes: Notes = {}
     for name in [baseline, *(other for other in groups if other != baseline)]:
         part = groups[name]
+        rng = np.random.default_rng(arguments.bootstrap_seed)  # a group's interval does not depend on the others
         found = stats.estimate(part["value"].to_numpy(), rng, arguments.statistic)
         notes.setdefault(f"{stats.NAMES[arguments.statistic]}: {found.interval}", []).append(name)
         row = [name, str(len(part)), _seeds(part), found.text()]
         if not is_single:
-            row += (
-                ["baseline", "–"] if name == baseline else _against(name, part, groups[baseline], rng, arguments, notes)
-            )
+            row += ["baseline", "–"] if name == baseline else _against(name, part, groups[baseline], arguments, notes)
         rows.append(row)
     better = "lower" if arguments.lower_is_better else "higher"
     head = arguments.metric if is_single else f"{arguments.metric}, {better} is better"
+    area = [scores.attrs["note"]] if scores.attrs["note"] else []
     remarks = [f"{note} ({'; '.join(names)})" if len(names) < len(groups) else note for note, names in notes.items()]
-    return "\n".join([head, command_line.text_table(rows), "", *_ragged(groups), *remarks])
+    return "\n".join([head, command_line.text_table(rows), "", *area, *_ragged(groups), *remarks])
 
 
 def _against(
-    name: str, part: pd.DataFrame, reference: pd.DataFrame, rng: Any, arguments: argparse.Namespace, notes: Notes
+    name: str, part: pd.DataFrame, reference: pd.DataFrame, arguments: argparse.Namespace, notes: Notes
 ) -> list[str]:
     """The difference to the baseline and the probability of improvement; adds what has to be said of them."""
+    import numpy as np
+
     from analysis import stats
 
+    rng = np.random.default_rng(arguments.bootstrap_seed)
     ours, theirs = (one["value"].to_numpy() for one in (part, reference))
     pairs = [_by_seed(one) for one in (part, reference)]
     if pairs[0].keys() & pairs[1].keys():

@@ -105,7 +105,6 @@ def latex(frame: pd.DataFrame, statistic: str = "iqm", seed: int = 0) -> str:
 
     from analysis import stats
 
-    rng = np.random.default_rng(seed)
     metrics, groups = list(dict.fromkeys(frame["metric"])), list(dict.fromkeys(frame["group"]))
     lines = [r"\begin{tabular}{l" + "r" * (len(metrics) + 1) + "}", r"\toprule"]
     lines += [" & ".join(["", "runs", *map(escaped, metrics)]) + r" \\", r"\midrule"]
@@ -117,7 +116,7 @@ def latex(frame: pd.DataFrame, statistic: str = "iqm", seed: int = 0) -> str:
             if part.empty:
                 cells.append("--")
                 continue
-            found = stats.estimate(part["value"].to_numpy(), rng, statistic)
+            found = stats.estimate(part["value"].to_numpy(), np.random.default_rng(seed), statistic)
             kinds[found.interval] = None
             counts.add(len(part))
             cells.append(f"${found.text()}$" if found.has_interval else f"${found._replace(interval='').text()[:-3]}$")

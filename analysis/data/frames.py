@@ -148,10 +148,9 @@ def _units(named: Named) -> dict[Any, str]:
     found: dict[Any, set[str]] = {}
     for name, (_, record) in named.items():
         result = record.run.get("result")
-        if isinstance(result, Mapping) and isinstance(result.get("score"), list):
-            unit = str(result.get("unit", "gradient steps"))
-            found.setdefault(name, set()).add(unit)
-            found.setdefault(_experiment(record), set()).add(unit)
+        if isinstance(result, Mapping) and isinstance(result.get("unit"), str):
+            found.setdefault(name, set()).add(result["unit"])
+            found.setdefault(_experiment(record), set()).add(result["unit"])
     return {key: units.pop() for key, units in found.items() if len(units) == 1}
 
 

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 Axis = Literal["iteration", "env_steps", "seconds"]
 Repeats = Literal["refuse", "last", "all"]
+Value = Literal["last", "area", "max", "min"]
 
-OF_THE_TASKS = ("task", "num_eval_tasks", "horizon", "discounted_score")
-"""Settings, with those below `task_args`, that say which tasks are held out and what a score on them is."""
+_OF_THE_TASKS = ("config.task", "config.num_eval_tasks", "config.horizon")
+"""Columns, with those below `config.task_args`, that say which tasks are held out."""
 
-_DEFAULTS = {"config.discounted_score": False}
-"""What those have that lack such a setting."""
+_OF_THE_SCORE = "result.label"
+"""The column that says what a score is; runs that have not been evaluated lack it."""
 
 OF_THE_RECORD = ("seed", "runs_dir", "run", "checkpoint", "checkpoint_interval", "num_threads")
 """Settings that make no other experiment."""
@@ -95,46 +96,44 @@ def adaptation_curves(runs: Runs, by: Sequence[str] | None = None, **choice: Any
     return pd.concat([found, means], axis=1)[["group", "seed", "run", "adapt_step", "value", "regret", "unit"]]
 
 
-def areas(curves: pd.DataFrame) -> pd.DataFrame:
-    """The mean height of each curve, by the trapezoid rule: `group, seed, run, value`, as `scores` has it.
-
-    Args:
-        curves: As `curves` gives them.
-    """
-    rows = [
-        (*key, area_under_curve(part["x"].to_numpy(np.float64), part["value"].to_numpy(np.float64)))
-        for key, part in curves.groupby(["group", "seed", "run"], sort=False, dropna=False)
-    ]
-    return pd.DataFrame(rows, columns=["group", "seed", "run", "value"])
-
-
 def scores(
-    runs: Runs, metric: str, by: Sequence[str] | None = None, groups: pd.Series | None = None, **choice: Any
+    runs: Runs,
+    metric: str,
+    by: Sequence[str] | None = None,
+    groups: pd.Series | None = None,
+    value: Value = "last",
+    **choice: Any,
 ) -> pd.DataFrame:
     """One number for each run.
 
     Args:
         runs: Some runs.
-        metric: A metric, of which the last value counts, or a column of numbers: `result.score_after_3`, `seconds`.
+        metric: A metric or, with the last value, a column of numbers: `result.score_after_3`, `seconds`.
         by: As for `curves`.
-        groups: In place of `by`: the group of each run that may count, by run.
+        groups: The group of each run that may count, by run; replaces `by`.
+        value: `"last"`, the last value; `"area"`, the mean height of the curve (`stats.area_under_curve`) over the
+            iterations that all runs have; `"max"` or `"min"`, an extreme value.
         choice: As for `curves`.
 
     Returns:
-        `group, seed, run, value`.
+        `group, seed, run, value`. Of areas, `attrs["note"]` says over which iterations they are.
 
     Raises:
-        ValueError: No run has that, or the runs do not compare.
+        ValueError: No run has the metric, or the runs do not compare.
     """
-    name = _score_column(runs, metric)
-    values = pd.to_numeric(runs.table[name], errors="coerce")
-    having = set(values.index[values.notna()])
+    if value not in get_args(Value):
+        raise ValueError(f"value={value!r}: need one of {', '.join(get_args(Value))}")
+    last = _last_values(runs, metric) if value == "last" else None
+    having = _runs_with(runs, metric) if last is None else set(last.index)
     if groups is None:
         table = _with_groups(runs, by, having, **choice)
     else:
         table = chosen(runs, groups[groups.index.isin(having)], **choice)
+    values, note = _reduced(runs, metric, table.index, value) if last is None else (last, "")
     found = table[["group", "seed"]].assign(run=table.index, value=values[table.index])
-    return found.reset_index(drop=True)[["group", "seed", "run", "value"]]
+    found = found.reset_index(drop=True)[["group", "seed", "run", "value"]]
+    found.attrs["note"] = note
+    return found
 
 
 def chosen(
@@ -213,12 +212,27 @@ def _runs_with(runs: Runs, metric: str) -> set[str]:
     return set(runs.metrics.loc[runs.metrics["metric"] == metric, "run"].unique())
 
 
-def _score_column(runs: Runs, metric: str) -> str:
+def _last_values(runs: Runs, metric: str) -> pd.Series:
+    """The last value of a metric, or the value of a column, for each run that has it."""
     for name in (f"final.{metric}", metric):
         if name in runs.table.columns and not name.startswith("config."):
-            return name
+            return pd.to_numeric(runs.table[name], errors="coerce").dropna()
     known = [name.removeprefix("final.") for name in runs.table.columns if name.startswith(("final.", "result"))]
     raise ValueError(f"metric={metric!r}: no run has it; {nearest(metric, known)}")
+
+
+def _reduced(runs: Runs, metric: str, names: pd.Index, value: Value) -> tuple[pd.Series, str]:
+    """One number for the curve of each of these runs, and a note on the iterations that it rests on."""
+    points = runs.metrics[(runs.metrics["metric"] == metric) & runs.metrics["run"].isin(names)]
+    curves = points.astype({"run": object}).groupby("run", sort=False)
+    if value != "area":
+        return curves["value"].agg(value), ""
+    ends = curves["step"].agg(["min", "max"])
+    start, stop = ends["min"].max(), ends["max"].min()
+    areas = {run: area_under_curve(part["step"], part["value"], start, stop) for run, part in curves}
+    longer = int((ends["max"] > stop).sum())
+    more = f"; {longer} of {len(ends)} runs go on beyond" if longer else ""
+    return pd.Series(areas, dtype=float), f"area: mean height from iteration {start} to {stop}{more}"
 
 
 def _places(runs: Runs, run: str, points: pd.DataFrame, x: Axis) -> NDArray[np.float64]:
@@ -239,24 +253,30 @@ def _places(runs: Runs, run: str, points: pd.DataFrame, x: Axis) -> NDArray[np.f
     return np.append(0.0, total)[place]
 
 
+def different_evaluations(table: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """What runs differ in that were not evaluated alike: by setting, each value and one run that has it.
+
+    Args:
+        table: That of `Runs`, or some of its rows.
+    """
+    names = [name for name in table.columns if name in _OF_THE_TASKS or name.startswith("config.task_args.")]
+    found = {}
+    for name in [*names, *({_OF_THE_SCORE} & set(table.columns))]:
+        settings = table[name].dropna() if name == _OF_THE_SCORE else table[name]
+        values = {text(value): str(run) for run, value in settings.items()}
+        if len(values) > 1:
+            found["score" if name == _OF_THE_SCORE else name.removeprefix("config.")] = values
+    return found
+
+
 def _refuse_different_tasks(table: pd.DataFrame) -> None:
-    columns = [f"config.{key}" for key in OF_THE_TASKS]
-    columns += [name for name in table.columns if name.startswith("config.task_args.")]
-    for name in filter(table.columns.__contains__, columns):
-        settings = _with_defaults(table[name])
-        if _differs(settings):
-            values = {text(value): run for run, value in settings.items()}
-            found = ", ".join(f"{value} (run {run})" for value, run in values.items())
-            raise ValueError(
-                f"{name.removeprefix('config.')}: the runs were evaluated on different tasks: {found}; choose with "
-                "where, or ask for it with allow_different_tasks (--allow-different-tasks)"
-            )
-
-
-def _with_defaults(values: pd.Series) -> pd.Series:
-    if values.name not in _DEFAULTS:
-        return values
-    return values.map(lambda value: _DEFAULTS[str(values.name)] if text(value) == "none" else value)
+    for name, values in different_evaluations(table).items():
+        what = "were scored differently" if name == "score" else "were evaluated on different tasks"
+        found = ", ".join(f"{value} (run {run})" for value, run in values.items())
+        raise ValueError(
+            f"{name}: the runs {what}: {found}; choose with where, or ask for it with allow_different_tasks "
+            "(--allow-different-tasks)"
+        )
 
 
 def _without_repeats(table: pd.DataFrame, repeats: Repeats) -> pd.DataFrame:

@@ -91,9 +91,12 @@ def load_sweep(directory: str | Path, name: str | None = None) -> Sweep:
     return Sweep(name, keys, _table(entries, keys, runs), runs)
 
 
-def ranking(scores: pd.DataFrame, rng: np.random.Generator, statistic: str = "iqm") -> pd.DataFrame:
+def ranking(scores: pd.DataFrame, statistic: str = "iqm", seed: int = 0) -> pd.DataFrame:
     """Groups by their statistic, highest first: `group`, `runs`, and the statistic with its interval as text."""
-    found = {str(group): estimate(part["value"], rng, statistic) for group, part in scores.groupby("group", sort=False)}
+    found = {
+        str(group): estimate(part["value"], np.random.default_rng(seed), statistic)
+        for group, part in scores.groupby("group", sort=False)
+    }
     order = sorted(found, key=lambda group: -found[group].value)
     rows = [(group, found[group].runs, found[group].text()) for group in order]
     return pd.DataFrame(rows, columns=["group", "runs", statistic])

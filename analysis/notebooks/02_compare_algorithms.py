@@ -18,7 +18,6 @@
 # held-out goals: who adapts better, and can these seeds tell?
 
 # %%
-import numpy as np
 
 from analysis import plots, stats
 from analysis.data.sweeps import ranking
@@ -64,7 +63,7 @@ show(
 )
 
 # %%
-ranking(scores, np.random.default_rng(0))
+ranking(scores)
 
 # %% [markdown]
 # How probably is a run of one better than one of the other? ½ is a coin.

@@ -20,7 +20,6 @@
 import numpy as np
 
 from analysis import plots, stats
-from analysis.data.joins import areas
 from analysis.notebooks import open_runs, show
 
 COMMANDS = """
@@ -72,4 +71,6 @@ curves["group"] = curves["group"].map(NAMES)
 show(plots.plot_curves(curves, label="mean return"), "lookahead_dqn")
 
 # %%
-show(plots.plot_comparison(areas(curves), label="mean height of the curve", baseline="Adam"), "lookahead_area")
+areas = dqn.scores("eval/score_after_0", by=["lookahead_k"], value="area")
+areas["group"] = areas["group"].map(NAMES)
+show(plots.plot_comparison(areas, label="mean height of the curve", baseline="Adam"), "lookahead_area")

@@ -43,8 +43,9 @@ SIZES, BATCHES = (1, 4, 16, 64), 300
 problem = random_problem(seed=0, num_states=5, num_actions=3, horizon=5, step_size=2.0, noise=1.0)
 found = biases(measure(problem, "exact", SIZES, BATCHES), SIZES)
 always = {name: relative(limit, problem.truth()) for name, limit in limits(problem).items() if name in ("maml", "lvc")}
+errors = f"bars: 1.96 standard errors to either side, {BATCHES} batches"
 show(
-    plots.plot_bias(found, limits=always, interval=f"95 % normal intervals over {BATCHES} batches", width=4.2),
+    plots.plot_bias(found, limits=always, interval=errors, width=4.2),
     "bias_exact",
 )
 

@@ -17,7 +17,6 @@
 # worth doing again, and only then which settings did best.
 
 # %%
-import numpy as np
 import pandas as pd
 
 from analysis import plots
@@ -71,4 +70,4 @@ scores = sweep.scores("result.score_after_1")
 show(plots.plot_comparison(scores, label="mean return after one step"), "sweep_settings")
 
 # %%
-ranking(scores, np.random.default_rng(0))
+ranking(scores)

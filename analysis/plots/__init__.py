@@ -10,7 +10,7 @@ style.py: colours, sizes, saving; labels.py: names beside the ends of lines.
 
 from analysis.plots.curves import plot_adaptation, plot_curves, plot_regrets
 from analysis.plots.estimates import plot_bias, plot_estimates
-from analysis.plots.evaluations import plot_adaptation_curve, plot_paths, plot_regret, plot_runs
+from analysis.plots.evaluations import plot_adaptation_curve, plot_paths, plot_regret
 from analysis.plots.scores import plot_comparison, plot_improvement, plot_profiles, plot_throughput
 from analysis.plots.style import COLOURS, INK, STYLE, make_figure, save
 
@@ -30,7 +30,6 @@ __all__ = [
     "plot_profiles",
     "plot_regret",
     "plot_regrets",
-    "plot_runs",
     "plot_throughput",
     "save",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from analysis.plots.frames import grouped
 from analysis.plots.labels import End, label_ends
-from analysis.plots.style import COLUMN, SMALL, caption, grid, look, make_figure, thousands
+from analysis.plots.style import COLUMN, INK, SMALL, caption, grid, look, make_figure, thousands
 from analysis.stats import NAMES, align, interval, interval_name, trimmed_mean
 from analysis.stats.curves import Curve
 
@@ -70,7 +71,7 @@ def plot_curves(
     with rc_context(SMALL):
         figure = make_figure(width, 0.72 * width)
         axes = figure.subplots()
-        _draw(figure, axes, bands, {name: name for name in bands})
+        _draw(axes, bands, {name: name for name in bands})
         axes.set(xlabel=x_label, ylabel=label)
         axes.set_title(title, loc="left")
         _finish(figure, axes, bands, statistic)
@@ -84,6 +85,8 @@ def plot_adaptation(
     label: str,
     statistic: str = "iqm",
     log: bool = False,
+    every_run: bool = False,
+    published: Sequence[float] = (),
     title: str = "",
     width: float = COLUMN,
     seed: int = 0,
@@ -98,23 +101,23 @@ def plot_adaptation(
         label: What the value is, with its unit.
         statistic: "iqm", "mean" or "median".
         log: Whether the vertical axis is logarithmic; then the statistic is that of the logarithms, down to 1e-16.
+        every_run: Whether each run is drawn as a faint line, too.
+        published: Values to compare with, after 0, 1, … steps; there may be fewer than steps, and NaN is a gap.
         title: Above the picture.
         width: Inches.
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: There are no rows, a column is missing, a group mixes units, or as `align`.
+        ValueError: There are no rows, a column is missing, a group mixes units, `published` or `every_run` is given
+            for agents whose units differ, or as `align`.
     """
-    groups = grouped(
-        curves.assign(value=np.log10(np.maximum(curves["value"], _FLOOR))) if log else curves, "adapt_step", "unit"
-    )
-    bands = {name: band(_runs(rows, "adapt_step"), statistic, "common", seed) for name, rows in groups.items()}
+    groups = grouped(_logarithms(curves) if log else curves, "adapt_step", "unit")
+    runs = {name: _runs(rows, "adapt_step") for name, rows in groups.items()}
+    bands = {name: band(mine, statistic, "common", seed) for name, mine in runs.items()}
     if log:
-        bands = {
-            name: each._replace(middle=10**each.middle, low=10**each.low, high=10**each.high)
-            for name, each in bands.items()
-        }
-    return _over_steps(bands, _units(groups), label=label, statistic=statistic, title=title, width=width, log=log)
+        bands = {name: _exponential(each) for name, each in bands.items()}
+    return _over_steps(bands, _units(groups), label=label, statistic=statistic, title=title, width=width, log=log,
+                       singles=runs if every_run else {}, published=published)  # fmt: skip
 
 
 def plot_regrets(
@@ -173,8 +176,12 @@ def _over_steps(
     title: str,
     width: float,
     log: bool = False,
+    singles: Mapping[str, Mapping[str, Curve]] = MappingProxyType({}),
+    published: Sequence[float] = (),
 ) -> Figure:
     mixed = len(set(units.values())) > 1
+    if mixed and (singles or len(published)):
+        raise ValueError(f"published, every_run: need one unit of a step, got {', '.join(sorted(set(units.values())))}")
     names = {name: name for name in bands}
     if mixed:
         names = {name: f"{name}: {each.x[-1]:g} {units[name]}" for name, each in bands.items()}
@@ -182,21 +189,49 @@ def _over_steps(
     with rc_context(SMALL):
         figure = make_figure(width, 0.72 * width)
         axes = figure.subplots()
-        _draw(figure, axes, bands, names)
-        axes.set_yscale("log" if log else "linear")
-        axes.set(xlabel="share of the agent's own adaptation" if mixed else next(iter(units.values())), ylabel=label)
+        _draw(axes, bands, names)
+        _draw_runs(axes, [singles.get(name, {}) for name in bands], log)
+        ends = _ends(bands, names) + _draw_published(axes, published)
+        unit = "share of the agent's own adaptation" if mixed else units[next(iter(bands))]
+        axes.set(xlabel=unit, ylabel=label, yscale="log" if log else "linear")
         axes.set_title(title, loc="left")
+        more = ["faint lines: every run"] * bool(singles) + ["all of logarithms"] * log
         if mixed:
             axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+            more.insert(0, "agents count their steps in different units: equal places are not equal experience")
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        more = ["agents count their steps in different units: equal places are not equal experience"] if mixed else []
-        _finish(figure, axes, bands, statistic, [*more, *(["all of logarithms"] if log else [])])
-        label_ends(figure, axes, _ends(bands, names))
+        _finish(figure, axes, bands, statistic, more)
+        label_ends(figure, axes, ends)
     return figure
 
 
-def _draw(figure: Figure, axes: Axes, bands: dict[str, Band], names: dict[str, str]) -> None:
+def _logarithms(curves: pd.DataFrame) -> pd.DataFrame:
+    return curves.assign(value=np.log10(np.maximum(curves["value"], _FLOOR)))
+
+
+def _exponential(each: Band) -> Band:
+    """A band of logarithms to base 10 as a band of what they are the logarithms of."""
+    return each._replace(middle=10**each.middle, low=10**each.low, high=10**each.high)
+
+
+def _draw_runs(axes: Axes, groups: Sequence[Mapping[str, Curve]], log: bool) -> None:
+    """Draws every run of the groups as a faint line."""
+    for index, runs in enumerate(groups):
+        for x, value in runs.values():
+            axes.plot(x, np.power(10.0, value) if log else value, color=look(index)["color"], linewidth=0.5, alpha=0.4)
+
+
+def _draw_published(axes: Axes, published: Sequence[float]) -> list[End]:
+    """Draws published values, if there are any; returns where their line ends."""
+    known = np.flatnonzero(np.isfinite(published))
+    if not len(known):
+        return []
+    axes.plot(published, color=INK, marker="s", markersize=2.8, linewidth=1.0, linestyle=(0, (4, 2)))
+    return [End(float(known[-1]), float(published[known[-1]]), "published", INK)]
+
+
+def _draw(axes: Axes, bands: dict[str, Band], names: dict[str, str]) -> None:
     """Bands below all lines, so that none hides one."""
     for index, (name, each) in enumerate(bands.items()):
         style = look(index)

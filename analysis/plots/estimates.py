@@ -26,7 +26,7 @@ def plot_bias(
     label: str = "relative bias",
     x_label: str = "inner episodes",
     limits: Mapping[str, float] | None = None,
-    interval: str = "95 % normal intervals",
+    interval: str = "bars: 1.96 standard errors to either side",
     title: str = "",
     width: float = COLUMN,
 ) -> Figure:

@@ -1,4 +1,4 @@
-"""Pictures of one evaluation, or of runs read by hand. Each function writes one file: `.png`, `.pdf` or `.svg`."""
+"""Pictures of one evaluation. Each function writes one file: `.png`, `.pdf` or `.svg`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.plots.style import COLOURS, INK, STYLE, make_figure, save
-from analysis.stats import bootstrap_interval, iqm, mean_interval
+from analysis.stats import interval
 from research.evaluation import AdaptationCurve
 
 _FAINT = 100
@@ -40,9 +40,7 @@ def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
     with rc_context(STYLE):
         figure = make_figure(4.0, 3.0)
         axes = figure.subplots()
-        means = curve.score.mean(1)
-        singles = curve.score[:, : _FAINT * (len(means) <= _MARKED)]
-        _draw_curves(axes, singles, "mean", "one task", mean_interval(curve.score), means)
+        _draw_curves(axes, curve.score)
         axes.set(xlabel=curve.unit, ylabel=curve.label)
         axes.set_title(f"Adaptation to {tasks} held-out task{'s' * (tasks != 1)}", loc="left")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
@@ -69,7 +67,7 @@ def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
         left, right = figure.subplots(1, 2)
         for axes, values in ((left, expected), (right, piled)):
             middle, marker = values.mean(1), _marker(values)
-            axes.fill_between(range(len(values)), *mean_interval(values), color=COLOURS[0], alpha=0.3, linewidth=0)
+            axes.fill_between(range(len(values)), *_mean_interval(values), color=COLOURS[0], alpha=0.3, linewidth=0)
             axes.plot(
                 middle, color=COLOURS[0], marker=marker, markersize=3.5, linewidth=1.5, label="agent, 95 % interval"
             )
@@ -83,36 +81,6 @@ def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
         left.set_title(f"{curve.regret.shape[1]:,} held-out tasks", loc="left")
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-        save(figure, path)
-
-
-def plot_runs(
-    label: str,
-    score: NDArray[np.float64],
-    path: Path | str,
-    target: Sequence[float] = (),
-    steps: str = "gradient steps",
-) -> None:
-    """Draws the interquartile mean over runs after each step, its 95 % bootstrap interval, and every run faintly.
-
-    Args:
-        label: What the score is.
-        score: `[runs, steps + 1]`.
-        path: The file to write.
-        target: Published values to compare with, one for each step; may be fewer.
-        steps: What the horizontal axis counts.
-    """
-    columns = score.T
-    with rc_context(STYLE):
-        figure = make_figure(4.0, 3.0)
-        axes = figure.subplots()
-        interval = bootstrap_interval(columns, statistic=iqm)
-        _draw_curves(axes, columns, "interquartile mean", "one run", interval, iqm(columns))
-        if target:
-            axes.plot(target, color=COLOURS[1], marker="s", markersize=4, linewidth=1.2, ls="--", label="published")
-        axes.set(xlabel=steps, ylabel=label)
-        axes.set_title(f"{len(score)} run{'s' * (len(score) != 1)}", loc="left")
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
         save(figure, path)
 
 
@@ -164,21 +132,21 @@ def _goals(curve: AdaptationCurve) -> NDArray[Any]:
     return np.asarray(goal)
 
 
-def _draw_curves(
-    axes: Axes,
-    score: NDArray[np.float64],
-    middle: str,
-    single: str,
-    interval: tuple[NDArray[np.float64], NDArray[np.float64]],
-    centre: NDArray[np.float64],
-) -> None:
-    """One curve for each column of `score [steps + 1, n]`, if there are any, and a centre with its interval."""
+def _mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both ends of the interval of the mean over tasks, for `values [steps, tasks]`; the mean draws nothing."""
+    low, high = interval(values, np.random.default_rng(0), "mean")
+    return low, high
+
+
+def _draw_curves(axes: Axes, score: NDArray[np.float64]) -> None:
+    """The mean of `score [steps + 1, tasks]` with its interval, and single tasks where there is room for them."""
     x = np.arange(len(score))
-    axes.add_collection(LineCollection(_rows(x, score.T), colors=INK, linewidths=0.6, alpha=0.15))
-    axes.fill_between(x, *interval, color=COLOURS[0], alpha=0.3, linewidth=0, label="95 % interval")
-    axes.plot(x, centre, color=COLOURS[0], marker=_marker(x), markersize=4.5, linewidth=1.8, label=middle)
-    if score.size:
-        axes.plot([], [], color=INK, linewidth=0.6, alpha=0.4, label=single)  # stands for the collection
+    singles = score[:, : _FAINT * (len(x) <= _MARKED)]
+    axes.add_collection(LineCollection(_rows(x, singles.T), colors=INK, linewidths=0.6, alpha=0.15))
+    axes.fill_between(x, *_mean_interval(score), color=COLOURS[0], alpha=0.3, linewidth=0, label="95 % interval")
+    axes.plot(x, score.mean(1), color=COLOURS[0], marker=_marker(x), markersize=4.5, linewidth=1.8, label="mean")
+    if singles.size:
+        axes.plot([], [], color=INK, linewidth=0.6, alpha=0.4, label="one task")  # stands for the collection
     axes.set_xlim(-0.15, len(score) - 0.85)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.data.joins import OF_THE_RECORD, OF_THE_TASKS, differing, group_labels
+from analysis.data.joins import OF_THE_RECORD, different_evaluations, differing, group_labels
 from analysis.data.load import COMPLETED, Runs
 
 UNKNOWN = "settings not known"
@@ -98,9 +98,9 @@ def groups(table: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
 
 
 def differing_tasks(table: pd.DataFrame) -> list[str]:
-    """The settings in which the held-out tasks of runs differ."""
-    keys = [name.removeprefix("config.") for name in differing(table[table["experiment"].notna()])]
-    return [key for key in keys if key in OF_THE_TASKS or key.startswith("task_args.")]
+    """The settings in which the evaluations of runs of one experiment differ."""
+    parts = [different_evaluations(part) for _, part in table.groupby("experiment")]
+    return list(dict.fromkeys(key for part in parts for key in part))
 
 
 def counts(table: pd.DataFrame) -> list[tuple[str, int]]:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.stats.bootstrap import check_confidence, checked
 from analysis.stats.estimate import RESAMPLES, Estimate, estimate, resample, trimmed_mean, widened_ends
+from analysis.stats.points import check_confidence, checked
 from analysis.stats.student import t_quantile
 
 

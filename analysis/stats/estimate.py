@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.stats.bootstrap import check_confidence, checked
+from analysis.stats.points import check_confidence, checked
 from analysis.stats.student import t_quantile
 
 CUTS: dict[str, Callable[[int], int]] = {

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.stats.bootstrap import check_confidence, checked
 from analysis.stats.comparing import beats
 from analysis.stats.estimate import Estimate
+from analysis.stats.points import check_confidence, checked
 from analysis.stats.student import t_quantile
 
 Tasks = Sequence[NDArray[np.float64]]

@@ -276,10 +276,10 @@ def report(num_bandits: int, num_mdps: int, path: Path) -> str:
     mdp_variants = measure(mdp_rows, MDP_VARIANTS, num_mdps, REPORTED_SEED)
     write_csv(path, [*bandits, *bandit_variants, *mdps, *mdp_variants])
     parts = {
-        "Bandits: total reward ± 95 % (the paper, difference in %)": totals_table(bandits),
+        "Bandits: total reward ± 1.96 standard errors (the paper, difference in %)": totals_table(bandits),
         "Bandits: the most that any policy can expect": optimum_table(),
         "Bandits: difference from the paper in %, other readings below": differences_table(bandits + bandit_variants),
-        "MDPs: total reward ± 95 % (the paper, difference in %)": totals_table(mdps),
+        "MDPs: total reward ± 1.96 standard errors (the paper, difference in %)": totals_table(mdps),
         "MDPs: difference from the paper in %, other readings below": differences_table(mdps + mdp_variants),
     }
     return "\n\n".join(f"**{title}**\n\n{table}" for title, table in parts.items())

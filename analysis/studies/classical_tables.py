@@ -108,7 +108,7 @@ def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def totals_table(rows: Sequence[Row]) -> str:
-    """A row for each game: totals with 95 % intervals, and in brackets the paper's with the difference in percent."""
+    """A row for each game: totals ± 1.96 standard errors, in brackets the paper's and the difference in percent."""
     groups = grouped(rows)
     cells = [["", *groups], ["---", *["---:"] * len(groups)]]
     for same_game in zip(*groups.values(), strict=True):

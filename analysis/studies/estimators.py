@@ -65,7 +65,7 @@ class Problem:
 
 
 class Estimate(NamedTuple):
-    """An estimator's errors, relative to the norm of the truth, each as (value, low, high) of its 95 % interval."""
+    """An estimator's errors, relative to the norm of the truth, each as (value, low, high), ± 1.96 standard errors."""
 
     bias: tuple[float, float, float]
     rmse: tuple[float, float, float]
@@ -119,7 +119,7 @@ def meta_gradients(estimator: Estimator, problem: Problem, batches: PolicyBatch)
 
 
 def summarise(estimates: Tensor, truth: Tensor) -> Estimate:
-    """Errors of independent estimates `[n, ...]` of the truth `[...]`, with normal 95 % intervals.
+    """Errors of independent estimates `[n, ...]` of the truth `[...]`, each ± 1.96 standard errors.
 
     The squared bias is estimated by ‖mean − truth‖² − tr(S)/n, S being the sample covariance: without the last term the
     noise of the mean would count as bias. The variance of that is 4 bᵀSb/n + 2 tr(S²)/n². Negative values count as 0.

@@ -65,6 +65,20 @@ def test_scores_are_last_values_or_columns(root):
     assert set(runs.scores("seconds")["value"]) == {45.0}
 
 
+def test_scores_may_be_areas_and_extremes_of_curves(root):
+    write_record(root / "6", seed=2, inner_loop="higher", metrics={"score": [None, 50.0, None, 54.0, None, 90.0]})
+    runs = load_runs(root)
+    found = runs.scores("score", value="area")
+    assert rows(found, "run", "value") == [("1", 10.5), ("2", 20.5), ("3", 30.5), ("4", 40.5), ("6", 52.0)]
+    assert found.attrs["note"] == "area: mean height from iteration 2 to 4; 1 of 5 runs go on beyond"
+    assert list(runs.scores("score", value="max")["value"]) == [11.0, 21.0, 31.0, 41.0, 90.0]
+    assert list(runs.scores("score", value="min")["value"]) == [10.0, 20.0, 30.0, 40.0, 50.0]
+    with pytest.raises(ValueError, match="value='best': need one of last, area, max, min"):
+        runs.scores("score", value="best")
+    with pytest.raises(ValueError, match="metric='seconds': no run has it"):
+        runs.scores("seconds", value="area")
+
+
 @pytest.mark.parametrize("ask", [lambda runs: runs.curves("scor"), lambda runs: runs.scores("scor")])
 def test_an_unknown_metric_names_the_nearest(root, ask):
     with pytest.raises(ValueError, match="metric='scor': no run has it; did you mean score"):
@@ -127,6 +141,21 @@ def test_runs_on_different_tasks_are_refused_unless_asked_for(tmp_path, change, 
     with pytest.raises(ValueError, match=message):
         runs.adaptation_curves()
     assert len(load_runs(tmp_path, where="id=2").scores("score")) == 1
+
+
+def test_runs_that_are_scored_differently_are_refused_and_unscored_ones_are_not(tmp_path):
+    """The record says what a score is: no setting of an algorithm has to be known here."""
+    result = {"label": "mean discounted return", "unit": "TD steps", "score": [1.0]}
+    write_record(tmp_path / "1", metrics={"score": [1.0]}, score=[[1.0]])
+    write_record(tmp_path / "2", metrics={"score": [1.0]}, seed=1)
+    assert len(load_runs(tmp_path).scores("score")) == 2
+    write_record(tmp_path / "3", metrics={"score": [1.0]}, seed=2, run={"result": result})
+    runs = load_runs(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"scored differently: mean return \(run 1\), mean discounted return \(run 3\)"
+    ):
+        runs.scores("score")
+    assert len(runs.scores("score", allow_different_tasks=True)) == 3
 
 
 def test_labels_name_what_differs_and_nothing_else():

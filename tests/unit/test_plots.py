@@ -10,7 +10,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from analysis.plots import plot_adaptation_curve, plot_paths, plot_regret
-from analysis.stats import bootstrap_interval
+from analysis.stats import interval
 from research.evaluation import AdaptationCurve
 from research.tasks.navigation_2d import NavigationTasks
 
@@ -50,7 +50,7 @@ def test_curve_shows_mean_interval_and_every_task(tmp_path, saved):
     mean = line(axes, "mean").get_xydata()
     np.testing.assert_allclose(mean, [[step, sum(row) / 7] for step, row in enumerate(score)])
     band, tasks = sorted(axes.collections, key=lambda artist: isinstance(artist, LineCollection))
-    low, high = bootstrap_interval(score)
+    low, high = interval(score, np.random.default_rng(0), "mean")
     corners = {(x, round(y, 9)) for x, y in band.get_paths()[0].vertices}
     assert corners >= {(step, round(end[step], 9)) for step in range(4) for end in (low, high)}
     np.testing.assert_allclose([path[:, 1] for path in tasks.get_segments()], score.T)

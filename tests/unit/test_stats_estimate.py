@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from analysis.stats import CUTS, bootstrap_interval, estimate, interval, iqm, optimality_gap, trimmed_mean
+from analysis.stats import CUTS, estimate, interval, iqm, optimality_gap, trimmed_mean
 from analysis.stats.estimate import resample
 from analysis.stats.student import t_cdf, t_quantile
 from analysis.studies import coverage
@@ -68,12 +68,6 @@ def test_the_iqms_interval_is_the_exact_bootstraps_between_students_tails():
     exact, tail = every_resample(values, "iqm"), NormalDist().cdf(-t_quantile(0.975, 5))
     assert [low, high] == pytest.approx(np.quantile(exact, [tail, 1 - tail]).tolist(), abs=0.06 * exact.std())
     assert low < np.quantile(exact, 0.025) and high > np.quantile(exact, 0.975)
-
-
-def test_the_plain_bootstrap_is_that_of_all_resamples_too():
-    values = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
-    ends = bootstrap_interval(values, confidence=0.8, num_resamples=200_000, seed=RNG(0))
-    assert ends == pytest.approx(np.quantile(every_resample(values, "mean"), [0.1, 0.9]).tolist(), abs=0.2)
 
 
 def test_of_three_values_the_iqm_is_the_mean_with_its_interval():
