@@ -1,9 +1,10 @@
-"""Range checks that name the key, what was received and what is allowed. All raise ValueError."""
+"""Range checks that name the key, the value received and what is allowed. All raise ValueError."""
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -48,6 +49,13 @@ def ordered(settings: Any, *names: str) -> None:
             raise ValueError(f"{name}=({low!r}, {high!r}): need two finite numbers")
         if low > high:
             raise ValueError(f"{name}=({low!r}, {high!r}): need the lower end first; write {name}=[{high!r}, {low!r}]")
+
+
+def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of a message on an unknown name: `did you mean <the nearest>?`, or `there are <all>` if none is near."""
+    names = list(known)
+    nearest = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {prefix}{nearest[0]}?" if nearest else f"there are {', '.join(names)}"
 
 
 def _check(settings: Any, names: Sequence[str], holds: Any, allowed: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import json
@@ -14,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.tracking.config import ConfigError, to_mapping
+from research.tracking.config import ConfigError, merge, to_mapping
 from research.tracking.experiment import Experiment
-from research.tracking.restart import RunConfig, merge
+from research.tracking.settings import RUN_KEYS
+from research.validation import suggestion
 from slurm.errors import SlurmError
 from slurm.sweep import Command, Keys, Sweep, expand
 
@@ -71,13 +71,13 @@ def check(sweep: Sweep, path: Path, root: Path) -> Checked:
     base = _named(experiment, sweep, path)
     sections = sweep.sections()
     for key, section in sections.items():
-        if key in RunConfig.__dataclass_fields__:
+        if key in RUN_KEYS:
             raise SlurmError(f"{path}: {section}.{key}: a sweep cannot set it; the directory of runs is --runs-dir")
     found: dict[str, Configuration] = {}
     builder = _Builder(experiment)
     for overrides in expand(sweep):
         try:
-            config, _ = experiment.typed(merge(base, nest(overrides)))
+            config, _ = experiment.settings.typed(merge(base, nest(overrides)))
             builder.build(config, overrides)
         except ValueError as error:
             raise SlurmError(f"{path}: {_place(str(error), sections, overrides)}{error}") from error
@@ -92,17 +92,17 @@ class _Builder:
     """Builds what is trained, once for settings that differ in the seed alone."""
 
     def __init__(self, experiment: Experiment):
-        self._build = experiment.build
+        self._trainer = experiment.trainer
         self._built: set[str] = set()
         self._seconds = 0.0
 
     def build(self, config: Any, overrides: Keys) -> None:
         """Raises ValueError if it cannot be. The device need not be there: that of the jobs is another one."""
         settings = repr(sorted((key, value) for key, value in overrides.items() if key != "seed"))
-        if self._build is None or settings in self._built or self._seconds > _BUILDING_SECONDS:
+        if self._trainer is None or settings in self._built or self._seconds > _BUILDING_SECONDS:
             return
         began = time.perf_counter()
-        self._build(replace(config, device="cpu") if hasattr(config, "device") else config)
+        self._trainer.build(replace(config, device="cpu") if hasattr(config, "device") else config)
         self._built.add(settings)
         self._seconds += time.perf_counter() - began
 
@@ -113,14 +113,14 @@ def _check_stage(experiment: Experiment, fixed: Keys, command: str, path: Path) 
         there = ", ".join(name for name in typing.get_args(Command) if name in experiment.commands) or "none"
         raise SlurmError(f"{path}: then.command={command!r}: {experiment.name} has no such command; there is {there}")
     try:
-        experiment.typed(nest(fixed))
+        experiment.settings.typed(nest(fixed))
     except ConfigError as error:
         raise SlurmError(f"{path}: then.fixed: {error}") from error
 
 
 def config_hash(name: str, config: Mapping[str, Any]) -> str:
     """Of an experiment's name and the settings of its algorithm: the same for 1 and 1.0, and in any order."""
-    own = {key: value for key, value in config.items() if key not in RunConfig.__dataclass_fields__}
+    own = {key: value for key, value in config.items() if key not in RUN_KEYS}
     text = json.dumps([name, _canonical(own)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -144,9 +144,9 @@ def find_script(experiment: str, path: Path, root: Path) -> Path:
     if script.is_file() and root.resolve() in script.parents:
         return script
     names = sorted(other.stem for other in (root / "experiments").glob("*.py") if "make_" in other.read_text())
-    nearest = difflib.get_close_matches(experiment, names, n=1)
-    advice = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
-    raise SlurmError(f"{path}: experiment={experiment!r}: no {script}, or it lies outside of {root}; {advice}")
+    raise SlurmError(
+        f"{path}: experiment={experiment!r}: no {script}, or it lies outside of {root}; {suggestion(experiment, names)}"
+    )
 
 
 def load_experiment(script: Path) -> Experiment:
@@ -172,8 +172,7 @@ def _named(experiment: Experiment, sweep: Sweep, path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in sweep.named_configs:
         if name not in experiment.named_configs:
-            nearest = difflib.get_close_matches(name, experiment.named_configs, n=1)
-            advice = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(experiment.named_configs)}"
+            advice = suggestion(name, experiment.named_configs)
             raise SlurmError(f"{path}: named_configs: {name}: {experiment.name} has no such named config; {advice}")
         values = merge(values, dict(experiment.named_configs[name]()))
     return values

@@ -17,7 +17,6 @@ and `choice: [...]`.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +28,7 @@ import numpy as np
 
 from research import rng
 from research.tracking.config import ConfigError, flatten, from_mapping
+from research.validation import suggestion
 from slurm.errors import SlurmError
 from slurm.yaml_files import read_yaml
 
@@ -173,8 +173,7 @@ def _check_distribution(path: str, arguments: Values) -> None:
     key, _, name = path.rpartition(".")
     where = f"random.draw.{key or name}"
     if not key or name not in DISTRIBUTIONS:
-        nearest = difflib.get_close_matches(name, DISTRIBUTIONS, n=1)
-        advice = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(DISTRIBUTIONS)}"
+        advice = suggestion(name, DISTRIBUTIONS)
         raise ConfigError(f"{where}: need one distribution, e.g. {{uniform: [0, 1]}}, and {name!r} is none; {advice}")
     if name == "choice":
         if not arguments:

@@ -10,24 +10,8 @@ from typing import Any
 
 from research import checkpoint
 from research.checkpoint import Checkpoint, CheckpointError
-from research.tracking.config import ConfigError, flatten, from_mapping, to_mapping
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Settings of a run that are none of the algorithm's.
-
-    Attributes:
-        runs_dir: Where runs are recorded, one directory each.
-        run: Id of a recorded run: what `resume` goes on with, `evaluate` evaluates or `render` draws, and what
-            `ensure` brings to its end.
-        checkpoint: The same by the path of a checkpoint; `.pt` may be left out.
-    """
-
-    runs_dir: str = "runs"
-    run: int | str | None = None
-    checkpoint: str | None = None
-
+from research.tracking.config import ConfigError, flatten, from_mapping, merge, to_mapping
+from research.tracking.settings import RUN_KEYS, RunConfig
 
 # What each command may be given besides what the checkpoint says. Everything else is part of what was trained.
 _EVALUATION = frozenset(
@@ -81,8 +65,7 @@ def find_start(command: str, name: str, config_class: type[Any], given: Mapping[
         ConfigError: It is not clear what is meant, or a setting contradicts the checkpoint.
         CheckpointError: The checkpoint cannot be used.
     """
-    own = RunConfig.__dataclass_fields__
-    run_config = from_mapping(RunConfig, {key: value for key, value in given.items() if key in own})
+    run_config = from_mapping(RunConfig, {key: value for key, value in given.items() if key in RUN_KEYS})
     found = checkpoint.load(_path(command, run_config))
     found.require_algorithm(name)
     try:
@@ -92,12 +75,12 @@ def find_start(command: str, name: str, config_class: type[Any], given: Mapping[
             f"{found.path} was made with other settings than this version of the code has: {error}. "
             f"Use the version that wrote it."
         ) from error
-    changes = {key: value for key, value in given.items() if key not in own}
+    changes = {key: value for key, value in given.items() if key not in RUN_KEYS}
     _refuse_contradictions(command, found.path, trained, changes)
     config = merge(merge(trained, OWN_DEFAULTS.get(command, {})), changes)
     if command == "resume":
         return _resume(found, config, given)
-    return Start(found, config | {key: given[key] for key in own if key in given})
+    return Start(found, config | {key: given[key] for key in RUN_KEYS & given.keys()})
 
 
 def find_ensured(name: str, asked: Mapping[str, Any], run_config: RunConfig) -> Start:
@@ -204,12 +187,3 @@ def _refuse_contradictions(command: str, path: Path, trained: Mapping[str, Any],
 
 
 _ABSENT = object()
-
-
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings as one; where both have a value, that of `above`."""
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged

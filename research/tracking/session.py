@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from research.tracking.experiment import Experiment
 from research.tracking.observer import to_json
 from research.tracking.progress import Progress, make_progress
 from research.tracking.records import EVALUATION
-from research.tracking.restart import RunConfig, Start
+from research.tracking.restart import Start
 from research.tracking.run import RecordedRun
+from research.tracking.settings import RunConfig
 from research.tracking.signals import StopSignals
 from research.train import is_due, train
 from research.types import Metrics
@@ -56,53 +58,31 @@ def add_commands(
     """Gives an experiment the commands `train` (its default), `resume`, `ensure`, `evaluate` and perhaps `render`.
 
     Args:
-        experiment: Its settings must be `algorithm.Config`, with the fields `num_iterations`, `checkpoint_interval`,
-            `eval_interval`, `num_eval_tasks` and `num_adapt_steps`.
-        algorithm: What is trained: a class of `ALGORITHMS`, or a function from the settings to an instance of one. With
-            a second parameter `ranks` it shares its work among processes (`research.distributed`).
-        columns: What the progress bar shows, as `{label: metric name}`.
-        report: What becomes of an adaptation curve.
-        prepare_drawing: From the settings to what `render` does with an adaptation curve; raises ValueError if it
-            cannot be done. None: there is no such command.
+        experiment: Its settings must have the fields of `AlgorithmConfig`.
+        algorithm: A class of `ALGORITHMS`, or a function from the settings to an instance of one. With a second
+            parameter `ranks` it shares its work among processes (`research.distributed`).
+        columns: Metrics that the progress bar shows, as `{label: metric name}`.
+        report: Prints and draws an adaptation curve.
+        prepare_drawing: From the settings to the function with which `render` draws an adaptation curve; raises
+            ValueError if the tasks cannot be drawn. None: there is no command `render`.
     """
+    experiment.trainer = Trainer(experiment, algorithm, columns, report, prepare_drawing)
+    _register(experiment, can_render=prepare_drawing is not None)
 
-    def prepare(command: str, run: RecordedRun, config: Any, start: Start | None) -> Session | Complete:
-        if start is not None and start.is_complete:
-            return Complete(start)
-        ranks = experiment.ranks
-        if ranks.size > 1 and "ranks" not in inspect.signature(algorithm).parameters:
-            raise ValueError(
-                f"{ranks.size} processes were started for one run, and {experiment.name} trains in one; start it "
-                "without torchrun, and with one task of srun (in a profile for Slurm: ntasks: 1)"
-            )
-        if command in ("evaluate", "render"):
-            ranks.tell(None)
-        _prepare_process(config)
-        draw = prepare_drawing(config) if prepare_drawing and command == "render" else None
-        if draw and run.unobserved:
-            raise ValueError("-u: render writes its pictures into the record of a run; leave -u out")
-        made = algorithm(config, ranks=ranks) if ranks.size > 1 else algorithm(config)
-        return Session(experiment, made, run, config, start, columns, report, draw)
 
-    def follow(ranks: Ranks) -> None:
-        order = ranks.told()
-        if order is not None:
-            config = from_mapping(experiment.config_class, order)
-            _prepare_process(config)
-            _follow(algorithm(config, ranks=ranks), config, ranks)
-
-    experiment.prepare, experiment.build, experiment.follow = prepare, algorithm, follow
+def _register(experiment: Experiment, can_render: bool) -> None:
+    """Makes commands of functions whose names and docstrings the command line shows."""
 
     def train(_run: Any) -> dict[str, Any]:
         """Train, then evaluate on held-out tasks. The default."""
         return _run.session.train()
 
     def resume(_run: Any) -> dict[str, Any]:
-        """Go on with a run that was stopped, e.g. `resume with run=3`."""
+        """Continue a run that was stopped, e.g. `resume with run=3`."""
         return _run.session.train()
 
     def ensure(_run: Any) -> dict[str, Any]:
-        """Bring a run to its end: start it, go on with it, or find it complete, e.g. `ensure with run=7`."""
+        """Complete a run: start it, continue it, or find it complete, e.g. `ensure with run=7`."""
         return _run.session.train()
 
     def evaluate(_run: Any) -> dict[str, Any]:
@@ -114,11 +94,68 @@ def add_commands(
         return _run.session.render()
 
     experiment.main(train)
-    experiment.command(resume)
-    experiment.command(ensure)
-    experiment.command(evaluate)
-    if prepare_drawing:
-        experiment.command(render)
+    for command in (resume, ensure, evaluate, *([render] if can_render else [])):
+        experiment.command(command)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What the commands of an experiment work with. The arguments are those of `add_commands`."""
+
+    experiment: Experiment
+    algorithm: Callable[..., Algorithm]
+    columns: Mapping[str, str]
+    report: Report
+    prepare_drawing: Callable[[Any], Draw] | None
+
+    def build(self, config: Any) -> Algorithm:
+        """The algorithm with these settings. Raises ValueError if they do not go together."""
+        return self.algorithm(config)
+
+    def prepare(self, command: str, run: RecordedRun, config: Any, start: Start | None) -> Session | Complete:
+        """The session of a command, before anything is recorded. Raises ValueError to refuse the run."""
+        if start is not None and start.is_complete:
+            return Complete(start)
+        ranks = self.experiment.ranks
+        if ranks.size > 1 and "ranks" not in inspect.signature(self.algorithm).parameters:
+            raise ValueError(
+                f"{ranks.size} processes were started for one run, and {self.experiment.name} trains in one; start it "
+                "without torchrun, and with one task of srun (in a profile for Slurm: ntasks: 1)"
+            )
+        if command in ("evaluate", "render"):
+            ranks.tell(None)
+        _prepare_process(config)
+        draw = self.prepare_drawing(config) if self.prepare_drawing and command == "render" else None
+        if draw and run.unobserved:
+            raise ValueError("-u: render writes its pictures into the record of a run; leave -u out")
+        algorithm = self.algorithm(config, ranks=ranks) if ranks.size > 1 else self.algorithm(config)
+        return Session(self, algorithm, run, config, start, draw)
+
+    def follow(self, ranks: Ranks) -> None:
+        """Trains in step with the first rank, from its state, and records nothing.
+
+        It evaluates when the first rank does, which would otherwise wait for it until `TIMEOUT`. The first rank reports
+        how the run ended: a stop ends this process without an error.
+        """
+        order = ranks.told()
+        if order is None:
+            return
+        config = from_mapping(self.experiment.settings.config_class, order)
+        _prepare_process(config)
+        algorithm = self.algorithm(config, ranks=ranks)
+        with StopSignals(ranks.largest) as stop:
+            train(
+                algorithm,
+                ranks.first(algorithm.init()),
+                config.num_iterations,
+                on_metrics=lambda iteration, metrics: None,
+                evaluate=lambda state: len(_evaluate(algorithm, state, config).score),
+                evaluate_every=config.eval_interval,
+                flush=lambda: None,
+                save=lambda state, score: None,
+                save_every=0,
+                should_stop=stop.requested,
+            )
 
 
 class Complete:
@@ -141,21 +178,18 @@ class Session:
 
     def __init__(
         self,
-        experiment: Experiment,
+        trainer: Trainer,
         algorithm: Algorithm,
         run: RecordedRun,
         config: Any,
         start: Start | None,
-        columns: Mapping[str, str],
-        report: Report,
         draw: Draw | None = None,
     ):
-        self.experiment = experiment
+        self.trainer = trainer
+        self.experiment = trainer.experiment
         self.algorithm = algorithm
         self.run = run
         self.config = config
-        self.columns = columns
-        self.report = report
         self.draw = draw
         self.state = algorithm.init()
         checkpoint = start.checkpoint if start is not None else None
@@ -189,7 +223,7 @@ class Session:
                 print(f"Going on after iteration {self.state.iteration} of {total}.", flush=True)
             elif checkpoints:
                 checkpoints.save(self.state)  # from here on the run can be resumed, whenever it is killed
-            with make_progress(self.state.iteration, total, self.columns) as progress:
+            with make_progress(self.state.iteration, total, self.trainer.columns) as progress:
                 self.state, status = train(
                     self.algorithm,
                     self.state,
@@ -210,18 +244,18 @@ class Session:
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluates the state on held-out tasks and reports the curve. Returns the result of the run."""
-        curve = self._curve(self.state)
+        curve = _evaluate(self.algorithm, self.state, self.config)
         directory = self.run.directory
         if directory is not None:
             write_json(directory / EVALUATION, to_json(curve.by_task()))
             self.run.add_artifact(str(directory / EVALUATION))
-        return self._result(curve, self.report(curve, directory))
+        return self._result(curve, self.trainer.report(curve, directory))
 
     def render(self) -> dict[str, Any]:
         """Evaluates the state on held-out tasks and draws the episodes. Returns the result of the run."""
         directory = self.run.directory
         assert self.draw is not None and directory is not None  # otherwise the run was refused
-        curve = self._curve(self.state)
+        curve = _evaluate(self.algorithm, self.state, self.config)
         return self._result(curve, self.draw(curve, directory))
 
     def _result(self, curve: AdaptationCurve, pictures: list[Path]) -> dict[str, Any]:
@@ -256,9 +290,6 @@ class Session:
             return None
         return Checkpoints(directory / "checkpoints", self.experiment.name, to_mapping(self.config))
 
-    def _curve(self, state: Any) -> AdaptationCurve:
-        return self.algorithm.evaluate(state, self.config.num_eval_tasks, self.config.num_adapt_steps)
-
     def _on_metrics(self, iteration: int, metrics: Metrics, progress: Progress) -> None:
         for name, value in metrics.items():
             self.run.log_scalar(name, value, iteration)
@@ -267,7 +298,7 @@ class Session:
             self.run.beat()
 
     def _on_evaluation(self, state: Any, progress: Progress) -> float:
-        curve = self._curve(state)
+        curve = _evaluate(self.algorithm, state, self.config)
         scores = [float(step.mean()) for step in curve.score]
         for step, score in enumerate(scores):
             self.run.log_scalar(f"eval/score_after_{step}", score, state.iteration)
@@ -276,25 +307,8 @@ class Session:
         return -scores[-1] if curve.lower_is_better else scores[-1]
 
 
-def _follow(algorithm: Algorithm, config: Any, ranks: Ranks) -> None:
-    """Trains in step with the first rank, from its state, and records nothing.
-
-    It evaluates when that one does: it would wait for it otherwise, and not for ever. How the run ended is for the
-    first one to say: a stop ends this process in peace.
-    """
-    with StopSignals(ranks.largest) as stop:
-        train(
-            algorithm,
-            ranks.first(algorithm.init()),
-            config.num_iterations,
-            on_metrics=lambda iteration, metrics: None,
-            evaluate=lambda state: len(algorithm.evaluate(state, config.num_eval_tasks, config.num_adapt_steps).score),
-            evaluate_every=config.eval_interval,
-            flush=lambda: None,
-            save=lambda state, score: None,
-            save_every=0,
-            should_stop=stop.requested,
-        )
+def _evaluate(algorithm: Algorithm, state: Any, config: Any) -> AdaptationCurve:
+    return algorithm.evaluate(state, config.num_eval_tasks, config.num_adapt_steps)
 
 
 def _prepare_process(config: Any) -> None:
