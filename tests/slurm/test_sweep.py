@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from toy_experiment import make
 
-from research.tracking.config import to_mapping
 from slurm.checking import check, config_hash, load_experiment, nest
 from slurm.errors import SlurmError
 from slurm.sweep import Random, Sweep, expand, load_sweep
@@ -194,7 +193,7 @@ def test_the_sweeps_that_come_along_are_possible(path):
     assert len(checked.configurations) == len(list(expand(sweep))) >= 4
     experiment = load_experiment(ROOT / checked.script)
     assert experiment.name == checked.name
-    defaults = to_mapping(experiment.config_class())
+    defaults = experiment.settings.defaults()
     assert all(set(nest(row.overrides)) <= set(defaults) for row in checked.configurations)
 
 
@@ -214,6 +213,6 @@ def test_what_is_trained_is_built_once_for_all_seeds_and_never_on_the_jobs_devic
     built = []
     experiment = load_experiment(ROOT / "experiments" / "maml_trpo.py")
     monkeypatch.setattr("slurm.checking.load_experiment", lambda script: experiment)
-    monkeypatch.setattr(experiment, "build", built.append)
+    monkeypatch.setattr("research.tracking.session.Trainer.build", lambda self, config: built.append(config))
     assert len(check(load_sweep(path), path, ROOT).configurations) == 100
     assert [(config.max_kl, config.device) for config in built] == [(0.01, "cpu"), (0.02, "cpu")]
