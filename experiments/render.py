@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from research.algorithms.gradient.agent import AgentConfig
-from research.evaluation import AdaptationCurve
+from research.evaluation import AdaptationCurve, Episodes
 from research.replay import Footage, can_be_drawn, check_drawable, film, has_paths, walked_paths
 from research.tasks import make_tasks
 
@@ -58,7 +58,7 @@ def draw_films(curve: AdaptationCurve, directory: Path) -> list[Path]:
 
 def draw_paths(curve: AdaptationCurve, directory: Path) -> list[Path]:
     """The paths to the first few goals, if the tasks have goals on a plane and the curve its episodes."""
-    if curve.distribution is None or not curve.trajectories or not has_paths(curve.distribution):
+    if curve.distribution is None or not isinstance(curve.details, Episodes) or not has_paths(curve.distribution):
         return []
     from analysis.plots import plot_paths  # matplotlib, which only drawing should wait for
 

@@ -24,33 +24,29 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     _print_table(curve, f"Adaptation to {num_tasks} {tasks}")
     if directory is None:
         return []
-    from analysis.plots import plot_adaptation_curve, plot_regret  # matplotlib, which only drawing should wait for
+    from analysis.plots import plot_adaptation_curve  # matplotlib, which only drawing should wait for
 
-    pictures = [directory / "adaptation_curve.png"]
-    plot_adaptation_curve(curve, pictures[0])
-    if curve.regret is not None:
-        pictures.append(directory / "regret.png")
-        plot_regret(curve, pictures[-1])
-    return [*pictures, *draw_paths(curve, directory)]
+    plot_adaptation_curve(curve, directory / "adaptation_curve.png")
+    return [directory / "adaptation_curve.png", *draw_paths(curve, directory)]
 
 
 def _print_table(curve: AdaptationCurve, title: str) -> None:
-    """The means over tasks, with 95 % intervals, of some of the steps if they are many; what they gained; the total."""
+    """Prints means over tasks with 95 % intervals: the score after some of the steps, its gain, and the totals."""
     width = max(len(_GAIN), len(curve.unit))
-    has_regret = curve.regret is not None
-    print(f"\n{title}\n{curve.unit:>{width}}  {curve.label:>12}  95 % interval" + "      regret" * has_regret)
+    names = "".join(f"  {name:>8}" for name in curve.extras)
+    print(f"\n{title}\n{curve.unit:>{width}}  {curve.label:>12}  {'95 % interval':<15}{names}".rstrip())
     ends = np.transpose(interval(curve.score, np.random.default_rng(0), "mean"))
     for step in spread(len(curve.score), _ROWS):
         shown = f"[{ends[step][0]:.2f}, {ends[step][1]:.2f}]"
-        regret = f"  {shown:<15}  {curve.regret[step].mean():>6.3f}" if curve.regret is not None else f"  {shown}"
-        print(f"{step:>{width}}  {curve.score[step].mean():>12.2f}{regret}")
+        extras = "".join(f"  {values[step].mean():>{max(8, len(name))}.3f}" for name, values in curve.extras.items())
+        print(f"{step:>{width}}  {curve.score[step].mean():>12.2f}  {shown:<15}{extras}".rstrip())
     if len(curve.score) > 1:
-        _print_mean(_GAIN, width, curve.score[-1] - curve.score[0], "tasks paired")
-    if has_regret:
-        _print_mean("in total", width, curve.total(), "the best returns less the regret")
+        _print_mean(_GAIN, width, curve.score[-1] - curve.score[0], ", tasks paired")
+    for name, values in curve.totals.items():
+        _print_mean(name.replace("_", " "), width, values)
     print()
 
 
-def _print_mean(name: str, width: int, values: NDArray[np.float64], remark: str) -> None:
+def _print_mean(name: str, width: int, values: NDArray[np.float64], remark: str = "") -> None:
     found = estimate(values, np.random.default_rng(0), "mean")
-    print(f"{name:>{width}}  {found.value:>12.2f}  [{found.low:.2f}, {found.high:.2f}], {remark}")
+    print(f"{name:>{width}}  {found.value:>12.2f}  [{found.low:.2f}, {found.high:.2f}]{remark}")

@@ -11,10 +11,12 @@ arXiv:1611.02779: k arms, n episodes; rewards are not discounted there); cheetah
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from experiments.report import report
 from research.algorithms.memory.rl2 import RL2
+from research.evaluation import AdaptationCurve
 from research.tracking.experiment import make_experiment
 from research.tracking.session import add_commands
 
@@ -94,8 +96,20 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 
+
+def report_trials(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
+    """Prints and draws the adaptation curve, and the regret where it is known."""
+    pictures = report(curve, directory)
+    if directory is None or "regret" not in curve.extras:
+        return pictures
+    from analysis.plots import plot_regret  # matplotlib, which only drawing should wait for
+
+    plot_regret(curve, directory / "regret.png")
+    return [*pictures, directory / "regret.png"]
+
+
 experiment = make_experiment("rl2", RL2.Config, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS)
-add_commands(experiment, RL2, columns=COLUMNS, report=report)
+add_commands(experiment, RL2, columns=COLUMNS, report=report_trials)
 
 if __name__ == "__main__":
     experiment.run_commandline()

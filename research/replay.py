@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from research.evaluation import AdaptationCurve
+from research.evaluation import AdaptationCurve, Episodes
 from research.tasks import TASKS, TaskDistribution
 from research.types import Trajectories
 
@@ -115,7 +115,7 @@ def walked_paths(curve: AdaptationCurve, step: int, num_tasks: int) -> NDArray[n
     for envs, active in _replay(curve, step, num_tasks):
         now = envs.positions()
         places.append(np.where(active[:, None], now, places[-1]) if places else now)
-    episodes = curve.trajectories[step].reward.shape[1]
+    episodes = _recorded(curve)[1].trajectories[step].reward.shape[1]
     return np.stack(places, 1).reshape(-1, episodes, len(places), 2)
 
 
@@ -127,13 +127,14 @@ def film(curve: AdaptationCurve, step: int, num_tasks: int) -> list[Footage]:
         step: After how many steps of adaptation.
         num_tasks: The first tasks of the evaluation; all, if it has fewer.
     """
-    trajectories = curve.trajectories[step]
+    distribution, recorded = _recorded(curve)
+    trajectories = recorded.trajectories[step]
     reward = trajectories.reward[:num_tasks, 0].double().cpu().numpy()
     lengths = trajectories.valid[:num_tasks, 0].sum(-1).tolist()
     episodes = trajectories.reward.shape[1]
     frames: list[list[tuple[NDArray[np.uint8], float, float]]] = [[] for _ in lengths]
     for t, (envs, _) in enumerate(_replay(curve, step, num_tasks, is_drawn=True)):
-        every = _stride(envs.dt, _distribution(curve).horizon)
+        every = _stride(envs.dt, distribution.horizon)
         for task, length in enumerate(lengths):
             if t == length or (t < length and t % every == 0):
                 frames[task].append((envs.draw(task * episodes), t * envs.dt, float(reward[task, :t].sum())))
@@ -144,13 +145,13 @@ def _replay(
     curve: AdaptationCurve, step: int, num_tasks: int, is_drawn: bool = False
 ) -> Iterator[tuple[Any, NDArray[np.bool_]]]:
     """The environments at the start and after each step, and which rows have just moved `[rows]`."""
-    distribution = _distribution(curve)
-    trajectories = Trajectories(*(field[:num_tasks].cpu() for field in curve.trajectories[step]))
+    distribution, recorded = _recorded(curve)
+    trajectories = Trajectories(*(field[:num_tasks].cpu() for field in recorded.trajectories[step]))
     tasks = type(curve.tasks)(*(field[:num_tasks] for field in curve.tasks))
     make = _make_drawn if is_drawn else type(distribution).make_envs
     envs: Any = make(distribution, tasks, trajectories.reward.shape[1])
     try:
-        observation, _ = envs.reset(seed=curve.reset_seeds[step])
+        observation, _ = envs.reset(seed=recorded.reset_seeds[step])
         _check_same(observation, trajectories, 0)
         yield envs, np.ones(envs.num_envs, bool)
         for t in range(trajectories.reward.shape[2]):
@@ -180,10 +181,10 @@ def _check_same(observation: NDArray[Any], trajectories: Trajectories, t: int) -
         )
 
 
-def _distribution(curve: AdaptationCurve) -> TaskDistribution:
-    if curve.distribution is None or not len(curve.trajectories) == len(curve.reset_seeds) > 0:
-        raise ValueError("curve: it has no distribution, trajectories or reset_seeds; need all to replay episodes")
-    return curve.distribution
+def _recorded(curve: AdaptationCurve) -> tuple[TaskDistribution, Episodes]:
+    if curve.distribution is None or not isinstance(curve.details, Episodes):
+        raise ValueError("curve: need a distribution, and Episodes as details, to replay episodes")
+    return curve.distribution, curve.details
 
 
 def _make_drawn(distribution: TaskDistribution, tasks: Any, episodes: int) -> Any:

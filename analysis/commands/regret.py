@@ -4,7 +4,7 @@ The totals of finished runs, their mean over runs with an interval, the same of 
 (`analysis.studies.classical`), and what the RL² paper reports; `--picture` draws the regret of all against pulls or
 episodes.
 All totals are the best there is in expectation less the regret: whether a sampled task is rich does not matter. What
-runs on MDPs record as their total (`AdaptationCurve.total`) has the best of the sampled ones, and with it their luck.
+runs on MDPs record as their total (`expected_total`) has the best of the sampled ones, and with it their luck.
 """
 
 from __future__ import annotations

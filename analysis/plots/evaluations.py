@@ -51,17 +51,19 @@ def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
     """Draws the mean score after each step beside that of the best policies, and the regret that has piled up by then.
 
     Args:
-        curve: With `regret` and `optimal`.
+        curve: With the extra `regret` and the totals `total` and `total_regret`, as
+            `research.algorithms.memory.evaluation.trial_curve` makes it.
         path: The file to write.
 
     Raises:
         ValueError: The curve has no regret.
     """
-    if curve.regret is None or curve.optimal is None:
+    if "regret" not in curve.extras:
         raise ValueError("curve: it has no regret; need tasks whose best returns are known (SolvedTasks)")
-    best = float(curve.optimal.mean()) if curve.mean_optimal is None else curve.mean_optimal
-    expected = best - curve.regret
-    piled = np.concatenate([np.zeros((1, curve.regret.shape[1])), curve.regret.cumsum(0)])
+    regret = curve.extras["regret"]
+    best = float((curve.totals["total"] + curve.totals["total_regret"]).mean()) / len(regret)
+    expected = best - regret
+    piled = np.concatenate([np.zeros((1, regret.shape[1])), regret.cumsum(0)])
     with rc_context(STYLE):
         figure = make_figure(6.6, 3.0)
         left, right = figure.subplots(1, 2)
@@ -78,7 +80,7 @@ def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
         left.set_ylabel("expected return of an episode")
         right.set_ylabel("regret so far")
         right.set_ylim(bottom=0)
-        left.set_title(f"{curve.regret.shape[1]:,} held-out tasks", loc="left")
+        left.set_title(f"{regret.shape[1]:,} held-out tasks", loc="left")
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
         save(figure, path)

@@ -30,7 +30,7 @@ from torch import Tensor
 from research import rng
 from research.algorithms.config import AlgorithmConfig
 from research.algorithms.gradient.outer import adam_start, norm
-from research.evaluation import AdaptationCurve
+from research.evaluation import AdaptationCurve, check_num_adapt_steps
 from research.optim.differentiable import AdamState, UpdateRule, adam, sgd
 from research.optim.differentiable_lookahead import lookahead
 from research.optim.lookahead import InnerState, check_settings
@@ -182,8 +182,7 @@ class LookaheadGames:
     @torch.no_grad()
     def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
         """Distance to the equilibrium from held-out starts every `num_cycles` cycles; `details` are the `Plays`."""
-        if num_adapt_steps < 0:
-            raise ValueError(f"num_adapt_steps={num_adapt_steps}: need at least 0 steps")
+        check_num_adapt_steps(num_adapt_steps)
         start, update = self._starts("evaluation", num_tasks), state.meta.update
         lr = update["log_lr"].exp()
         num_cycles = num_adapt_steps * self.config.num_cycles

@@ -73,7 +73,7 @@ def collect(
         envs.num_threads = num_threads
     share = share or Share(0, 1, num_tasks)
     options = {"rows": share.rows(envs.num_envs // num_tasks)} if share.total > num_tasks else None
-    observation, _ = envs.reset(seed=generator.initial_seed() % 2**31, options=options)
+    observation, _ = envs.reset(seed=reset_seed(generator), options=options)
     parts = list(_parts(policy, params, envs, observation, share, horizon, generator))
     for _ in range(horizon):
         for part in parts:
@@ -87,6 +87,11 @@ def collect(
     length = max(len(part.steps) for part in parts)
     fields = zip(*(part.trajectories(length) for part in parts), strict=True)
     return Trajectories(*(field[0] if len(field) == 1 else torch.cat(field) for field in fields))
+
+
+def reset_seed(generator: torch.Generator) -> int:
+    """Returns the seed with which `collect` resets the environments when it draws the actions from `generator`."""
+    return generator.initial_seed() % 2**31
 
 
 def check_envs(envs: gymnasium.vector.VectorEnv[Any, Any, Any], num_tasks: int) -> None:

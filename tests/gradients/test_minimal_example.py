@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
+from research.algorithms.maml_trpo import MAMLTRPO, MAMLTRPOConfig, Objective
 
 from examples import maml_trpo_minimal as minimal
 from research import rng
-from research.algorithms.maml_trpo import MAMLTRPO, MAMLTRPOConfig, Objective
 from research.policies import PolicyConfig
 from research.sampling.collect import collect
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.plots import plot_adaptation_curve, plot_paths, plot_regret
 from analysis.stats import interval
+from research.algorithms.memory.evaluation import expected_total
 from research.evaluation import AdaptationCurve
 from research.tasks.navigation_2d import NavigationTasks
 
@@ -79,8 +80,8 @@ def test_long_curves_are_lines_without_single_tasks(tmp_path, saved):
 @pytest.mark.parametrize("known", [None, 0.75])
 def test_regret_is_drawn_with_the_best_return(tmp_path, saved, known):
     regret = np.random.default_rng(1).uniform(0, 0.3, size=(4, 7))
-    optimal = np.linspace(0.5, 0.9, 7)
-    curve = AdaptationCurve("return", regret, None, unit="pulls", regret=regret, optimal=optimal, mean_optimal=known)
+    totals = {"total": expected_total(regret, np.linspace(0.5, 0.9, 7), known), "total_regret": regret.sum(0)}
+    curve = AdaptationCurve("return", regret, None, unit="pulls", extras={"regret": regret}, totals=totals)
     plot_regret(curve, tmp_path / "regret.png")
     left, right = saved[0].axes
     best = 0.7 if known is None else known

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from research.algorithms.gradient.evaluation import adaptation_curve
 from research.distributions import DiagGaussian
-from research.evaluation import adaptation_curve
 from research.replay import can_be_drawn, check_drawable, film, has_paths, walked_paths
 from research.tasks import TASKS, make_tasks
 from research.tasks.navigation_2d import Navigation2D, NavigationEnvs
@@ -39,13 +39,11 @@ def curve_of(distribution, num_tasks=4, steps=1):
     def adapt(batches):
         return {"bias": ((-1.0) ** len(batches) * policy.bias.detach()).expand(num_tasks, -1)}
 
-    tasks = distribution.test_tasks(num_tasks)
     return adaptation_curve(
         policy,
         adapt,
         lambda sampled: sampled,
         distribution,
-        tasks,
         num_tasks=num_tasks,
         num_adapt_steps=steps,
         episodes=EPISODES,
@@ -60,9 +58,9 @@ def short_walks():
 
 def test_paths_are_the_observed_positions_and_stay_at_their_end():
     curve = curve_of(short_walks())
-    lengths = torch.stack([sampled.valid.sum(-1) for sampled in curve.trajectories])
+    lengths = torch.stack([sampled.valid.sum(-1) for sampled in curve.details.trajectories])
     assert lengths.min() < 12 == lengths.max()
-    for step, sampled in enumerate(curve.trajectories):
+    for step, sampled in enumerate(curve.details.trajectories):
         paths = walked_paths(curve, step, num_tasks=3)
         assert paths.shape == (3, EPISODES, sampled.valid.shape[2] + 1, 2)
         for task in range(3):
@@ -95,7 +93,7 @@ class ResetTasks(Navigation2D):
 
 def test_what_happens_after_the_end_is_no_part_of_a_path():
     curve = curve_of(ResetTasks(horizon=12, done_radius=0.25))
-    assert not curve.trajectories[0].valid.all()
+    assert not curve.details.trajectories[0].valid.all()
     paths = walked_paths(curve, 0, num_tasks=4)
     assert np.abs(paths).max() < 2
     np.testing.assert_array_equal(paths, walked_paths(curve_of(short_walks()), 0, num_tasks=4))
@@ -110,7 +108,7 @@ def test_paths_of_robots_are_where_gymnasium_says_they_are(name):
     """Both observe where they are: the ant in the first two numbers, the tip in the last two."""
     distribution = make_tasks(name, horizon=6, **({"observe_forces": False} if name == "ant_goal" else {}))
     curve = curve_of(distribution, num_tasks=2)
-    for step, sampled in enumerate(curve.trajectories):
+    for step, sampled in enumerate(curve.details.trajectories):
         paths = walked_paths(curve, step, num_tasks=2)
         place = slice(0, 2) if name == "ant_goal" else slice(-2, None)
         seen = torch.cat([sampled.observation[..., place], sampled.last_observation[:, :, None, place]], 2)
@@ -146,14 +144,15 @@ def test_what_does_not_repeat_is_never_shown():
     with pytest.raises(RuntimeError, match="task 0, episode 0: after 0 steps a replay is not where the episode was"):
         walked_paths(curve, 0, num_tasks=2)
     repeats = curve_of(Navigation2D(horizon=4))
-    other_actions = [sampled._replace(action=sampled.action + 0.1) for sampled in repeats.trajectories]
+    episodes = repeats.details
+    other_actions = [sampled._replace(action=sampled.action + 0.1) for sampled in episodes.trajectories]
     with pytest.raises(RuntimeError, match="task 0, episode 0: after 1 steps"):
-        walked_paths(repeats._replace(trajectories=tuple(other_actions)), 1, num_tasks=2)
+        walked_paths(repeats._replace(details=episodes._replace(trajectories=other_actions)), 1, num_tasks=2)
 
 
-@pytest.mark.parametrize("change", [{"distribution": None}, {"trajectories": ()}, {"reset_seeds": ()}])
+@pytest.mark.parametrize("change", [{"distribution": None}, {"details": None}])
 def test_a_curve_without_its_episodes_is_refused(change):
-    with pytest.raises(ValueError, match="curve: it has no distribution, trajectories or reset_seeds; need all"):
+    with pytest.raises(ValueError, match="curve: need a distribution, and Episodes as details, to replay episodes"):
         walked_paths(curve_of(short_walks())._replace(**change), 0, num_tasks=1)
 
 
@@ -163,7 +162,7 @@ def test_the_seeds_of_a_curve_are_those_of_its_environments(monkeypatch):
     monkeypatch.setattr(NavigationEnvs, "reset", lambda envs, *, seed, **rest: (
         given.append(seed), reset(envs, seed=seed, **rest))[1])  # fmt: skip
     curve = curve_of(short_walks(), steps=2)
-    assert list(curve.reset_seeds) == given and len(set(given)) == 3
+    assert list(curve.details.reset_seeds) == given and len(set(given)) == 3
 
 
 class Painted(NavigationEnvs):
@@ -183,7 +182,7 @@ class PaintedTasks(Navigation2D):
 
 def test_a_film_shows_the_first_episode_of_each_task_from_start_to_end():
     curve = curve_of(PaintedTasks(horizon=12, done_radius=0.25))
-    sampled = curve.trajectories[1]
+    sampled = curve.details.trajectories[1]
     assert (sampled.valid[:3, 0].sum(-1) < sampled.valid.shape[2]).any()
     for task, footage in enumerate(film(curve, 1, num_tasks=3)):
         length = int(sampled.valid[task, 0].sum())
@@ -223,10 +222,10 @@ def test_a_picture_that_is_none_is_refused(monkeypatch):
 def test_gymnasium_environments_are_drawn_as_gymnasium_draws_them():
     distribution = make_tasks("gym_tasks", horizon=4)
     curve = curve_of(distribution, num_tasks=2)
-    sampled = curve.trajectories[0]
+    sampled = curve.details.trajectories[0]
     (_, footage) = film(curve, 0, num_tasks=2)
     env = gymnasium.make("Pendulum-v1", render_mode="rgb_array", g=float(curve.tasks.values[1, 0]))
-    env.reset(seed=curve.reset_seeds[0] + EPISODES)  # the first row of task 1
+    env.reset(seed=curve.details.reset_seeds[0] + EPISODES)  # the first row of task 1
     expected = [env.render()]
     for t in range(4):
         env.step(np.clip(sampled.action[1, 0, t].numpy(), -2, 2))

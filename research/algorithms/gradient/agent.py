@@ -14,8 +14,9 @@ import torch
 
 from research import rng
 from research.algorithms.config import MetaLearningConfig
+from research.algorithms.gradient.evaluation import adaptation_curve
 from research.distributed import ALONE, Ranks
-from research.evaluation import AdaptationCurve, adaptation_curve
+from research.evaluation import AdaptationCurve
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
 from research.inner_loops.func import expand, take
@@ -223,7 +224,6 @@ class Agent:
             lambda batches: self.adapt(meta, batches, num_tasks),
             self.process,
             self.tasks,
-            self.tasks.test_tasks(num_tasks),
             num_tasks=num_tasks,
             num_adapt_steps=num_adapt_steps,
             episodes=self.config.eval_episodes,

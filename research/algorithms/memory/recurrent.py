@@ -12,7 +12,8 @@ from torch import Tensor
 
 from research import rng
 from research.algorithms.memory.config import RL2Config
-from research.evaluation import AdaptationCurve, action_regret, trial_curve
+from research.algorithms.memory.evaluation import action_regret, trial_curve
+from research.evaluation import AdaptationCurve
 from research.parallel import available_cores
 from research.policies.gru import Inputs, make_gru_policy
 from research.returns import discounted_returns, gae, masked_mean, normalize
@@ -129,7 +130,6 @@ class RecurrentAgent:
             self.policy,
             params,
             self.tasks,
-            self.tasks.test_tasks(num_tasks),
             num_tasks=num_tasks,
             num_adapt_steps=later,
             trials=self.config.eval_trials,

@@ -19,7 +19,7 @@ from torch.func import functional_call
 from research import rng
 from research.algorithms.config import MetaLearningConfig
 from research.algorithms.schedules import anneal
-from research.evaluation import AdaptationCurve
+from research.evaluation import AdaptationCurve, check_num_adapt_steps
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
 from research.inner_loops.func import expand
@@ -151,8 +151,7 @@ class Learner:
     @torch.no_grad()
     def evaluate(self, meta: MetaParams, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
         """Error on fresh examples of held-out tasks after 0, 1, ... steps, each on the same `shots` examples."""
-        if num_adapt_steps < 0:
-            raise ValueError(f"num_adapt_steps={num_adapt_steps}: need at least 0 steps")
+        check_num_adapt_steps(num_adapt_steps)
         config, meta = self.config, self.config.at_evaluation(meta)
         tasks = self.tasks.test_tasks(num_tasks)
         generator = rng.generator(config.seed, "evaluation")

@@ -16,9 +16,9 @@ from research.algorithms.value.config import LookaheadDQNConfig
 from research.algorithms.value.learner import TDLearner, as_batch
 from research.denormals import flushed_denormals
 from research.distributions import Categorical
-from research.evaluation import AdaptationCurve
+from research.evaluation import AdaptationCurve, Episodes, check_num_adapt_steps
 from research.inner_loops.func import expand
-from research.sampling.collect import collect
+from research.sampling.collect import collect, reset_seed
 from research.sampling.interaction import Interaction
 from research.sampling.replay_buffer import ReplayBuffer
 from research.tasks import TaskDistribution
@@ -139,8 +139,7 @@ def evaluate(
         num_adapt_steps: Entries of the curve after the first.
         advance: Adapts; None for `by_td_steps`.
     """
-    if num_adapt_steps < 0:
-        raise ValueError(f"num_adapt_steps={num_adapt_steps}: need at least 0 steps")
+    check_num_adapt_steps(num_adapt_steps)
     tasks = distribution.test_tasks(num_tasks)
     policy = None if config.adapt_epsilon == 1 else TDLearner(config, network, params)
     buffer = gather(config, distribution, tasks, policy, "evaluation/transitions")
@@ -148,16 +147,15 @@ def evaluate(
     batches = minibatches(config, buffer, "evaluation/minibatches")
     counts = [0] + [config.td_steps_per_adapt_step] * num_adapt_steps
     adapted = (advance(list(itertools.islice(batches, count))) for count in counts)
-    sampled, seeds = _play(config, distribution, network, tasks, num_tasks, adapted)
+    episodes = _play(config, distribution, network, tasks, num_tasks, adapted)
     each = config.td_steps_per_adapt_step
     return AdaptationCurve(
         "mean discounted return" if config.discounted_score else "mean return",
-        np.stack([_score(config, episodes) for episodes in sampled]),
+        np.stack([_score(config, sampled) for sampled in episodes.trajectories]),
         tasks,
-        sampled,
-        distribution=distribution,
-        reset_seeds=seeds,
         unit="TD steps" if each == 1 else f"× {each} TD steps",
+        distribution=distribution,
+        details=episodes,
     )
 
 
@@ -168,8 +166,8 @@ def _play(
     tasks: Any,
     num_tasks: int,
     adapted: Iterator[Params],
-) -> tuple[tuple[Trajectories, ...], tuple[int, ...]]:
-    """Episodes of the greedy policy with each of the per-task parameters, and the seeds of their resets."""
+) -> Episodes:
+    """Episodes of the greedy policy with each of the per-task parameters."""
     envs, policy = distribution.make_envs(tasks, config.eval_episodes), GreedyPolicy(network)
     sampled: list[Trajectories] = []
     seeds: list[int] = []
@@ -177,9 +175,9 @@ def _play(
         named = {f"network.{name}": value for name, value in params.items()}
         generator = rng.torch_generator(config.seed, "evaluation", step, device=config.device)
         sampled.append(collect(policy, named, envs, num_tasks, config.horizon, generator))
-        seeds.append(generator.initial_seed() % 2**31)  # as `collect` resets them; replays are checked
+        seeds.append(reset_seed(generator))
     envs.close()
-    return tuple(sampled), tuple(seeds)
+    return Episodes(tuple(sampled), tuple(seeds))
 
 
 def _score(config: LookaheadDQNConfig, episodes: Trajectories) -> Any:
