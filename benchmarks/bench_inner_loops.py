@@ -10,8 +10,8 @@ from torch import Tensor
 
 from benchmarks.harness import Measurement, benchmark, median_seconds
 from research.inner_loops import INNER_LOOPS, InnerLoopConfig, make_inner_loop
-from research.inner_loops.base import num_tasks
 from research.memory import keep_freed_memory
+from research.per_task import num_tasks
 from research.policies.mlp import mlp
 from research.types import Forward
 

@@ -55,14 +55,14 @@ class MetaLearningConfig(AlgorithmConfig, InnerLoopConfig):
     """Settings of a meta-learner with a differentiable inner loop, beside those of the inner loop.
 
     Attributes:
-        inner_loop: Backend of the inner loop: `"func"`, `"higher"` or `"learn2learn"`.
+        inner_loop: Backend of the inner loop, one of `research.inner_loops.INNER_LOOPS`.
         num_inner_steps: Gradient steps of adaptation during training.
         num_adapt_steps: Gradient steps of an evaluation; may exceed `num_inner_steps`.
         eval_inner_lr: The learning rate of an evaluation, or one for each step (steps beyond the last use the last);
             None for those of training.
     """
 
-    inner_loop: Literal["func", "higher", "learn2learn"] = "func"
+    inner_loop: str = "func"
     num_inner_steps: int = 1
     num_adapt_steps: int = 3
     eval_inner_lr: float | tuple[float, ...] | None = None

@@ -1,29 +1,37 @@
-"""Differentiable inner loops: one protocol, three interchangeable backends with the same numbers."""
+"""Differentiable inner loops: one protocol, and interchangeable backends that give the same numbers."""
 
-from collections.abc import Callable
+import difflib
+import importlib
+import importlib.util
 
 from research.inner_loops.base import InnerLoop, InnerLoopConfig
-from research.inner_loops.func import FuncInnerLoop
 from research.inner_loops.linearize import Linearized
-from research.inner_loops.with_higher import HigherInnerLoop
-from research.inner_loops.with_learn2learn import Learn2LearnInnerLoop
 
-INNER_LOOPS: dict[str, Callable[[InnerLoopConfig], InnerLoop]] = {
-    "func": FuncInnerLoop,
-    "higher": HigherInnerLoop,
-    "learn2learn": Learn2LearnInnerLoop,
-}
+_MODULES = {"func": "func", "higher": "with_higher", "learn2learn": "with_learn2learn"}
+"""Module of each backend. It defines `make`, from `InnerLoopConfig` to `InnerLoop`, and nothing else imports it."""
+
+INNER_LOOPS = tuple(name for name, module in _MODULES.items() if importlib.util.find_spec(f"{__name__}.{module}"))
+"""Names of the backends that are here. One is imported when it is made for the first time."""
 
 
 def make_inner_loop(name: str, config: InnerLoopConfig) -> InnerLoop:
-    """The inner loop `name` with these settings.
+    """Returns the inner loop of a backend.
+
+    Args:
+        name: Name of the backend, one of `INNER_LOOPS`.
+        config: Its settings.
 
     Raises:
-        ValueError: No inner loop has that name.
+        ValueError: No backend has that name, or it does not support a setting.
+        ModuleNotFoundError: The library that the backend is built on is not installed.
     """
     if name not in INNER_LOOPS:
-        raise ValueError(f"inner_loop={name!r}: need one of {', '.join(INNER_LOOPS)}")
-    return INNER_LOOPS[name](config)
+        nearest = difflib.get_close_matches(name, INNER_LOOPS, n=1)
+        advice = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ValueError(f"inner_loop={name!r}: need one of {', '.join(INNER_LOOPS)}{advice}")
+    backend = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    inner_loop: InnerLoop = backend.make(config)
+    return inner_loop
 
 
 __all__ = ["INNER_LOOPS", "InnerLoop", "InnerLoopConfig", "Linearized", "make_inner_loop"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -120,6 +120,10 @@ class InnerLoop(Protocol):
         """How many tasks are worth treating at once; what is larger is better cut up and spread over threads."""
 
 
+Backend = Callable[[InnerLoopConfig], InnerLoop]
+"""The `make` of a backend's module. Raises ValueError for settings that the backend does not support."""
+
+
 def init_update(config: InnerLoopConfig, params: Params, num_steps: int) -> Params:
     """The update rule's initial parameters: the learning rates, and Lookahead's α where there is one."""
     rates = init_rates(config, params, num_steps)
@@ -162,11 +166,3 @@ def adapted_names(config: InnerLoopConfig, params: Params) -> tuple[str, ...]:
         if not fnmatch.filter(params, pattern):
             raise ValueError(f"adapt_only: {pattern!r} matches no parameter; there are {', '.join(params)}")
     return tuple(name for name in params if any(fnmatch.fnmatch(name, pattern) for pattern in config.adapt_only))
-
-
-def num_tasks(batches: Sequence[Any]) -> int:
-    """The length of the leading axis that every leaf of every batch shares."""
-    sizes = {leaf.shape[0] for leaf in torch.utils._pytree.tree_leaves(list(batches))}
-    if len(sizes) != 1:
-        raise ValueError(f"batches: every leaf needs the same leading [tasks] axis, got lengths {sorted(sizes)}")
-    return sizes.pop()

@@ -14,7 +14,7 @@ Finn et al. 2017, arXiv:1703.03400, eq. 1; Li et al. 2017, arXiv:1707.09835, eq.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,19 +23,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from research.inner_loops.base import (
-    LOOKAHEAD_ALPHA,
-    InnerLoopConfig,
-    adapted_names,
-    init_update,
-    num_tasks,
-    rate,
-)
+from research.inner_loops.base import LOOKAHEAD_ALPHA, Backend, InnerLoopConfig, adapted_names, init_update, rate
 from research.inner_loops.linearize import Linearized, linearize_by_reverse_mode
 from research.inner_loops.supported import check_model, twice_differentiable, vmappable
 from research.optim.differentiable import UPDATE_RULES, UpdateRule
 from research.optim.differentiable_lookahead import lookahead
 from research.parallel import chunks
+from research.per_task import expand, num_tasks, per_task, take
 from research.types import Loss, MetaParams, Params
 
 _ROWS_PER_CHUNK = {"cpu": 2048, "cuda": 1 << 20}
@@ -134,6 +128,9 @@ class FuncInnerLoop:
         return Linearized(theta, descent.jvp, descent.vjp)
 
 
+make: Backend = FuncInnerLoop
+
+
 class _Step(NamedTuple):
     """One step of gradient descent, kept for products with its Hessian. Every tensor is `[tasks, ...]`."""
 
@@ -222,26 +219,3 @@ def _gradient(
             materialize_grads=True,
         )
     return dict(zip(names, gradient, strict=True))
-
-
-def per_task(function: Callable[..., Any], *trees: Any, vmapped: bool) -> Any:
-    """`function(*trees of one task)` for each task of a chunk, outputs stacked to `[tasks, ...]`."""
-    leaves, spec = pytree.tree_flatten(trees)
-    if vmapped and leaves[0].shape[0] > 1:
-        return torch.func.vmap(function)(*trees)
-    if leaves[0].shape[0] == 1:  # the common case of large batches: spare the copies of unbind and stack
-        output = function(*pytree.tree_unflatten([leaf.squeeze(0) for leaf in leaves], spec))
-        return pytree.tree_map(lambda leaf: leaf.unsqueeze(0), output)
-    rows = zip(*(leaf.unbind(0) for leaf in leaves), strict=True)
-    outputs = [function(*pytree.tree_unflatten(list(row), spec)) for row in rows]
-    return pytree.tree_map(lambda *parts: torch.stack(parts), *outputs)
-
-
-def expand(params: Params, tasks: int) -> Params:
-    """The same parameters for every task, `[tasks, ...]`, without a copy."""
-    return {name: value.unsqueeze(0).expand(tasks, *value.shape) for name, value in params.items()}
-
-
-def take(tree: Any, tasks: slice) -> Any:
-    """Some tasks of a tree of tensors whose leaves lead with `[tasks]`."""
-    return pytree.tree_map(lambda leaf: leaf[tasks], tree)

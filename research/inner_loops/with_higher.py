@@ -15,19 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from research.inner_loops.base import (
-    LOOKAHEAD_ALPHA,
-    InnerLoopConfig,
-    adapted_names,
-    init_update,
-    num_tasks,
-    rate,
-)
+from research.inner_loops.base import LOOKAHEAD_ALPHA, Backend, InnerLoopConfig, adapted_names, init_update, rate
 from research.inner_loops.linearize import Linearized, linearize_by_reverse_mode
 from research.inner_loops.supported import check_model, twice_differentiable
 from research.optim.differentiable import AdamState, adam, adamw
 from research.optim.differentiable_lookahead import interpolate
 from research.optim.lookahead import Lookahead, interpolated
+from research.per_task import num_tasks
 from research.types import Forward, Loss, MetaParams, Params
 
 with warnings.catch_warnings():
@@ -128,6 +122,9 @@ class HigherInnerLoop:
         return lambda: higher.get_diff_optim(
             optimizer, shapes, grad_callback=complete, track_higher_grads=tracked, override={}
         )
+
+
+make: Backend = HigherInnerLoop
 
 
 def registered_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:

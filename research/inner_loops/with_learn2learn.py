@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from research.inner_loops.base import InnerLoopConfig, Transform, adapted_names, init_rates, num_tasks, rate
+from research.inner_loops.base import Backend, InnerLoopConfig, Transform, adapted_names, init_rates, rate
 from research.inner_loops.linearize import Linearized, linearize_by_reverse_mode
 from research.inner_loops.supported import check_model, twice_differentiable
+from research.per_task import num_tasks
 from research.types import Loss, MetaParams, Params
 
 Learner = Any
@@ -147,6 +148,9 @@ class Learn2LearnInnerLoop:
         kronecker = self.config.transform == "kronecker"
         make = optim.KroneckerTransform(learn2learn().nn.KroneckerLinear) if kronecker else optim.MetaCurvatureTransform
         return make(param.detach()).to(param)
+
+
+make: Backend = Learn2LearnInnerLoop
 
 
 class _Slots:

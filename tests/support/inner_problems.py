@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from research.inner_loops import INNER_LOOPS, InnerLoop
-from research.inner_loops.base import InnerLoopConfig
+from research.inner_loops import INNER_LOOPS, InnerLoop, InnerLoopConfig, make_inner_loop
 from research.losses import PolicyBatch, reinforce
 from research.policies.mlp import GaussianMLP
 from research.types import Loss, Params
 
 NUM_TASKS = 3
-BACKENDS = tuple(INNER_LOOPS)
+BACKENDS = INNER_LOOPS
 
 
 class Pairs(NamedTuple):
@@ -54,7 +53,7 @@ class Problem:
 
 
 def make_loop(backend: str, **settings: Any) -> InnerLoop:
-    return INNER_LOOPS[backend](InnerLoopConfig(**settings))
+    return make_inner_loop(backend, InnerLoopConfig(**settings))
 
 
 def squared_error(forward: Callable[..., Tensor], batch: Pairs) -> Tensor:

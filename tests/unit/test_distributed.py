@@ -11,7 +11,7 @@ from research import rng
 from research.algorithms.gradient.maml_trpo import MAMLTRPO
 from research.distributed import ALONE, Place, Ranks, Share, find_place, first_host, timeout
 from research.distributions import Categorical, DiagGaussian
-from research.inner_loops.func import expand, take
+from research.per_task import expand, take
 from research.sampling.collect import collect
 
 

@@ -18,7 +18,7 @@ from research.algorithms.value.learner import TDLearner, init_params
 from research.algorithms.value.lookahead_dqn import LookaheadDQN
 from research.algorithms.value.maml_dqn import MAMLDQNConfig
 from research.algorithms.value.reptile_dqn import ReptileDQN, ReptileDQNConfig
-from research.inner_loops.func import expand
+from research.per_task import expand
 from research.policies.q_network import QNetworkConfig
 from research.tasks import make_tasks
 

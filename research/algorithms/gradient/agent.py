@@ -19,9 +19,9 @@ from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
-from research.inner_loops.func import expand, take
 from research.losses import PolicyBatch, reinforce
 from research.parallel import available_cores, chunks, parallel_map
+from research.per_task import expand, take
 from research.policies import PolicyConfig, make_policy
 from research.policies.baseline import fit_values
 from research.returns import gae, normalize

@@ -31,11 +31,11 @@ from research.algorithms.gradient.agent import Agent, AgentConfig
 from research.algorithms.gradient.outer import adam_start, clip_norm, norm, refuse_learned_update, respond
 from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
-from research.inner_loops.func import per_task, take
 from research.inner_loops.supported import vmappable
 from research.losses import PolicyBatch, reinforce
 from research.optim.differentiable import UPDATE_RULES, AdamState, SGDState
 from research.parallel import parallel_map
+from research.per_task import per_task, take
 from research.returns import masked_mean
 from research.types import MetaParams, Params, StepResult
 from research.validation import at_least, one_of, positive

@@ -42,11 +42,11 @@ from research.algorithms.gradient.outer import adam_start, clip_norm, learned, n
 from research.distributed import ALONE, Ranks
 from research.estimators import ESTIMATORS
 from research.evaluation import AdaptationCurve
-from research.inner_loops.func import expand, per_task, take
 from research.inner_loops.supported import vmappable
 from research.losses import PolicyBatch, clip_fraction, clipped_surrogate, mean_kl
 from research.optim.differentiable import AdamState, adam
 from research.parallel import parallel_map
+from research.per_task import expand, per_task, take
 from research.returns import masked_mean
 from research.types import MetaParams, Metrics, Params, StepResult
 from research.validation import at_least, in_open_unit_interval, one_of, positive

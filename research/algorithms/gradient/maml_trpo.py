@@ -35,11 +35,11 @@ from research.algorithms.gradient.outer import respond
 from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
 from research.inner_loops import Linearized
-from research.inner_loops.func import per_task
 from research.losses import PolicyBatch, mean_kl, surrogate
 from research.optim import linear_map
 from research.optim.trust_region import Problem, TrustRegionResult, trust_region_step
 from research.parallel import parallel_map
+from research.per_task import per_task
 from research.returns import masked_mean
 from research.types import MetaParams, Metrics, StepResult
 from research.validation import at_least, in_open_unit_interval, positive

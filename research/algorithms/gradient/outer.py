@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from research.inner_loops import InnerLoopConfig
-from research.inner_loops.func import per_task
 from research.inner_loops.supported import twice_differentiable, vmappable
 from research.optim.differentiable import AdamState
+from research.per_task import per_task
 from research.types import MetaParams, Params
 
 

@@ -22,7 +22,7 @@ from research.algorithms.schedules import anneal
 from research.evaluation import AdaptationCurve, check_num_adapt_steps
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
-from research.inner_loops.func import expand
+from research.per_task import expand
 from research.policies.mlp import ACTIVATIONS, mlp
 from research.tasks import make_regression_tasks
 from research.tasks.regression import Examples

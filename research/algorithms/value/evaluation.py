@@ -17,7 +17,7 @@ from research.algorithms.value.learner import TDLearner, as_batch
 from research.denormals import flushed_denormals
 from research.distributions import Categorical
 from research.evaluation import AdaptationCurve, Episodes, check_num_adapt_steps
-from research.inner_loops.func import expand
+from research.per_task import expand
 from research.sampling.collect import collect, reset_seed
 from research.sampling.interaction import Interaction
 from research.sampling.replay_buffer import ReplayBuffer

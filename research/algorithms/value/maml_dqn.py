@@ -44,8 +44,8 @@ from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
-from research.inner_loops.func import expand
 from research.optim.differentiable import AdamState, adam
+from research.per_task import expand
 from research.tasks import make_tasks
 from research.td import TransitionBatch, semi_gradient_loss, td_loss, td_target, values_at
 from research.types import Forward, MetaParams, Params, StepResult

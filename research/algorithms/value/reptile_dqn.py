@@ -31,7 +31,7 @@ from research.algorithms.value.evaluation import evaluate, gather, minibatches
 from research.algorithms.value.learner import TDLearner, init_params, make_network
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
-from research.inner_loops.func import expand
+from research.per_task import expand
 from research.tasks import make_tasks
 from research.types import MetaParams, StepResult
 
