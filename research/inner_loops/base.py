@@ -1,4 +1,4 @@
-"""The protocol that every inner loop follows, its settings, and the learning rates they share."""
+"""Protocol and settings of inner loops, and the initialisation of their learning rates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LearnedRate = Literal["none", "scalar", "per_step", "per_parameter"]
 Transform = Literal["none", "kronecker", "meta_curvature"]
 
 LOOKAHEAD_ALPHA = "lookahead_alpha"
-"""The name of Lookahead's α among the parameters of the update rule."""
+"""Name of Lookahead's α among the parameters of the update rule."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,20 @@ class InnerLoopConfig:
     """Settings of an inner loop, the same for every backend.
 
     Attributes:
-        inner_optimizer: `"sgd"`, `"adam"`, `"adamw"`; the `higher` backend also takes what it has registered.
-        inner_lr: The learning rate, or one for each step (steps beyond the last use the last).
-        learn_inner_lr: What of it is meta-learned: `"none"`, one `"scalar"`, one `"per_step"`, or one
+        inner_optimizer: `"sgd"`, `"adam"`, `"adamw"`; the `higher` backend has every optimiser registered with it.
+        inner_lr: The learning rate, or one per step; later steps use the last one.
+        learn_inner_lr: Which learning rates are meta-learned: `"none"`, one `"scalar"`, one `"per_step"`, or one
             `"per_parameter"` element (Meta-SGD, Li et al. 2017, arXiv:1707.09835).
-        first_order: Whether the inner gradients are constants for the meta-gradient (FOMAML).
+        first_order: Whether the meta-gradient treats the inner gradients as constants (FOMAML).
         adapt_only: Names of the adapted parameters, as shell patterns (`"head.*"`); empty adapts all.
             (ANIL, Raghu et al. 2020, arXiv:1909.09157, adapts the head.)
-        transform: What is meta-learned of the gradient's direction: `"none"`, or `"kronecker"` or
-            `"meta_curvature"` with the `learn2learn` backend.
-        lookahead_k: Inner steps between the syncs of Lookahead around the inner optimiser; 0 for none.
-        lookahead_alpha: Its α, above 0 and at most 1.
-        lookahead_inner_state: What becomes of the inner optimiser's state at a sync: `"maintain"`, `"reset"` or
+        transform: The meta-learned transform of the gradient: `"none"`, or `"kronecker"` or `"meta_curvature"` with
+            the `learn2learn` backend.
+        lookahead_k: Inner steps between the syncs of Lookahead around the inner optimiser; 0 for no Lookahead.
+        lookahead_alpha: α of Lookahead, in (0, 1].
+        lookahead_inner_state: Treatment of the inner optimiser's state at a sync: `"maintain"`, `"reset"` or
             `"pullback"`, see `research.optim.lookahead`.
-        learn_lookahead_alpha: Whether α is meta-learned; nothing then keeps it within (0, 1].
+        learn_lookahead_alpha: Whether α is meta-learned. A learned α is not limited to (0, 1].
     """
 
     inner_optimizer: str = "sgd"
@@ -56,12 +56,12 @@ class InnerLoopConfig:
 
     @property
     def learned_keys(self) -> tuple[str, ...]:
-        """The settings by which parameters of the update rule are meta-learned."""
+        """The settings that make parameters of the update rule meta-learned, by name."""
         constant = {"learn_inner_lr": "none", "transform": "none", "learn_lookahead_alpha": False}
         return tuple(key for key, value in constant.items() if getattr(self, key) != value)
 
     def learns(self, name: str) -> bool:
-        """Whether the update rule's parameter of this name is meta-learned; if not, it is a constant."""
+        """Returns whether the parameter `name` of the update rule is meta-learned; otherwise it is a constant."""
         if name == LOOKAHEAD_ALPHA:
             return self.learn_lookahead_alpha
         return name.startswith("transform.") or self.learn_inner_lr != "none"
@@ -80,7 +80,7 @@ class InnerLoopConfig:
 
 
 def check_rates(name: str, given: float | tuple[float, ...]) -> tuple[float, ...]:
-    """The rates of a setting as a tuple. Raises ValueError if there is none, or one that is not above 0."""
+    """Returns the rates of a setting as a tuple. Raises ValueError if there is none, or one is not above 0."""
     rates = given if isinstance(given, tuple) else (given,)
     if not rates or any(not rate > 0 for rate in rates):
         raise ValueError(f"{name}={given}: need a rate above 0, or one above 0 for each inner step")
@@ -88,36 +88,39 @@ def check_rates(name: str, given: float | tuple[float, ...]) -> tuple[float, ...
 
 
 class InnerLoop(Protocol):
-    """Adapts a model to each task of a batch, differentiably."""
+    """Adapts a model to each task of a batch; differentiable."""
 
     @property
     def config(self) -> InnerLoopConfig:
-        """Its settings."""
+        """Settings of the inner loop."""
 
     def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
-        """The update rule's own parameters at the start of meta-training, e.g. its learning rates."""
+        """Returns the initial parameters of the update rule, e.g. its learning rates."""
 
     def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
-        """Parameters after one inner step for each batch.
+        """Returns the parameters after one inner step on each batch.
 
         Args:
-            model: The module; its own parameters are not read.
-            params: The parameters to start from, without a task axis.
-            update: The update rule's parameters, as made by `init_update`.
+            model: The module; the values of its own parameters are not used.
+            params: The initial parameters, without a task axis.
+            update: The parameters of the update rule, see `init_update`.
             loss: The inner loss of one task.
-            batches: One tree of tensors for each inner step, every leaf with a leading `[tasks]` axis. Repeat one to
-                descend on the same batch.
+            batches: One tree of tensors per inner step, every leaf `[tasks, ...]`. Repeat a batch for several steps on
+                the same data.
 
         Returns:
             Every parameter of the model with a leading `[tasks]` axis, differentiable with respect to `params` and
-            `update` (parameters outside `adapt_only` are expanded, not copied).
+            `update` (parameters outside `adapt_only` are expanded views).
+
+        Raises:
+            ValueError: The meta-gradients of a module of the model would be wrong, see `supported.check_model`.
         """
 
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
-        """`adapt` and its derivative at `meta`, as products with vectors. All tasks are held in memory at once."""
+        """Returns `adapt` at `meta` and its derivative as products with vectors. Keeps the graphs of all tasks."""
 
     def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
-        """How many tasks are worth treating at once; what is larger is better cut up and spread over threads."""
+        """Returns how many tasks to treat at once; larger batches run faster in chunks of this size on threads."""
 
 
 Backend = Callable[[InnerLoopConfig], InnerLoop]
@@ -125,7 +128,7 @@ Backend = Callable[[InnerLoopConfig], InnerLoop]
 
 
 def init_update(config: InnerLoopConfig, params: Params, num_steps: int) -> Params:
-    """The update rule's initial parameters: the learning rates, and Lookahead's α where there is one."""
+    """Returns the initial parameters of the update rule: the learning rates, and α with Lookahead."""
     rates = init_rates(config, params, num_steps)
     if not config.lookahead_k:
         return rates
@@ -134,7 +137,10 @@ def init_update(config: InnerLoopConfig, params: Params, num_steps: int) -> Para
 
 
 def init_rates(config: InnerLoopConfig, params: Params, num_steps: int) -> Params:
-    """The initial learning rates: `{"lr": [] or [steps]}`, or `{"lr.<name>": like the parameter}` for Meta-SGD."""
+    """Returns the initial learning rates.
+
+    They are `{"lr": tensor}` of shape `[]` or `[steps]`; for Meta-SGD `{"lr.<name>": tensor}`, shaped as the parameters.
+    """
     like = next(iter(params.values()))
     rates = config.inner_lr if isinstance(config.inner_lr, tuple) else (config.inner_lr,)
     if config.learn_inner_lr == "per_parameter":
@@ -147,7 +153,7 @@ def init_rates(config: InnerLoopConfig, params: Params, num_steps: int) -> Param
 
 
 def rate(update: Params, name: str, step: int) -> Tensor:
-    """The learning rate of parameter `name` at inner step `step`; steps beyond the last rate use the last."""
+    """Returns the learning rate of parameter `name` at inner step `step`; later steps use the last rate."""
     if "lr" not in update:
         return update[f"lr.{name}"]
     lr = update["lr"]
@@ -155,7 +161,7 @@ def rate(update: Params, name: str, step: int) -> Tensor:
 
 
 def adapted_names(config: InnerLoopConfig, params: Params) -> tuple[str, ...]:
-    """Names of the parameters that the inner loop adapts.
+    """Returns the names of the parameters that the inner loop adapts.
 
     Raises:
         ValueError: A pattern of `adapt_only` matches no parameter.

@@ -1,8 +1,8 @@
 """The fast inner loop: `functional_call` and autograd, over chunks of tasks at once or task by task.
 
-A chunk is vmapped where a task's batch is small (the cost is launching kernels) and looped where it is large (the cost
-is memory traffic); the numbers are the same. For plain gradient descent the derivative of the whole inner loop is known
-in closed form and kept as one Hessian-vector product for each step:
+A chunk is vmapped where the batch of a task is small (kernel launches dominate) and looped where it is large (memory
+traffic dominates); the numbers are the same. For plain gradient descent the derivative of the whole inner loop has a
+closed form, with one Hessian-vector product per step:
 
     θ_{k+1} = θ_k − α_k ∘ g_k,   g_k = ∇L_k(θ_k),   H_k = ∇²L_k(θ_k) (symmetric)
     J v:   v_{k+1} = v_k − α_k ∘ H_k v_k − α̇_k ∘ g_k
@@ -33,7 +33,7 @@ from research.per_task import expand, num_tasks, per_task, take
 from research.types import Loss, MetaParams, Params
 
 _ROWS_PER_CHUNK = {"cpu": 2048, "cuda": 1 << 20}
-"""Tasks are vmapped together up to about this many batch rows: what fits a core's cache, or fills a GPU."""
+"""Most batch rows of a vmapped chunk, about: what fits into the cache of a core, or fills a GPU."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class FuncInnerLoop:
     """Inner loop on `torch.func.functional_call`.
 
     Attributes:
-        config: Settings that every backend shares.
-        chunk_size: Tasks that are vmapped together; None chooses by the size of a task's batch.
+        config: Settings of every backend.
+        chunk_size: Tasks that are vmapped together; None: chosen by the size of a task's batch.
     """
 
     config: InnerLoopConfig
@@ -66,7 +66,7 @@ class FuncInnerLoop:
         return init_update(self.config, params, num_steps)
 
     def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
-        """See `InnerLoop.tasks_per_chunk`: how many tasks are worth one vmap."""
+        """See `InnerLoop.tasks_per_chunk`: the size of a vmap."""
         if not vmappable(model):
             return 1
         if self.chunk_size is not None:
@@ -92,7 +92,7 @@ class FuncInnerLoop:
         rule = self._rule(update)
         tracked = torch.is_grad_enabled() and any(v.requires_grad for v in (*params.values(), *update.values()))
         create_graph = tracked and not self.config.first_order
-        if not tracked:  # under no_grad a view of a parameter still says requires_grad, yet has no gradient
+        if not tracked:  # under no_grad a view of a parameter has requires_grad=True, but no gradient
             params = {name: value.detach() for name, value in params.items()}
         theta, state = expand(params, num_tasks(batches)), None
         for step, batch in enumerate(batches):
@@ -110,7 +110,7 @@ class FuncInnerLoop:
         return functools.partial(lookahead, rule=rule, alpha=update[LOOKAHEAD_ALPHA], **settings)
 
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
-        """See `InnerLoop.linearize`: the module's closed form for plain SGD, reverse mode for all else."""
+        """See `InnerLoop.linearize`: the closed form above for plain SGD, otherwise reverse mode."""
         if self.config.inner_optimizer != "sgd" or self.config.lookahead_k:
             return linearize_by_reverse_mode(self, model, meta, loss, batches)
         check_model(model, second_order=not self.config.first_order)
@@ -132,13 +132,13 @@ make: Backend = FuncInnerLoop
 
 
 class _Step(NamedTuple):
-    """One step of gradient descent, kept for products with its Hessian. Every tensor is `[tasks, ...]`."""
+    """One step of gradient descent, for products with its Hessian. Every tensor is `[tasks, ...]`."""
 
-    theta: Params  # leaves of the gradient's graph
+    theta: Params  # leaves of the graph of the gradient
     gradient: Params  # without a graph if the inner loop is first order
 
     def hessian_product(self, vector: Params) -> Params:
-        """∇²L · vector for each task; zero where the gradient is a constant."""
+        """Returns ∇²L · vector of each task; zero where the gradient is a constant."""
         pairs = [(gradient, vector[name]) for name, gradient in self.gradient.items() if gradient.requires_grad]
         if not pairs:
             return {name: torch.zeros_like(value) for name, value in vector.items()}
@@ -155,7 +155,7 @@ class _Step(NamedTuple):
 
 
 class _GradientDescent(NamedTuple):
-    """The kept steps of gradient descent and products with its derivative, see the module's equations."""
+    """The steps of gradient descent, and products with its derivative: the equations of the module."""
 
     steps: list[_Step]
     names: tuple[str, ...]
@@ -187,7 +187,7 @@ class _GradientDescent(NamedTuple):
 
 
 def _add_rate_cotangent(update: Params, name: str, step: int, cotangent: Tensor) -> None:
-    """Adds a cotangent `[tasks, ...]` of the rate of one parameter at one step: the transpose of `base.rate`."""
+    """Adds the cotangent `[tasks, ...]` of the rate of one parameter at one step: the transpose of `base.rate`."""
     if "lr" not in update:
         update[f"lr.{name}"] += cotangent.sum(0)
     elif update["lr"].ndim == 0:
@@ -199,7 +199,7 @@ def _add_rate_cotangent(update: Params, name: str, step: int, cotangent: Tensor)
 def _gradient(
     model: nn.Module, theta: Params, names: Sequence[str], loss: Loss, batch: Any, create_graph: bool
 ) -> Params:
-    """∇L of every task in its own parameters, `[tasks, ...]`; zero for parameters that the loss does not use."""
+    """Returns ∇L of every task in its own parameters, `[tasks, ...]`; zero for parameters that the loss does not use."""
 
     def task_loss(params: Params, task_batch: Any) -> Tensor:
         return loss(functools.partial(functional_call, model, params), task_batch)
@@ -208,9 +208,8 @@ def _gradient(
         point = {
             name: value if value.requires_grad else value.detach().requires_grad_() for name, value in theta.items()
         }
-        total = per_task(
-            task_loss, point, batch, vmapped=vmappable(model)
-        ).sum()  # tasks share no parameter here, so the sum keeps them apart
+        # The tasks share no parameter here, so the gradient of the sum has the gradient of each.
+        total = per_task(task_loss, point, batch, vmapped=vmappable(model)).sum()
         gradient = torch.autograd.grad(
             total,
             [point[name] for name in names],

@@ -1,7 +1,7 @@
-"""The derivative of an inner loop at one point, as products with vectors.
+"""Derivative of an inner loop at one point, as products with vectors.
 
 A trust region needs J v and Jᵀ u many times at the same parameters, J = ∂adapted/∂meta for each task. A linearisation
-keeps what does not change between the products. The one here serves any differentiable `adapt`.
+keeps the graphs that all products share. The one here works for every differentiable `adapt`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from research.types import Loss, MetaParams, Params
 
 
 class Adapts(Protocol):
-    """The part of an inner loop that is differentiated here."""
+    """The method of an inner loop that is differentiated here."""
 
     def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
         """See `base.InnerLoop.adapt`."""
@@ -27,8 +27,8 @@ class Linearized(NamedTuple):
 
     Attributes:
         adapted: The adapted parameters, `[tasks, ...]`, without a graph.
-        jvp: J v for a tangent of the meta-parameters: one tangent for all tasks → `[tasks, ...]` for each parameter.
-        vjp: Σ over tasks of Jᵀ u for cotangents `[tasks, ...]` of the adapted parameters.
+        jvp: Maps a tangent v of the meta-parameters, the same for all tasks, to J v, `[tasks, ...]` per parameter.
+        vjp: Maps cotangents u of the adapted parameters, `[tasks, ...]`, to the sum of Jᵀ u over tasks.
     """
 
     adapted: Params
@@ -39,7 +39,7 @@ class Linearized(NamedTuple):
 def linearize_by_reverse_mode(
     inner_loop: Adapts, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]
 ) -> Linearized:
-    """The derivative of `inner_loop.adapt` at `meta`, whatever the inner loop is."""
+    """Returns the linearisation of any `inner_loop.adapt` at `meta`, see `research.optim.linear_map`."""
 
     def adapt(at: MetaParams) -> Params:
         return inner_loop.adapt(model, at.model, at.update, loss, batches)

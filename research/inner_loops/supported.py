@@ -1,4 +1,4 @@
-"""Which modules an inner loop can adapt: the others are refused by name instead of giving silently wrong gradients.
+"""Checks that an inner loop can adapt a model: modules with wrong meta-gradients are refused by name.
 
 tests/gradients/test_modules.py measures every claim made here.
 """
@@ -19,18 +19,18 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 _UNBATCHED = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
-"""Modules whose operations have no batching rule: they fail under vmap, or fall back to a slow loop with a warning."""
+"""Modules whose operations have no batching rule: they fail under vmap, or run in a slow loop with a warning."""
 
 
 def check_model(model: nn.Module, second_order: bool) -> None:
-    """Returns when the inner loops give right meta-gradients for every module of `model`.
+    """Refuses models for which the meta-gradients of the inner loops would be wrong.
 
     Args:
         model: The module to be adapted.
         second_order: Whether inner gradients are differentiated.
 
     Raises:
-        ValueError: A module is known to give wrong ones; the message has its path, the reason and the fix.
+        ValueError: A module is known to give wrong meta-gradients; the message has its path, the reason and the fix.
     """
     paths: dict[nn.Module, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -47,21 +47,21 @@ def check_model(model: nn.Module, second_order: bool) -> None:
 
 
 def vmappable(model: nn.Module) -> bool:
-    """Whether the forward pass of `model` can be vmapped over parameters; if not, tasks are looped.
+    """Returns whether the forward pass of `model` can be vmapped over parameters; otherwise tasks are looped.
 
-    Only the forward pass is meant. torch's batching rules for the backward passes of LayerNorm, of InstanceNorm with
-    weights and of BatchNorm give wrong second derivatives, so `torch.func.grad` never belongs inside the vmap.
+    This holds for the forward pass alone. torch's batching rules for the backward passes of LayerNorm, of InstanceNorm
+    with weights and of BatchNorm give wrong second derivatives, so do not call `torch.func.grad` inside the vmap.
     """
     return not any(isinstance(module, _UNBATCHED) for module in model.modules())
 
 
 @contextlib.contextmanager
 def twice_differentiable(model: nn.Module) -> Iterator[None]:
-    """Inside, forward passes of `model` use kernels whose backward pass can itself be differentiated.
+    """Context in which the backward passes of `model` can be differentiated.
 
-    Fused attention kernels cannot, so scaled_dot_product_attention computes with plain operations; neither can cuDNN's
-    recurrent kernels. The switches belong to the process, so overlapping uses in several threads share one setting,
-    and the last to leave restores what the first found.
+    Fused attention kernels and cuDNN's recurrent kernels have no double backward; plain operations replace them. The
+    switches belong to the process. Threads that overlap share one setting, and the last one to leave restores the
+    state that the first one found.
     """
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     with _PLAIN_ATTENTION, _NO_CUDNN if recurrent else contextlib.nullcontext():
@@ -69,7 +69,7 @@ def twice_differentiable(model: nn.Module) -> Iterator[None]:
 
 
 class _Shared:
-    """A context manager for a setting of the process, which overlapping users enter once between them."""
+    """A context manager for a setting of the process: the first of overlapping users enters it, the last one leaves."""
 
     def __init__(self, make_context: Callable[[], contextlib.AbstractContextManager[None]]):
         self._make_context = make_context

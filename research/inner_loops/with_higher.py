@@ -1,7 +1,7 @@
 """The inner loop on `higher` (Grefenstette et al. 2019, arXiv:1910.01727): any optimiser, task by task.
 
-higher 0.2.1's own Adam adds ε before the bias correction where torch adds it after, loses the derivative in β₂ through
-the correction, and ignores `maximize`; AdamW it does not have. Importing this module registers correct ones.
+The Adam of higher 0.2.1 adds ε before the bias correction where torch adds it after, omits the derivative in β₂ through
+the correction, and ignores `maximize`; higher has no AdamW. Importing this module registers correct versions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Optimizer = Any
 """A torch.optim.Optimizer or higher's differentiable form of one."""
 
 _FIXED_RATE = ("asgd", "rprop")
-"""Optimisers whose form in higher takes the learning rate as a number only."""
+"""Optimisers whose differentiable form in higher takes the learning rate as a number only."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class HigherInnerLoop:
     """Inner loop on `higher`.
 
     Attributes:
-        config: Settings that every backend shares. `inner_optimizer` is the name, in lower case, of any class of
-            torch.optim that is registered with higher; its other settings are torch's defaults.
+        config: Settings of every backend. `inner_optimizer` is the name, in lower case, of a class of torch.optim that
+            is registered with higher; its other settings have torch's defaults.
     """
 
     config: InnerLoopConfig
@@ -106,11 +106,11 @@ class HigherInnerLoop:
         return value.item() if self.config.inner_optimizer in _FIXED_RATE else value
 
     def _optimizer_factory(self, params: Sequence[Tensor], tracked: bool) -> Callable[[], Optimizer]:
-        """Makes higher's form of the inner optimiser, with a group for each parameter, and so a rate for each."""
+        """Returns a factory of the differentiable inner optimiser, with a group, and so a rate, for each parameter."""
         shapes = [torch.zeros_like(param, requires_grad=True) for param in params]
         kind = registered_optimizers()[self.config.inner_optimizer]
         optimizer = kind([{"params": [shape]} for shape in shapes], lr=1.0)  # every step overrides the rate
-        if self.config.lookahead_k:  # and its α
+        if self.config.lookahead_k:  # every step overrides α, too
             k, inner_state = self.config.lookahead_k, self.config.lookahead_inner_state
             optimizer = Lookahead(optimizer, k, inner_state=inner_state)
 
@@ -128,12 +128,12 @@ make: Backend = HigherInnerLoop
 
 
 def registered_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
-    """The classes of torch.optim that higher can differentiate, by their name in lower case."""
+    """Returns the classes of torch.optim that higher can differentiate, by their names in lower case."""
     return {kind.__name__.lower(): kind for kind in higher.optim._opt_mapping if kind is not Lookahead}
 
 
 class _Patched:
-    """higher's stateless form of a model, called with parameters by name."""
+    """The stateless copy of a model that higher makes, called with parameters by name."""
 
     def __init__(self, model: nn.Module, params: Params):
         self._own = {name: value.detach() for name, value in model.named_parameters()}  # for names not in `params`
@@ -146,7 +146,7 @@ class _Patched:
                     f"{path or 'model'}: {type(module).__name__} has forward hooks, which higher does not run; "
                     "remove them, or use inner_loop='func'"
                 )
-        # What "tracking" keeps here is a list of all past parameters, which nothing reads.
+        # With tracking, higher would keep a list of all past parameters, which nothing reads.
         self._module = higher.monkeypatch(model, track_higher_grads=False)
         names = {id(value): name for name, value in model.named_parameters()}  # tied ones share a name
         self._slots = [
@@ -157,12 +157,12 @@ class _Patched:
         ]
 
     def forward(self, params: Params) -> Forward:
-        """The model as a function of its inputs."""
+        """Returns the model with these parameters, as a function of its inputs."""
         ordered = [params.get(name, value) for name, value in self._own.items()]
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            # higher gives a module its parameters when it is called; before that, one that reads those of another
-            # module would see what that one was called with last.
+            # higher sets the parameters of a module when that module is called. A module that reads parameters of
+            # another one before that would see those of the previous call.
             for slots, slot, name in self._slots:
                 slots[slot] = params.get(name, self._own[name])
             return self._module(*args, params=ordered, **kwargs)
@@ -170,12 +170,12 @@ class _Patched:
         return call
 
     def forget(self) -> None:
-        """Drops the last parameters, and with them their graph: the patched classes are cycles that live on."""
+        """Releases the graph of the last parameters: the patched classes are reference cycles and keep them alive."""
         self._module.update_params(list(self._own.values()))
 
 
 def _start(param: Tensor, tracked: bool) -> Tensor:
-    """A parameter to adapt: a node of its own, so that its gradient is that of the inner loss alone."""
+    """Returns a parameter to adapt as a new node, so that its gradient is that of the inner loss alone."""
     return param.view_as(param) if tracked and param.requires_grad else param.detach().requires_grad_()
 
 
@@ -183,7 +183,7 @@ class DifferentiableAdam(higher.optim.DifferentiableOptimizer):
     """torch.optim.Adam and AdamW for higher, differentiable in every setting.
 
     Raises:
-        ValueError: The optimiser was made with `amsgrad`.
+        ValueError: The optimiser has `amsgrad=True`.
     """
 
     decoupled = False
@@ -200,7 +200,7 @@ class DifferentiableAdam(higher.optim.DifferentiableOptimizer):
         rule = adamw if group.get("decoupled_weight_decay", self.decoupled) else adam
         beta1, beta2 = group["betas"]
         moments = None
-        if state:  # may come from a torch optimiser that has made steps already
+        if state:  # also the state of a torch optimiser after some steps
             moments = AdamState(int(state["step"]), {"": state["exp_avg"]}, {"": state["exp_avg_sq"]})
         updated, moments = rule(
             {"": param},
@@ -217,13 +217,13 @@ class DifferentiableAdam(higher.optim.DifferentiableOptimizer):
 
 
 class DifferentiableAdamW(DifferentiableAdam):
-    """torch.optim.AdamW for higher, where torch does not say so in the parameter group."""
+    """torch.optim.AdamW for higher, for versions of torch whose parameter groups have no `decoupled_weight_decay`."""
 
     decoupled = True
 
 
 class DifferentiableRMSprop(higher.optim.DifferentiableRMSprop):
-    """higher's RMSprop without its warning at every construction: the gradients in question are right (see tests)."""
+    """higher's RMSprop without its warning at every construction: tests show that the gradients are right."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         higher.optim.DifferentiableOptimizer.__init__(self, *args, **kwargs)
@@ -237,12 +237,12 @@ class DifferentiableRprop(higher.optim.DifferentiableRprop):
 
 
 class DifferentiableLookahead(higher.optim.DifferentiableOptimizer):
-    """`research.optim.Lookahead` for higher, around higher's form of its base: differentiable in α, `lookahead_alpha`.
+    """`research.optim.Lookahead` for higher; differentiable in α, the setting `lookahead_alpha` of a group.
 
-    It goes on from where the optimiser is in its cycle.
+    It continues the cycle of the optimiser that it is made from.
 
     Raises:
-        ValueError: The base is Lookahead itself, or has no form in higher.
+        ValueError: The base optimiser is a Lookahead, or is not registered with higher.
     """
 
     def __init__(self, other: Lookahead, reference_params: Iterable[Tensor], *args: Any, **kwargs: Any):
@@ -255,8 +255,8 @@ class DifferentiableLookahead(higher.optim.DifferentiableOptimizer):
         super().__init__(other, params, *args, **kwargs)
         self._base = higher.get_diff_optim(other.base, params)
         self._base.param_groups, self._base.state = self.param_groups, self.state
-        # Where a cycle starts here the slow weights are the parameters of the first step, with their graph.
-        self._slow: list[list[Any]] = []  # None until then
+        # At the start of a cycle the slow weights are the parameters of the first step, with their graph.
+        self._slow: list[list[Any]] = []  # None before that step
         self._slow_state: list[list[dict[str, Tensor]]] = []
         for group in other.param_groups:
             started = group["lookahead_steps"] > 0
@@ -279,7 +279,7 @@ class DifferentiableLookahead(higher.optim.DifferentiableOptimizer):
         for place, slow in enumerate(self._slow[index]):
             synced = interpolate(slow, group["params"][place], alpha)
             if not self._track_higher_grads:
-                synced = synced.detach()  # nobody differentiates, and the slow weights outlive every step
+                synced = synced.detach()  # nothing is differentiated, and the slow weights outlive every step
             self._slow[index][place] = group["params"][place] = synced
             if group["lookahead_inner_state"] == "reset":
                 states.pop(place, None)

@@ -42,9 +42,9 @@ class Learn2LearnInnerLoop:
     """Inner loop on `learn2learn`.
 
     Attributes:
-        config: Settings that every backend shares. Rates for each parameter run on MetaSGD, transforms on GBML, all
-            else on MAML. The parameters of parameter `p`'s transform are `transform.p.*` of `update`, and start as the
-            identity.
+        config: Settings of every backend. MetaSGD runs `learn_inner_lr="per_parameter"`, GBML transforms, and MAML all
+            other settings. The transform of parameter `p` has the parameters `transform.p.*` in `update`; it starts as
+            the identity.
     """
 
     config: InnerLoopConfig
@@ -52,7 +52,7 @@ class Learn2LearnInnerLoop:
     def __post_init__(self) -> None:
         if self.config.inner_optimizer != "sgd":
             raise ValueError(
-                f"inner_optimizer={self.config.inner_optimizer!r}: inner_loop='learn2learn' has sgd alone; "
+                f"inner_optimizer={self.config.inner_optimizer!r}: inner_loop='learn2learn' has only sgd; "
                 "inner_loop='func' has sgd, adam and adamw, inner_loop='higher' has more"
             )
         if self.config.lookahead_k:
@@ -70,7 +70,7 @@ class Learn2LearnInnerLoop:
         learn2learn()
 
     def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
-        """See `InnerLoop.init_update`; with a transform, its parameters too."""
+        """See `InnerLoop.init_update`; includes the parameters of the transforms."""
         update = init_rates(self.config, params, num_steps)
         if self.config.transform != "none":
             for name in adapted_names(self.config, params):
@@ -103,7 +103,7 @@ class Learn2LearnInnerLoop:
         algorithms, first_order = learn2learn().algorithms, constant or self.config.first_order
         if self.config.learn_inner_lr == "per_parameter":
             return algorithms.MetaSGD(model, lrs=[update[f"lr.{name}"] for name in names], first_order=first_order)
-        # Every step sets its own rate. The two flags let the loss leave parameters out.
+        # Every step sets its own rate. The two flags allow a loss that does not use every parameter.
         settings = {"lr": 1.0, "first_order": first_order, "allow_unused": True, "allow_nograd": True}
         if self.config.transform == "none":
             return algorithms.MAML(model, **settings)
@@ -113,22 +113,22 @@ class Learn2LearnInnerLoop:
         self, learner: Learner, slots: _Slots, update: Params, loss: Loss, batches: Sequence[Any], task: int
     ) -> Params:
         learner = learner.clone()
-        slots.share(learner.module)
+        slots.tie(learner.module)
         for step, batch in enumerate(batches):
             value = loss(learner, pytree.tree_map(lambda leaf: leaf[task], batch))
             if self.config.learn_inner_lr == "per_parameter":
-                # MetaSGD wants a gradient for every parameter: zero where the loss leaves it out.
+                # MetaSGD needs a gradient for every parameter: zero where the loss does not use it.
                 value = value + sum((param * 0.0).sum() for param in learner.module.parameters())
             elif self.config.transform == "none":
                 learner.lr = rate(update, "", step)
             else:
                 learner.diff_sgd.lr = rate(update, "", step)
             learner.adapt(value)
-            slots.share(learner.module)
+            slots.tie(learner.module)
         return dict(learner.module.named_parameters())
 
     def _make_update(self, model: nn.Module, names: Sequence[str], update: Params) -> Any:
-        """learn2learn's map from a loss to updates of the model's parameters, with the transforms of `update`."""
+        """Returns learn2learn's map from a loss to updates of the parameters, with the transforms of `update`."""
         remaining = iter(names)
         compute_update: Any = learn2learn().optim.ParameterUpdate(
             model.parameters(), lambda param: self._make_transform(next(remaining), param)
@@ -154,10 +154,11 @@ make: Backend = Learn2LearnInnerLoop
 
 
 class _Slots:
-    """Where a model keeps its parameters, by name.
+    """The places of a model's parameters, by name.
 
-    learn2learn adapts every parameter that it sees, and MetaSGD moves only the first occurrence of a tied one. So it is
-    shown each adapted parameter once; the others, and further occurrences, become plain attributes of their modules.
+    learn2learn adapts every parameter of a module, and MetaSGD changes only the first occurrence of a tied one.
+    Therefore each adapted parameter stays a parameter once; all others, and further occurrences of tied ones, become
+    plain attributes of their modules.
     """
 
     def __init__(self, model: nn.Module, params: Params, adapted: Sequence[str]):
@@ -178,14 +179,14 @@ class _Slots:
         self.names = [name for name in first.values() if name in adapted]
 
     def fill(self, model: nn.Module, params: Params) -> nn.Module:
-        """A copy of the model that holds `params`, and its own values under names that are not among them."""
+        """Returns a copy of the model with `params`, and with its own values for names that `params` lacks."""
         copy: nn.Module = learn2learn().clone_module(model)
         for slot, name in self._name_of.items():
             _place(copy, slot, params.get(name, self._own[slot]), as_parameter=slot in self.names)
         return copy
 
-    def share(self, model: nn.Module) -> None:
-        """Gives further occurrences of tied parameters the value of the first."""
+    def tie(self, model: nn.Module) -> None:
+        """Sets further occurrences of tied parameters to the value of the first."""
         for slot, name in self._name_of.items():
             if slot != name and name in self.names:
                 path, _, leaf = name.rpartition(".")
@@ -193,7 +194,7 @@ class _Slots:
 
 
 def _place(model: nn.Module, slot: str, value: Tensor, as_parameter: bool) -> None:
-    """Puts a tensor, which need not be a leaf, where a module looks for its parameter."""
+    """Sets a parameter of a module to a tensor that need not be a leaf."""
     path, _, leaf = slot.rpartition(".")
     owner = model.get_submodule(path)
     if as_parameter:
@@ -207,10 +208,10 @@ _lock = threading.Lock()
 
 
 def learn2learn() -> ModuleType:
-    """The learn2learn package, or its core: `algorithms`, `optim`, `nn` and `utils`.
+    """Returns the learn2learn package, or its core: `algorithms`, `optim`, `nn` and `utils`.
 
-    The package's own `__init__` imports gym and torchvision, which nothing here needs, so it does not run unless the
-    program has imported learn2learn by itself. A later `import learn2learn` elsewhere gets the whole package.
+    The `__init__` of the package imports gym and torchvision, which are not needed here. It does not run, unless the
+    program itself has imported learn2learn. A later `import learn2learn` elsewhere imports the whole package.
 
     Raises:
         ModuleNotFoundError: learn2learn is not installed; the message has the command.
@@ -239,6 +240,6 @@ def _load() -> ModuleType:
 
 
 def _take_modules() -> dict[str, ModuleType]:
-    """Takes learn2learn out of the imported modules."""
+    """Removes the modules of learn2learn from `sys.modules` and returns them."""
     names = [name for name in sys.modules if name == "learn2learn" or name.startswith("learn2learn.")]
     return {name: sys.modules.pop(name) for name in names}

@@ -55,7 +55,5 @@ def test_a_backend_can_be_deleted_without_touching_an_algorithm(deleted, tmp_pat
 
 
 def test_a_misspelt_backend_is_refused_with_the_nearest_name():
-    with pytest.raises(
-        ValueError, match=r"need one of func, higher, learn2learn; did you mean higher\?"
-    ):
+    with pytest.raises(ValueError, match=r"need one of func, higher, learn2learn; did you mean higher\?"):
         make_inner_loop("hihger", InnerLoopConfig())
