@@ -139,7 +139,7 @@ def init_update(config: InnerLoopConfig, params: Params, num_steps: int) -> Para
 def init_rates(config: InnerLoopConfig, params: Params, num_steps: int) -> Params:
     """Returns the initial learning rates.
 
-    They are `{"lr": tensor}` of shape `[]` or `[steps]`; for Meta-SGD `{"lr.<name>": tensor}`, shaped as the parameters.
+    They are `{"lr": [] or [steps]}`; for Meta-SGD `{"lr.<name>": tensor}`, shaped as the parameters.
     """
     like = next(iter(params.values()))
     rates = config.inner_lr if isinstance(config.inner_lr, tuple) else (config.inner_lr,)

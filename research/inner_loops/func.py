@@ -199,7 +199,7 @@ def _add_rate_cotangent(update: Params, name: str, step: int, cotangent: Tensor)
 def _gradient(
     model: nn.Module, theta: Params, names: Sequence[str], loss: Loss, batch: Any, create_graph: bool
 ) -> Params:
-    """Returns ∇L of every task in its own parameters, `[tasks, ...]`; zero for parameters that the loss does not use."""
+    """Returns ∇L of every task in its own parameters, `[tasks, ...]`; zero for parameters without influence."""
 
     def task_loss(params: Params, task_batch: Any) -> Tensor:
         return loss(functools.partial(functional_call, model, params), task_batch)
