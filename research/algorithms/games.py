@@ -29,10 +29,10 @@ from torch import Tensor
 
 from research import rng
 from research.algorithms.config import AlgorithmConfig
-from research.algorithms.gradient.outer import adam_start, norm
 from research.evaluation import AdaptationCurve, check_num_adapt_steps
-from research.optim.differentiable import AdamState, UpdateRule, adam, sgd
+from research.optim.differentiable import AdamState, UpdateRule, adam, adam_start, sgd
 from research.optim.differentiable_lookahead import lookahead
+from research.optim.flat import norm
 from research.optim.lookahead import InnerState, check_settings
 from research.oracles.games import Game, make_game, starts
 from research.types import MetaParams, Params, StepResult

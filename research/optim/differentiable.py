@@ -162,14 +162,17 @@ def adamw(
     return adam(decayed, grads, state, lr, beta1=beta1, beta2=beta2, eps=eps)
 
 
+def adam_start(params: Params) -> AdamState:
+    """Returns Adam's state before the first step: zero moments, tensors of their own, for a checkpoint to restore."""
+    return AdamState(0, *({name: torch.zeros_like(value) for name, value in params.items()} for _ in range(2)))
+
+
 UPDATE_RULES: dict[str, UpdateRule] = {"sgd": sgd, "adam": adam, "adamw": adamw}
 """The rules by name, each with torch's default settings."""
 
 
 def _moments(grads: Params, state: AdamState | None, beta1: Scalar, beta2: Scalar) -> AdamState:
-    if state is None:
-        zeros = {name: torch.zeros_like(grad) for name, grad in grads.items()}
-        state = AdamState(0, zeros, zeros)
+    state = state or adam_start(grads)
     return AdamState(
         step=state.step + 1,
         exp_avg={name: beta1 * state.exp_avg[name] + (1 - beta1) * grad for name, grad in grads.items()},

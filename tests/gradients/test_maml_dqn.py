@@ -10,7 +10,7 @@ import torch
 from td_problem import make_batch, make_config
 from torch.func import functional_call
 
-from research.algorithms.gradient.outer import learned, replaced
+from research.algorithms.outer import learned, replaced
 from research.algorithms.value.maml_dqn import MAMLDQN, MAMLDQNConfig
 from research.policies.q_network import QNetworkConfig
 from research.td import td_loss, td_target, values_at

@@ -8,10 +8,11 @@ from torch.func import functional_call
 
 from research.algorithms.gradient.maml_ppo import MAMLPPO, MAMLPPOConfig, Objective, _outcome, adapted_coef
 from research.algorithms.gradient.maml_trpo import Objective as TrustRegionObjective
-from research.algorithms.gradient.outer import clip_norm, learned, norm, replaced
+from research.algorithms.outer import clip_norm, learned, replaced
 from research.distributions import Categorical
 from research.inner_loops.base import adapted_names, rate
 from research.losses import PolicyBatch, clip_fraction, clipped_surrogate
+from research.optim.flat import norm
 from research.policies import PolicyConfig
 
 TINY = MAMLPPOConfig(

@@ -8,9 +8,11 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from research import rng
 from research.algorithms.config import MetaLearningConfig
@@ -19,9 +21,10 @@ from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
+from research.inner_loops.supported import twice_differentiable, vmappable
 from research.losses import PolicyBatch, reinforce
 from research.parallel import available_cores, chunks, parallel_map
-from research.per_task import expand, take
+from research.per_task import expand, per_task, take
 from research.policies import PolicyConfig, make_policy
 from research.policies.baseline import fit_values
 from research.returns import gae, normalize
@@ -236,6 +239,16 @@ def drop_invalid(batch: PolicyBatch) -> PolicyBatch:
     """The valid steps of a single task, `[1, steps, ...]`: all that a memoryless policy's losses read."""
     valid = batch.valid[0]
     return PolicyBatch(*(leaf[0][valid].unsqueeze(0) for leaf in batch))
+
+
+def respond(policy: nn.Module, params: Params, observation: Tensor) -> Any:
+    """The action distributions of each task of a chunk at its own observations, under its own `params [tasks, ...]`."""
+
+    def one(own: Params, seen: Tensor) -> Any:
+        return functional_call(policy, own, (seen,))
+
+    with twice_differentiable(policy):
+        return per_task(one, params, observation, vmapped=vmappable(policy))
 
 
 def inner_loss(policy: Forward, batch: PolicyBatch) -> torch.Tensor:

@@ -27,13 +27,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from research.algorithms.gradient.agent import Agent, AgentConfig
-from research.algorithms.gradient.outer import adam_start, clip_norm, norm, refuse_learned_update, respond
+from research.algorithms.gradient.agent import Agent, AgentConfig, respond
+from research.algorithms.outer import clip_norm, refuse_learned_update
 from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
 from research.inner_loops.supported import vmappable
 from research.losses import PolicyBatch, reinforce
-from research.optim.differentiable import UPDATE_RULES, AdamState, SGDState
+from research.optim.differentiable import UPDATE_RULES, AdamState, SGDState, adam_start
+from research.optim.flat import norm
 from research.parallel import parallel_map
 from research.per_task import per_task, take
 from research.returns import masked_mean

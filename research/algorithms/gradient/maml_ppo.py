@@ -37,14 +37,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from research.algorithms.gradient.agent import Agent, AgentConfig, Sampled
-from research.algorithms.gradient.outer import adam_start, clip_norm, learned, norm, replaced, respond
+from research.algorithms.gradient.agent import Agent, AgentConfig, Sampled, respond
+from research.algorithms.outer import clip_norm, learned, replaced
 from research.distributed import ALONE, Ranks
 from research.estimators import ESTIMATORS
 from research.evaluation import AdaptationCurve
 from research.inner_loops.supported import vmappable
 from research.losses import PolicyBatch, clip_fraction, clipped_surrogate, mean_kl
-from research.optim.differentiable import AdamState, adam
+from research.optim.differentiable import AdamState, adam, adam_start
+from research.optim.flat import norm
 from research.parallel import parallel_map
 from research.per_task import expand, per_task, take
 from research.returns import masked_mean

@@ -30,8 +30,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from research.algorithms.gradient.agent import Agent, AgentConfig, Sampled, inner_loss
-from research.algorithms.gradient.outer import respond
+from research.algorithms.gradient.agent import Agent, AgentConfig, Sampled, inner_loss, respond
 from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
 from research.inner_loops import Linearized

@@ -28,10 +28,11 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from research.algorithms.gradient.agent import Agent, AgentConfig
-from research.algorithms.gradient.outer import norm, refuse_learned_update
+from research.algorithms.outer import refuse_learned_update
 from research.algorithms.schedules import anneal
 from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
+from research.optim.flat import norm
 from research.types import MetaParams, StepResult
 from research.validation import in_unit_interval, positive
 

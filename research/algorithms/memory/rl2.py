@@ -28,13 +28,14 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from research.algorithms.gradient.outer import adam_start, clip_norm, norm
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.losses import Coefficients, gradient_of
 from research.algorithms.memory.recurrent import RecurrentAgent, Steps, ValueScale, minibatches
 from research.algorithms.memory.trpo import trust_region_update
+from research.algorithms.outer import clip_norm
 from research.evaluation import AdaptationCurve
-from research.optim.differentiable import AdamState, adam
+from research.optim.differentiable import AdamState, adam, adam_start
+from research.optim.flat import norm
 from research.parallel import parallel_map
 from research.types import Metrics, Params, StepResult
 

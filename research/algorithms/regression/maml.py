@@ -26,10 +26,12 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from research.algorithms.outer import learned, replaced
 from research.algorithms.regression.agent import Learner, RegressionConfig, Sampled
 from research.evaluation import AdaptationCurve
-from research.optim.differentiable import AdamState, adam
-from research.types import MetaParams, Params, StepResult
+from research.optim.differentiable import AdamState, adam, adam_start
+from research.optim.flat import flatten, unflatten
+from research.types import MetaParams, StepResult
 
 
 class State(NamedTuple):
@@ -58,8 +60,7 @@ class MAMLRegression:
     def init(self) -> State:
         """The state before the first iteration."""
         meta = self.learner.init()
-        zeros = torch.zeros_like(self._flatten(meta))
-        return State(0, meta, AdamState(0, {"meta": zeros}, {"meta": zeros.clone()}))
+        return State(0, meta, adam_start({"meta": self._flatten(meta)}))
 
     def step(self, state: State) -> StepResult:
         """One iteration: some meta-updates of Adam, each on tasks of its own."""
@@ -96,20 +97,7 @@ class MAMLRegression:
 
     def _flatten(self, meta: MetaParams) -> Tensor:
         """What is meta-learned as one vector: Adam acts on elements, and one call costs as much as one for each."""
-        return torch.cat([leaf.flatten() for leaf in self._learned(meta).values()])
+        return flatten(learned(meta, self.config).values())
 
     def _unflatten(self, vector: Tensor, like: MetaParams) -> MetaParams:
-        leaves = self._learned(like)
-        pieces = vector.split([leaf.numel() for leaf in leaves.values()])
-        values = {name: piece.view_as(leaves[name]) for name, piece in zip(leaves, pieces, strict=True)}
-        return MetaParams(
-            {name: values["model." + name] for name in like.model},
-            {name: values.get("update." + name, constant) for name, constant in like.update.items()},
-        )
-
-    def _learned(self, meta: MetaParams) -> Params:
-        """The tensors that are meta-learned; the inner update rule is a constant unless its settings say otherwise."""
-        learned = {"model." + name: value for name, value in meta.model.items()}
-        config = self.learner.inner_loop.config
-        learned |= {"update." + name: value for name, value in meta.update.items() if config.learns(name)}
-        return learned
+        return replaced(like, unflatten(vector, learned(like, self.config)))

@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from research import rng
-from research.algorithms.gradient.outer import adam_start, clip_norm, learned, norm, replaced
+from research.algorithms.outer import clip_norm, learned, replaced
 from research.algorithms.schedules import anneal
 from research.algorithms.value.config import Design, LookaheadDQNConfig, Target
 from research.algorithms.value.evaluation import Advance, evaluate, gather, minibatches
@@ -44,7 +44,8 @@ from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
-from research.optim.differentiable import AdamState, adam
+from research.optim.differentiable import AdamState, adam, adam_start
+from research.optim.flat import norm
 from research.per_task import expand
 from research.tasks import make_tasks
 from research.td import TransitionBatch, semi_gradient_loss, td_loss, td_target, values_at

@@ -24,13 +24,13 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from research import rng
-from research.algorithms.gradient.outer import norm
 from research.algorithms.schedules import anneal
 from research.algorithms.value.config import Design, LookaheadDQNConfig
 from research.algorithms.value.evaluation import evaluate, gather, minibatches
 from research.algorithms.value.learner import TDLearner, init_params, make_network
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
+from research.optim.flat import norm
 from research.per_task import expand
 from research.tasks import make_tasks
 from research.types import MetaParams, StepResult

@@ -1,18 +1,11 @@
-"""What the outer loops that follow a gradient share: what they move, the norm of a step, and how policies respond."""
+"""Outer loops that follow a meta-gradient: the tensors that they move, and the limit on the gradient's norm."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call
 
 from research.inner_loops import InnerLoopConfig
-from research.inner_loops.supported import twice_differentiable, vmappable
-from research.optim.differentiable import AdamState
-from research.per_task import per_task
+from research.optim.flat import norm
 from research.types import MetaParams, Params
 
 
@@ -43,16 +36,6 @@ def replaced(meta: MetaParams, params: Params) -> MetaParams:
     )
 
 
-def adam_start(params: Params) -> AdamState:
-    """Adam's moments before the first step: zeros of tensors' own, so that a checkpoint has a place for each."""
-    return AdamState(0, *({name: torch.zeros_like(value) for name, value in params.items()} for _ in range(2)))
-
-
-def norm(vector: Params) -> float:
-    """The Euclidean norm of all tensors together."""
-    return float(torch.cat([value.flatten() for value in vector.values()]).norm())
-
-
 def clip_norm(gradient: Params, max_norm: float) -> tuple[Params, float]:
     """The gradient, scaled down to `max_norm` if it is longer (0 leaves it as it is), and its norm before that.
 
@@ -67,13 +50,3 @@ def clip_norm(gradient: Params, max_norm: float) -> tuple[Params, float]:
     if not 0 < max_norm < length:
         return gradient, length
     return {name: value * (max_norm / length) for name, value in gradient.items()}, length
-
-
-def respond(policy: nn.Module, params: Params, observation: Tensor) -> Any:
-    """The action distributions of each task of a chunk at its own observations, under its own `params [tasks, ...]`."""
-
-    def one(own: Params, seen: Tensor) -> Any:
-        return functional_call(policy, own, (seen,))
-
-    with twice_differentiable(policy):
-        return per_task(one, params, observation, vmapped=vmappable(policy))
