@@ -23,6 +23,7 @@ from research import rng
 from research.algorithms.value.config import LookaheadDQNConfig
 from research.optim import Lookahead
 from research.optim.differentiable import AdamState
+from research.optim.flat import flatten, unflatten
 from research.policies.mlp_function import mlp_output, mlp_with_pullback
 from research.policies.q_network import DuelingQNetwork, QNetwork, make_q_network
 from research.sampling.replay_buffer import Drawn
@@ -73,7 +74,6 @@ class TDLearner:
         self.config, self.steps = config, 0
         self._has_tasks = next(iter(params.values())).ndim > next(network.parameters()).ndim
         self._like = params
-        self._sizes = [value.shape[int(self._has_tasks) :].numel() for value in params.values()]
         self._flat, self.network = self._bound(network, params)
         self._flat_target, self.target = self._bound(network, params if state is None else state.target)
         self._optimizer = _make_optimizer(config, self._flat)
@@ -194,12 +194,10 @@ class TDLearner:
 
     def unflatten(self, flat: Tensor) -> Params:
         """Named views of a tensor like the flat parameters."""
-        parts = flat.split(self._sizes, -1)
-        named = zip(self._like.items(), parts, strict=True)
-        return {name: part.view(value.shape) for (name, value), part in named}
+        return unflatten(flat, self._like, int(self._has_tasks))
 
     def _flatten(self, parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat([part.flatten(int(self._has_tasks)) for part in parts], -1)
+        return flatten(parts, int(self._has_tasks))
 
     def _bound(self, network: nn.Module, params: Params) -> tuple[Tensor, nn.Module]:
         """Flat copies of the parameters, and a copy of the module whose parameters are views of them."""

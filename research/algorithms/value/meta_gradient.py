@@ -21,7 +21,8 @@ from torch.func import functional_call
 
 from research.algorithms.value.config import LookaheadDQNConfig
 from research.algorithms.value.learner import TDLearner
-from research.optim.differentiable import AdamState, adam
+from research.optim.differentiable import AdamState, adam, adam_start
+from research.optim.flat import flatten
 from research.td import TransitionBatch, td_loss, td_target, values_at
 from research.types import Metrics, Params
 
@@ -57,7 +58,7 @@ class TDMetaGradient:
 
     def start(self) -> MetaState:
         """Moments before the first step."""
-        return AdamState(0, *({name: torch.zeros_like(value) for name, value in self.init().items()} for _ in range(2)))
+        return adam_start(self.init())
 
     @property
     def discount(self) -> float:
@@ -111,7 +112,7 @@ class TDMetaGradient:
         gradient = _gradient(learner, params, batch._replace(bootstrap=goes_on * discount), create_graph=True)
         largest = self.config.max_grad_norm
         if largest:
-            norm = torch.cat([value.detach().flatten() for value in gradient.values()]).norm()  # a constant, see above
+            norm = flatten(value.detach() for value in gradient.values()).norm()  # a constant, see above
             gradient = {name: value * (largest / (norm + 1e-6)).clamp(max=1.0) for name, value in gradient.items()}
         moved, _ = adam(params, gradient, moments, rate)  # type: ignore[arg-type]
         return leaves, moved
