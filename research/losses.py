@@ -114,3 +114,8 @@ def sampling_credit(policy: Forward, batch: PolicyBatch, outcome: Tensor) -> Ten
 def mean_kl(old: Any, new: Any, valid: Tensor) -> Tensor:
     """mean KL(old ‖ new) over valid steps. Scalar."""
     return masked_mean(old.kl(new), valid)
+
+
+def mean_entropy(distribution: Distribution, valid: Tensor) -> Tensor:
+    """Mean entropy over valid steps, in nats. Scalar."""
+    return masked_mean(distribution.entropy(), valid)

@@ -9,13 +9,41 @@ Schulman et al. 2015, arXiv:1502.05477, appendix C.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from research.validation import at_least, in_open_unit_interval, positive
+
 Vector = Float[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class TrustRegionConfig:
+    """Settings of a trust-region step.
+
+    Attributes:
+        max_kl: δ, the size of the trust region: mean KL divergence in nats.
+        cg_iterations: Conjugate-gradient iterations, each with one Fisher-vector product.
+        cg_damping: Added to the diagonal of the Fisher matrix.
+        line_search_steps: Step lengths that the line search tries, the full step first.
+        line_search_shrink: Factor from each step length to the next, between 0 and 1.
+    """
+
+    max_kl: float = 0.01
+    cg_iterations: int = 10
+    cg_damping: float = 1e-5
+    line_search_steps: int = 15
+    line_search_shrink: float = 0.8
+
+    def __post_init__(self) -> None:
+        positive(self, "max_kl")
+        at_least(self, 1, "cg_iterations", "line_search_steps")
+        at_least(self, 0, "cg_damping")
+        in_open_unit_interval(self, "line_search_shrink")
 
 
 class Problem(NamedTuple):
@@ -84,41 +112,29 @@ def conjugate_gradient(
     return x, residual
 
 
-def trust_region_step(
-    problem: Problem,
-    *,
-    max_kl: float,
-    cg_iterations: int,
-    cg_damping: float,
-    line_search_steps: int,
-    line_search_shrink: float,
-) -> TrustRegionResult:
-    """The longest of the tried steps that decreases the loss within the trust region; no step if there is none.
+def trust_region_step(problem: Problem, config: TrustRegionConfig) -> TrustRegionResult:
+    """Returns the longest of the tried steps that decreases the loss within the trust region; no step if none does.
 
     Args:
-        problem: What to minimise, see `Problem`.
-        max_kl: δ.
-        cg_iterations: Fisher-vector products for the direction.
-        cg_damping: Added to the diagonal of F.
-        line_search_steps: Step lengths to try: the full one, then each shorter by `line_search_shrink`.
-        line_search_shrink: Factor in (0, 1).
+        problem: The minimisation, see `Problem`.
+        config: The settings.
     """
 
     def damped(vector: Tensor) -> Tensor:
-        return problem.fisher_product(vector) + cg_damping * vector
+        return problem.fisher_product(vector) + config.cg_damping * vector
 
-    direction, residual = conjugate_gradient(damped, problem.gradient, cg_iterations)
+    direction, residual = conjugate_gradient(damped, problem.gradient, config.cg_iterations)
     cg_residual = float(residual.norm() / problem.gradient.norm())
     # xᵀ(F + damping)x, as CG knows (F + damping)x without another product: it is g minus the residual.
     curvature = float(direction.dot(problem.gradient - residual))
     none = TrustRegionResult(torch.zeros_like(direction), False, problem.loss, 0.0, 0.0, cg_residual, 0)
     if not curvature > 0:  # the gradient is zero, or something is NaN: there is no direction to go
         return none
-    full = -direction * (2.0 * max_kl / curvature) ** 0.5
+    full = -direction * (2.0 * config.max_kl / curvature) ** 0.5
     expected = -float(problem.gradient.dot(full))
-    for backtracks in range(line_search_steps):
-        step = full * line_search_shrink**backtracks
+    for backtracks in range(config.line_search_steps):
+        step = full * config.line_search_shrink**backtracks
         loss, kl = problem.evaluate(step)
-        if loss < problem.loss and kl <= max_kl:  # NaN fails both
+        if loss < problem.loss and kl <= config.max_kl:  # NaN fails both
             return TrustRegionResult(step, True, loss, kl, expected, cg_residual, backtracks)
-    return none._replace(expected_improvement=expected, backtracks=line_search_steps)
+    return none._replace(expected_improvement=expected, backtracks=config.line_search_steps)

@@ -5,7 +5,7 @@ import torch
 from torch.func import functional_call
 
 from research.algorithms.gradient.fomaml import FOMAML, FOMAMLConfig
-from research.algorithms.gradient.maml_trpo import Objective
+from research.algorithms.gradient.maml_trpo import make_objective
 from research.algorithms.gradient.reptile import Reptile, ReptileConfig
 from research.losses import reinforce
 from research.policies import PolicyConfig
@@ -68,7 +68,7 @@ def test_fomaml_is_maml_with_the_identity_for_the_derivative_of_the_adaptation()
         algorithm = FOMAML(FOMAMLConfig(**changes, meta_optimizer="sgd", meta_lr=1.0))
         state = algorithm.init()
         sampled = algorithm.agent.sample(state.meta, 0)
-        gradient = Objective(algorithm.agent, state.meta, sampled).problem().gradient
+        gradient = make_objective(algorithm.agent, state.meta, sampled).problem().gradient
         after, _ = algorithm.step(state)
         move = torch.cat([(state.meta.model[name] - value).flatten() for name, value in after.meta.model.items()])
         torch.testing.assert_close(move, gradient)

@@ -7,7 +7,7 @@ import torch
 from torch.func import functional_call
 
 from research.algorithms.gradient.maml_ppo import MAMLPPO, MAMLPPOConfig, Objective, _outcome, adapted_coef
-from research.algorithms.gradient.maml_trpo import Objective as TrustRegionObjective
+from research.algorithms.gradient.maml_trpo import make_objective
 from research.algorithms.outer import clip_norm, learned, replaced
 from research.distributions import Categorical
 from research.inner_loops.base import adapted_names, rate
@@ -224,7 +224,7 @@ def test_the_estimators_differ_at_the_sampling_point(other):
 
 def test_at_the_sampling_point_the_gradient_is_that_of_the_trust_region():
     case = Case(num_inner_steps=2)
-    problem = TrustRegionObjective(case.agent, case.meta, case.sampled).problem()
+    problem = make_objective(case.agent, case.meta, case.sampled).problem()
     gradient = case.gradient(case.start)
     torch.testing.assert_close(torch.cat([value.flatten() for value in gradient.values()]), problem.gradient)
 

@@ -8,8 +8,10 @@ import torch
 from torch.func import functional_call
 
 from research.algorithms.gradient.agent import inner_loss
-from research.algorithms.gradient.maml_trpo import MAMLTRPO, MAMLTRPOConfig, Objective
+from research.algorithms.gradient.maml_trpo import MAMLTRPO, MAMLTRPOConfig, make_objective
+from research.algorithms.outer import replaced
 from research.losses import mean_kl, surrogate
+from research.optim.flat import flatten, unflatten
 from research.policies import PolicyConfig
 
 TINY = MAMLTRPOConfig(
@@ -51,26 +53,24 @@ def case(request):
     algorithm = MAMLTRPO(dataclasses.replace(TINY, **VARIANTS[request.param]))
     meta = algorithm.init().meta
     sampled = algorithm.agent.sample(meta, 0)
-    objective = Objective(algorithm.agent, meta, sampled)
-    vector = objective._flatten(meta).clone()
-    return objective, functools.partial(plain, algorithm.agent, objective, sampled), vector
+    objective = make_objective(algorithm.agent, meta, sampled)
+    vector = flatten(objective.params.values())
+    return objective, functools.partial(plain, algorithm.agent, meta, objective.params, sampled), vector
 
 
-def plain(agent, objective, sampled, vector):
+def plain(agent, start, params, sampled, vector):
     """(f, D) at a vector by adapting on the graph and looping over tasks."""
-    meta = objective._unflatten(vector)
-    constants = {name: value for name, value in objective.meta.update.items() if name not in objective.learned}
-    meta = meta._replace(update=meta.update | constants)
+    meta, num_tasks = replaced(start, unflatten(vector, params)), agent.config.meta_batch_size
     adapted = agent.inner_loop.adapt(agent.policy, meta.model, meta.update, inner_loss, sampled.batches)
     loss, divergence = 0.0, 0.0
     with torch.no_grad():
-        old = agent.adapt(objective.meta, sampled.batches, objective.num_tasks)
-    for task in range(objective.num_tasks):
+        old = agent.adapt(start, sampled.batches, num_tasks)
+    for task in range(num_tasks):
         query = type(sampled.query)(*(leaf[task] for leaf in sampled.query))
         new = functional_call(agent.policy, {n: v[task] for n, v in adapted.items()}, (query.observation,))
         before = functional_call(agent.policy, {n: v[task] for n, v in old.items()}, (query.observation,))
-        loss = loss + surrogate(new, query) / objective.num_tasks
-        divergence = divergence + mean_kl(before, new, query.valid) / objective.num_tasks
+        loss = loss + surrogate(new, query) / num_tasks
+        divergence = divergence + mean_kl(before, new, query.valid) / num_tasks
     return loss, divergence
 
 
@@ -126,7 +126,7 @@ def test_the_first_order_gradient_is_not_the_gradient():
     """Negative control: leaving the Hessian out must be seen by the checks above."""
     sampled = MAMLTRPO(TINY).agent.sample(MAMLTRPO(TINY).init().meta, 0)
     full, first = (MAMLTRPO(dataclasses.replace(TINY, first_order=order)).agent for order in (False, True))
-    gradients = [Objective(agent, agent.init(), sampled).problem().gradient for agent in (full, first)]
+    gradients = [make_objective(agent, agent.init(), sampled).problem().gradient for agent in (full, first)]
     assert (gradients[0] - gradients[1]).norm() > 1e-3 * gradients[0].norm()
 
 

@@ -32,12 +32,11 @@ from research.algorithms.outer import clip_norm, refuse_learned_update
 from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
 from research.inner_loops.supported import vmappable
-from research.losses import PolicyBatch, reinforce
+from research.losses import PolicyBatch, mean_entropy, reinforce
 from research.optim.differentiable import UPDATE_RULES, AdamState, SGDState, adam_start
 from research.optim.flat import norm
 from research.parallel import parallel_map
 from research.per_task import per_task, take
-from research.returns import masked_mean
 from research.types import MetaParams, Params, StepResult
 from research.validation import at_least, one_of, positive
 
@@ -133,5 +132,5 @@ class FOMAML:
         gradient = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             responses = respond(policy, adapted, query.observation)
-            entropy = per_task(lambda d, valid: masked_mean(d.entropy(), valid), responses, query.valid, vmapped=True)
+            entropy = per_task(mean_entropy, responses, query.valid, vmapped=True)
         return {name: value.sum(0) for name, value in zip(leaves, gradient, strict=True)}, float(entropy.sum())

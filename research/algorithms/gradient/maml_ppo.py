@@ -43,12 +43,11 @@ from research.distributed import ALONE, Ranks
 from research.estimators import ESTIMATORS
 from research.evaluation import AdaptationCurve
 from research.inner_loops.supported import vmappable
-from research.losses import PolicyBatch, clip_fraction, clipped_surrogate, mean_kl
+from research.losses import PolicyBatch, clip_fraction, clipped_surrogate, mean_entropy, mean_kl
 from research.optim.differentiable import AdamState, adam, adam_start
 from research.optim.flat import norm
 from research.parallel import parallel_map
 from research.per_task import expand, per_task, take
-from research.returns import masked_mean
 from research.types import MetaParams, Metrics, Params, StepResult
 from research.validation import at_least, in_open_unit_interval, one_of, positive
 
@@ -295,7 +294,7 @@ class Objective:
             _per_task(loss, new, chunk.query),
             _per_task(mean_kl, chunk.old[-1], new, chunk.query.valid),
             _per_task(functools.partial(clip_fraction, clip_eps=clip_eps), new, chunk.query),
-            _per_task(lambda d, valid: masked_mean(d.entropy(), valid), new, chunk.query.valid),
+            _per_task(mean_entropy, new, chunk.query.valid),
         ]
         pairs = zip(chunk.old, inner, chunk.batches, strict=False)
         columns += [_per_task(mean_kl, old, ours, batch.valid) for old, ours, batch in pairs]

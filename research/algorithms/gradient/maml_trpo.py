@@ -22,52 +22,32 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from research.algorithms.gradient.agent import Agent, AgentConfig, Sampled, inner_loss, respond
+from research.algorithms.outer import learned, replaced
+from research.algorithms.trust_region import Part, TrustRegionObjective, trust_region_update
 from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
-from research.inner_loops import Linearized
-from research.losses import PolicyBatch, mean_kl, surrogate
-from research.optim import linear_map
-from research.optim.trust_region import Problem, TrustRegionResult, trust_region_step
+from research.losses import PolicyBatch
+from research.optim.linear_map import LinearMap, linearize
+from research.optim.trust_region import TrustRegionConfig
 from research.parallel import parallel_map
 from research.per_task import per_task
-from research.returns import masked_mean
-from research.types import MetaParams, Metrics, StepResult
-from research.validation import at_least, in_open_unit_interval, positive
+from research.types import MetaParams, Params, StepResult
 
 
 @dataclass(frozen=True)
-class MAMLTRPOConfig(AgentConfig):
-    """Settings of MAML-TRPO, beside those of the agent.
-
-    Attributes:
-        max_kl: Size of the trust region: mean KL divergence of the adapted policies, in nats.
-        cg_iterations: Conjugate-gradient iterations.
-        cg_damping: Added to the diagonal of the Fisher matrix.
-        line_search_steps: Step lengths that the line search tries.
-        line_search_shrink: Each is this much of the one before.
-    """
-
-    max_kl: float = 0.01
-    cg_iterations: int = 10
-    cg_damping: float = 1e-5
-    line_search_steps: int = 15
-    line_search_shrink: float = 0.8
+class MAMLTRPOConfig(AgentConfig, TrustRegionConfig):
+    """Settings of MAML-TRPO: those of the agent, and those of the trust region on its adapted policies."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "max_kl")
-        at_least(self, 1, "cg_iterations", "line_search_steps")
-        at_least(self, 0, "cg_damping")
-        in_open_unit_interval(self, "line_search_shrink")
+        AgentConfig.__post_init__(self)
+        TrustRegionConfig.__post_init__(self)
 
 
 class State(NamedTuple):
@@ -94,151 +74,45 @@ class MAMLTRPO:
         """One meta-iteration: sample, then a trust-region step through the adaptation."""
         sampled = self.agent.sample(state.meta, state.iteration)
         start = time.perf_counter()
-        objective = Objective(self.agent, state.meta, sampled)
-        config = self.config
-        problem = objective.problem()
-        result = trust_region_step(
-            problem,
-            max_kl=config.max_kl,
-            cg_iterations=config.cg_iterations,
-            cg_damping=config.cg_damping,
-            line_search_steps=config.line_search_steps,
-            line_search_shrink=config.line_search_shrink,
-        )
-        meta = objective.moved(result.step) if result.accepted else state.meta
-        metrics = sampled.metrics | _metrics(problem, result) | {"entropy_post": objective.entropy()}
+        objective = make_objective(self.agent, state.meta, sampled)
+        params, metrics = trust_region_update(objective, self.config)
+        metrics |= sampled.metrics | {"entropy_post": objective.entropy()}
         metrics["time/update_seconds"] = time.perf_counter() - start
-        return StepResult(State(state.iteration + 1, meta), metrics)
+        return StepResult(State(state.iteration + 1, replaced(state.meta, params)), metrics)
 
     def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
         """Returns on held-out tasks after 0, 1, ... gradient steps."""
         return self.agent.evaluate(state.meta, num_tasks, num_adapt_steps)
 
 
-class _Chunk(NamedTuple):
-    """Some tasks at the current iterate: θ → θ_i → action distributions on the query episodes."""
-
-    batches: list[PolicyBatch]
-    query: PolicyBatch
-    inner: Linearized
-    outer: linear_map.LinearMap
+def make_objective(agent: Agent, meta: MetaParams, sampled: Sampled) -> TrustRegionObjective:
+    """Returns the objective on the episodes after adaptation, in the flat vector of what is meta-learned."""
+    chunks = agent.cut([*sampled.batches, sampled.query])
+    parts = parallel_map(functools.partial(_linearize, agent, meta), chunks, agent.num_threads)
+    return TrustRegionObjective(learned(meta, agent.config), parts, agent.share.total, agent.ranks, agent.num_threads)
 
 
-class Objective:
-    """f and D around the current iterate, in the flat vector of what is meta-learned.
+def _linearize(agent: Agent, meta: MetaParams, batches: list[PolicyBatch]) -> Part:
+    """Some tasks: θ → θ_i → action distributions on the query episodes."""
+    policy, (*inner, query) = agent.replica(), batches
+    constants = {name: torch.zeros_like(value) for name, value in meta.update.items()}
+    adaptation = agent.inner_loop.linearize(policy, meta, inner_loss, inner)
+    responses = linearize(lambda adapted: respond(policy, adapted, query.observation), adaptation.adapted)
 
-    Tasks are independent given θ: each chunk of them is treated on a thread of its own, and sums go in task order. A
-    rank has the chunks of its share of the tasks, and sums go over all ranks.
-    """
+    def jvp(tangent: Params) -> Any:
+        return responses.jvp(adaptation.jvp(replaced(MetaParams(meta.model, constants), tangent)))
 
-    def __init__(self, agent: Agent, meta: MetaParams, sampled: Sampled):
-        self.agent = agent
-        self.meta = meta
-        self.num_tasks = agent.share.total
-        self.learned = tuple(name for name in meta.update if agent.inner_loop.config.learns(name))
-        self.chunks: list[_Chunk] = self._map(self._linearize, agent.cut([*sampled.batches, sampled.query]))
+    def vjp(cotangent: Any) -> Params:
+        return learned(adaptation.vjp(responses.vjp(cotangent)), agent.config)
 
-    def problem(self) -> Problem:
-        """The trust-region problem."""
-        values = self._map(self._loss_and_gradient, self.chunks)
-        loss, gradient = self._mean(values)
-        return Problem(float(loss), gradient, self.fisher_product, self.evaluate)
+    def at(params: Params) -> Any:
+        adapted = agent.inner_loop.adapt(policy, *replaced(meta, params), inner_loss, inner)
+        return respond(policy, adapted, query.observation)
 
-    def fisher_product(self, vector: Tensor) -> Tensor:
-        """1/B Σ Jᵀ (∂π/∂θ_i)ᵀ M (∂π/∂θ_i) J · vector, M the information of the distribution in its parameters."""
-        tangent = self._unflatten(vector)
-        products = self._map(functools.partial(self._fisher_product, tangent), self.chunks)
-        (product,) = self._mean([(product,) for product in products])
-        return product
-
-    def evaluate(self, step: Tensor) -> tuple[float, float]:
-        """f and D after a step."""
-        values = self._map(functools.partial(self._evaluate, self.moved(step)), self.chunks)
-        loss, kl = self._mean(values)
-        return float(loss), float(kl)
-
-    def moved(self, step: Tensor) -> MetaParams:
-        """The meta-parameters after a step."""
-        change = self._unflatten(step)
-        return pytree.tree_map(torch.add, self.meta, change)
-
-    def entropy(self) -> float:
-        """Mean entropy of the adapted policies on the query episodes, in nats."""
-        entropies = [
-            (_sum_over_tasks(lambda d, valid: masked_mean(d.entropy(), valid), chunk.outer.value, chunk.query.valid),)
-            for chunk in self.chunks
-        ]
-        return float(*self._mean(entropies))
-
-    def _linearize(self, batches: list[PolicyBatch]) -> _Chunk:
-        policy, (*inner, query) = self.agent.replica(), batches
-        adaptation = self.agent.inner_loop.linearize(policy, self.meta, inner_loss, inner)
-        responses = linear_map.linearize(lambda at: respond(policy, at, query.observation), adaptation.adapted)
-        return _Chunk(inner, query, adaptation, responses)
-
-    def _loss_and_gradient(self, chunk: _Chunk) -> tuple[Tensor, Tensor]:
-        distribution = pytree.tree_map(lambda leaf: leaf.detach().requires_grad_(), chunk.outer.value)
-        with torch.enable_grad():
-            loss = _sum_over_tasks(surrogate, distribution, chunk.query)
-            cotangent = type(distribution)(*torch.autograd.grad(loss, list(distribution)))
-        return loss.detach(), self._flatten(chunk.inner.vjp(chunk.outer.vjp(cotangent)))
-
-    def _fisher_product(self, tangent: MetaParams, chunk: _Chunk) -> Tensor:
-        direction = chunk.outer.jvp(chunk.inner.jvp(tangent))
-        cotangent = per_task(_weighted_fisher, chunk.outer.value, direction, chunk.query.valid, vmapped=True)
-        return self._flatten(chunk.inner.vjp(chunk.outer.vjp(cotangent)))
-
-    @torch.no_grad()
-    def _evaluate(self, meta: MetaParams, chunk: _Chunk) -> tuple[Tensor, Tensor]:
-        policy, query = self.agent.replica(), chunk.query
-        adapted = self.agent.inner_loop.adapt(policy, meta.model, meta.update, inner_loss, chunk.batches)
-        new = respond(policy, adapted, query.observation)
-        loss = _sum_over_tasks(surrogate, new, query)
-        return loss, _sum_over_tasks(mean_kl, chunk.outer.value, new, query.valid)
-
-    def _flatten(self, meta: MetaParams) -> Tensor:
-        leaves = [*meta.model.values(), *(meta.update[name] for name in self.learned)]
-        return torch.cat([leaf.flatten() for leaf in leaves])
-
-    def _unflatten(self, vector: Tensor) -> MetaParams:
-        """A tangent of the meta-parameters, zero for the constants of the update rule."""
-        leaves = [*self.meta.model.values(), *(self.meta.update[name] for name in self.learned)]
-        pieces = vector.split([leaf.numel() for leaf in leaves])
-        tangents = [piece.view_as(leaf) for piece, leaf in zip(pieces, leaves, strict=True)]
-        split = len(self.meta.model)
-        constants = {name: torch.zeros_like(value) for name, value in self.meta.update.items()}
-        return MetaParams(
-            dict(zip(self.meta.model, tangents[:split], strict=True)),
-            constants | dict(zip(self.learned, tangents[split:], strict=True)),
-        )
-
-    def _mean(self, sums: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
-        """The means over all tasks of quantities that were summed over those of each chunk."""
-        return [total / self.num_tasks for total in self.agent.ranks.sum(sums)]
-
-    def _map(self, function: Callable[[Any], Any], chunks: list[Any]) -> list[Any]:
-        return parallel_map(function, chunks, self.agent.num_threads)
+    count = query.valid.flatten(1).sum(1).clamp_min(1)
+    weights = query.valid / count.view(-1, *[1] * (query.valid.ndim - 1))
+    return Part(query, weights, LinearMap(responses.value, jvp, vjp), at, _sum_over_tasks)
 
 
-def _sum_over_tasks(function: Callable[..., Tensor], *trees: Any) -> Tensor:
+def _sum_over_tasks(function: Any, *trees: Any) -> Tensor:
     return per_task(function, *trees, vmapped=True).sum()
-
-
-def _weighted_fisher(distribution: Any, direction: Any, valid: Tensor) -> Any:
-    """M · direction of the mean over valid steps, for one task."""
-    weights = (valid / valid.sum().clamp_min(1)).unsqueeze(-1)
-    return pytree.tree_map(lambda leaf: leaf * weights.to(leaf.dtype), distribution.fisher(direction))
-
-
-def _metrics(problem: Problem, result: TrustRegionResult) -> Metrics:
-    return {
-        "kl": result.kl,
-        "loss_before": problem.loss,
-        "loss_after": result.loss,
-        "expected_improvement": result.expected_improvement,
-        "gradient_norm": float(problem.gradient.norm()),
-        "cg_residual": result.cg_residual,
-        "step_norm": float(result.step.norm()),
-        "step_accepted": float(result.accepted),
-        "line_search_backtracks": float(result.backtracks),
-    }

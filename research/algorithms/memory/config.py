@@ -7,14 +7,15 @@ from typing import Literal
 
 from research.algorithms.config import AlgorithmConfig
 from research.algorithms.schedules import interpolate
+from research.optim.trust_region import TrustRegionConfig
 from research.policies.gru import GRUConfig, check_spaces
 from research.tasks import TASKS, SolvedTasks, TaskDistribution, make_tasks
 from research.validation import at_least, in_open_unit_interval, in_unit_interval, one_of, positive
 
 
 @dataclass(frozen=True)
-class RL2Config(AlgorithmConfig):
-    """Settings of RL², beside those of every algorithm.
+class RL2Config(AlgorithmConfig, TrustRegionConfig):
+    """Settings of RL²: those of every algorithm, those of the trust region (`update="trpo"` reads them), and its own.
 
     Attributes:
         task: Name of the task distribution, see `research.tasks.TASKS`.
@@ -41,11 +42,6 @@ class RL2Config(AlgorithmConfig):
         clip_eps: ε of PPO: beyond a probability ratio of 1 ± ε there is nothing to gain.
         entropy_coef: Weight of PPO's entropy bonus in the first iteration.
         entropy_until: Share of the training after which it is 0; it falls linearly. 1 and more: it lasts to the end.
-        max_kl: Size of TRPO's trust region: mean KL divergence in nats.
-        cg_iterations: Conjugate-gradient iterations of TRPO.
-        cg_damping: Added to the diagonal of the Fisher matrix.
-        line_search_steps: Step lengths that the line search tries.
-        line_search_shrink: Each is this much of the one before.
         num_adapt_steps: Episodes of a trial after the first one in an evaluation; None for those of training.
         eval_trials: Trials for each held-out task.
         num_threads: Threads over trials on the CPU; 0 for one per core. The numbers do not depend on it.
@@ -74,24 +70,19 @@ class RL2Config(AlgorithmConfig):
     clip_eps: float = 0.2
     entropy_coef: float = 0.01
     entropy_until: float = 0.8
-    max_kl: float = 0.01
-    cg_iterations: int = 10
-    cg_damping: float = 1e-5
-    line_search_steps: int = 15
-    line_search_shrink: float = 0.8
     num_eval_tasks: int = 1000
     eval_trials: int = 1
     num_threads: int = 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        AlgorithmConfig.__post_init__(self)
+        TrustRegionConfig.__post_init__(self)
         at_least(self, 1, "trials_per_task", "episodes_per_trial", "num_epochs", "num_minibatches", "eval_trials")
-        at_least(self, 1, "cg_iterations", "line_search_steps")
         at_least(self, 0, "final_meta_batch_size", "chunk_length", "max_grad_norm", "value_coef", "entropy_coef")
-        at_least(self, 0, "cg_damping", "num_threads")
-        positive(self, "meta_lr", "entropy_until", "max_kl")
+        at_least(self, 0, "num_threads")
+        positive(self, "meta_lr", "entropy_until")
         in_unit_interval(self, "discount", "gae_lambda", "final_lr_share")
-        in_open_unit_interval(self, "clip_eps", "line_search_shrink")
+        in_open_unit_interval(self, "clip_eps")
         one_of(self, "update", ("ppo", "trpo"))
         one_of(self, "learn_from", ("reward", "regret"))
         tasks = self.make_tasks()  # checks the settings of its own

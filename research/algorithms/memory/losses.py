@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from research.algorithms.memory.recurrent import Steps, between
-from research.losses import clipped_loss, clipped_share, value_error
+from research.losses import clipped_loss, clipped_share, mean_entropy, value_error
 from research.parallel import chunks
 from research.policies.gru import GRUPolicy, Output
 from research.returns import masked_mean
@@ -45,7 +45,7 @@ def loss_of(output: Output, steps: Steps, coefficients: Coefficients) -> tuple[T
     log_ratio = output.distribution.log_prob(steps.action) - steps.log_prob
     ratio = log_ratio.exp()
     policy = clipped_loss(ratio, steps.advantage, steps.valid, coefficients.clip_eps)
-    entropy = masked_mean(output.distribution.entropy(), steps.valid)
+    entropy = mean_entropy(output.distribution, steps.valid)
     with torch.no_grad():
         kl = masked_mean(ratio - 1 - log_ratio, steps.valid)
         clipped = clipped_share(ratio, steps.valid, coefficients.clip_eps)

@@ -31,8 +31,9 @@ from torch import Tensor
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.losses import Coefficients, gradient_of
 from research.algorithms.memory.recurrent import RecurrentAgent, Steps, ValueScale, minibatches
-from research.algorithms.memory.trpo import trust_region_update
+from research.algorithms.memory.trpo import make_objective
 from research.algorithms.outer import clip_norm
+from research.algorithms.trust_region import trust_region_update
 from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState, adam, adam_start
 from research.optim.flat import norm
@@ -77,8 +78,10 @@ class RL2:
         start = time.perf_counter()
         params = state.meta
         if config.update == "trpo":
-            params, measured = trust_region_update(self.agent, params, steps)
-            metrics |= measured
+            objective = make_objective(self.agent, params, steps)
+            moved, measured = trust_region_update(objective, config)
+            params = params | moved
+            metrics |= measured | {"entropy": objective.entropy()}
         params, optimizer, measured = self._epochs(params, state.optimizer, steps, iteration)
         metrics |= measured
         metrics["step_norm"] = norm({name: params[name] - value for name, value in state.meta.items()})

@@ -1,0 +1,129 @@
+"""The trust-region step of a meta-learner on the action distributions of its policy (Schulman et al. 2015).
+
+    f(θ) = mean of −π_θ(a|s) / π_old(a|s) · A,   D(θ) = mean of KL(π_old ‖ π_θ)        on episodes that π_old sampled
+    θ ← the step of `research.optim.trust_region` on f with D ≤ max_kl
+
+θ are the meta-learned parameters, π_θ is the policy that follows from them: after adaptation by gradient steps
+(MAML-TRPO), or through the state of a recurrent network (RL²). At the current θ both D and ∇D are 0, so the Hessian of
+D is exactly the mean of JᵀMJ: J is the derivative of the distributions' parameters in θ, and M their Fisher
+information. No derivative of J is needed. The episodes are treated in parts, each on a thread of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from research.distributed import ALONE, Ranks
+from research.losses import PolicyBatch, mean_entropy, mean_kl, surrogate
+from research.optim.flat import flatten, unflatten
+from research.optim.linear_map import LinearMap
+from research.optim.trust_region import Problem, TrustRegionConfig, trust_region_step
+from research.parallel import parallel_map
+from research.types import Metrics, Params
+
+
+class Part(NamedTuple):
+    """Some of the episodes, and the action distributions on them as a function of the parameters.
+
+    Attributes:
+        batch: The episodes.
+        weights: The weight of each step in the mean KL divergence, of the shape of `batch.valid`.
+        distributions: Parameters → distributions, linearised at the current parameters.
+        respond: Parameters → distributions, at other parameters.
+        add_up: `add_up(function, *trees)` is the contribution of this part to the mean of `function` over all episodes,
+            times `TrustRegionObjective.count`.
+    """
+
+    batch: PolicyBatch
+    weights: Tensor
+    distributions: LinearMap
+    respond: Callable[[Params], Any]
+    add_up: Callable[..., Tensor]
+
+
+class TrustRegionObjective:
+    """f and D around the current parameters, as functions of a step in their flat vector.
+
+    Args:
+        params: The current parameters.
+        parts: The episodes. A rank has those of its share of the tasks; sums go over all ranks, in the order of tasks.
+        count: Divisor of the sums over all parts: the number of tasks if each part adds up means of tasks.
+        ranks: The processes among which the tasks are shared.
+        num_threads: Threads over the parts.
+    """
+
+    def __init__(
+        self, params: Params, parts: Sequence[Part], count: int = 1, ranks: Ranks = ALONE, num_threads: int = 1
+    ):
+        self.params, self.parts, self.count, self.ranks, self.num_threads = params, parts, count, ranks, num_threads
+
+    def problem(self) -> Problem:
+        """Returns the minimisation that `trust_region_step` solves."""
+        loss, gradient = self._mean(self._loss_and_gradient)
+        return Problem(float(loss), gradient, self.fisher_product, self.evaluate)
+
+    def fisher_product(self, vector: Tensor) -> Tensor:
+        """Returns the mean of JᵀMJ · vector, the Hessian of D times a vector, `[parameters]`."""
+        (product,) = self._mean(functools.partial(self._fisher_product, unflatten(vector, self.params)))
+        return product
+
+    @torch.no_grad()
+    def evaluate(self, step: Tensor) -> tuple[float, float]:
+        """Returns f and D after a step."""
+        loss, kl = self._mean(functools.partial(self._loss_and_kl, self.moved(step)))
+        return float(loss), float(kl)
+
+    def moved(self, step: Tensor) -> Params:
+        """Returns the parameters after a step."""
+        return {name: self.params[name] + change for name, change in unflatten(step, self.params).items()}
+
+    def entropy(self) -> float:
+        """Returns the mean entropy of the current distributions in nats."""
+        parts = [(part.add_up(mean_entropy, part.distributions.value, part.batch.valid),) for part in self.parts]
+        return float(self.ranks.sum(parts)[0] / self.count)
+
+    def _loss_and_gradient(self, part: Part) -> tuple[Tensor, Tensor]:
+        distributions = pytree.tree_map(lambda leaf: leaf.detach().requires_grad_(), part.distributions.value)
+        with torch.enable_grad():
+            loss = part.add_up(surrogate, distributions, part.batch)
+            cotangent = type(distributions)(*torch.autograd.grad(loss, list(distributions)))
+        return loss.detach(), flatten(part.distributions.vjp(cotangent).values())
+
+    def _fisher_product(self, tangent: Params, part: Part) -> tuple[Tensor]:
+        direction = part.distributions.value.fisher(part.distributions.jvp(tangent))
+        weights = part.weights.unsqueeze(-1)
+        cotangent = pytree.tree_map(lambda leaf: leaf * weights.to(leaf.dtype), direction)
+        return (flatten(part.distributions.vjp(cotangent).values()),)
+
+    def _loss_and_kl(self, params: Params, part: Part) -> tuple[Tensor, Tensor]:
+        new = part.respond(params)
+        kl = part.add_up(mean_kl, part.distributions.value, new, part.batch.valid)
+        return part.add_up(surrogate, new, part.batch), kl
+
+    def _mean(self, function: Callable[[Part], tuple[Tensor, ...]]) -> list[Tensor]:
+        sums = self.ranks.sum(parallel_map(function, self.parts, self.num_threads))
+        return [total / self.count for total in sums]
+
+
+def trust_region_update(objective: TrustRegionObjective, config: TrustRegionConfig) -> tuple[Params, Metrics]:
+    """Returns the parameters after a trust-region step, which are the current ones if none was found, and metrics."""
+    problem = objective.problem()
+    result = trust_region_step(problem, config)
+    metrics = {
+        "kl": result.kl,
+        "loss_before": problem.loss,
+        "loss_after": result.loss,
+        "expected_improvement": result.expected_improvement,
+        "gradient_norm": float(problem.gradient.norm()),
+        "cg_residual": result.cg_residual,
+        "step_norm": float(result.step.norm()),
+        "step_accepted": float(result.accepted),
+        "line_search_backtracks": float(result.backtracks),
+    }
+    return objective.moved(result.step) if result.accepted else objective.params, metrics
