@@ -5,22 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from research import rng
+from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.evaluation import expected_total, trial_curve
+from research.algorithms.memory.recurrent import RecurrentAgent
 from research.evaluation import AdaptationCurve, spread
-from research.policies.gru import GRUConfig, make_gru_policy
-from research.tasks import make_tasks
+from research.policies.gru import GRUConfig
 from research.tasks.bandit import Bandit, BanditTasks
 
 
-def curve(name="bandit", tasks=5, steps=3, trials=2, seed=0, **settings):
-    distribution = make_tasks(name, **settings)
-    spaces = distribution.observation_space, distribution.action_space
-    policy = make_gru_policy(GRUConfig(4, output_scale=3.0), *spaces, rng.torch_generator(0, "policy"))
-    params = {key: value.detach() for key, value in policy.named_parameters()}
-    return distribution, trial_curve(
-        policy, params, distribution, num_tasks=tasks, num_adapt_steps=steps, trials=trials, seed=seed
-    )
+def curve(name="bandit", tasks=5, steps=3, trials=2, **settings):
+    """The tasks, and the curve of an untrained policy on them."""
+    horizon = settings.pop("horizon", None)
+    policy = GRUConfig(4, output_scale=3.0)
+    config = RL2Config(task=name, task_args=settings, horizon=horizon, policy=policy, eval_trials=trials)
+    agent = RecurrentAgent(config)
+    return agent.tasks, trial_curve(agent, agent.init(), tasks, steps)
 
 
 def test_sure_arms_make_regret_and_return_add_up(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -36,19 +37,13 @@ def curve_of(distribution, num_tasks=4, steps=1):
     """An evaluation whose policy turns round with every step of adaptation."""
     policy = Walker(distribution.action_space.shape[0])
 
-    def adapt(batches):
+    def adapt(meta, batches, num_tasks):
         return {"bias": ((-1.0) ** len(batches) * policy.bias.detach()).expand(num_tasks, -1)}
 
-    return adaptation_curve(
-        policy,
-        adapt,
-        lambda sampled: sampled,
-        distribution,
-        num_tasks=num_tasks,
-        num_adapt_steps=steps,
-        episodes=EPISODES,
-        seed=5,
-    )
+    config = SimpleNamespace(at_evaluation=lambda meta: meta, eval_episodes=EPISODES, seed=5, num_threads=0)
+    own = {"config": config, "tasks": distribution, "policy": policy, "device": "cpu"}
+    agent = SimpleNamespace(**own, adapt=adapt, process=lambda sampled: sampled)
+    return adaptation_curve(agent, None, num_tasks, steps)
 
 
 def short_walks():

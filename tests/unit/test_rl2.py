@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from research import rng
 from research.algorithms.memory import recurrent
 from research.algorithms.memory.config import RL2Config
+from research.algorithms.memory.evaluation import trial_curve
 from research.algorithms.memory.losses import Coefficients, gradient_of, loss_of
 from research.algorithms.memory.recurrent import Steps, ValueScale, advantages, explained_variance, minibatches
 from research.algorithms.memory.rl2 import RL2
@@ -377,5 +378,5 @@ def test_the_state_of_the_policy_is_what_beats_chance_on_a_bandit():
     forgetful = dict(state.meta)
     for name in ("weight_input", "weight_hidden", "bias_hidden"):
         forgetful[f"body.{name}"] = torch.zeros_like(forgetful[f"body.{name}"])
-    total = algorithm.agent.evaluate(forgetful, 4000, None).total()
+    total = trial_curve(algorithm.agent, forgetful, 4000, None).totals["total"]
     assert abs(total.mean() - 10 * 0.5) < 4 * total.std() / math.sqrt(4000)

@@ -16,9 +16,7 @@ from torch.func import functional_call
 
 from research import rng
 from research.algorithms.config import MetaLearningConfig
-from research.algorithms.gradient.evaluation import adaptation_curve
 from research.distributed import ALONE, Ranks
-from research.evaluation import AdaptationCurve
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
 from research.inner_loops.supported import twice_differentiable, vmappable
@@ -218,21 +216,6 @@ class Agent:
             "diverged_episodes": diverged,
             "time/env_steps_per_second": steps / seconds,
         }
-
-    def evaluate(self, meta: MetaParams, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """The adaptation curve on the first `num_tasks` held-out tasks; a pure function of its arguments."""
-        meta = self.config.at_evaluation(meta)
-        return adaptation_curve(
-            self.policy,
-            lambda batches: self.adapt(meta, batches, num_tasks),
-            self.process,
-            self.tasks,
-            num_tasks=num_tasks,
-            num_adapt_steps=num_adapt_steps,
-            episodes=self.config.eval_episodes,
-            seed=self.config.seed,
-            num_threads=self.config.num_threads,
-        )
 
 
 def drop_invalid(batch: PolicyBatch) -> PolicyBatch:

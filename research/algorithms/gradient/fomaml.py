@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from research.algorithms.gradient.agent import Agent, AgentConfig, respond
+from research.algorithms.gradient.evaluation import adaptation_curve
 from research.algorithms.outer import clip_norm, refuse_learned_update
 from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
@@ -107,7 +108,7 @@ class FOMAML:
 
     def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
         """Returns on held-out tasks after 0, 1, ... gradient steps."""
-        return self.agent.evaluate(state.meta, num_tasks, num_adapt_steps)
+        return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
 
     def _gradient(self, adapted: Params, query: PolicyBatch) -> tuple[Params, float]:
         """The mean over tasks of ∇L(θ_i; D_i), and of the entropy of π_θi on D_i. A thread for each chunk of tasks."""

@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from research.algorithms.gradient.agent import Agent, AgentConfig, Sampled, respond
+from research.algorithms.gradient.evaluation import adaptation_curve
 from research.algorithms.outer import clip_norm, learned, replaced
 from research.distributed import ALONE, Ranks
 from research.estimators import ESTIMATORS
@@ -159,7 +160,7 @@ class MAMLPPO:
 
     def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
         """Returns on held-out tasks after 0, 1, ... gradient steps."""
-        return self.agent.evaluate(state.meta, num_tasks, num_adapt_steps)
+        return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
 
 
 def adapted_coef(coef: Tensor, kl: Tensor, target: float) -> Tensor:

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from research.algorithms.gradient.agent import Agent, AgentConfig, Sampled, inner_loss, respond
+from research.algorithms.gradient.evaluation import adaptation_curve
 from research.algorithms.outer import learned, replaced
 from research.algorithms.trust_region import Part, TrustRegionObjective, trust_region_update
 from research.distributed import ALONE, Ranks
@@ -82,7 +83,7 @@ class MAMLTRPO:
 
     def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
         """Returns on held-out tasks after 0, 1, ... gradient steps."""
-        return self.agent.evaluate(state.meta, num_tasks, num_adapt_steps)
+        return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
 
 
 def make_objective(agent: Agent, meta: MetaParams, sampled: Sampled) -> TrustRegionObjective:

@@ -28,6 +28,7 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from research.algorithms.gradient.agent import Agent, AgentConfig
+from research.algorithms.gradient.evaluation import adaptation_curve
 from research.algorithms.outer import refuse_learned_update
 from research.algorithms.schedules import anneal
 from research.distributed import ALONE, Ranks
@@ -101,4 +102,4 @@ class Reptile:
 
     def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
         """Returns on held-out tasks after 0, 1, ... gradient steps."""
-        return self.agent.evaluate(state.meta, num_tasks, num_adapt_steps)
+        return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)

@@ -2,61 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from research import rng
+from research.algorithms.memory.recurrent import RecurrentAgent, action_regret
 from research.evaluation import AdaptationCurve, check_num_adapt_steps
-from research.policies.gru import GRUPolicy
 from research.sampling.trials import collect_trials
-from research.tasks import SolvedTasks, TaskDistribution
+from research.tasks import SolvedTasks
 from research.tasks.base import KnownOptimum
 from research.types import Params, Trials
 
 
-def trial_curve(
-    policy: GRUPolicy,
-    params: Params,
-    distribution: TaskDistribution,
-    *,
-    num_tasks: int,
-    num_adapt_steps: int,
-    trials: int,
-    seed: int,
-) -> AdaptationCurve:
-    """Returns the return of the first, second, ... episode of a trial on each held-out task, averaged over trials.
+def trial_curve(agent: RecurrentAgent, params: Params, num_tasks: int, num_adapt_steps: int | None) -> AdaptationCurve:
+    """Returns the return of the first, second, ... episode of a trial on held-out tasks, averaged over `eval_trials`.
 
     For `SolvedTasks` the curve also has the extra `regret`, and the totals `total` (see `expected_total`) and
-    `total_regret`.
+    `total_regret`. The curve is a pure function of the arguments; fewer episodes are the first ones of more.
 
     Args:
-        policy: A recurrent policy.
-        params: Its parameters.
-        distribution: Has the held-out tasks, and makes their environments.
+        agent: The recurrent policy, its tasks and its settings.
+        params: Parameters of the policy.
         num_tasks: Number of held-out tasks.
-        num_adapt_steps: Episodes after the first one, at least 0; may exceed those of training.
-        trials: Trials for each task.
-        seed: The curve is a pure function of the arguments and this. Fewer episodes are the first ones of more.
+        num_adapt_steps: Episodes of a trial after the first one, at least 0; None for as many as in training.
 
     Raises:
         ValueError: `num_adapt_steps` is below 0, or there are fewer held-out tasks.
     """
-    check_num_adapt_steps(num_adapt_steps)
-    episodes = num_adapt_steps + 1
+    config, distribution = agent.config, agent.tasks
+    episodes = config.episodes_per_trial if num_adapt_steps is None else num_adapt_steps + 1
+    check_num_adapt_steps(episodes - 1)
     tasks = distribution.test_tasks(num_tasks)
-    envs = distribution.make_envs(tasks, trials)
-    generator = rng.torch_generator(seed, "evaluation", device=next(iter(params.values())).device)
-    sampled = collect_trials(policy, params, envs, num_tasks, episodes, distribution.horizon, generator)
+    envs = distribution.make_envs(tasks, config.eval_trials)
+    generator = rng.torch_generator(config.seed, "evaluation", device=agent.device)
+    trials = collect_trials(agent.policy, params, envs, num_tasks, episodes, distribution.horizon, generator)
     envs.close()
-    score = _per_episode(sampled, sampled.reward.double(), episodes)
+    score = _per_episode(trials, trials.reward.double(), episodes)
     curve = AdaptationCurve("mean return", score, tasks, unit="episodes of the trial", distribution=distribution)
     if not isinstance(distribution, SolvedTasks):
         return curve
-    regret = _per_episode(sampled, action_regret(distribution, tasks, sampled), episodes)
+    regret = _per_episode(trials, action_regret(distribution, tasks, trials), episodes)
     mean_optimal = distribution.mean_optimal_return() if isinstance(distribution, KnownOptimum) else None
     total = expected_total(regret, distribution.optimal_return(tasks), mean_optimal)
     return curve._replace(extras={"regret": regret}, totals={"total": total, "total_regret": regret.sum(0)})
@@ -82,13 +68,6 @@ def expected_total(
     """
     best = optimal if mean_optimal is None else np.full_like(optimal, mean_optimal)
     return len(regret) * best - regret.sum(0)
-
-
-def action_regret(distribution: SolvedTasks, tasks: Any, trials: Trials) -> Tensor:
-    """Returns the expected return lost by each valid action, `[tasks, trials, time]`, float64; 0 elsewhere."""
-    observation, action = (field.cpu().numpy() for field in (trials.observation, trials.action))
-    regret = torch.as_tensor(distribution.action_regret(tasks, observation, action), device=trials.valid.device)
-    return regret * trials.valid
 
 
 def _per_episode(trials: Trials, values: Tensor, num_episodes: int) -> NDArray[np.float64]:

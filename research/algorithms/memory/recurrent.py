@@ -12,12 +12,11 @@ from torch import Tensor
 
 from research import rng
 from research.algorithms.memory.config import RL2Config
-from research.algorithms.memory.evaluation import action_regret, trial_curve
-from research.evaluation import AdaptationCurve
 from research.parallel import available_cores
 from research.policies.gru import Inputs, make_gru_policy
 from research.returns import discounted_returns, gae, masked_mean, normalize
 from research.sampling.trials import collect_trials, trial_inputs
+from research.tasks import SolvedTasks
 from research.types import Metrics, Params, Trials
 
 _SHARD_ROWS, _SHARD_STEPS = 256, 30_000
@@ -123,19 +122,6 @@ class RecurrentAgent:
         metrics["time/sample_seconds"] = time.perf_counter() - start
         return Sampled(steps, scale, metrics)
 
-    def evaluate(self, params: Params, num_tasks: int, num_adapt_steps: int | None) -> AdaptationCurve:
-        """Returns of consecutive episodes on the first `num_tasks` held-out tasks; a pure function of its arguments."""
-        later = self.config.episodes_per_trial - 1 if num_adapt_steps is None else num_adapt_steps
-        return trial_curve(
-            self.policy,
-            params,
-            self.tasks,
-            num_tasks=num_tasks,
-            num_adapt_steps=later,
-            trials=self.config.eval_trials,
-            seed=self.config.seed,
-        )
-
     def _signal(self, tasks: Any, trials: Trials) -> Tensor:
         """What the policy is to have much of, `[tasks, trials, time]`."""
         if self.config.learn_from == "reward":
@@ -153,6 +139,13 @@ class RecurrentAgent:
         fields = (trials.action, trials.log_prob, advantage, target, trials.valid)
         inputs = trial_inputs(self.policy, trials).map(lambda field: field.flatten(0, 1))
         return Steps(inputs, *(field.flatten(0, 1) for field in fields)), scale
+
+
+def action_regret(distribution: SolvedTasks, tasks: Any, trials: Trials) -> Tensor:
+    """Returns the expected return lost by each valid action, `[tasks, trials, time]`, float64; 0 elsewhere."""
+    observation, action = (field.cpu().numpy() for field in (trials.observation, trials.action))
+    regret = torch.as_tensor(distribution.action_regret(tasks, observation, action), device=trials.valid.device)
+    return regret * trials.valid
 
 
 def advantages(trials: Trials, mean: Tensor, std: Tensor, discount: float, gae_lambda: float) -> tuple[Tensor, Tensor]:

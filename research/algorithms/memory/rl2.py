@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from research.algorithms.memory.config import RL2Config
+from research.algorithms.memory.evaluation import trial_curve
 from research.algorithms.memory.losses import Coefficients, gradient_of
 from research.algorithms.memory.recurrent import RecurrentAgent, Steps, ValueScale, minibatches
 from research.algorithms.memory.trpo import make_objective
@@ -92,7 +93,7 @@ class RL2:
 
     def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int | None) -> AdaptationCurve:
         """Returns of the first, second, ... episode of a trial on held-out tasks."""
-        return self.agent.evaluate(state.meta, num_tasks, num_adapt_steps)
+        return trial_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
 
     def _epochs(
         self, params: Params, optimizer: AdamState, steps: Steps, iteration: int
