@@ -373,7 +373,7 @@ def test_the_state_of_the_policy_is_what_beats_chance_on_a_bandit():
     state = algorithm.init()
     for _ in range(config.num_iterations):
         state = algorithm.step(state).state
-    learned = algorithm.evaluate(state, 4000, None).total()
+    learned = algorithm.evaluate(state, 4000, None).totals["total"]
     assert learned.mean() > 6.0
     forgetful = dict(state.meta)
     for name in ("weight_input", "weight_hidden", "bias_hidden"):
