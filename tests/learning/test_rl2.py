@@ -25,4 +25,4 @@ def test_the_whole_training_earns_what_is_reported(name, least):
     state = algorithm.init()
     while state.iteration < algorithm.config.num_iterations:
         state, _ = algorithm.step(state)
-    assert algorithm.evaluate(state, algorithm.config.num_eval_tasks, None).total().mean() >= least
+    assert algorithm.evaluate(state, algorithm.config.num_eval_tasks, None).totals["total"].mean() >= least
