@@ -82,7 +82,7 @@ def check(sweep: Sweep, path: Path, root: Path) -> Checked:
         except ValueError as error:
             raise SlurmError(f"{path}: {_place(str(error), sections, overrides)}{error}") from error
         digest = config_hash(experiment.name, to_mapping(config))
-        found.setdefault(digest, Configuration(overrides, getattr(config, "seed", None), digest))
+        found.setdefault(digest, Configuration(overrides, config.seed, digest))
     for stage in sweep.then:
         _check_stage(experiment, stage.fixed, stage.command, path)
     return Checked(str(script.relative_to(root)), experiment.name, list(found.values()))
@@ -102,7 +102,7 @@ class _Builder:
         if self._trainer is None or settings in self._built or self._seconds > _BUILDING_SECONDS:
             return
         began = time.perf_counter()
-        self._trainer.build(replace(config, device="cpu") if hasattr(config, "device") else config)
+        self._trainer.build(replace(config, device="cpu"))
         self._built.add(settings)
         self._seconds += time.perf_counter() - began
 

@@ -20,7 +20,8 @@ from research.types import StepResult
 class Algorithm(Protocol):
     """What the training loop needs to know of an algorithm.
 
-    `Config` is a frozen dataclass that checks its ranges; a state is a NamedTuple of tensors, numbers and containers of
+    `Config` is a frozen dataclass that checks its ranges and declares which settings may differ when a run is resumed
+    or evaluated, see `AlgorithmConfig`; a state is a NamedTuple of tensors, numbers and containers of
     them, with `state.iteration` finished iterations. All randomness is a function of the seed and the iteration, so a
     state is all that a checkpoint has to hold.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from research.inner_loops import InnerLoopConfig, make_inner_loop
 from research.inner_loops.base import check_rates, init_rates
@@ -28,7 +28,15 @@ class AlgorithmConfig:
         checkpoint_interval: Iterations between checkpoints; 0 for one at the end only.
         device: `"cpu"` or `"cuda"` (or `"cuda:1"`).
         dtype: Of parameters and data.
+        evaluation_settings: Settings that may differ when a checkpoint is evaluated or drawn. A class that adds such
+            settings adds their names to those of its bases; a name stands for the settings below it, too.
+        resume_settings: Settings that may differ when a run is resumed, likewise.
     """
+
+    evaluation_settings: ClassVar[frozenset[str]] = frozenset(
+        {"task", "task_args", "seed", "num_eval_tasks", "num_adapt_steps", "device"}
+    )
+    resume_settings: ClassVar[frozenset[str]] = frozenset({"num_iterations", "checkpoint_interval"})
 
     task: str = ""
     task_args: dict[str, Any] = field(default_factory=dict)
@@ -61,6 +69,8 @@ class MetaLearningConfig(AlgorithmConfig, InnerLoopConfig):
         eval_inner_lr: The learning rate of an evaluation, or one for each step (steps beyond the last use the last);
             None for those of training.
     """
+
+    evaluation_settings = AlgorithmConfig.evaluation_settings | {"inner_loop", "eval_inner_lr"}
 
     inner_loop: str = "func"
     num_inner_steps: int = 1

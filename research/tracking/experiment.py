@@ -18,13 +18,13 @@ from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict,
 from research import distributed
 from research.checkpoint import CheckpointError
 from research.distributed import ALONE, RankLostError, Ranks
-from research.tracking.config import ConfigError, merge, to_mapping
+from research.tracking.config import ConfigError, merge
 from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
 from research.tracking.options import OVERRIDES, read_overrides, refuse_bare_commas, without_login
 from research.tracking.provenance import digests, git_state, library_versions, source_files
-from research.tracking.restart import CHANGEABLE, Start, ensured_directory, find_ensured, find_start, is_free
+from research.tracking.restart import COMMANDS, Start, ensured_directory, find_ensured, find_start, is_free
 from research.tracking.run import RecordedRun
 from research.tracking.settings import RUN_KEYS, Settings
 from research.tracking.signals import BUSY, Stopped
@@ -262,12 +262,12 @@ class Experiment(sacred.Experiment):
             if updates.get(key) is not None:
                 raise ConfigError(f"{key}={updates[key]!r}: {command} starts anew; to go on with a run: "
                                   f"resume with {key}={updates[key]}")  # fmt: skip
-        if command not in CHANGEABLE:
+        if command not in COMMANDS:
             return None
         given = self.settings.given(updates, names)
         if command == "ensure":
             config, run_config = self.settings.typed(given)
-            start = find_ensured(self.name, to_mapping(config), run_config)
+            start = find_ensured(self.name, config, run_config)
         else:
             start = find_start(command, self.name, self.settings.config_class, self.settings.checked(given))
         if start.resume_at is not None:

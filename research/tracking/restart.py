@@ -13,22 +13,11 @@ from research.checkpoint import Checkpoint, CheckpointError
 from research.tracking.config import ConfigError, flatten, from_mapping, merge, to_mapping
 from research.tracking.settings import RUN_KEYS, RunConfig
 
-# What each command may be given besides what the checkpoint says. Everything else is part of what was trained.
-_EVALUATION = frozenset(
-    {"num_adapt_steps", "num_eval_tasks", "eval_episodes", "seed", "task", "task_args", "horizon"}
-    | {"eval_inner_lr", "inner_loop", "device", "num_threads"}
-    | {"adapt_transitions", "adapt_actions", "adapt_epsilon", "td_steps_per_adapt_step", "discounted_score"}
-)
-_RESUMED = frozenset({"num_iterations", "checkpoint_interval", "num_threads"})
-CHANGEABLE: dict[str, frozenset[str]] = {
-    "resume": _RESUMED,
-    "ensure": _RESUMED,
-    "evaluate": _EVALUATION,
-    "render": _EVALUATION,
-}
+COMMANDS = ("resume", "ensure", "evaluate", "render")
+"""The commands that start from a record or a checkpoint."""
 
-# What a command has in place of what the checkpoint says, unless it is given something else.
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {"render": {"num_eval_tasks": 3}}
+"""By command: settings whose default is not the value in the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,7 @@ def find_start(command: str, name: str, config_class: type[Any], given: Mapping[
     """What `resume`, `evaluate` or `render` starts from.
 
     Args:
-        command: One of `CHANGEABLE`.
+        command: One of `COMMANDS`, other than `ensure`.
         name: Name of the algorithm.
         config_class: Its dataclass of settings.
         given: Nested plain values from the command line, keys and types already checked.
@@ -76,38 +65,39 @@ def find_start(command: str, name: str, config_class: type[Any], given: Mapping[
             f"Use the version that wrote it."
         ) from error
     changes = {key: value for key, value in given.items() if key not in RUN_KEYS}
-    _refuse_contradictions(command, found.path, trained, changes)
+    _refuse_contradictions(command, config_class, found.path, trained, changes)
     config = merge(merge(trained, OWN_DEFAULTS.get(command, {})), changes)
     if command == "resume":
         return _resume(found, config, given)
     return Start(found, config | {key: given[key] for key in RUN_KEYS & given.keys()})
 
 
-def find_ensured(name: str, asked: Mapping[str, Any], run_config: RunConfig) -> Start:
+def find_ensured(name: str, config: Any, run_config: RunConfig) -> Start:
     """What `ensure` has to do to bring a run to its end, whatever there is of it. Its record must be locked.
 
     Args:
         name: Name of the algorithm.
-        asked: Plain values of all its settings.
+        config: Its settings.
         run_config: Says which run.
 
     Raises:
         ConfigError: The run was trained with other settings.
         CheckpointError: Its checkpoint belongs to another algorithm.
     """
-    config = dict(asked) | to_mapping(run_config)
+    asked = to_mapping(config)
+    values = asked | to_mapping(run_config)
     record = Path(run_config.runs_dir, str(run_config.run))
     if not (record / "run.json").is_file():
-        return Start(None, config, run_config.run)
-    _refuse_contradictions("ensure", record, json.loads((record / "config.json").read_text()), asked)
+        return Start(None, values, run_config.run)
+    _refuse_contradictions("ensure", type(config), record, json.loads((record / "config.json").read_text()), asked)
     run = json.loads((record / "run.json").read_text())
     if run["status"] == "COMPLETED" and run["result"]["iteration"] >= asked["num_iterations"]:
-        return Start(None, config, run_config.run, is_complete=True, result=run["result"])
+        return Start(None, values, run_config.run, is_complete=True, result=run["result"])
     found = _usable_checkpoint(record / "checkpoints")
     if found is None:
-        return Start(None, config, run_config.run, resume_at=0)
+        return Start(None, values, run_config.run, resume_at=0)
     found.require_algorithm(name)
-    return Start(found, config, run_config.run, found.iteration)
+    return Start(found, values, run_config.run, found.iteration)
 
 
 def ensured_directory(run_config: RunConfig) -> Path:
@@ -175,14 +165,20 @@ def _resume(found: Checkpoint, config: dict[str, Any], given: Mapping[str, Any])
     return Start(found, config | {"runs_dir": runs_dir, "run": run_id}, run_id, found.iteration)
 
 
-def _refuse_contradictions(command: str, path: Path, trained: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+def _refuse_contradictions(
+    command: str, config_class: type[Any], path: Path, trained: Mapping[str, Any], changes: Mapping[str, Any]
+) -> None:
+    """Raises ConfigError if a change is neither the value in the checkpoint nor one that the Config allows."""
+    is_training = command in ("resume", "ensure")
+    allowed: frozenset[str] = config_class.resume_settings if is_training else config_class.evaluation_settings
     stored = flatten(trained)
     for key, value in flatten(changes).items():
-        if key.split(".")[0] not in CHANGEABLE[command] and stored.get(key, _ABSENT) != value:
+        is_allowed = any(f"{key}.".startswith(f"{name}.") for name in allowed)
+        if not is_allowed and stored.get(key, _ABSENT) != value:
             was = f"{stored[key]!r}" if key in stored else "nothing"
             raise ConfigError(
                 f"{key}={value!r}: {path} was trained with {was}, and {command} keeps to it. Leave the key out, or "
-                f"train a new run. Allowed here: {', '.join(sorted(CHANGEABLE[command] & trained.keys()))}"
+                f"train a new run. Allowed here: {', '.join(sorted(allowed))}"
             )
 
 

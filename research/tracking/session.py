@@ -58,7 +58,8 @@ def add_commands(
     """Gives an experiment the commands `train` (its default), `resume`, `ensure`, `evaluate` and perhaps `render`.
 
     Args:
-        experiment: Its settings must have the fields of `AlgorithmConfig`.
+        experiment: Its settings must have what those of `AlgorithmConfig` have: the fields that the commands read, and
+            the declarations of what `evaluate` and `resume` may change.
         algorithm: A class of `ALGORITHMS`, or a function from the settings to an instance of one. With a second
             parameter `ranks` it shares its work among processes (`research.distributed`).
         columns: Metrics that the progress bar shows, as `{label: metric name}`.
@@ -313,7 +314,7 @@ def _evaluate(algorithm: Algorithm, state: Any, config: Any) -> AdaptationCurve:
 
 def _prepare_process(config: Any) -> None:
     """Raises ValueError if there is no such device."""
-    _check_device(getattr(config, "device", "cpu"))
+    _check_device(config.device)
     keep_freed_memory()
     torch.set_num_threads(1)  # the cores work on tasks, a thread each (research/parallel.py), not on single kernels
 

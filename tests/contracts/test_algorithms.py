@@ -19,6 +19,8 @@ from research.checkpoint import Checkpoints, load
 from research.policies import PolicyConfig
 from research.policies.gru import GRUConfig
 from research.policies.q_network import QNetworkConfig
+from research.tracking.config import ConfigError, from_mapping, to_mapping
+from research.tracking.restart import find_start
 
 TINY: dict[str, dict[str, Any]] = {
     "maml_trpo": dict(
@@ -111,6 +113,25 @@ WITH_INNER_LOOP = [
     for name, kind in ALGORITHMS.items()
     if "inner_loop" in kind.Config.__dataclass_fields__ and name not in TD_STEPS
 ]
+ABOUT_EVALUATIONS = re.compile(r"eval_(?!interval)|num_eval|num_adapt|adapt_(?!only)|.*_adapt_step|.*_score$")
+OTHERWISE_EVALUATED: dict[str, Any] = dict(
+    seed=7,
+    num_eval_tasks=3,
+    num_adapt_steps=2,
+    inner_loop="higher",
+    eval_inner_lr=0.3,
+    horizon=8,
+    num_threads=1,
+    eval_episodes=3,
+    eval_trials=3,
+    eval_query_points=6,
+    adapt_transitions=16,
+    adapt_actions="least_tried",
+    adapt_epsilon=0.4,
+    td_steps_per_adapt_step=2,
+    discounted_score=True,
+)
+"""Another value of every setting that an evaluation may change, but the tasks and the device."""
 METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
@@ -291,6 +312,31 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_happened(make, name, tmp_path):
     again = make().step(restored)
     assert same(again.state, expected)
     assert timeless(again.metrics) == timeless(metrics)
+
+
+def test_settings_that_may_change_later_exist_and_none_about_evaluations_is_forgotten(name):
+    kind = ALGORITHMS[name].Config
+    fields = set(kind.__dataclass_fields__)
+    assert kind.evaluation_settings <= fields and kind.resume_settings <= fields
+    assert {key for key in fields if ABOUT_EVALUATIONS.match(key)} <= kind.evaluation_settings
+
+
+def test_an_evaluation_accepts_every_setting_that_it_may_change(make, name, tmp_path):
+    algorithm = make()
+    state, _ = algorithm.step(algorithm.init())
+    kind = type(algorithm.config)
+    Checkpoints(tmp_path, name, to_mapping(algorithm.config)).save(state)
+    trained = to_mapping(algorithm.config)
+    for key in kind.evaluation_settings:
+        if key == "eval_inner_lr" and name in TD_STEPS:
+            continue
+        value = OTHERWISE_EVALUATED.get(key, trained[key])
+        assert value != trained[key] or key in ("task", "task_args", "device"), key
+        start = find_start("evaluate", name, kind, {"checkpoint": str(tmp_path / "latest"), key: value})
+        other = ALGORITHMS[name](from_mapping(kind, {field: start.config[field] for field in trained}))
+        assert np.isfinite(other.evaluate(start.checkpoint.restore(other.init()), 2, 1).score).all()
+    with pytest.raises(ConfigError, match=r"meta_batch_size=11: .* was trained with .*, and evaluate keeps to it"):
+        find_start("evaluate", name, kind, {"checkpoint": str(tmp_path / "latest"), "meta_batch_size": 11})
 
 
 def test_the_numbers_do_not_depend_on_the_threads(make):

@@ -43,6 +43,12 @@ def test_the_best_checkpoint_has_the_lowest_error(tmp_path):
     assert finished.status == "COMPLETED"
 
 
+def test_an_evaluation_may_have_more_fresh_points(tmp_path):
+    trained = run(["maml", "fast"], tmp_path)
+    evaluated = experiment.run("evaluate", {"runs_dir": str(tmp_path), "run": 1, "eval_query_points": 200})
+    assert evaluated.result["score"] != trained.result["score"]
+
+
 def test_the_named_config_of_reptile_is_its_class_of_settings():
     assert dataclasses.replace(RegressionConfig(), **NAMED_CONFIGS["reptile"]) == RegressionConfig(
         **dataclasses.asdict(ReptileRegressionConfig())

@@ -53,6 +53,7 @@ def test_a_run_reports_episodes_regret_and_the_total(runs, capsys):
     assert run("evaluate with run=1") == result
     longer = run("evaluate with run=1 num_adapt_steps=29")
     assert len(longer["score"]) == 30 and longer["score"][:4] == result["score"]
+    assert run("evaluate with run=1 eval_trials=3")["score"] != result["score"]
     assert capsys.readouterr().out.count("\n") < 60, "a long curve is a short table"
     assert all(
         (runs / "1" / name).read_bytes().startswith(b"\x89PNG") for name in ("regret.png", "adaptation_curve.png")

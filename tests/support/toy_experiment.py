@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ class Surface:
 
 @dataclass(frozen=True)
 class Config:
+    evaluation_settings: ClassVar[frozenset[str]] = frozenset({"seed", "num_eval_tasks", "num_adapt_steps", "device"})
+    resume_settings: ClassVar[frozenset[str]] = frozenset({"num_iterations", "checkpoint_interval"})
+
     seed: int = 0
     num_iterations: int = 10
     lr: float | tuple[float, ...] = 0.1
@@ -49,6 +52,7 @@ class Config:
     num_adapt_steps: int = 2
     eval_interval: int = 0
     checkpoint_interval: int = 3
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.num_iterations < 1:

@@ -49,6 +49,9 @@ class AgentConfig(MetaLearningConfig):
             on it.
     """
 
+    evaluation_settings = MetaLearningConfig.evaluation_settings | {"horizon", "eval_episodes", "num_threads"}
+    resume_settings = MetaLearningConfig.resume_settings | {"num_threads"}
+
     task: str = "navigation_2d"
     episodes_per_task: int = 20
     horizon: int = 100

@@ -47,6 +47,9 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
         num_threads: Threads over trials on the CPU; 0 for one per core. The numbers do not depend on it.
     """
 
+    evaluation_settings = AlgorithmConfig.evaluation_settings | {"eval_trials", "num_threads"}
+    resume_settings = AlgorithmConfig.resume_settings | {"num_threads"}
+
     task: str = "bandit"
     num_iterations: int = 100
     meta_batch_size: int = 1000

@@ -49,6 +49,8 @@ class RegressionConfig(MetaLearningConfig):
         eval_query_points: Fresh examples per held-out task that the error is measured on.
     """
 
+    evaluation_settings = MetaLearningConfig.evaluation_settings | {"eval_query_points"}
+
     algorithm: Literal["maml_regression", "reptile_regression"] = "maml_regression"
     task: str = "sinusoid"
     num_iterations: int = 300

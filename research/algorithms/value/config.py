@@ -116,6 +116,16 @@ class LookaheadDQNConfig(MetaLearningConfig):
         discounted_score: Whether an evaluation reports discounted returns.
     """
 
+    evaluation_settings = MetaLearningConfig.evaluation_settings | {
+        "horizon",
+        "adapt_transitions",
+        "adapt_actions",
+        "adapt_epsilon",
+        "td_steps_per_adapt_step",
+        "eval_episodes",
+        "discounted_score",
+    }
+
     design: Design = "lookahead"
     task: str = "gym_env"
     num_iterations: int = 49
