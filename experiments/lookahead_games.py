@@ -1,11 +1,11 @@
-"""Lookahead in games: two players who step together and backtrack together reach an equilibrium that others circle.
+"""Lookahead in games: inside Lookahead, simultaneous gradient steps converge to equilibria that they otherwise circle.
 
     python experiments/lookahead_games.py with rock_paper_scissors
     python experiments/lookahead_games.py with matching_pennies k10 learned seed=3
     python experiments/lookahead_games.py evaluate with run=3 num_adapt_steps=1000
 
-Named configs: rock_paper_scissors, matching_pennies, bilinear (the games); k10, nested (the optimiser; k = 5 without);
-learned (α and the rate are meta-learned; without, one iteration plays with those that are set); fast (seconds).
+Named configs: rock_paper_scissors, matching_pennies, bilinear (games); k10, nested (the optimiser; otherwise k = 5 and
+one Lookahead); learned (α and the rate are meta-learned; otherwise one iteration plays with constants); fast (seconds).
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ _WIDTHS = (6, 9, 9, 14, 11, 9)
 
 
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
-    """Prints how far from the equilibrium the players are with Lookahead and without, and draws their ways."""
+    """Prints the distances to the equilibrium with and without Lookahead, and draws the strategies.
+
+    Args:
+        curve: The evaluation of `LookaheadGames`.
+        directory: Where the picture is written; None draws nothing.
+
+    Returns:
+        The paths of the pictures.
+    """
     plays: Plays = curve.details
     distance, plain = plays.distance, plays.plain_distance
     names = ("cycles", "distance", "farthest", "exploitability", "plain steps", "nearest")

@@ -1,7 +1,7 @@
-"""Lookahead-minmax: players of a game who step at the same time and backtrack together, α and the rate meta-learned.
+"""Lookahead-minmax: the simultaneous gradient steps of two players inside Lookahead, whose α and rate are meta-learned.
 
     repeat
-        draw starts (x, y) of the players
+        draw initial parameters (x, y) of the players
         num_cycles times:                                                 ω = (x, y), F(ω) = (∇ₓL₁(ω), ∇ᵧL₂(ω))
             φ ← ω;  k times: ω ← ω − γ F(ω)                               both players at once
             ω ← φ + α (ω − φ)                                             both players at once
@@ -10,8 +10,8 @@
 Chavdarova, Pagliardini, Stich, Fleuret & Jaggi 2021, arXiv:2006.14567, algorithm 1; nested, with slow weights of the
 slow weights (`outer_k`), as in its appendix. `meta_lr=0` plays with α and γ as they are set.
 
-Differs from the paper: the games are exact and so are the gradients; the paper trains GANs. There α and γ are chosen by
-hand; here they are also learned, on games whose equilibrium is known, and held out starts say how well.
+Differs from the paper: the games and their gradients are exact; the paper trains GANs. The paper chooses α and γ by
+hand; here they can also be learned, on games whose equilibrium is known. Held-out initial parameters measure the result.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ from research.validation import at_least, in_unit_interval, positive, share
 
 _LEAST_ALPHA = 0.01
 _LEAST_DISTANCE = 1e-12
-"""What a distance counts as at least in the meta-loss: rounding errors have a logarithm too."""
+"""Added to every distance before its logarithm is taken, so that the meta-loss is finite at the equilibrium."""
 
 
 @dataclass(frozen=True)
 class LookaheadGamesConfig(AlgorithmConfig):
-    """Settings of the players and of what is learned about them, beside those of every algorithm.
+    """Settings of the players and of the meta-learning, besides those of every algorithm.
 
-    A task is a pair of starts, one for each player.
+    A task is a pair of initial parameters, one for each player.
 
     Attributes:
         task: The game, one of `research.oracles.games.GAMES`.
-        start_scale: Standard deviation of the starts' logits or coordinates.
-        player_lr: γ, or where it starts.
-        momentum: Of the players' steps.
-        lookahead_k: k; 1 with `lookahead_alpha` 1 is plain simultaneous descent.
-        lookahead_alpha: α, or where it starts.
-        lookahead_inner_state: What becomes of the momentum at a sync, see `research.optim.lookahead`.
+        start_scale: Standard deviation of the initial logits or coordinates.
+        player_lr: Learning rate γ of the players; its initial value if it is learned.
+        momentum: Momentum of the players' steps, from 0 to 1.
+        lookahead_k: Steps k between two syncs; 1 with `lookahead_alpha` 1 is plain simultaneous descent.
+        lookahead_alpha: Step size α of the slow weights; its initial value if it is learned.
+        lookahead_inner_state: Treatment of the momentum at a sync, see `research.optim.lookahead`.
         outer_k: Steps between the syncs of a second Lookahead around the first; 0 for none.
-        outer_alpha: Its α, which is not learned.
+        outer_alpha: Step size α of the second Lookahead, which is not learned.
         num_cycles: Cycles of k steps in a play of training, and between two entries of an evaluation.
-        num_adapt_steps: How many times as many an evaluation plays on.
-        meta_lr: Step size of Adam on (α, log γ); 0 keeps them.
+        num_adapt_steps: Entries of an evaluation after the first.
+        meta_lr: Step size of Adam on (α, log γ); 0 keeps both constant.
     """
 
     task: str = "rock_paper_scissors"
@@ -86,6 +86,11 @@ class LookaheadGamesConfig(AlgorithmConfig):
         at_least(self, 0, "outer_k", "meta_lr")
         at_least(self, 1, "num_cycles")
         share(self, "outer_alpha")
+        if 0 < self.outer_k < self.lookahead_k:
+            raise ValueError(
+                f"outer_k={self.outer_k}: need 0, or at least lookahead_k={self.lookahead_k}; an earlier sync of the "
+                "second Lookahead restarts the cycle of the first, which then never ends"
+            )
         own = {name: getattr(self, f"lookahead_{name}") for name in ("k", "alpha", "inner_state")}
         check_settings(own, "lookahead_{}".format)
         make_game(self.task, **self.task_args)  # checks the settings of its own
@@ -99,7 +104,7 @@ class Starts(NamedTuple):
 
 
 class Plays(NamedTuple):
-    """Plays from held-out starts, with Lookahead and by as many plain simultaneous steps.
+    """Plays from held-out initial parameters, with Lookahead and by the same number of plain simultaneous steps.
 
     Attributes:
         path_1: Strategies of player 1 with Lookahead, before the first cycle and after each, `[plays, cycles + 1, m]`.
@@ -120,12 +125,12 @@ class Plays(NamedTuple):
     exploitability: NDArray[np.float64]
 
 
-class State(NamedTuple):
-    """Everything that training carries from one iteration to the next.
+class LookaheadGamesState(NamedTuple):
+    """The state of the training between two iterations.
 
     Attributes:
-        iteration: Finished iterations.
-        meta: `update` has `alpha` and `log_lr`; there is no model.
+        iteration: Number of finished iterations.
+        meta: The learned scalars `alpha` and `log_lr` in `update`; `model` is empty.
         optimizer: Adam's moments of both.
     """
 
@@ -135,7 +140,7 @@ class State(NamedTuple):
 
 
 class LookaheadGames:
-    """The algorithm. See the module."""
+    """Lookahead-minmax, see the module."""
 
     Config: ClassVar[type] = LookaheadGamesConfig
 
@@ -144,28 +149,32 @@ class LookaheadGames:
         self.game: Game = make_game(config.task, **config.task_args)
         self.dtype: torch.dtype = getattr(torch, config.dtype)
 
-    def init(self) -> State:
-        """The state before the first iteration."""
+    def init(self) -> LookaheadGamesState:
+        """Returns the state before the first iteration."""
         scalar = functools.partial(torch.tensor, dtype=self.dtype, device=self.config.device)
         update = {"alpha": scalar(self.config.lookahead_alpha), "log_lr": scalar(self.config.player_lr).log()}
-        return State(0, MetaParams({}, update), adam_start(update))
+        return LookaheadGamesState(0, MetaParams({}, update), adam_start(update))
 
-    def step(self, state: State) -> StepResult:
-        """One iteration: a play from each of some fresh starts, and a step of Adam on α and log γ."""
+    def step(self, state: LookaheadGamesState) -> StepResult:
+        """Plays from `meta_batch_size` new initial parameters, and makes a step of Adam on α and log γ.
+
+        Raises:
+            FloatingPointError: The play diverged, so that its meta-gradient is not finite.
+        """
         begin, config = time.perf_counter(), self.config
         start = self._starts("starts", config.meta_batch_size, state.iteration)
-        update = {name: value.detach().requires_grad_() for name, value in state.meta.update.items()}  # leaves anew
+        update = {name: value.detach().requires_grad_() for name, value in state.meta.update.items()}
         end = list(self._play(start, config.num_cycles, self._rule(update), update["log_lr"].exp()))[-1]
         rate = (self._log_distance(end) - self._log_distance(start)).mean() / config.num_cycles
         gradient = dict(zip(update, torch.autograd.grad(rate, list(update.values())), strict=True))
         if not all(value.isfinite() for value in gradient.values()):
             lr = state.meta.update["log_lr"].exp().item()
             raise FloatingPointError(
-                f"player_lr={lr:.3g}: the players ran away within {config.num_cycles} cycles; set a lower player_lr, "
+                f"player_lr={lr:.3g}: the play diverged within {config.num_cycles} cycles; set a lower player_lr, "
                 "or a lower meta_lr"
             )
         moved, optimizer = adam(state.meta.update, gradient, state.optimizer, config.meta_lr)
-        end = {name: value.detach() for name, value in end.items()}  # only reported from here on
+        end = {name: value.detach() for name, value in end.items()}  # without the graph, for metrics
         learned = {**moved, "alpha": moved["alpha"].clamp(_LEAST_ALPHA, 1.0)}
         metrics = {
             "distance_pre": float(self.game.distance(start).mean()),
@@ -177,11 +186,11 @@ class LookaheadGames:
             "player_lr": float(learned["log_lr"].exp()),
             "time/update_seconds": time.perf_counter() - begin,
         }
-        return StepResult(State(state.iteration + 1, MetaParams({}, learned), optimizer), metrics)
+        return StepResult(LookaheadGamesState(state.iteration + 1, MetaParams({}, learned), optimizer), metrics)
 
     @torch.no_grad()
-    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Distance to the equilibrium from held-out starts every `num_cycles` cycles; `details` are the `Plays`."""
+    def evaluate(self, state: LookaheadGamesState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """The distance to the equilibrium every `num_cycles` cycles of held-out plays; `details` are the `Plays`."""
         check_num_adapt_steps(num_adapt_steps)
         start, update = self._starts("evaluation", num_tasks), state.meta.update
         lr = update["log_lr"].exp()
@@ -211,7 +220,7 @@ class LookaheadGames:
         return functools.partial(sgd, momentum=self.config.momentum)
 
     def _rule(self, update: Params) -> UpdateRule:
-        """The players' steps with Lookahead around them, once or twice."""
+        """The players' update rule inside one or two Lookaheads."""
         config = self.config
         settings: dict[str, Any] = {"k": config.lookahead_k, "inner_state": config.lookahead_inner_state}
         rule: UpdateRule = functools.partial(lookahead, rule=self._players(), alpha=update["alpha"], **settings)
@@ -221,11 +230,11 @@ class LookaheadGames:
 
     def _play(self, params: Params, num_cycles: int, rule: UpdateRule, lr: Tensor) -> Iterator[Params]:
         """Yields the players' parameters before the first cycle and after each."""
-        memory: Any = None
+        rule_state: Any = None
         yield params
         for _ in range(num_cycles):
             for _ in range(self.config.lookahead_k):
-                params, memory = rule(params, self.game.descent(params), memory, lr)
+                params, rule_state = rule(params, self.game.descent(params), rule_state, lr)
             yield params
 
     def _starts(self, stream: str, num_plays: int, *index: int) -> Params:
@@ -234,8 +243,8 @@ class LookaheadGames:
         return {name: value.to(self.config.device, self.dtype) for name, value in drawn.items()}
 
     def _strategies(self, points: list[Params]) -> dict[str, NDArray[np.float64]]:
-        at = [self.game.strategies(point) for point in points]
-        return {name: np.stack([_array(each[name]) for each in at], 1) for name in at[0]}
+        strategies = [self.game.strategies(point) for point in points]
+        return {name: np.stack([_array(each[name]) for each in strategies], 1) for name in strategies[0]}
 
     def _log_distance(self, params: Params) -> Tensor:
         return (self.game.distance(params) + _LEAST_DISTANCE).log()
@@ -246,5 +255,5 @@ def _array(value: Tensor) -> NDArray[np.float64]:
 
 
 def _over_time(measure: Callable[[Params], Tensor], points: list[Params]) -> NDArray[np.float64]:
-    """What is measured at each point of the plays, `[plays, time]`."""
+    """A measure of the players' parameters at each point of the plays, `[plays, time]`."""
     return np.stack([_array(measure(point)) for point in points], 1)

@@ -98,9 +98,9 @@ def test_alpha_stays_within_its_bounds() -> None:
     assert 0.01 <= algorithm.step(algorithm.init()).metrics["lookahead_alpha"] <= 1.0
 
 
-def test_players_who_run_away_are_an_error() -> None:
+def test_a_play_that_diverges_is_an_error() -> None:
     algorithm = made("bilinear", player_lr=1e50)
-    with pytest.raises(FloatingPointError, match=r"player_lr=1e\+50: the players ran away within 10 cycles; set a"):
+    with pytest.raises(FloatingPointError, match=r"player_lr=1e\+50: the play diverged within 10 cycles; set a"):
         algorithm.step(algorithm.init())
 
 
@@ -112,6 +112,7 @@ def test_players_who_run_away_are_an_error() -> None:
         ({"lookahead_alpha": 2.0}, "lookahead_alpha=2.0: need a value above 0, at most 1"),
         ({"player_lr": 0.0}, "player_lr=0.0: need a value above 0"),
         ({"num_cycles": 0}, "num_cycles=0: need at least 1"),
+        ({"outer_k": 4}, "outer_k=4: need 0, or at least lookahead_k=5"),
         ({"task": "bilinear", "task_args": {"singular_values": [-1.0]}}, "singular_values="),
     ],
 )
