@@ -68,7 +68,7 @@ def check(sweep: Sweep, path: Path, root: Path) -> Checked:
     """
     script = find_script(sweep.experiment, path, root)
     experiment = load_experiment(script)
-    base = _named(experiment, sweep, path)
+    _refuse_unknown_names(experiment, sweep, path)
     sections = sweep.sections()
     for key, section in sections.items():
         if key in RUN_KEYS:
@@ -77,14 +77,14 @@ def check(sweep: Sweep, path: Path, root: Path) -> Checked:
     builder = _Builder(experiment)
     for overrides in expand(sweep):
         try:
-            config, _ = experiment.settings.typed(merge(base, nest(overrides)))
+            config, _ = experiment.settings.typed(experiment.settings.given(nest(overrides), sweep.named_configs))
             builder.build(config, overrides)
         except ValueError as error:
             raise SlurmError(f"{path}: {_place(str(error), sections, overrides)}{error}") from error
         digest = config_hash(experiment.name, to_mapping(config))
         found.setdefault(digest, Configuration(overrides, config.seed, digest))
     for stage in sweep.then:
-        _check_stage(experiment, stage.fixed, stage.command, path)
+        _check_stage(experiment, to_mapping(config), stage.fixed, stage.command, path)
     return Checked(str(script.relative_to(root)), experiment.name, list(found.values()))
 
 
@@ -107,13 +107,13 @@ class _Builder:
         self._seconds += time.perf_counter() - began
 
 
-def _check_stage(experiment: Experiment, fixed: Keys, command: str, path: Path) -> None:
-    """Raises SlurmError unless the experiment has the command, and the settings exist."""
+def _check_stage(experiment: Experiment, trained: Mapping[str, Any], fixed: Keys, command: str, path: Path) -> None:
+    """Raises SlurmError unless the experiment has the command, and the settings can replace those of the training."""
     if command not in experiment.commands:
         there = ", ".join(name for name in typing.get_args(Command) if name in experiment.commands) or "none"
         raise SlurmError(f"{path}: then.command={command!r}: {experiment.name} has no such command; there is {there}")
     try:
-        experiment.settings.typed(nest(fixed))
+        experiment.settings.typed(merge(trained, nest(fixed)))
     except ConfigError as error:
         raise SlurmError(f"{path}: then.fixed: {error}") from error
 
@@ -167,15 +167,12 @@ def load_experiment(script: Path) -> Experiment:
     return experiment
 
 
-def _named(experiment: Experiment, sweep: Sweep, path: Path) -> dict[str, Any]:
-    """What the named configs set, the later ones first."""
-    values: dict[str, Any] = {}
+def _refuse_unknown_names(experiment: Experiment, sweep: Sweep, path: Path) -> None:
+    """Raises SlurmError unless the experiment has every named config of the sweep."""
     for name in sweep.named_configs:
         if name not in experiment.named_configs:
             advice = suggestion(name, experiment.named_configs)
             raise SlurmError(f"{path}: named_configs: {name}: {experiment.name} has no such named config; {advice}")
-        values = merge(values, dict(experiment.named_configs[name]()))
-    return values
 
 
 def _place(message: str, sections: Mapping[str, str], overrides: Keys) -> str:

@@ -26,7 +26,7 @@ from research.tracking.options import OVERRIDES, read_overrides, refuse_bare_com
 from research.tracking.provenance import digests, git_state, library_versions, source_files
 from research.tracking.restart import COMMANDS, Start, ensured_directory, find_ensured, find_start, is_free
 from research.tracking.run import RecordedRun
-from research.tracking.settings import RUN_KEYS, Settings
+from research.tracking.settings import RUN_KEYS, Choice, Settings
 from research.tracking.signals import BUSY, Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ class Trainer(Protocol):
 
 def make_experiment(
     name: str,
-    config_class: type[Any],
+    config_class: type[Any] | Choice,
     *,
     script: str,
     description: str | None = None,
@@ -61,8 +61,8 @@ def make_experiment(
 
     Args:
         name: Name of the experiment, and of the algorithm in checkpoints.
-        config_class: A frozen dataclass with a default for every field and an int field `seed`. Defaults stand there
-            and nowhere else.
+        config_class: A frozen dataclass with a default for every field and an int field `seed`, or a choice of
+            several. Defaults stand there and nowhere else.
         script: `__file__` of the script.
         description: Text that `--help` shows, usually `__doc__`.
         named_configs: Differences from the defaults by name, as nested plain values.
@@ -70,8 +70,8 @@ def make_experiment(
     """
     experiment = Experiment(name, config_class, script, description or "", ingredients)
     for key, differences in (named_configs or {}).items():
-        experiment.settings.typed(differences)
         experiment.named_configs[key] = _Differences(dict(differences))
+        experiment.settings.typed(experiment.settings.given({}, [key]))
     return experiment
 
 
@@ -98,7 +98,7 @@ class Experiment(sacred.Experiment):
     def __init__(
         self,
         name: str,
-        config_class: type[Any],
+        config_class: type[Any] | Choice,
         script: str,
         description: str,
         ingredients: Sequence[sacred.Ingredient] = (),
@@ -119,7 +119,7 @@ class Experiment(sacred.Experiment):
         self.trainer: Trainer | None = None
         self.ranks = ALONE
         self._from_command_line = False
-        self.add_config(self.settings.defaults())
+        self.add_config(self.settings.defaults({}))
 
         # Sacred calls it once all settings are known, before anything is done with them.
         self.config_hook(lambda config, command_name, logger: self._check(config, command_name))
@@ -213,8 +213,9 @@ class Experiment(sacred.Experiment):
             if lock is not None:
                 on_error.callback(lock.release)
             start = self._find_start(command, updates, named_configs)
-            config, names = (updates, named_configs) if start is None else (start.config, ())
-            run = RecordedRun.adopt(super()._create_run(command, config, names, info, meta_info, ours))
+            config = self.settings.given(updates, named_configs) if start is None else start.config
+            self.configurations[0] = ConfigDict(self.settings.defaults(config))
+            run = RecordedRun.adopt(super()._create_run(command, config, (), info, meta_info, ours))
             recorded = {key: without_login(key, value) for key, value in options.items()}
             run.meta_info |= {"options": recorded, "config_updates": updates, "named_configs": list(named_configs)}
             if not run.main_function.unobserved:
@@ -269,7 +270,7 @@ class Experiment(sacred.Experiment):
             config, run_config = self.settings.typed(given)
             start = find_ensured(self.name, config, run_config)
         else:
-            start = find_start(command, self.name, self.settings.config_class, self.settings.checked(given))
+            start = find_start(command, self.name, self.settings, given)
         if start.resume_at is not None:
             record = Path(start.config["runs_dir"], str(start.run_id))
             start.config.update(self.settings.of_ingredients(given, record))

@@ -11,7 +11,7 @@ from typing import Any
 from research import checkpoint
 from research.checkpoint import Checkpoint, CheckpointError
 from research.tracking.config import ConfigError, flatten, from_mapping, merge, to_mapping
-from research.tracking.settings import RUN_KEYS, RunConfig
+from research.tracking.settings import RUN_KEYS, RunConfig, Settings
 
 COMMANDS = ("resume", "ensure", "evaluate", "render")
 """The commands that start from a record or a checkpoint."""
@@ -41,14 +41,14 @@ class Start:
     result: Any = None
 
 
-def find_start(command: str, name: str, config_class: type[Any], given: Mapping[str, Any]) -> Start:
+def find_start(command: str, name: str, settings: Settings, given: Mapping[str, Any]) -> Start:
     """What `resume`, `evaluate` or `render` starts from.
 
     Args:
         command: One of `COMMANDS`, other than `ensure`.
         name: Name of the algorithm.
-        config_class: Its dataclass of settings.
-        given: Nested plain values from the command line, keys and types already checked.
+        settings: The settings of the experiment.
+        given: Nested plain values from the command line.
 
     Raises:
         ConfigError: It is not clear what is meant, or a setting contradicts the checkpoint.
@@ -58,12 +58,13 @@ def find_start(command: str, name: str, config_class: type[Any], given: Mapping[
     found = checkpoint.load(_path(command, run_config))
     found.require_algorithm(name)
     try:
-        trained = to_mapping(from_mapping(config_class, found.config))
+        trained = to_mapping(from_mapping(settings.class_of(found.config), found.config))
     except ConfigError as error:
         raise CheckpointError(
             f"{found.path} was made with other settings than this version of the code has: {error}. "
-            f"Use the version that wrote it."
+            f"Use the version that wrote it, whose commit run.json of the run names under `repositories`."
         ) from error
+    given = settings.checked(given, trained)
     changes = {key: value for key, value in given.items() if key not in RUN_KEYS}
     _refuse_contradictions(command, config_class, found.path, trained, changes)
     config = merge(merge(trained, OWN_DEFAULTS.get(command, {})), changes)

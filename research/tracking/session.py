@@ -141,7 +141,7 @@ class Trainer:
         order = ranks.told()
         if order is None:
             return
-        config = from_mapping(self.experiment.settings.config_class, order)
+        config = from_mapping(self.experiment.settings.class_of(order), order)
         _prepare_process(config)
         algorithm = self.algorithm(config, ranks=ranks)
         with StopSignals(ranks.largest) as stop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,11 +37,53 @@ class RunConfig:
 RUN_KEYS = frozenset(RunConfig.__dataclass_fields__)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Several classes of settings for one experiment; a setting chooses the class of a run.
+
+    A named config may hold differences for each class below the key: `{"design": {"reptile": {"num_inner_steps": 2}}}`
+    sets `num_inner_steps` in runs with `design="reptile"` and does not choose the design.
+
+    Attributes:
+        key: The setting that chooses. It is a field of every class.
+        classes: The classes by the value of that field, which is also its default in the class. The first class is
+            that of runs which do not choose.
+    """
+
+    key: str
+    classes: Mapping[str, type[Any]]
+
+    def class_of(self, values: Mapping[str, Any]) -> type[Any]:
+        """The class that the values choose. Raises ConfigError if there is none, or a key belongs to another class."""
+        chosen = values.get(self.key, next(iter(self.classes)))
+        if chosen not in self.classes:
+            raise ConfigError(f"{self.key}={chosen!r}: need one of {', '.join(self.classes)}")
+        config_class = self.classes[chosen]
+        for key, value in values.items():
+            owners = [name for name, other in self.classes.items() if key in other.__dataclass_fields__]
+            if owners and chosen not in owners:
+                owner = " or ".join(f"{self.key}={name!r}" for name in owners)
+                raise ConfigError(f"{key}={value!r}: no such key with {self.key}={chosen!r}; {owner} has it")
+        return config_class
+
+    def merged(self, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Layers of values as one, later layers win; each with its differences for the class that the layers choose."""
+        choices = [layer[self.key] for layer in layers if not isinstance(layer.get(self.key, {}), Mapping)]
+        chosen = choices[-1] if choices else next(iter(self.classes))
+        values: dict[str, Any] = {}
+        for layer in layers:
+            own = layer.get(self.key)
+            if isinstance(own, Mapping):
+                layer = merge({key: layer[key] for key in layer if key != self.key}, own.get(chosen, {}))
+            values = merge(values, layer)
+        return values
+
+
 class Settings:
     """The settings that an experiment has, and the checks of their values.
 
     Args:
-        config_class: Dataclass of the algorithm's settings.
+        config_class: Dataclass of the algorithm's settings, or a choice of several.
         ingredients: Sacred's ingredients. Their settings lie below their paths (`data.path=...`), which must be plain
             names.
         named_configs: The named configs of the experiment, to which more may be added later.
@@ -48,45 +91,55 @@ class Settings:
 
     def __init__(
         self,
-        config_class: type[Any],
+        config_class: type[Any] | Choice,
         ingredients: Sequence[Ingredient],
         named_configs: Mapping[str, Callable[[], Mapping[str, Any]]],
     ):
-        self.config_class = config_class
+        self._config_class = config_class
         self._named_configs = named_configs
-        self._all = _union_of(config_class, RunConfig)
         self._ingredients = {str(one.path): {"seed", *_keys_of(one)} for one in ingredients}
 
-    def defaults(self) -> dict[str, Any]:
-        """Plain values of all settings but those of ingredients, which Sacred knows."""
-        return to_mapping(self.config_class()) | to_mapping(RunConfig())
+    def class_of(self, values: Mapping[str, Any]) -> type[Any]:
+        """The class of the algorithm's settings in a run with these values. Raises ConfigError, see `Choice`."""
+        given = self._config_class
+        return given.class_of(values) if isinstance(given, Choice) else given
+
+    def defaults(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Plain defaults of a run with these values, without those of ingredients, which Sacred knows."""
+        return to_mapping(self.class_of(values)()) | to_mapping(RunConfig())
 
     def typed(self, values: Mapping[str, Any]) -> tuple[Any, RunConfig]:
         """The settings of the algorithm and those of the run. Raises ConfigError."""
-        arguments = convert_fields(self._all, self._own(values))
+        config_class, arguments = self._converted(self._own(values))
         task: Any = {**TASKS, **REGRESSION_TASKS}.get(arguments.get("task", ""))
         if task is not None and "task_args" in arguments:
-            reserved = frozenset(field.name for field in dataclasses.fields(self.config_class))
+            reserved = frozenset(field.name for field in dataclasses.fields(config_class))
             arguments["task_args"] = convert_fields(task, arguments["task_args"], "task_args", reserved)
             construct(task, arguments["task_args"], "task_args")  # checks the ranges
         if not 0 <= arguments.get("seed", 0) < 2**32:
             raise ConfigError(f"seed={arguments['seed']}: need an integer from 0 to {2**32 - 1}")
         own = {name: arguments.pop(name) for name in RUN_KEYS & arguments.keys()}
-        return construct(self.config_class, arguments), construct(RunConfig, own)
+        return construct(config_class, arguments), construct(RunConfig, own)
 
-    def checked(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values without those of ingredients, unconverted. Raises ConfigError for a wrong key or type."""
-        own = self._own(values)
-        convert_fields(self._all, own)
+    def checked(self, values: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+        """The values without those of ingredients, unconverted. Raises ConfigError for a wrong key or type.
+
+        Args:
+            values: Values for a command that continues from a checkpoint.
+            trained: The values in the checkpoint, which choose the class of settings.
+        """
+        own, given = self._own(values), self._config_class
+        chosen = {given.key: trained[given.key]} if isinstance(given, Choice) and given.key in trained else {}
+        self._converted(chosen | own)
         return own
 
     def given(self, updates: Mapping[str, Any], named_configs: Sequence[str]) -> dict[str, Any]:
         """The values that named configs and updates set, nested; updates win, and later named configs over earlier."""
-        values: dict[str, Any] = {}
-        for name in named_configs:
-            named = self._named_configs[name]() if name in self._named_configs else load_config_file(name)
-            values = merge(values, dict(named))
-        return merge(values, updates)
+        named = (self._named_configs[key]() if key in self._named_configs else load_config_file(key)
+                 for key in named_configs)  # fmt: skip
+        layers = [*map(dict, named), updates]
+        given = self._config_class
+        return given.merged(layers) if isinstance(given, Choice) else functools.reduce(merge, layers, {})
 
     def refuse_unknown_names(self, named_configs: Sequence[str]) -> None:
         """Raises ConfigError unless each is a named config or a file."""
@@ -112,6 +165,10 @@ class Settings:
                 raise ConfigError(f"{key}={value!r}: {record} has {flat.get(key)!r} and keeps to it; leave the key out")
         return recorded
 
+    def _converted(self, own: Mapping[str, Any]) -> tuple[type[Any], dict[str, Any]]:
+        config_class: Any = self.class_of(own)
+        return config_class, convert_fields(_union_of(config_class, RunConfig), own)
+
     def _own(self, values: Mapping[str, Any]) -> dict[str, Any]:
         for path, known in self._ingredients.items():
             for key, value in values.get(path, {}).items():
@@ -125,6 +182,7 @@ def _keys_of(ingredient: Ingredient) -> set[str]:
     return {key for configuration in ingredient.configurations for key in configuration()}
 
 
+@functools.cache
 def _union_of(*classes: type[Any]) -> type[Any]:
     """A dataclass with the fields of all classes: settings share one namespace on the command line."""
     fields: dict[str, Any] = {}

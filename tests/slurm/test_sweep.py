@@ -193,7 +193,7 @@ def test_the_sweeps_that_come_along_are_possible(path):
     assert len(checked.configurations) == len(list(expand(sweep))) >= 4
     experiment = load_experiment(ROOT / checked.script)
     assert experiment.name == checked.name
-    defaults = experiment.settings.defaults()
+    defaults = experiment.settings.defaults({})
     assert all(set(nest(row.overrides)) <= set(defaults) for row in checked.configurations)
 
 
