@@ -13,8 +13,7 @@ import torch
 
 from benchmarks.harness import Measurement, benchmark, median_seconds
 from research import rng
-from research.algorithms.value.config import LookaheadDQNConfig
-from research.algorithms.value.lookahead_dqn import LookaheadDQN
+from research.algorithms.value.lookahead_dqn import LookaheadDQN, LookaheadDQNConfig
 from research.memory import keep_freed_memory
 from research.sampling.replay_buffer import ReplayBuffer, Transitions
 

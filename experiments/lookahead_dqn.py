@@ -1,15 +1,17 @@
-"""DQN, and what Lookahead makes of it: around its steps, over tasks, inside a differentiable inner loop.
+"""DQN with Lookahead around its TD steps, over tasks, or inside a differentiable inner loop.
 
+    python experiments/lookahead_dqn.py print_config with design=reptile
     python experiments/lookahead_dqn.py with cartpole seed=3
     python experiments/lookahead_dqn.py with cartpole slow_target lookahead_alpha=0.5 seed=3
     python experiments/lookahead_dqn.py with grid_goals_reptile seed=3
     python experiments/lookahead_dqn.py evaluate with run=3 num_adapt_steps=10
     python experiments/lookahead_dqn.py resume with run=3
 
+`design` chooses the settings: `lookahead` (the default), `reptile` and `maml` have different ones.
+
 Named configs: cartpole, lunarlander (DQN at the zoo's settings); to put behind them half_rate (Adam at half the rate),
-fast_slow (design A), slow_target (design A2), rainbow (Double, Dueling, 3 steps, priorities), learned_td (rate and
-discount by meta-gradient), bandit (chooses ε); grid_goals_reptile, cartpole_params (design B), grid_goals_maml (design
-C); fast (seconds).
+fast_slow (design A), slow_target (design A2), rainbow (Double, Dueling, 3 steps, priorities); grid_goals_reptile,
+cartpole_params (design B), grid_goals_maml (design C); fast (seconds, any design).
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from typing import Any
 from experiments.render import prepare_drawing
 from experiments.report import report
 from research.algorithms import Algorithm
-from research.algorithms.value.config import LookaheadDQNConfig
 from research.algorithms.value.lookahead_dqn import LookaheadDQN
 from research.algorithms.value.maml_dqn import MAMLDQN
 from research.algorithms.value.reptile_dqn import ReptileDQN
 from research.tracking.experiment import make_experiment
 from research.tracking.session import add_commands
+from research.tracking.settings import Choice
 
 DESIGNS: dict[str, type[Algorithm]] = {"lookahead": LookaheadDQN, "reptile": ReptileDQN, "maml": MAMLDQN}
 
@@ -69,8 +71,6 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "network": {"dueling": True},
         "replay": {"priority_exponent": 0.6},
     },
-    "learned_td": {"learn_td": ["lr", "discount"]},
-    "bandit": {"exploration": {"schedule": "bandit"}},
     "grid_goals_reptile": _GRID
     | {
         "design": "reptile",
@@ -123,29 +123,33 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "fast": {
         "num_iterations": 3,
         "horizon": 15,
-        "train_freq": 8,
-        "phases_per_iteration": 2,
-        "learning_starts": 16,
-        "gradient_steps": 2,
         "batch_size": 4,
-        "num_inner_steps": 2,
         "adapt_transitions": 40,
         "network": {"hidden_sizes": [8]},
         "num_eval_tasks": 3,
         "num_adapt_steps": 1,
         "eval_episodes": 3,
         "eval_interval": 2,
+        "design": {
+            "lookahead": {"train_freq": 8, "phases_per_iteration": 2, "learning_starts": 16, "gradient_steps": 2},
+            "reptile": {"num_inner_steps": 2},
+            "maml": {"num_inner_steps": 2},
+        },
     },
 }
 
 
-def choose(config: LookaheadDQNConfig) -> Algorithm:
-    """The algorithm of the design."""
+def choose(config: Any) -> Algorithm:
+    """The algorithm of a design, from its settings."""
     return DESIGNS[config.design](config)
 
 
 experiment = make_experiment(
-    "lookahead_dqn", LookaheadDQNConfig, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
+    "lookahead_dqn",
+    Choice("design", {name: algorithm.Config for name, algorithm in DESIGNS.items()}),
+    script=__file__,
+    description=__doc__,
+    named_configs=NAMED_CONFIGS,
 )
 add_commands(
     experiment,

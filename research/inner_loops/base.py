@@ -5,15 +5,14 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from research.inner_loops.linearize import Linearized
-from research.optim.lookahead import InnerState
+from research.optim.lookahead import LookaheadConfig
 from research.types import Loss, MetaParams, Params
-from research.validation import at_least, one_of, share
 
 LearnedRate = Literal["none", "scalar", "per_step", "per_parameter"]
 Transform = Literal["none", "kronecker", "meta_curvature"]
@@ -23,8 +22,8 @@ LOOKAHEAD_ALPHA = "lookahead_alpha"
 
 
 @dataclass(frozen=True)
-class InnerLoopConfig:
-    """Settings of an inner loop, the same for every backend.
+class InnerLoopConfig(LookaheadConfig):
+    """Settings of an inner loop, the same for every backend, besides those of Lookahead around its optimiser.
 
     Attributes:
         inner_optimizer: `"sgd"`, `"adam"`, `"adamw"`; the `higher` backend has every optimiser registered with it.
@@ -36,10 +35,6 @@ class InnerLoopConfig:
             (ANIL, Raghu et al. 2020, arXiv:1909.09157, adapts the head.)
         transform: The meta-learned transform of the gradient: `"none"`, or `"kronecker"` or `"meta_curvature"` with
             the `learn2learn` backend.
-        lookahead_k: Inner steps between the syncs of Lookahead around the inner optimiser; 0 for no Lookahead.
-        lookahead_alpha: α of Lookahead, in (0, 1].
-        lookahead_inner_state: Treatment of the inner optimiser's state at a sync: `"maintain"`, `"reset"` or
-            `"pullback"`, see `research.optim.lookahead`.
         learn_lookahead_alpha: Whether α is meta-learned. A learned α is not limited to (0, 1].
     """
 
@@ -49,9 +44,6 @@ class InnerLoopConfig:
     first_order: bool = False
     adapt_only: tuple[str, ...] = ()
     transform: Transform = "none"
-    lookahead_k: int = 0
-    lookahead_alpha: float = 0.5
-    lookahead_inner_state: InnerState = "maintain"
     learn_lookahead_alpha: bool = False
 
     @property
@@ -72,9 +64,7 @@ class InnerLoopConfig:
             raise ValueError(
                 f"inner_lr={self.inner_lr}: learn_inner_lr='per_parameter' starts from one rate, not one for each step"
             )
-        at_least(self, 0, "lookahead_k")
-        share(self, "lookahead_alpha")
-        one_of(self, "lookahead_inner_state", get_args(InnerState))
+        LookaheadConfig.__post_init__(self)
         if self.learn_lookahead_alpha and not self.lookahead_k:
             raise ValueError("learn_lookahead_alpha=True: need lookahead_k of at least 1, without it there is no α")
 

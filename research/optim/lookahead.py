@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -34,6 +35,27 @@ Group = dict[str, Any]
 
 _COUNTERS = frozenset({"step", "mu_product", "eta", "mu"})
 """State of torch's optimisers that only the number of steps decides: of all, of NAdam, and of ASGD the last two."""
+
+
+@dataclass(frozen=True)
+class LookaheadConfig:
+    """Settings of Lookahead around another optimiser, as algorithms have them.
+
+    Attributes:
+        lookahead_k: Steps between two syncs; 0 for no Lookahead.
+        lookahead_alpha: Step size α of the slow weights, above 0 and at most 1.
+        lookahead_inner_state: Treatment of the other optimiser's state at a sync: `"maintain"`, `"reset"` or
+            `"pullback"`, see the module.
+    """
+
+    lookahead_k: int = 0
+    lookahead_alpha: float = 0.5
+    lookahead_inner_state: InnerState = "maintain"
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "lookahead_k")
+        share(self, "lookahead_alpha")
+        one_of(self, "lookahead_inner_state", get_args(InnerState))
 
 
 class Lookahead(torch.optim.Optimizer):

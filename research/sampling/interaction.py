@@ -20,9 +20,6 @@ from research.sampling.replay_buffer import Transitions
 Act = Callable[[NDArray[Any]], NDArray[np.integer]]
 """Observations `[rows, obs]` → actions `[rows]`."""
 
-OnEnd = Callable[[NDArray[np.int64], NDArray[np.float64]], None]
-"""The rows whose episodes ended, and the returns of these."""
-
 
 class Moment(NamedTuple):
     """Where environments are.
@@ -45,11 +42,10 @@ class Moment(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """Episodes that ended: `returns [episodes]`, `lengths [episodes]` and the `row [episodes]` of each."""
+    """Episodes that ended: `returns [episodes]` and `lengths [episodes]`."""
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
-    row: NDArray[np.int64]
 
 
 class Interaction:
@@ -97,13 +93,10 @@ class Interaction:
             self.observation = self._reset(self._clock, ended)
         return Transitions(before, actions, reward, following, terminated, ended), ended
 
-    def run(self, num_steps: int, act: Act, on_end: OnEnd | None = None) -> tuple[Transitions, Finished]:
-        """`num_steps` steps of every row, `[time, rows, ...]`, and the episodes that ended on the way.
-
-        `on_end` is told of each end before the next action is chosen.
-        """
+    def run(self, num_steps: int, act: Act) -> tuple[Transitions, Finished]:
+        """`num_steps` steps of every row, `[time, rows, ...]`, and the episodes that ended on the way."""
         steps: list[Transitions] = []
-        returns, lengths, rows = [], [], []
+        returns, lengths = [], []
         for _ in range(num_steps):
             began = self._began.copy() if len(self._began) > 1 else int(self._began[0])
             step, ended = self.step(act(self.observation))
@@ -111,11 +104,8 @@ class Interaction:
             if np.count_nonzero(ended):
                 returns.append(self._return[ended])
                 lengths.append(self._clock - np.broadcast_to(began, ended.shape)[ended])
-                rows.append(np.flatnonzero(ended))
                 self._return[ended] = 0
-                if on_end is not None:
-                    on_end(rows[-1], returns[-1])
-        finished: list[Any] = [np.concatenate([np.empty(0, int), *parts]) for parts in (returns, lengths, rows)]
+        finished: list[Any] = [np.concatenate([np.empty(0, int), *parts]) for parts in (returns, lengths)]
         return Transitions(*map(np.stack, zip(*steps, strict=True))), Finished(*finished)
 
     def moment(self) -> Moment:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from experiments.lookahead_dqn import DESIGNS, NAMED_CONFIGS, choose, experiment
-from research.algorithms.value.config import LookaheadDQNConfig
-from research.algorithms.value.lookahead_dqn import LookaheadDQN
+from research.algorithms.value.lookahead_dqn import LookaheadDQN, LookaheadDQNConfig
 from research.checkpoint import CheckpointError, load
 from research.policies.q_network import QNetworkConfig
-from research.tracking.config import ConfigError
+from research.tracking.config import ConfigError, to_mapping
 from research.tracking.observer import read_rows
 
-MODIFIERS = ("half_rate", "fast_slow", "slow_target", "rainbow", "learned_td", "bandit")
+MODIFIERS = ("half_rate", "fast_slow", "slow_target", "rainbow")
 
 
 def run(names, directory, command="train", **updates):
@@ -37,9 +37,9 @@ def test_every_named_config_trains_and_reports(name, tmp_path, capsys):
 
 
 def test_a_run_that_was_stopped_ends_where_one_that_was_not_did(tmp_path):
-    names = ["cartpole", "bandit", "fast"]  # without what is annealed over `num_iterations`
-    straight = run(names, tmp_path / "straight")
-    run(names, tmp_path / "stopped", num_iterations=2)
+    names, constant = ["cartpole", "fast"], {"exploration": {"start": 0.3, "end": 0.3}}  # nothing is annealed
+    straight = run(names, tmp_path / "straight", **constant)
+    run(names, tmp_path / "stopped", num_iterations=2, **constant)
     resumed = run([], tmp_path / "stopped", "resume", run=1, num_iterations=3)
     assert resumed.result["score"] == straight.result["score"]
     rows = [
@@ -51,9 +51,60 @@ def test_a_run_that_was_stopped_ends_where_one_that_was_not_did(tmp_path):
     assert rows[:half] == rows[half:] and half >= 3
 
 
-def test_the_designs_are_those_of_the_settings():
-    for design, kind in DESIGNS.items():
-        assert type(choose(LookaheadDQNConfig(design=design))) is kind
+def resolved(names=(), **updates):
+    return experiment.settings.typed(experiment.settings.given(updates, names))[0]
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_design_has_its_own_settings_and_defaults(design, capsys):
+    assert resolved(design=design) == DESIGNS[design].Config()
+    assert type(choose(resolved(design=design))) is DESIGNS[design]
+    shown = experiment.run("print_config", {"design": design}, options={"--loglevel": "ERROR"}).config
+    shown = {key: value for key, value in shown.items() if key not in ("run", "runs_dir", "checkpoint")}
+    assert shown == to_mapping(DESIGNS[design].Config())
+    assert f"design = {design!r}" in capsys.readouterr().out
+
+
+def test_a_named_config_holds_differences_for_each_design():
+    assert resolved(["fast"]).train_freq == 8
+    assert resolved(["fast"], design="reptile").num_inner_steps == 2
+    assert resolved(["grid_goals_maml", "fast"]).num_inner_steps == 2
+    assert resolved(["fast", "grid_goals_maml"]).num_inner_steps == 6
+    assert resolved(["fast"], design="maml", num_inner_steps=5).num_inner_steps == 5
+
+
+@pytest.mark.parametrize(
+    ("names", "updates", "message"),
+    [
+        ([], dict(design="dqn"), "design='dqn': need one of lookahead, reptile, maml"),
+        ([], dict(num_inner_steps=2), "num_inner_steps=2: no such key with design='lookahead'; design='reptile' or "),
+        ([], dict(design="reptile", train_freq=8), "train_freq=8: no such key with .*; design='lookahead' has it"),
+        ([], dict(design="maml", target="slow"), "target='slow': need one of hard, polyak"),
+        (["grid_goals_maml", "rainbow"], {}, "double=True: no such key with design='maml'; design='lookahead' or "),
+        ([], dict(num_iner_steps=2), "num_iner_steps=2: no such key"),
+    ],
+)
+def test_a_setting_of_another_design_is_refused(names, updates, message):
+    with pytest.raises(ConfigError, match=message):
+        resolved(names, **updates)
+
+
+def test_a_command_keeps_to_the_design_of_the_checkpoint(tmp_path):
+    run(["grid_goals_reptile", "fast"], tmp_path)
+    assert run([], tmp_path, "evaluate", run=1, num_adapt_steps=0).result["unit"] == "× 100 TD steps"
+    with pytest.raises(ConfigError, match="train_freq=8: no such key with design='reptile'; design='lookahead' has it"):
+        run([], tmp_path, "evaluate", run=1, train_freq=8)
+    with pytest.raises(ConfigError, match="design='maml': .* was trained with 'reptile'"):
+        run([], tmp_path, "evaluate", run=1, design="maml")
+
+
+def test_a_checkpoint_with_settings_of_an_older_version_is_refused(tmp_path):
+    run(["cartpole", "fast"], tmp_path)
+    path = tmp_path / "1" / "checkpoints" / "latest.pt"
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "config": {**content["config"], "num_inner_steps": 1}}, path)
+    with pytest.raises(CheckpointError, match=r"made with other settings .*num_inner_steps=1: .*Use the version that"):
+        run([], tmp_path, "evaluate", run=1)
 
 
 def test_the_checkpoint_of_another_network_is_refused(tmp_path):

@@ -2,13 +2,11 @@
 
 import pytest
 
-from experiments.lookahead_dqn import NAMED_CONFIGS, choose
-from research.algorithms.value.config import LookaheadDQNConfig
-from research.tracking.config import from_mapping
+from experiments.lookahead_dqn import NAMED_CONFIGS, choose, experiment
 
 
 def make(name, **changes):
-    return choose(from_mapping(LookaheadDQNConfig, {**NAMED_CONFIGS[name], **changes}))
+    return choose(experiment.settings.typed({**NAMED_CONFIGS[name], **changes})[0])
 
 
 def trained(algorithm, iterations=None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.func import functional_call
 
-from research.algorithms.value.config import LookaheadDQNConfig
+from research.algorithms.value.lookahead_dqn import LookaheadDQNConfig
 from research.policies.q_network import DuelingQNetwork, QNetwork, QNetworkConfig
 from research.td import TransitionBatch
 

@@ -55,7 +55,7 @@ def test_a_stop_leaves_no_trace(make):
         ours, ended = stopped.run(1, acting(i, count))
         for a, b in zip((*ours, *ended), (*transitions, *finished), strict=True):
             np.testing.assert_array_equal(a, b)
-    assert sum(len(finished.row) for _, finished in expected) > 4, "nothing ended: nothing was tested"
+    assert sum(len(finished.returns) for _, finished in expected) > 4, "nothing ended: nothing was tested"
 
 
 def test_what_follows_an_end_is_another_start_and_what_is_recorded_is_the_last_observation():

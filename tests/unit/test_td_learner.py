@@ -62,7 +62,7 @@ def test_td_steps_are_those_of_an_obvious_loop(settings, dueling):
     for batch in batches:
         learner.step(batch)
     params, target = looped(config, network, batches)
-    assert_close(learner.params(), params)
+    assert_close(learner.online.params(), params)
     assert_close(learner.state().target, target)
 
 
@@ -85,11 +85,11 @@ def test_minibatches_come_with_what_the_target_network_says_at_their_step(settin
     for step, (batch, values) in enumerate(learner.minibatches(together)):
         alone = type(batch)(*(field[step] for field in together))
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch, alone, strict=True))
-        torch.testing.assert_close(values, learner.values(learner.target, batch.next_observation))
+        torch.testing.assert_close(values, learner.target.values(batch.next_observation))
         learner.step(batch, values)
         before.step(alone)
     assert step == 39
-    assert_close(learner.params(), before.params())
+    assert_close(learner.online.params(), before.online.params())
 
 
 @pytest.mark.parametrize("dueling", [False, True])
@@ -104,7 +104,7 @@ def test_tasks_learn_as_each_would_alone(dueling):
         for batch, error in zip(batches, errors, strict=True):
             own = alone.step(type(batch)(*(field[task] for field in batch)))
             torch.testing.assert_close(own, error[task], rtol=1e-9, atol=1e-12)
-        assert_close({name: value[task] for name, value in together.params().items()}, alone.params())
+        assert_close({name: value[task] for name, value in together.online.params().items()}, alone.online.params())
 
 
 def test_slow_weights_as_target_are_hard_copies_bit_for_bit_where_the_slow_step_goes_all_the_way():
@@ -116,8 +116,8 @@ def test_slow_weights_as_target_are_hard_copies_bit_for_bit_where_the_slow_step_
         errors = [learner.step(make_batch(seed)) for learner in learners]
         assert torch.equal(*errors)
         for ours, theirs in zip(
-            (learners[1].params(), learners[1].state().target),
-            (learners[0].params(), learners[0].state().target),
+            (learners[1].online.params(), learners[1].state().target),
+            (learners[0].online.params(), learners[0].state().target),
             strict=True,
         ):
             assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -125,7 +125,7 @@ def test_slow_weights_as_target_are_hard_copies_bit_for_bit_where_the_slow_step_
     other = TDLearner(moved, network, params_of(network))
     for seed in range(14):
         other.step(make_batch(seed))
-    assert not torch.equal(other.params()["value.0.weight"], learners[0].params()["value.0.weight"])
+    assert not torch.equal(other.online.params()["value.0.weight"], learners[0].online.params()["value.0.weight"])
 
 
 def test_slow_weights_as_target_move_a_share_of_the_way_every_k_steps():
@@ -141,7 +141,7 @@ def test_slow_weights_as_target_move_a_share_of_the_way_every_k_steps():
         fast = {name: value - 0.1 * g for (name, value), g in zip(fast.items(), gradient, strict=True)}
         if seed % 3 == 2:
             slow = fast = {name: value + 0.25 * (fast[name] - value) for name, value in slow.items()}
-        assert_close(learner.params(), fast)
+        assert_close(learner.online.params(), fast)
         assert_close(learner.state().target, slow)
 
 
@@ -151,9 +151,9 @@ def test_one_row_is_as_greedy_as_among_others(activation):
     learner = TDLearner(make_config(inner_lr=0.1), network, params_of(network))
     seen = np.random.default_rng(0).normal(size=(50, 3))
     for seed in range(3):  # the parameters move in place
-        together = learner.greedy(seen)
+        together = learner.online.greedy(seen)
         assert len(set(together.tolist())) > 1
-        assert [int(learner.greedy(row[None])[0]) for row in seen] == together.tolist()
+        assert [int(learner.online.greedy(row[None])[0]) for row in seen] == together.tolist()
         learner.step(make_batch(seed))
 
 
@@ -163,14 +163,14 @@ def test_a_learner_goes_on_from_its_state():
     learner = TDLearner(config, network, params_of(network))
     for seed in range(5):
         learner.step(make_batch(seed))
-    params, state = learner.params(), learner.state()
+    params, state = learner.online.params(), learner.state()
     for _ in range(2):  # twice: what is handed in is left as it was
         again = TDLearner(config, network, params, state)
         for seed in range(5, 12):
             again.step(make_batch(seed))
     for seed in range(5, 12):
         learner.step(make_batch(seed))
-    assert all(torch.equal(again.params()[name], value) for name, value in learner.params().items())
+    assert all(torch.equal(again.online.params()[name], value) for name, value in learner.online.params().items())
 
 
 def test_a_table_of_a_grid_converges_to_the_exact_values():
@@ -194,7 +194,7 @@ def test_a_table_of_a_grid_converges_to_the_exact_values():
     batch = as_batch(buffer.take(np.arange(60), 0.9), config)
     for _ in range(1500):
         error = learner.step(batch)
-    values = learner.values(learner.network, torch.eye(16, dtype=torch.float64)).amax(1).numpy()
+    values = learner.online.values(torch.eye(16, dtype=torch.float64)).amax(1).numpy()
     expected = grid.optimal_values(goal, 0.9)[0]
     np.testing.assert_allclose(np.delete(values, 6), np.delete(expected, 6), atol=1e-6)
     assert error.abs().max() < 1e-6

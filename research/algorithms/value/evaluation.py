@@ -1,4 +1,4 @@
-"""Held-out tasks: transitions of each, TD steps on them, and what the greedy policy is worth on the way."""
+"""The evaluation of the DQN family: transitions of held-out tasks, TD steps on them, and the greedy policy's return."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from research import rng
-from research.algorithms.value.config import LookaheadDQNConfig
-from research.algorithms.value.learner import TDLearner, as_batch
+from research.algorithms.value.config import DQNConfig, TDConfig
+from research.algorithms.value.learner import FlatNetwork, TDLearner, as_batch
 from research.denormals import flushed_denormals
 from research.distributions import Categorical
 from research.evaluation import AdaptationCurve, Episodes, check_num_adapt_steps
@@ -25,15 +25,15 @@ from research.tasks import TaskDistribution
 from research.td import TransitionBatch
 from research.types import Params, Trajectories
 
-Minibatches = Iterator[TransitionBatch]
 Advance = Callable[[list[TransitionBatch]], Params]
-"""The next minibatches, one for each TD step, perhaps none → per-task parameters after them."""
+"""Takes a TD step for each of the next minibatches (there may be none), and returns the per-task parameters then."""
 
-_CERTAIN = 1e4
+_GREEDY_LOGIT = 1e4
+"""The logit of the best action where all others are 0: its probability is 1 in floating point."""
 
 
 class GreedyPolicy(nn.Module):
-    """The best action of a Q-network, as the distribution that it is certain in."""
+    """The policy that takes the best action of a Q-network with probability 1."""
 
     accepts_task_axis = True
 
@@ -43,26 +43,32 @@ class GreedyPolicy(nn.Module):
 
     def forward(self, observation: Tensor) -> Categorical:
         values = self.network(observation)
-        return Categorical(torch.zeros_like(values).scatter_(-1, values.argmax(-1, keepdim=True), _CERTAIN))
+        return Categorical(torch.zeros_like(values).scatter_(-1, values.argmax(-1, keepdim=True), _GREEDY_LOGIT))
 
 
-def gather(
-    config: LookaheadDQNConfig, distribution: TaskDistribution, tasks: Any, policy: TDLearner | None, *index: Any
+def collect_transitions(
+    config: DQNConfig,
+    distribution: TaskDistribution,
+    tasks: Any,
+    policy: FlatNetwork | None,
+    stream: str,
+    *index: int,
 ) -> ReplayBuffer:
-    """`adapt_transitions` transitions of each task, with actions that explore with the chance `adapt_epsilon`.
+    """Collects `adapt_transitions` transitions of each task; each action explores with probability `adapt_epsilon`.
 
     Args:
         config: The settings.
         distribution: Makes the environments.
-        tasks: A task batch.
-        policy: Acts otherwise; None if it never does.
-        index: What the draws depend on beside the seed: a stream, and numbers.
+        tasks: The task batch.
+        policy: The network of the greedy actions; None if all actions explore.
+        stream: Name of the random draws, see `research.rng`.
+        index: Numbers that tell these draws from others of the stream, e.g. the iteration.
     """
     envs = distribution.make_envs(tasks, config.rows_per_task)
-    draws = rng.generator(config.seed, *index)
+    num_tasks = envs.num_envs // config.rows_per_task
+    draws = rng.generator(config.seed, stream, *index)
     num_actions = int(distribution.action_space.n)  # type: ignore[attr-defined]
-
-    counts: list[dict[bytes, NDArray[np.float64]]] = [{} for _ in range(envs.num_envs // config.rows_per_task)]
+    counts: list[dict[bytes, NDArray[np.float64]]] = [{} for _ in range(num_tasks)]
 
     def explore(observation: NDArray[Any]) -> NDArray[np.int64]:
         if config.adapt_actions == "random":
@@ -77,7 +83,6 @@ def gather(
     interaction = Interaction(envs, int(draws.integers(2**31)))
     transitions, _ = interaction.run(config.adapt_transitions // config.rows_per_task, act)
     envs.close()
-    num_tasks = envs.num_envs // config.rows_per_task
     size = transitions.reward.size
     buffer = ReplayBuffer(size, envs.num_envs, transitions.observation[0, 0], num_actions, num_tasks)
     buffer.add(transitions)
@@ -85,66 +90,69 @@ def gather(
 
 
 def _least_tried(
-    observation: NDArray[Any], counts: list[dict[bytes, NDArray[np.float64]]], chance: NDArray[np.float64]
+    observation: NDArray[Any], counts: list[dict[bytes, NDArray[np.float64]]], tie_break: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """For each row the action that its task tried least where it is, by `chance [rows, actions]` one of the equals."""
+    """The action of each row that its task tried least at its observation; `tie_break [rows, actions]` is in [0, 1)."""
     actions = np.empty(len(observation), np.int64)
     rows = len(observation) // len(counts)
     for row, seen in enumerate(observation):
-        tried = counts[row // rows].setdefault(seen.tobytes(), np.zeros(chance.shape[1]))
-        actions[row] = (tried + chance[row]).argmin()
+        tried = counts[row // rows].setdefault(seen.tobytes(), np.zeros(tie_break.shape[1]))
+        actions[row] = (tried + tie_break[row]).argmin()
         tried[actions[row]] += 1
     return actions
 
 
-def minibatches(config: LookaheadDQNConfig, buffer: ReplayBuffer, *index: Any) -> Minibatches:
-    """Minibatches of every task without end, `[tasks, batch, ...]`; `index` as for `gather`."""
-    draws = rng.generator(config.seed, *index)
+def minibatches(
+    config: DQNConfig, buffer: ReplayBuffer, stream: str, *index: int, n_step: int = 1
+) -> Iterator[TransitionBatch]:
+    """Yields minibatches of every task without end, `[tasks, batch, ...]`. Arguments as for `collect_transitions`."""
+    draws = rng.generator(config.seed, stream, *index)
     while True:
         drawn = buffer.draw_uniformly((config.batch_size,), draws)
         drawn = drawn if drawn.ndim == 2 else drawn[None]
-        yield as_batch(buffer.take(drawn, config.discount, config.n_step), config)
+        yield as_batch(buffer.take(drawn, config.discount, n_step), config)
 
 
-def by_td_steps(config: LookaheadDQNConfig, network: nn.Module, params: Params, num_tasks: int) -> Advance:
-    """TD steps from `params` by each task on its own, with an optimiser that has just been made."""
+def by_td_steps(config: TDConfig, network: nn.Module, params: Params, num_tasks: int) -> Advance:
+    """Adaptation by TD steps from `params`, of each task on its own, with a new optimiser."""
     learner = TDLearner(config, network, expand(params, num_tasks))
 
     def advance(batches: list[TransitionBatch]) -> Params:
         for batch in batches:
             learner.step(batch)
-        return learner.params()
+        return learner.online.params()
 
     return advance
 
 
 @flushed_denormals()
 def evaluate(
-    config: LookaheadDQNConfig,
+    config: DQNConfig,
     distribution: TaskDistribution,
     network: nn.Module,
     params: Params,
     num_tasks: int,
     num_adapt_steps: int,
-    advance: Advance | None = None,
+    advance: Advance,
+    n_step: int = 1,
 ) -> AdaptationCurve:
-    """The greedy policy's mean return on held-out tasks after every `td_steps_per_adapt_step` TD steps.
+    """The mean return of the greedy policy on held-out tasks after every `td_steps_per_adapt_step` TD steps.
 
     Args:
         config: The settings.
         distribution: The tasks.
         network: The Q-network.
-        params: What was learned.
-        num_tasks: Held-out tasks.
+        params: Its parameters before adaptation.
+        num_tasks: Number of held-out tasks.
         num_adapt_steps: Entries of the curve after the first.
-        advance: Adapts; None for `by_td_steps`.
+        advance: Adapts to the tasks.
+        n_step: Steps of the environment before a target bootstraps.
     """
     check_num_adapt_steps(num_adapt_steps)
     tasks = distribution.test_tasks(num_tasks)
-    policy = None if config.adapt_epsilon == 1 else TDLearner(config, network, params)
-    buffer = gather(config, distribution, tasks, policy, "evaluation/transitions")
-    advance = advance or by_td_steps(config, network, params, num_tasks)
-    batches = minibatches(config, buffer, "evaluation/minibatches")
+    policy = None if config.adapt_epsilon == 1 else FlatNetwork(network, params)
+    buffer = collect_transitions(config, distribution, tasks, policy, "evaluation/transitions")
+    batches = minibatches(config, buffer, "evaluation/minibatches", n_step=n_step)
     counts = [0] + [config.td_steps_per_adapt_step] * num_adapt_steps
     adapted = (advance(list(itertools.islice(batches, count))) for count in counts)
     episodes = _play(config, distribution, network, tasks, num_tasks, adapted)
@@ -160,7 +168,7 @@ def evaluate(
 
 
 def _play(
-    config: LookaheadDQNConfig,
+    config: DQNConfig,
     distribution: TaskDistribution,
     network: nn.Module,
     tasks: Any,
@@ -180,7 +188,7 @@ def _play(
     return Episodes(tuple(sampled), tuple(seeds))
 
 
-def _score(config: LookaheadDQNConfig, episodes: Trajectories) -> Any:
+def _score(config: DQNConfig, episodes: Trajectories) -> Any:
     """The mean return of each task."""
     if not config.discounted_score:
         return episodes.returns().mean(1).double().cpu().numpy()

@@ -1,37 +1,38 @@
-"""DQN, and Lookahead on its TD loss: an agent that goes on learning from all that it has seen.
+"""DQN, with Lookahead around its TD steps: one agent that learns from all transitions that it has seen.
 
-Lookahead (Zhang et al. 2019, arXiv:1907.08610) takes k fast steps and then a slow one, φ ← φ + α (θ − φ), θ ← φ. Three
-designs make something of it, behind one `LookaheadDQNConfig`:
+Lookahead (Zhang et al. 2019, arXiv:1907.08610) takes k fast steps and then a slow one, φ ← φ + α (θ − φ), θ ← φ. The
+DQN family applies it in three designs:
 
     A  `design="lookahead"`, this file: around the TD steps of one agent
            repeat
-               act ε-greedily, `train_freq` steps of every row; add them to the replay buffer
-               `gradient_steps` times: θ ← optimiser(θ, ∇ L(θ; θ̄, minibatch)), Lookahead around it; move θ̄
+               collect `train_freq` transitions of every environment, ε-greedily; add them to the replay buffer
+               `gradient_steps` times: θ ← optimiser(θ, ∇ L(θ; θ̄, minibatch)), inside Lookahead; update θ̄
        with L(θ; θ̄) = mean w ℓ(Q(s, a; θ) − r − γⁿ max_a' Q(s', a'; θ̄)), see `research.td` and `learner.py`.
        Without `lookahead_k` this is DQN (Mnih et al. 2015), with Double, Dueling, n-step returns and priorities.
     A2 the same with `target="slow"`: the slow weights are the target network, θ̄ = φ. The target then moves by α every k
        steps, and the network starts every cycle from it. α = 1, k = C is DQN with a copy every C steps, bit for bit.
-    B  `design="reptile"`, reptile_dqn.py: over tasks. Each task is a cycle of k = K fast steps with an optimiser of its
-       own, and the slow step goes to their mean: φ ← φ + α mean_i(θ_iK − φ).
-    C  `design="maml"`, maml_dqn.py: inside. φ, the rate of the fast steps and α follow the gradient of the loss after
-       them: φ ← φ − β ∇_φ mean_i L(θ_iK(φ); query_i).
+    B  `design="reptile"`, reptile_dqn.py: over tasks. Each task takes K fast steps with its own optimiser, and the slow
+       step goes to the mean of their parameters: φ ← φ + α mean_i(θ_iK − φ).
+    C  `design="maml"`, maml_dqn.py: inside the differentiable inner loop. φ, the rate of the fast steps and α follow
+       the gradient of the loss after the fast steps: φ ← φ − β ∇_φ mean_i L(θ_iK(φ); query_i).
 
-An evaluation is the same for all: `adapt_transitions` transitions of each held-out task, then TD steps from what was
-learned. Entry 0 is the greedy policy as it is; for a single environment it is all there is to know.
+All designs share one evaluation: `adapt_transitions` transitions of each held-out task, then TD steps from the learned
+parameters. Entry 0 is the greedy policy without adaptation; for a single environment the other entries mean nothing.
 
-With several tasks, A is joint training: the rows of task i act in task i, and one network learns from all of them.
+With several tasks, A is joint training: the environments of task i act in task i, and one network learns from all.
 
-Differs from the paper: Lookahead's is about supervised learning. DQN's clips rewards, sees pictures, uses RMSprop and
-takes a TD step every 4 steps; the defaults here are those that CartPole-v1 is solved with in the zoo of
-Stable-Baselines3. `target_interval` counts TD steps.
+Differs from the paper: Lookahead's is about supervised learning. DQN's clips rewards, observes images, uses RMSprop and
+takes a TD step every 4 steps; the defaults here are those for CartPole-v1 in the zoo of Stable-Baselines3.
+`target_interval` counts TD steps.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 import time
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -41,11 +42,9 @@ from torch.utils import _pytree as pytree
 
 from research import rng
 from research.algorithms.schedules import interpolate
-from research.algorithms.value.config import LookaheadDQNConfig
-from research.algorithms.value.evaluation import evaluate
-from research.algorithms.value.exploration import Bandit, epsilon_at
+from research.algorithms.value.config import TDConfig
+from research.algorithms.value.evaluation import by_td_steps, evaluate
 from research.algorithms.value.learner import LearnerState, TDLearner, as_batch, init_params, make_network
-from research.algorithms.value.meta_gradient import MetaState, TDMetaGradient
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.sampling.interaction import Act, Finished, Interaction, Moment
@@ -53,21 +52,114 @@ from research.sampling.replay_buffer import Contents, ReplayBuffer
 from research.tasks import make_tasks
 from research.td import TransitionBatch
 from research.types import MetaParams, Metrics, StepResult
+from research.validation import at_least, in_unit_interval, one_of, share
 
+Schedule = Literal["linear", "exponential"]
 T = TypeVar("T")
 
 
-class State(NamedTuple):
-    """Everything that training carries from one iteration to the next: tensors where the live objects have arrays.
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Settings of the replay buffer.
 
     Attributes:
-        iteration: Finished iterations.
-        meta: The network's parameters, and in `update` what is learned of the TD step, see `meta_gradient.py`.
-        learner: What the TD steps carry.
-        replay: What the buffer holds.
+        buffer_size: Capacity in transitions of all environments together.
+        priority_exponent: Exponent a of the priorities in the probabilities of transitions; 0 draws uniformly.
+        importance_exponent: Exponent b of the importance weights at the start; it rises linearly to 1 over the training.
+    """
+
+    buffer_size: int = 100_000
+    priority_exponent: float = 0.0
+    importance_exponent: float = 0.4
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "buffer_size")
+        in_unit_interval(self, "priority_exponent", "importance_exponent")
+
+
+@dataclass(frozen=True)
+class ExplorationConfig:
+    """Settings of ε, the probability of a random action while training.
+
+    Attributes:
+        schedule: `"linear"` or `"exponential"` in the steps.
+        start: ε at the first step.
+        end: ε from `fraction` of the training on.
+        fraction: Fraction of the training over which ε changes.
+    """
+
+    schedule: Schedule = "linear"
+    start: float = 1.0
+    end: float = 0.04
+    fraction: float = 0.16
+
+    def __post_init__(self) -> None:
+        one_of(self, "schedule", get_args(Schedule))
+        in_unit_interval(self, "start", "end")
+        share(self, "fraction")
+        if self.schedule == "exponential" and not (self.start > 0 and self.end > 0):
+            raise ValueError(f"start={self.start}, end={self.end}: need values above 0 with schedule='exponential'")
+
+    def epsilon(self, progress: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns ε at each fraction of the training."""
+        done = np.minimum(progress / self.fraction, 1.0)
+        if self.schedule == "exponential":
+            return np.asarray(self.start * (self.end / self.start) ** done)
+        return np.asarray(interpolate(self.start, self.end, done))
+
+
+@dataclass(frozen=True)
+class LookaheadDQNConfig(TDConfig):
+    """Settings of DQN and of Lookahead around it, besides those of every design with TD steps.
+
+    Attributes:
+        design: Name of the design.
+        meta_batch_size: Tasks that one network learns.
+        replay: The replay buffer.
+        exploration: Random actions while training.
+        learning_starts: Transitions before the first TD step.
+        train_freq: Steps of every environment before each round of TD steps.
+        gradient_steps: TD steps of a round.
+        phases_per_iteration: Rounds of an iteration, each with the steps before it.
+    """
+
+    design: Literal["lookahead"] = "lookahead"
+    num_iterations: int = 49
+    meta_batch_size: int = 1
+    rows_per_task: int = 1
+    replay: ReplayConfig = ReplayConfig()
+    exploration: ExplorationConfig = ExplorationConfig()
+    learning_starts: int = 1000
+    train_freq: int = 256
+    gradient_steps: int = 128
+    phases_per_iteration: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "train_freq", "gradient_steps", "phases_per_iteration")
+        at_least(self, 0, "learning_starts")
+        at_least(dict(buffer_size=self.replay.buffer_size), self.num_rows, "buffer_size")
+        added = self.train_freq * self.num_rows
+        held = min(added * math.ceil(max(self.learning_starts, 1) / added), self.replay.buffer_size)
+        if held < self.batch_size:
+            raise ValueError(f"batch_size={self.batch_size}: need at most {held}, what the replay buffer holds at the "
+                             "first TD step; or raise learning_starts or replay.buffer_size")  # fmt: skip
+
+    @property
+    def env_steps_per_iteration(self) -> int:
+        """Steps of all environments together."""
+        return self.phases_per_iteration * self.train_freq * self.num_rows
+
+
+class LookaheadDQNState(NamedTuple):
+    """The state of the training between two iterations, with tensors for the arrays of the live objects.
+
+    Attributes:
+        iteration: Number of finished iterations.
+        meta: The parameters of the network in `model`; `update` is empty.
+        learner: The state of the TD steps.
+        replay: The contents of the replay buffer.
         moment: Where the environments are.
-        bandit: What is known of the exploration rates.
-        meta_gradient: What the steps of the meta-gradient carry.
     """
 
     iteration: int
@@ -75,12 +167,10 @@ class State(NamedTuple):
     learner: LearnerState
     replay: Contents
     moment: Moment
-    bandit: Bandit
-    meta_gradient: MetaState
 
 
 class LookaheadDQN:
-    """The algorithm. See the module."""
+    """DQN with Lookahead around its TD steps, see the module."""
 
     Config: ClassVar[type] = LookaheadDQNConfig
 
@@ -90,37 +180,36 @@ class LookaheadDQN:
         self.network = make_network(config, self.tasks)
         self._batch = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks"))
 
-    def init(self) -> State:
-        """The state before the first iteration."""
+    def init(self) -> LookaheadDQNState:
+        """Returns the state before the first iteration."""
         params = init_params(self.network)
-        learner = TDLearner(self.config, self.network, params)
         interaction = Interaction(self._make_envs(), self.config.seed)
-        meta_gradient = TDMetaGradient(self.config)
-        bandit = Bandit.start(len(self.config.exploration.arms), self.config.num_rows)
-        state = State(
+        state = LookaheadDQNState(
             0,
-            MetaParams(params, meta_gradient.init()),
-            learner.state(),
+            MetaParams(params, {}),
+            TDLearner(self.config, self.network, params).state(),
             _to_tensors(self._make_buffer().contents()),
             _to_tensors(interaction.moment()),
-            _to_tensors(bandit),
-            meta_gradient.start(),
         )
         interaction.envs.close()
         return state
 
     @flushed_denormals()
-    def step(self, state: State) -> StepResult:
-        """One iteration: some phases of acting and learning. Only a copy of the state is changed."""
-        run = _Run(self, state)
-        for phase in range(self.config.phases_per_iteration):
-            run.act(phase)
-            run.learn()
-        return StepResult(run.state(), run.metrics())
+    def step(self, state: LookaheadDQNState) -> StepResult:
+        """Collects transitions and learns from them, `phases_per_iteration` times. `state` is not changed."""
+        iteration = _Iteration(self, state)
+        for round_ in range(self.config.phases_per_iteration):
+            iteration.collect(round_)
+            iteration.learn()
+        return StepResult(iteration.state(), iteration.metrics())
 
-    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns on held-out tasks of the greedy policy, and after TD steps on transitions of theirs."""
-        return evaluate(self.config, self.tasks, self.network, state.meta.model, num_tasks, num_adapt_steps)
+    def evaluate(self, state: LookaheadDQNState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """The mean return of the greedy policy on held-out tasks, before and after TD steps on their transitions."""
+        config, model = self.config, state.meta.model
+        advance = by_td_steps(config, self.network, model, num_tasks)
+        return evaluate(
+            config, self.tasks, self.network, model, num_tasks, num_adapt_steps, advance, n_step=config.n_step
+        )
 
     def _make_envs(self) -> Any:
         return self.tasks.make_envs(self._batch, self.config.rows_per_task)
@@ -133,19 +222,17 @@ class LookaheadDQN:
         return ReplayBuffer(replay.buffer_size, self.config.num_rows, like, actions, priority_exponent=exponent)
 
 
-class _Run:
+class _Iteration:
     """The live objects of one iteration, made from the state before it."""
 
-    def __init__(self, algorithm: LookaheadDQN, state: State):
+    def __init__(self, algorithm: LookaheadDQN, state: LookaheadDQNState):
         config = self.config = algorithm.config
         self.before, self.start = state, time.perf_counter()
-        self.acting = 0.0
+        self.collecting_seconds = 0.0
         self.learner = TDLearner(config, algorithm.network, state.meta.model, state.learner)
         self.buffer = algorithm._make_buffer()
         self.buffer.restore(_to_arrays(state.replay))
         self.interaction = Interaction(algorithm._make_envs(), config.seed, _to_arrays(state.moment))
-        self.bandit: Bandit = _to_arrays(state.bandit)
-        self.meta_gradient = TDMetaGradient(config, state.meta.update, state.meta_gradient)
         self.draws = rng.generator(config.seed, "replay", state.iteration)
         self.exploring = rng.generator(config.seed, "exploration", state.iteration)
         self.num_actions = int(algorithm.tasks.action_space.n)  # type: ignore[attr-defined]
@@ -153,43 +240,40 @@ class _Run:
         self.errors: list[Tensor] = []
         self.epsilon = 0.0
 
-    def act(self, phase: int) -> None:
-        """`train_freq` steps of every row, into the buffer."""
-        began = time.perf_counter()
-        act, on_end = self._actions(phase), self._learn_rate if self._has_bandit else None
-        transitions, finished = self.interaction.run(self.config.train_freq, act, on_end)
+    def collect(self, round_: int) -> None:
+        """Steps every environment `train_freq` times, and adds the transitions to the buffer."""
+        start = time.perf_counter()
+        transitions, finished = self.interaction.run(self.config.train_freq, self._actions(round_))
         self.finished.append(finished)
         self.buffer.add(transitions)
-        self.acting += time.perf_counter() - began
+        self.collecting_seconds += time.perf_counter() - start
 
     def learn(self) -> None:
-        """`gradient_steps` TD steps, once there are enough transitions."""
+        """Takes `gradient_steps` TD steps, once there are `learning_starts` transitions."""
         config = self.config
         if self.buffer.num_added * config.num_rows < config.learning_starts:
             return
         drawn = self._draw_uniformly() if not config.replay.priority_exponent else self._draw_by_priority()
         for batch, target_values, index in drawn:
-            error = self.learner.step(self.meta_gradient.prepare(self.learner, batch), target_values)
+            error = self.learner.step(batch, target_values)
             self.errors.append(error)
             if index is not None:
                 self.buffer.set_priorities(index, error.cpu().numpy())
 
-    def state(self) -> State:
-        """The state after the iteration."""
-        after = State(
+    def state(self) -> LookaheadDQNState:
+        """Returns the state after the iteration, and closes the environments."""
+        after = LookaheadDQNState(
             self.before.iteration + 1,
-            MetaParams(self.learner.params(), self.meta_gradient.learned()),
+            MetaParams(self.learner.online.params(), {}),
             self.learner.state(),
             _to_tensors(self.buffer.contents()),
             _to_tensors(self.interaction.moment()),
-            _to_tensors(self.bandit),
-            self.meta_gradient.state(),
         )
         self.interaction.envs.close()
         return after
 
     def metrics(self) -> Metrics:
-        """What the iteration was like; returns only if an episode ended."""
+        """Returns the metrics of the iteration; those of returns only if an episode ended."""
         returns = np.concatenate([finished.returns for finished in self.finished])
         lengths = np.concatenate([finished.lengths for finished in self.finished])
         seconds = time.perf_counter() - self.start
@@ -198,71 +282,59 @@ class _Run:
             "env_steps": float(self.config.env_steps_per_iteration),
             "td_steps": float(len(self.errors)),
             "replay_size": float(len(self.buffer)),
-            "time/sample_seconds": self.acting,
-            "time/update_seconds": seconds - self.acting,
+            "time/sample_seconds": self.collecting_seconds,
+            "time/update_seconds": seconds - self.collecting_seconds,
             "time/steps_per_second": self.config.env_steps_per_iteration / seconds,
         }
         if len(returns):
             metrics |= {"episode_return": float(returns.mean()), "episode_length": float(lengths.mean())}
         if self.errors:
             metrics["td_error"] = float(torch.stack(self.errors).abs().mean())
-        return metrics | self.meta_gradient.metrics()
+        return metrics
 
-    @property
-    def _has_bandit(self) -> bool:
-        return self.config.exploration.schedule == "bandit"
-
-    def _actions(self, phase: int) -> Act:
-        """ε-greedy actions for one phase, drawn ahead."""
+    def _actions(self, round_: int) -> Act:
+        """ε-greedy actions for one round; the random draws are made in advance."""
         config, rows, steps = self.config, self.config.num_rows, self.config.train_freq
         chance = self.exploring.random((steps, rows))
         at_random = self.exploring.integers(self.num_actions, size=(steps, rows))
-        before = self.before.iteration * config.phases_per_iteration + phase
+        before = self.before.iteration * config.phases_per_iteration + round_
         total = config.num_iterations * config.phases_per_iteration * steps
-        schedule = epsilon_at(config.exploration, (before * steps + np.arange(steps)) / total)
-        self.epsilon = float(np.mean(self._arms() if self._has_bandit else schedule))
-        rates = itertools.repeat(None, steps) if self._has_bandit else schedule
-        draws = zip(chance, at_random, rates, strict=True)
+        epsilons = config.exploration.epsilon((before * steps + np.arange(steps)) / total)
+        self.epsilon = float(np.mean(epsilons))
+        draws = zip(chance, at_random, epsilons, strict=True)
 
         def act(observation: Any) -> Any:
-            u, random_action, rate = next(draws)
-            explores = u < (self._arms() if rate is None else rate)
+            u, random_action, epsilon = next(draws)
+            explores = u < epsilon
             count = np.count_nonzero(explores)
             if count == rows:
                 return random_action
-            greedy = self.learner.greedy(observation)
+            greedy = self.learner.online.greedy(observation)
             return np.where(explores, random_action, greedy) if count else greedy
 
         return act
 
-    def _arms(self) -> Any:
-        return np.asarray(self.config.exploration.arms)[self.bandit.arm]
-
-    def _learn_rate(self, rows: Any, returns: Any) -> None:
-        for row, value in zip(rows, returns, strict=True):
-            self.bandit = self.bandit.after(int(row), float(value), self.config.exploration)
-
     def _draw_uniformly(self) -> Iterator[tuple[TransitionBatch, Tensor, None]]:
-        """The minibatches of a phase, gathered at once."""
+        """The minibatches of a round, taken from the buffer at once, with the target network's values."""
         config = self.config
         index = self.buffer.draw_uniformly((config.gradient_steps, config.batch_size), self.draws)
-        drawn = as_batch(self.buffer.take(index, self.meta_gradient.discount, config.n_step), config)
+        drawn = as_batch(self.buffer.take(index, config.discount, config.n_step), config)
         for batch, target_values in self.learner.minibatches(drawn):
             yield batch, target_values, None
 
     def _draw_by_priority(self) -> Iterator[tuple[TransitionBatch, None, NDArray[np.int64]]]:
-        """Minibatches by the priorities as they are, and where their transitions lie."""
+        """Minibatches drawn by the current priorities, and the indices of their transitions in the buffer."""
         config = self.config
         left = 1 - self.before.iteration / config.num_iterations
         exponent = interpolate(1.0, config.replay.importance_exponent, left)
         for _ in range(config.gradient_steps):
             index, weight = self.buffer.draw_by_priority(config.batch_size, self.draws, exponent)
-            drawn = self.buffer.take(index, self.meta_gradient.discount, config.n_step, weight)
+            drawn = self.buffer.take(index, config.discount, config.n_step, weight)
             yield as_batch(drawn, config), None, index
 
 
 def _to_tensors(tree: T) -> T:
-    """The same with tensors for arrays, which share their memory."""
+    """The same tree with tensors for arrays, which share their memory."""
     return pytree.tree_map_only(np.ndarray, torch.from_numpy, tree)
 
 

@@ -1,17 +1,18 @@
 """Reptile for DQN: Lookahead over tasks. Design B of `lookahead_dqn.py`.
 
     repeat
-        sample tasks T_1..T_B, and `adapt_transitions` transitions D_i of each, `adapt_actions`
-        for each task: θ_i ← φ, an optimiser that has just been made
-            K times: θ_i ← optimiser(θ_i, ∇ L(θ_i; θ̄_i, minibatch of D_i)); move θ̄_i         see `learner.py`
-        φ ← φ + α · 1/B Σ_i (θ_i − φ),   α falling linearly to 0
+        sample tasks T_1..T_B, and `adapt_transitions` transitions D_i of each
+        for each task: θ_i ← φ, with a new optimiser
+            K times: θ_i ← optimiser(θ_i, ∇ L(θ_i; θ̄_i, minibatch of D_i)); update θ̄_i          see `learner.py`
+        φ ← φ + α · 1/B Σ_i (θ_i − φ),   α annealed to 0
 
 Nichol, Achiam & Schulman 2018, arXiv:1803.02999, algorithm 2 (batched), with TD learning inside; K is
-`num_inner_steps`, α is `meta_lr`. That is Lookahead whose fast weights are as many as tasks, and whose inner state is
-reset. Nothing is differentiated through. All tasks take their steps at once, as one network with a task axis.
+`num_inner_steps`, α is `meta_lr`. This is Lookahead with the fast weights of one network for each task, and with the
+inner state `"reset"`. Nothing is differentiated through. The tasks learn at the same time, as one network with a task
+axis.
 
-Differs from the paper: TD learning is none of its subjects. An agent here cannot tell tasks apart by what it sees, so
-φ need not act well: it has to be near to what does.
+Differs from the paper: the paper has no TD learning. An agent here cannot tell tasks apart by its observations, so φ
+need not act well: a few TD steps from φ have to.
 """
 
 from __future__ import annotations
@@ -19,67 +20,86 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 
 from research import rng
 from research.algorithms.schedules import anneal
-from research.algorithms.value.config import Design, LookaheadDQNConfig
-from research.algorithms.value.evaluation import evaluate, gather, minibatches
-from research.algorithms.value.learner import TDLearner, init_params, make_network
+from research.algorithms.value.config import TDConfig
+from research.algorithms.value.evaluation import by_td_steps, collect_transitions, evaluate, minibatches
+from research.algorithms.value.learner import FlatNetwork, TDLearner, init_params, make_network
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.optim.flat import norm
 from research.per_task import expand
 from research.tasks import make_tasks
 from research.types import MetaParams, StepResult
+from research.validation import at_least, in_unit_interval, positive
 
 
 @dataclass(frozen=True)
-class ReptileDQNConfig(LookaheadDQNConfig):
-    """Settings of Reptile-DQN: those of the family, with values that suit it."""
+class ReptileDQNConfig(TDConfig):
+    """Settings of Reptile-DQN, besides those of every design with TD steps.
 
-    design: Design = "reptile"
+    Attributes:
+        design: Name of the design.
+        num_inner_steps: K, TD steps of each task in an iteration.
+        meta_lr: α, the step size towards the mean of the tasks' parameters.
+        anneal_from: Fraction of the training after which α falls linearly to 0; 1 keeps it constant.
+    """
+
+    design: Literal["reptile"] = "reptile"
     num_inner_steps: int = 50
-    meta_batch_size: int = 10
-    rows_per_task: int = 4
-    num_iterations: int = 300
+    meta_lr: float = 1.0
+    anneal_from: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "num_inner_steps")
+        positive(self, "meta_lr")
+        in_unit_interval(self, "anneal_from")
+        self.check_transitions()
 
 
-class State(NamedTuple):
-    """Everything that training carries from one iteration to the next."""
+class ReptileDQNState(NamedTuple):
+    """The state of the training between two iterations.
+
+    Attributes:
+        iteration: Number of finished iterations.
+        meta: The initial parameters φ in `model`; `update` is empty.
+    """
 
     iteration: int
     meta: MetaParams
 
 
 class ReptileDQN:
-    """The algorithm. See the module."""
+    """Reptile for DQN, see the module."""
 
     Config: ClassVar[type] = ReptileDQNConfig
 
-    def __init__(self, config: LookaheadDQNConfig):
+    def __init__(self, config: ReptileDQNConfig):
         self.config = config
         self.tasks = make_tasks(config.task, horizon=config.horizon, **config.task_args)
         self.network = make_network(config, self.tasks)
 
-    def init(self) -> State:
-        """The state before the first iteration."""
-        return State(0, MetaParams(init_params(self.network), {}))
+    def init(self) -> ReptileDQNState:
+        """Returns the state before the first iteration."""
+        return ReptileDQNState(0, MetaParams(init_params(self.network), {}))
 
     @flushed_denormals()
-    def step(self, state: State) -> StepResult:
-        """One iteration: transitions of every task, K TD steps by each, and a step towards their mean."""
+    def step(self, state: ReptileDQNState) -> StepResult:
+        """Collects transitions of every task, takes K TD steps on each, and a step towards their mean."""
         config, start = self.config, time.perf_counter()
         tasks = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", state.iteration))
-        policy = None if config.adapt_epsilon == 1 else TDLearner(config, self.network, state.meta.model)
-        buffer = gather(config, self.tasks, tasks, policy, "transitions", state.iteration)
+        policy = None if config.adapt_epsilon == 1 else FlatNetwork(self.network, state.meta.model)
+        buffer = collect_transitions(config, self.tasks, tasks, policy, "transitions", state.iteration)
         sampled = time.perf_counter()
         learner = TDLearner(config, self.network, expand(state.meta.model, config.meta_batch_size))
-        batches = minibatches(config, buffer, "minibatches", state.iteration)
+        batches = minibatches(config, buffer, "minibatches", state.iteration, n_step=config.n_step)
         errors = [learner.step(batch) for batch in itertools.islice(batches, config.num_inner_steps)]
-        direction = {name: value.mean(0) - state.meta.model[name] for name, value in learner.params().items()}
+        direction = {name: value.mean(0) - state.meta.model[name] for name, value in learner.online.params().items()}
         rate = anneal(config.meta_lr, config.anneal_from, state.iteration / config.num_iterations)
         model = {name: value + rate * direction[name] for name, value in state.meta.model.items()}
         metrics = {
@@ -91,8 +111,12 @@ class ReptileDQN:
             "time/sample_seconds": sampled - start,
             "time/update_seconds": time.perf_counter() - sampled,
         }
-        return StepResult(State(state.iteration + 1, state.meta._replace(model=model)), metrics)
+        return StepResult(ReptileDQNState(state.iteration + 1, state.meta._replace(model=model)), metrics)
 
-    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns on held-out tasks of the greedy policy, and after TD steps on transitions of theirs."""
-        return evaluate(self.config, self.tasks, self.network, state.meta.model, num_tasks, num_adapt_steps)
+    def evaluate(self, state: ReptileDQNState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """The mean return of the greedy policy on held-out tasks, before and after TD steps on their transitions."""
+        config, model = self.config, state.meta.model
+        advance = by_td_steps(config, self.network, model, num_tasks)
+        return evaluate(
+            config, self.tasks, self.network, model, num_tasks, num_adapt_steps, advance, n_step=config.n_step
+        )
