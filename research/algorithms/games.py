@@ -11,7 +11,7 @@ Chavdarova, Pagliardini, Stich, Fleuret & Jaggi 2021, arXiv:2006.14567, algorith
 slow weights (`outer_k`), as in its appendix. `meta_lr=0` plays with α and γ as they are set.
 
 Differs from the paper: the games and their gradients are exact; the paper trains GANs. The paper chooses α and γ by
-hand; here they can also be learned, on games whose equilibrium is known. Held-out initial parameters measure the result.
+hand; here they can also be learned, on games whose equilibrium is known, and are measured on held-out plays.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def test_a_command_keeps_to_the_design_of_the_checkpoint(tmp_path):
     assert run([], tmp_path, "evaluate", run=1, num_adapt_steps=0).result["unit"] == "× 100 TD steps"
     with pytest.raises(ConfigError, match="train_freq=8: no such key with design='reptile'; design='lookahead' has it"):
         run([], tmp_path, "evaluate", run=1, train_freq=8)
-    with pytest.raises(ConfigError, match="design='maml': .* was trained with 'reptile'"):
+    with pytest.raises(ConfigError, match=r"design='maml': .* was trained with 'reptile'"):
         run([], tmp_path, "evaluate", run=1, design="maml")
 
 

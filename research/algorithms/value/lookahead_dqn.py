@@ -65,7 +65,7 @@ class ReplayConfig:
     Attributes:
         buffer_size: Capacity in transitions of all environments together.
         priority_exponent: Exponent a of the priorities in the probabilities of transitions; 0 draws uniformly.
-        importance_exponent: Exponent b of the importance weights at the start; it rises linearly to 1 over the training.
+        importance_exponent: Exponent b of the importance weights at the start; it rises linearly to 1.
     """
 
     buffer_size: int = 100_000

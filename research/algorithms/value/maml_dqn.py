@@ -157,7 +157,7 @@ class MAMLDQN:
 
     @torch.no_grad()
     def target(self, meta: MetaParams, batches: Sequence[TransitionBatch], query: TransitionBatch) -> Tensor:
-        """Returns the TD targets of the query, `[tasks, batch]`, from the values after an inner step for each minibatch."""
+        """Returns the TD targets of the query, `[tasks, batch]`, after an inner step for each minibatch."""
         adapted = self._adapt(meta, batches, len(query.action))
         return td_target(query, functional_call(self.network, adapted, (query.next_observation,)))
 
