@@ -10,7 +10,7 @@ import gymnasium
 import torch
 from torch import nn
 
-from research.policies.mlp import ACTIVATIONS, CategoricalMLP, GaussianMLP
+from research.policies.mlp import CategoricalMLP, GaussianMLP, check_layers
 from research.validation import at_least
 
 
@@ -34,10 +34,7 @@ class PolicyConfig:
     min_log_std: float = math.log(1e-6)
 
     def __post_init__(self) -> None:
-        if any(size < 1 for size in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes={self.hidden_sizes}: need at least 1 unit in every layer")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation={self.activation!r}: need one of {', '.join(ACTIVATIONS)}")
+        check_layers(self)
         at_least(self, 0, "output_scale")
         if self.init_log_std < self.min_log_std:
             raise ValueError(f"init_log_std={self.init_log_std}: need at least min_log_std={self.min_log_std}")

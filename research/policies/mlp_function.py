@@ -19,7 +19,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Tensors = Sequence[Tensor]
@@ -32,18 +34,22 @@ class Activation(NamedTuple):
 
     Attributes:
         apply: z → φ(z).
+        apply_numpy: The same for arrays of NumPy.
         pull: g, a → g ∘ φ'.
         bend: s, a → s ∘ ∂φ'/∂a; None where that is zero.
     """
 
     apply: Callable[[Tensor], Tensor]
+    apply_numpy: Callable[[NDArray[Any]], NDArray[Any]]
     pull: Callable[[Tensor, Tensor], Tensor]
     bend: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 DERIVATIVES: dict[type[nn.Module], Activation] = {
-    nn.Tanh: Activation(torch.tanh, torch.ops.aten.tanh_backward, lambda s, a: (s * a).mul_(-2)),
-    nn.ReLU: Activation(torch.relu, lambda g, a: torch.ops.aten.threshold_backward(g, a, 0)),
+    nn.Tanh: Activation(torch.tanh, np.tanh, torch.ops.aten.tanh_backward, lambda s, a: (s * a).mul_(-2)),
+    nn.ReLU: Activation(
+        torch.relu, lambda z: np.maximum(z, 0), lambda g, a: torch.ops.aten.threshold_backward(g, a, 0)
+    ),
 }
 
 
@@ -64,8 +70,29 @@ def mlp_function(inputs: Tensor, weights: Tensors, biases: Tensors, activation: 
 
 @torch.no_grad()
 def mlp_output(inputs: Tensor, weights: Tensors, biases: Tensors, activation: type[nn.Module]) -> Tensor:
-    """The network's output, without a graph and in as few calls as it takes. Arguments as for `mlp_function`."""
+    """The network's output, without a graph and in as few calls as it takes.
+
+    Arguments as for `mlp_function`; all may have a leading `[tasks]` axis, and then each task has its own parameters.
+    """
     return _forward(DERIVATIVES[activation], inputs, weights, biases)[0]
+
+
+def mlp_output_numpy(
+    inputs: NDArray[Any], layers: Sequence[tuple[NDArray[Any], NDArray[Any]]], activation: type[nn.Module]
+) -> NDArray[Any]:
+    """`mlp_output` for arrays; for a single row it takes a third of the time. `layers` are (weight, bias) pairs."""
+    apply = DERIVATIVES[activation].apply_numpy
+    *hidden, (last_weight, last_bias) = layers
+    for weight, bias in hidden:
+        inputs = apply(inputs @ weight.T + bias)
+    return inputs @ last_weight.T + last_bias
+
+
+def affine(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """inputs Wᵀ + b for `inputs [rows, in]`; with a leading `[tasks]` axis on all three, as one batched product."""
+    if weight.ndim == 2:
+        return torch.addmm(bias, inputs, weight.mT)
+    return torch.baddbmm(bias.unsqueeze(1), inputs, weight.mT)
 
 
 def mlp_with_pullback(
@@ -98,7 +125,7 @@ def _forward(activation: Activation, inputs: Tensor, weights: Tensors, biases: T
     hidden: list[Tensor] = []
     output = inputs
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        output = torch.addmm(bias, output, weight.mT)
+        output = affine(output, weight, bias)
         if layer < len(weights) - 1:
             output = activation.apply(output)
             hidden.append(output)

@@ -11,8 +11,7 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
-from research.policies.mlp import ACTIVATIONS, MLP, mlp
-from research.validation import one_of
+from research.policies.mlp import ACTIVATIONS, MLP, check_layers, mlp
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,7 @@ class QNetworkConfig:
     dueling: bool = False
 
     def __post_init__(self) -> None:
-        if any(size < 1 for size in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes={self.hidden_sizes}: need at least 1 unit in every layer")
-        one_of(self, "activation", tuple(ACTIVATIONS))
+        check_layers(self)
         if self.dueling and not self.hidden_sizes:
             raise ValueError(
                 "dueling=True: need at least 1 hidden layer, the streams for value and advantages have one"

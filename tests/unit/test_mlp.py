@@ -145,7 +145,7 @@ def test_other_action_spaces_are_refused():
     ("settings", "message"),
     [
         (dict(hidden_sizes=(64, 0)), r"hidden_sizes=\(64, 0\): need at least 1 unit in every layer"),
-        (dict(activation="selu"), "activation='selu': need one of tanh, relu"),
+        (dict(activation="selu"), "activation='selu': need one of 'tanh', 'relu'"),
         (dict(output_scale=-1.0), "output_scale=-1.0: need at least 0"),
         (dict(init_log_std=-20.0), "init_log_std=-20.0: need at least min_log_std"),
     ],
@@ -156,7 +156,7 @@ def test_impossible_settings_are_refused(settings, message):
 
 
 def test_impossible_networks_are_refused():
-    with pytest.raises(ValueError, match="activation='elu': need one of tanh, relu"):
+    with pytest.raises(ValueError, match="activation='elu': need one of 'tanh', 'relu'"):
         mlp((2, 3), "elu", generator())
     with pytest.raises(ValueError, match=r"layer sizes \(2, 0\): need at least 1 unit"):
         mlp((2, 0), "tanh", generator())

@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 
 from research.policies.mlp import mlp
-from research.policies.mlp_function import mlp_function
+from research.policies.mlp_function import mlp_function, mlp_output, mlp_output_numpy
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 SIZES = [(3, 2), (3, 5, 2), (3, 5, 4, 2), (3, 4, 6, 4, 1)]
@@ -149,6 +149,18 @@ def test_a_slice_of_the_module_is_those_layers():
     body = network[:-1](seen)
     torch.testing.assert_close(body, torch.tanh(network[2](torch.tanh(network[0](seen)))))
     torch.testing.assert_close(network[-1](body), network(seen))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hidden", [(), (5,), (5, 4)])
+def test_numpy_gives_the_numbers_of_torch(activation, hidden):
+    network = mlp((3, *hidden, 2), activation, torch.Generator().manual_seed(0)).double()
+    weights, biases, kind = network.layers()
+    layers = [(w.detach().numpy(), b.detach().numpy()) for w, b in zip(weights, biases, strict=True)]
+    seen = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    expected = mlp_output(seen, weights, biases, kind)
+    torch.testing.assert_close(torch.from_numpy(mlp_output_numpy(seen.numpy(), layers, kind)), expected)
+    torch.testing.assert_close(expected, network(seen).detach())
 
 
 def test_other_activations_use_the_layers():

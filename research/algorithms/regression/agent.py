@@ -23,7 +23,7 @@ from research.evaluation import AdaptationCurve, check_num_adapt_steps
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
 from research.per_task import expand
-from research.policies.mlp import ACTIVATIONS, mlp
+from research.policies.mlp import check_layers, mlp
 from research.tasks import make_regression_tasks
 from research.tasks.regression import Examples
 from research.types import Forward, MetaParams, Params
@@ -75,9 +75,7 @@ class RegressionConfig(MetaLearningConfig):
         positive(self, "meta_lr")
         in_unit_interval(self, "anneal_from")
         one_of(self, "algorithm", ("maml_regression", "reptile_regression"))
-        one_of(self, "activation", tuple(ACTIVATIONS))
-        if any(size < 1 for size in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes={self.hidden_sizes}: need at least 1 unit in every layer")
+        check_layers(self)
         make_regression_tasks(self.task, **self.task_args)  # checks the settings of its own
 
     def meta_lr_at(self, iteration: int, update: int) -> float:
