@@ -58,7 +58,8 @@ def find_start(command: str, name: str, settings: Settings, given: Mapping[str, 
     found = checkpoint.load(_path(command, run_config))
     found.require_algorithm(name)
     try:
-        trained = to_mapping(from_mapping(settings.class_of(found.config), found.config))
+        config_class = settings.class_of(found.config)
+        trained = to_mapping(from_mapping(config_class, found.config))
     except ConfigError as error:
         raise CheckpointError(
             f"{found.path} was made with other settings than this version of the code has: {error}. "

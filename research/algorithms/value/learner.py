@@ -11,7 +11,7 @@ A learner has one network, or one network for each task: with parameters `[tasks
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -23,7 +23,7 @@ from research import rng
 from research.algorithms.value.config import DQNConfig, TDConfig
 from research.optim import Lookahead
 from research.optim.flat import flatten, unflatten
-from research.policies.mlp_function import mlp_output, mlp_with_pullback
+from research.policies.mlp_function import mlp_output, mlp_output_numpy, mlp_with_pullback
 from research.policies.q_network import DuelingQNetwork, QNetwork, make_q_network
 from research.sampling.replay_buffer import Drawn
 from research.tasks import TaskDistribution
@@ -67,10 +67,9 @@ class FlatNetwork:
         # Looked up once: to find the weights of a module takes as long as to use small ones.
         self.layers = _layers(self.module) if is_plain else None
         if self.layers and self.flat.is_cpu:  # arrays share the memory of the flat tensor
-            weights, biases, activation = self.layers
+            weights, biases, _ = self.layers
             layers = zip(weights, biases, strict=True)
             self._arrays = [(weight.detach().numpy(), bias.detach().numpy()) for weight, bias in layers]
-            self._activation: Callable[[NDArray[Any]], NDArray[Any]] = _relu if activation is nn.ReLU else np.tanh
 
     def params(self) -> Params:
         """Returns copies of the parameters by name."""
@@ -86,18 +85,10 @@ class FlatNetwork:
     def greedy(self, observation: NDArray[Any]) -> NDArray[np.int64]:
         """Returns the best action at each observation `[rows, obs]`, `[rows]`."""
         if self.layers and self.flat.is_cpu and len(observation) == 1:
-            return self._greedy_alone(observation)
-        seen = torch.as_tensor(observation, dtype=self.flat.dtype, device=self.flat.device)
-        best: NDArray[np.int64] = self.values(seen).argmax(-1).cpu().numpy()
-        return best
-
-    def _greedy_alone(self, observation: NDArray[Any]) -> NDArray[np.int64]:
-        """The same for one row: calls of NumPy take a third of the time of those of torch."""
-        *hidden, (last_weight, last_bias) = self._arrays
-        output = observation.astype(last_bias.dtype, copy=False)
-        for weight, bias in hidden:
-            output = self._activation(output @ weight.T + bias)
-        best: NDArray[np.int64] = (output @ last_weight.T + last_bias).argmax(-1)
+            seen = observation.astype(self._arrays[0][0].dtype, copy=False)
+            return mlp_output_numpy(seen, self._arrays, self.layers[2]).argmax(-1)
+        rows = torch.as_tensor(observation, dtype=self.flat.dtype, device=self.flat.device)
+        best: NDArray[np.int64] = self.values(rows).argmax(-1).cpu().numpy()
         return best
 
     def unflatten(self, flat: Tensor) -> Params:
@@ -269,12 +260,8 @@ def _make_optimizer(config: TDConfig, flat: Tensor) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _relu(values: NDArray[Any]) -> NDArray[Any]:
-    return np.maximum(values, 0)
-
-
 def _layers(network: nn.Module) -> tuple[list[Tensor], list[Tensor], type[nn.Module]]:
     """Weights, biases and activation of a network that is one MLP."""
-    layers = cast(list[nn.Linear], list(cast(QNetwork, network).value)[::2])
-    activation = type(cast(QNetwork, network).value[1])
-    return [layer.weight for layer in layers], [layer.bias for layer in layers], activation
+    weights, biases, activation = cast(QNetwork, network).value.layers()
+    assert activation is not None
+    return weights, biases, activation
