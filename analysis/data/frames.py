@@ -1,4 +1,4 @@
-"""Records and points as DataFrames: what `analysis.data.load` returns, column by column."""
+"""Turns records and their metrics into the DataFrames of `analysis.data.load.Runs`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.data.records import Points, Record, Source, time
+from analysis.data.records import Points, Record, Source, parse_time
 
 SCORE = "eval/score_after_"
-"""Metrics of the evaluations during training: the mean over tasks after k steps."""
+"""Prefix of the metrics of evaluations during training: the mean over tasks after k steps."""
 
 MEAN = -1
-"""Task of a value that is a mean over tasks."""
+"""The number in the column `task` of a value that is a mean over tasks."""
 
 _TIMES = ("started", "stopped")
 _TEXTS = ("source", "experiment", "command", "status", "git", "host", "problems", "directory")
 Named = Mapping[str, tuple[Source, Record]]
-Points_ = Mapping[str, Mapping[str, Points]]
+SeriesByRun = Mapping[str, Mapping[str, Points]]
 
 
-class Rest(NamedTuple):
-    """A run goes on: when, after which iteration, and how long nobody had worked on it."""
+class Pause(NamedTuple):
+    """A resumption of a run: its time, the iteration of the checkpoint, and the seconds since the last work."""
 
     time: np.datetime64
     iteration: int
@@ -32,7 +32,7 @@ class Rest(NamedTuple):
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row for each run; columns that only some runs have stand in the order in which they come."""
+    """Returns one row for each run. Columns are in the order in which they first occur."""
     names = dict.fromkeys(key for one in rows.values() for key in one)
     order = [
         *(key for key in names if not key.startswith("final.")),
@@ -44,7 +44,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _column(key: str, values: Sequence[Any]) -> Any:
-    """The values of a column in the narrowest type that leaves them as they are."""
+    """Returns the values of a column in the narrowest type that represents all of them."""
     if key in _TIMES:
         return _utc(np.array([np.datetime64("NaT") if value is None else value for value in values], "datetime64[ms]"))
     if key.startswith("final.") or key == "seconds":
@@ -59,15 +59,15 @@ def _column(key: str, values: Sequence[Any]) -> Any:
             return np.array(values, np.float64)
     column = np.empty(len(values), object)
     column[:] = values
-    return pd.Series(column, dtype=object)  # as a bare array, pandas 3 would make texts of it, and None NaN
+    return pd.Series(column, dtype=object)  # from a bare array pandas 3 would infer texts, and make NaN of None
 
 
 def _utc(times: NDArray[np.datetime64]) -> Any:
     return pd.DatetimeIndex(times).tz_localize("UTC")
 
 
-def metrics(points: Points_) -> pd.DataFrame:
-    """`run`, `metric`, `step`, `value`, `time`, in the order of runs, metrics and steps."""
+def metrics(points: SeriesByRun) -> pd.DataFrame:
+    """Returns `run`, `metric`, `step`, `value`, `time`, ordered by run, metric and step."""
     names = sorted({metric for series in points.values() for metric in series})
     codes = {metric: code for code, metric in enumerate(names)}
     parts = [
@@ -97,8 +97,8 @@ def metrics(points: Points_) -> pd.DataFrame:
     )
 
 
-def adaptation(named: Named, points: Points_) -> pd.DataFrame:
-    """`run`, `iteration`, `task`, `adapt_step`, `value`, `regret`, `unit`; see `analysis.data.load.Runs`."""
+def adaptation(named: Named, points: SeriesByRun) -> pd.DataFrame:
+    """Returns `run`, `iteration`, `task`, `adapt_step`, `value`, `regret`, `unit`; see `analysis.data.load.Runs`."""
     units = _units(named)
     parts = [part for number, name in enumerate(named) for part in _evaluations(number, named[name], points[name])]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.empty(0)] * 6
@@ -122,7 +122,7 @@ def adaptation(named: Named, points: Points_) -> pd.DataFrame:
 def _evaluations(
     number: int, pair: tuple[Source, Record], series: Mapping[str, Points]
 ) -> Iterator[list[NDArray[Any]]]:
-    """Run, iteration, task, step, value and regret of a run's evaluations, as arrays of one length."""
+    """Yields run, iteration, task, step, value and regret of a run's evaluations, as arrays of equal lengths."""
     last = _last(*pair)
     for metric, one in series.items():
         step = metric.removeprefix(SCORE)
@@ -144,7 +144,7 @@ def _experiment(record: Record) -> Any:
 
 
 def _units(named: Named) -> dict[Any, str]:
-    """What a step of adaptation is: of each run whose result says so, and of each experiment if its runs agree."""
+    """Returns the unit of an adaptation step by run and, where all its runs agree, by experiment."""
     found: dict[Any, set[str]] = {}
     for name, (_, record) in named.items():
         result = record.run.get("result")
@@ -155,7 +155,7 @@ def _units(named: Named) -> dict[Any, str]:
 
 
 def _last(source: Source, record: Record) -> tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]] | None:
-    """The last evaluation: iteration, scores and regrets `[steps + 1, tasks]`, and the numbers of the tasks."""
+    """Returns the last evaluation: iteration, scores and regrets `[steps + 1, tasks]`, and the task numbers."""
     result = record.run.get("result")
     if not isinstance(result, Mapping) or not isinstance(result.get("score"), list):
         return None
@@ -168,52 +168,55 @@ def _last(source: Source, record: Record) -> tuple[int, NDArray[Any], NDArray[An
             tasks = np.arange(score.shape[1])
             return iteration, score, np.array(regret, np.float64).reshape(score.shape), tasks
         except (KeyError, TypeError, ValueError, IndexError):
-            record.problems.append("evaluation.json: damaged, the mean over tasks counts")
+            record.problems.append("evaluation.json: damaged, the recorded mean over tasks is used")
     score = np.array(result["score"], np.float64)[:, None]
     return iteration, score, np.full_like(score, np.nan), np.array([MEAN])
 
 
 def artifacts(named: Named) -> pd.DataFrame:
-    """`run`, `name`, `path`."""
+    """Returns `run`, `name`, `path`."""
     rows = [(run, name, path) for run, (_, record) in named.items() for name, path in record.artifacts.items()]
     return pd.DataFrame(rows, columns=["run", "name", "path"], dtype=object)
 
 
-def pauses(named: Named, points: Points_) -> pd.DataFrame:
-    """`run`, `time`, `iteration`, `seconds`: each time that a run went on."""
-    rows = [(run, *rest) for run, (_, record) in named.items() for rest in rests(record, points[run])]
+def pauses(named: Named, points: SeriesByRun) -> pd.DataFrame:
+    """Returns `run`, `time`, `iteration`, `seconds`, a row for each resumption of a run."""
+    rows = [(run, *pause) for run, (_, record) in named.items() for pause in find_pauses(record, points[run])]
     frame = pd.DataFrame(rows, columns=["run", "time", "iteration", "seconds"])
     frame["time"] = _utc(np.array([one[1] for one in rows], "datetime64[ms]"))
     return frame.astype({"run": object, "iteration": "int64", "seconds": "float64"})
 
 
-def rests(record: Record, series: Mapping[str, Points]) -> list[Rest]:
-    """Each time that a run went on: no work that counts was done since its last point before that (or its start)."""
-    found: list[Rest] = []
+def find_pauses(record: Record, series: Mapping[str, Points]) -> list[Pause]:
+    """Returns the resumptions of a run. A pause begins at the last recorded point before it, or at the start."""
+    found: list[Pause] = []
     if not record.run.get("resumed"):
         return found
     seen = np.sort(np.concatenate([np.empty(0, "datetime64[ms]"), *(one.times for one in series.values())]))
-    start = time(record.run.get("start_time"))
+    start = parse_time(record.run.get("start_time"))
     for entry in record.run.get("resumed") or ():
-        moment = time(entry.get("time"))
+        moment = parse_time(entry.get("time"))
         if moment is None or start is None:
             continue
         before = int(np.searchsorted(seen, moment))
         last = seen[before - 1] if before else start
         last = max(last, found[-1].time) if found else last
         found.append(
-            Rest(moment, int(entry.get("iteration", 0)), max(0.0, float((moment - last) / np.timedelta64(1, "s"))))
+            Pause(moment, int(entry.get("iteration", 0)), max(0.0, float((moment - last) / np.timedelta64(1, "s"))))
         )
     return found
 
 
-def working_seconds(record: Record, series: Mapping[str, Points], rest: Sequence[Rest]) -> float | None:
-    """From the start to the stop, or else the last sign of life, without rests; None if the start is not known."""
+def working_seconds(record: Record, series: Mapping[str, Points], pauses: Sequence[Pause]) -> float | None:
+    """Returns the seconds from the start to the stop, or to the last recorded point or heartbeat, without pauses.
+
+    None if the start is not known.
+    """
     run = record.run
-    start, stop = time(run.get("start_time")), time(run.get("stop_time"))
+    start, stop = parse_time(run.get("start_time")), parse_time(run.get("stop_time"))
     ends = [one.times[-1] for one in series.values() if len(one.times)]
-    heartbeat = time(run.get("heartbeat"))
+    heartbeat = parse_time(run.get("heartbeat"))
     signs = [*ends, *([] if heartbeat is None else [heartbeat])] if stop is None else [stop]
     if start is None or not signs:
         return None
-    return float((max(signs) - start) / np.timedelta64(1, "s")) - sum(one.seconds for one in rest)
+    return float((max(signs) - start) / np.timedelta64(1, "s")) - sum(pause.seconds for pause in pauses)

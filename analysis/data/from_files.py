@@ -1,12 +1,13 @@
-"""Runs of a directory: records of this project, and of Sacred's FileStorageObserver.
+"""Reads runs from a directory: records of this project, and records of Sacred's FileStorageObserver.
 
-Whatever is torn is read as far as it goes. Metrics come from metrics.jsonl, where there is one, else from metrics.json.
+Damaged files are read as far as they can be parsed. Metrics come from metrics.jsonl or, without that file, from
+metrics.json.
 """
 
 from __future__ import annotations
 
 import json
-import time as clock
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,36 +15,36 @@ from typing import Any
 
 import numpy as np
 
-from analysis.data.records import EMPTY, LOG_BYTES, STALE, TORN, Points, Record, is_silent, points, times
+from analysis.data.records import EMPTY, LOG_BYTES, STALE, TORN, Points, Record, is_silent, parse_times, points
 from research.tracking import lock
 from research.tracking.records import EVALUATION, METRICS, parse_row
 
 _OF_A_RECORD = ("run.json", "config.json", METRICS, "metrics.json", "cout.txt")
 _BLOCK = 1 << 22
-"""Bytes of metrics.jsonl that are taken apart at once, which bounds what is held beside the arrays."""
+"""Bytes of metrics.jsonl that are parsed at once. This bounds the memory used in addition to the arrays."""
 
 Columns = dict[str, list[Points]]
 
 
 class Directory:
-    """The runs in a directory, or the one that it is.
+    """The runs of a directory.
 
     Args:
-        path: Holds a folder for each run, or is one.
-        now: Seconds since the epoch; tells which runs are stale.
+        path: A directory with a folder for each run, or the folder of one run.
+        now: The current time in seconds since the epoch, which decides whether a run is stale. None: the clock's.
 
     Raises:
-        ValueError: There is no such directory.
+        ValueError: The directory does not exist.
     """
 
     def __init__(self, path: Path, now: float | None = None):
         if not path.is_dir():
             raise ValueError(f"{path}: no such directory; need one that holds runs, a run's own, or mongodb://…")
         self.path = path
-        self.now = clock.time() if now is None else now
+        self.now = time.time() if now is None else now
 
     def records(self) -> list[Record]:
-        """All folders, those with a number first and in order; not those that begin with `_` or a dot."""
+        """Returns the records of all folders, numbered ones first. Names that begin with `_` or a dot are skipped."""
         if _is_record(self.path):
             return [self._record(self.path, str(self.path.parent))]
         found = [path for path in self.path.iterdir() if path.is_dir() and path.name[0] not in "._"]
@@ -71,7 +72,7 @@ class Directory:
         return record
 
     def _is_dead(self, directory: Path, run: Mapping[str, Any]) -> bool:
-        """Whether nobody is at work on a run that says that it runs."""
+        """Whether no process works on a run whose record says RUNNING."""
         holder = lock.holder(directory, self.now)
         if holder is None:
             return is_silent(run, np.datetime64(int(1000 * self.now), "ms"))
@@ -108,7 +109,7 @@ def _is_record(directory: Path) -> bool:
 
 
 def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    """The object in a file; None, and a problem, if there is none."""
+    """Returns the JSON object in a file; None, and adds a problem, if the file has none."""
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -123,7 +124,7 @@ def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
 
 
 def _read_folded(path: Path, problems: list[str]) -> dict[str, Points]:
-    """Metrics as Sacred has them: `{name: {"steps", "values", "timestamps"}}`."""
+    """Reads metrics in Sacred's format: `{name: {"steps", "values", "timestamps"}}`."""
     found = {}
     for name, series in (_json(path, problems) or {}).items():
         try:
@@ -136,13 +137,13 @@ def _read_folded(path: Path, problems: list[str]) -> dict[str, Points]:
 
 
 def note_dropped(problems: list[str], name: str, count: int) -> None:
-    """Adds that values of a metric were left out, if any were."""
+    """Adds a problem if values of a metric were left out."""
     if count:
         problems.append(f"{name}: {count} values are no numbers")
 
 
 def _read_lines(path: Path, problems: list[str]) -> dict[str, Points]:
-    """Metrics as lines, a block of them at a time; damaged lines are left out and counted."""
+    """Reads metrics.jsonl block by block. Damaged lines are left out, and a problem says how many."""
     columns: Columns = defaultdict(list)
     dropped: dict[str, int] = defaultdict(int)
     damaged = 0
@@ -164,7 +165,7 @@ def _read_lines(path: Path, problems: list[str]) -> dict[str, Points]:
 
 
 def _blocks(path: Path) -> Iterator[tuple[bytes, bool]]:
-    """Whole lines, some `_BLOCK` bytes at a time; at the end what is no whole line, marked as torn."""
+    """Yields blocks of about `_BLOCK` bytes that end with a line, then an incomplete last line with True."""
     rest = b""
     with path.open("rb") as file:
         while read := file.read(_BLOCK):
@@ -179,7 +180,7 @@ def _blocks(path: Path) -> Iterator[tuple[bytes, bool]]:
 
 
 def _rows(block: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The rows on some lines, and how many lines are damaged."""
+    """Returns the rows of a block of lines, and the number of damaged lines."""
     try:
         # One call for all lines is several times as fast. JSON has no line ends within strings.
         rows = json.loads(b"[" + block.replace(b"\n", b",") + b"]")
@@ -194,13 +195,13 @@ def _rows(block: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 def _add(columns: Columns, dropped: dict[str, int], rows: Sequence[dict[str, Any]]) -> None:
-    """Appends the points of some rows to the columns. Rows that have the same metrics are taken together."""
+    """Appends the points of rows to the columns. Rows with the same metrics are converted together."""
     kinds: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         kinds[tuple(row["values"])].append(row)
     for names, alike in kinds.items():
         steps = [row["step"] for row in alike]
-        stamps = times([row["timestamp"] for row in alike])
+        stamps = parse_times([row["timestamp"] for row in alike])
         cells = [list(row["values"].values()) for row in alike]
         try:
             table = np.array(cells, np.float64)

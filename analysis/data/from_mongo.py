@@ -1,7 +1,7 @@
-"""Runs of a MongoDB in Sacred's layout, as this project's mirror and Sacred's MongoObserver write it.
+"""Reads runs from a MongoDB in Sacred's layout, written by this project's mirror or by Sacred's MongoObserver.
 
-A metric may be in several documents (`chunk`). Where a run went on from an earlier checkpoint, only metrics of its last
-`generation` count. Keys that MongoDB does not take were written with commas for dots; they get their dots back.
+A metric may be split over several documents (`chunk`). If a run was resumed, only the metrics of its last `generation`
+count. Keys with dots were written with commas, since MongoDB refuses dots; reading restores the dots.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from analysis.data.records import LOG_BYTES, STALE, TORN, Points, Record, is_sil
 from research.tracking.records import EVALUATION
 
 _SECONDS = 5.0
-"""For the first answer of a server."""
+"""Timeout of the connection to a server."""
 
 _BATCH = 50
-"""Runs whose metrics are asked for at once."""
+"""Runs whose metrics are read with one query."""
 
 Document = dict[str, Any]
 
@@ -35,11 +35,11 @@ class MongoSource:
     """The runs of one database.
 
     Args:
-        address: `mongodb://user:password@host:27017/database`; the database is `sacred` if none is named.
-        now: Seconds since the epoch; tells which runs are stale.
+        address: `mongodb://user:password@host:27017/database`; the default database is `sacred`.
+        now: The current time in seconds since the epoch, which decides whether a run is stale.
 
     Raises:
-        ValueError: It is no such address, or nobody answers there. The password is in no message.
+        ValueError: The address is malformed, or no server answers. No message contains the password.
     """
 
     def __init__(self, address: str, now: float):
@@ -64,7 +64,7 @@ class MongoSource:
             except PyMongoError as error:
                 client.close()
                 kind = type(error).__name__
-        if kind:  # outside of the handlers: the other error knows the address
+        if kind:  # raised outside of the handlers: the original error contains the address with the password
             raise ValueError(f"{self.text}: no answer from a MongoDB server there ({kind})")
         return client[self._name]
 
@@ -121,25 +121,25 @@ class MongoSource:
         return None
 
     def log(self, record: Record) -> str:
-        database = self._connect()  # long after the others were read
+        database = self._connect()  # the connection of `records` may have been closed
         found = database["runs"].find_one({"_id": record.run["_id"]}, {"captured_out": 1}) or {}
         database.client.close()
         return str(found.get("captured_out") or "")[-LOG_BYTES:]
 
 
 def _joined(chunks: list[tuple[int, Points]]) -> Points:
-    """The documents of a metric as one, in order."""
+    """Returns the chunks of a metric joined in order."""
     parts = [part for _, part in sorted(chunks, key=lambda chunk: chunk[0])]
     return parts[0] if len(parts) == 1 else Points(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _path(artifact: Mapping[str, Any], directory: str) -> str:
-    """Where the file lies, or lay: on the machine of the run, or in GridFS if that is not known."""
+    """Returns the path of an artifact on the machine of the run or, if unknown, its id in GridFS."""
     return artifact.get("path") or (f"{directory}/{artifact['name']}" if directory else f"gridfs:{artifact['file_id']}")
 
 
 def _plain(value: Any) -> Any:
-    """A document with the keys that it was made of."""
+    """Returns a document with its original keys."""
     if isinstance(value, dict):
         return {_key(key): _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list) else value

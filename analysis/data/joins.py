@@ -1,11 +1,11 @@
-"""What plots and tables eat: metrics and scores of runs with the group and the seed that each belongs to.
+"""Joins metrics and scores with the group and the seed of their runs: the input of plots and tables.
 
-Runs that share a group differ in nothing that matters but the seed. Three rules guard what is averaged later:
+The runs of a group have the same settings apart from the seed. Three rules protect averages over a group:
 
-- Only runs of the statuses asked for count, `COMPLETED` ones without asking. `Runs.report()` tells of the others.
-- Two runs of one group with one seed are a repetition, not evidence, and refused: `repeats="last"` keeps the one that
-  started last, `repeats="all"` keeps all.
-- Runs that were evaluated on different tasks are refused; `allow_different_tasks=True` asks for them.
+- Only runs with the requested statuses count, `COMPLETED` by default. `Runs.report()` lists the others.
+- Two runs of a group with the same seed are not independent, and are refused. `repeats="last"` keeps the run that
+  started last, `repeats="all"` keeps both.
+- Runs that were evaluated or scored differently are refused, unless `allow_different_tasks=True`.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ Repeats = Literal["refuse", "last", "all"]
 Value = Literal["last", "area", "max", "min"]
 
 _OF_THE_TASKS = ("config.task", "config.num_eval_tasks", "config.horizon")
-"""Columns, with those below `config.task_args`, that say which tasks are held out."""
+"""Columns that determine the held-out tasks, in addition to those below `config.task_args`."""
 
 _OF_THE_SCORE = "result.label"
-"""The column that says what a score is; runs that have not been evaluated lack it."""
+"""The column with the name of the score. Runs without a final evaluation have no value there."""
 
 OF_THE_RECORD = ("seed", "runs_dir", "run", "checkpoint", "checkpoint_interval", "num_threads")
-"""Settings that make no other experiment."""
+"""Settings that do not distinguish groups."""
 
 
 def curves(
     runs: Runs, metric: str, x: Axis = "iteration", by: Sequence[str] | None = None, **choice: Any
 ) -> pd.DataFrame:
-    """A metric against iterations, environment steps or seconds of work.
+    """Returns a metric against iterations, environment steps or seconds of work.
 
     Args:
-        runs: Some runs.
-        metric: Its name.
-        x: `"iteration"`; `"env_steps"`, the sum of the metric of that name up to the point; or `"seconds"` from the
-            start, without those in which nobody worked on the run.
-        by: Settings (or `experiment`, `status`, …) that make a group. None: those that differ between the runs.
+        runs: The runs to choose from.
+        metric: The name of the metric.
+        x: `"iteration"`; `"env_steps"`, the cumulative sum of the metric of that name; or `"seconds"`, the time since
+            the start without pauses.
+        by: Settings (or `experiment`, `status`, …) that define the groups. None: those that differ between the runs.
         choice: `status`, `repeats`, `allow_different_tasks`, see `chosen`.
 
     Returns:
-        `group, seed, run, x, value`, in the order of runs and steps.
+        `group, seed, run, x, value`, ordered by run and step.
 
     Raises:
-        ValueError: No run has the metric (the nearest names are in the message), or the runs do not compare.
+        ValueError: No run has the metric (the message names similar ones), or the rules above refuse the runs.
     """
     if x not in get_args(Axis):
         raise ValueError(f"x={x!r}: need one of {', '.join(get_args(Axis))}")
@@ -71,10 +71,10 @@ def curves(
 
 
 def adaptation_curves(runs: Runs, by: Sequence[str] | None = None, **choice: Any) -> pd.DataFrame:
-    """The mean over held-out tasks after each step of adaptation, at the last evaluation of each run.
+    """Returns the mean over held-out tasks after each step of adaptation, at the last evaluation of each run.
 
     Args:
-        runs: Some runs.
+        runs: The runs to choose from.
         by: As for `curves`.
         choice: As for `curves`.
 
@@ -82,7 +82,7 @@ def adaptation_curves(runs: Runs, by: Sequence[str] | None = None, **choice: Any
         `group, seed, run, adapt_step, value, regret, unit`; `regret` is NaN where it is not known.
 
     Raises:
-        ValueError: No run has an evaluation, or the runs do not compare.
+        ValueError: No run has an evaluation, or the rules above refuse the runs.
     """
     whole = runs.adaptation
     if whole.empty:
@@ -104,10 +104,10 @@ def scores(
     value: Value = "last",
     **choice: Any,
 ) -> pd.DataFrame:
-    """One number for each run.
+    """Returns one number for each run.
 
     Args:
-        runs: Some runs.
+        runs: The runs to choose from.
         metric: A metric or, with the last value, a column of numbers: `result.score_after_3`, `seconds`.
         by: As for `curves`.
         groups: The group of each run that may count, by run; replaces `by`.
@@ -116,10 +116,10 @@ def scores(
         choice: As for `curves`.
 
     Returns:
-        `group, seed, run, value`. Of areas, `attrs["note"]` says over which iterations they are.
+        `group, seed, run, value`. For areas, `attrs["note"]` names the range of iterations.
 
     Raises:
-        ValueError: No run has the metric, or the runs do not compare.
+        ValueError: No run has the metric, or the rules above refuse the runs.
     """
     if value not in get_args(Value):
         raise ValueError(f"value={value!r}: need one of {', '.join(get_args(Value))}")
@@ -144,17 +144,18 @@ def chosen(
     repeats: Repeats = "refuse",
     allow_different_tasks: bool = False,
 ) -> pd.DataFrame:
-    """The rows of the table that count, with their `group`.
+    """Returns the rows of the table for the runs that count, with their `group`.
 
     Args:
-        runs: Some runs.
-        groups: Group of each run that may count, by run.
+        runs: The runs to choose from.
+        groups: The group of each run that may count, by run.
         status: The statuses that count; None for all.
-        repeats: What becomes of several runs with one group and one seed: `"refuse"`, `"last"` or `"all"`.
-        allow_different_tasks: Whether runs that were evaluated on different tasks may stand side by side.
+        repeats: Whether several runs with the same group and seed are an error, `"refuse"`, are reduced to the
+            `"last"` one, or are `"all"` kept.
+        allow_different_tasks: Whether runs may be compared that were evaluated or scored differently.
 
     Raises:
-        ValueError: None is left, or one of the rules in the text above is broken.
+        ValueError: No run is left, or one of the rules above is broken.
     """
     if repeats not in get_args(Repeats):
         raise ValueError(f"repeats={repeats!r}: need one of {', '.join(get_args(Repeats))}")
@@ -170,12 +171,17 @@ def chosen(
 
 
 def group_labels(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.Series:
-    """What each run is called in a comparison, e.g. `inner_loop=higher`.
+    """Returns the label of each run in a comparison, e.g. `inner_loop=higher`.
 
     Args:
-        table: That of `Runs`.
-        by: Columns, `config.` may be left out. None: the settings in which runs of one experiment differ, and the
+        table: `Runs.table` or some of its rows.
+        by: Columns; `config.` may be left out. None: the settings in which runs of one experiment differ, and the
             experiment if there are several.
+
+    Example:
+        >>> table = pd.DataFrame({"experiment": "rl2", "config.seed": [0, 1], "config.lr": [0.1, 0.3]})
+        >>> group_labels(table).tolist()
+        ['lr=0.1', 'lr=0.3']
     """
     columns = differing(table) if by is None else [column(key, table.columns) for key in by]
     if not columns:
@@ -189,7 +195,7 @@ def group_labels(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.Ser
 
 
 def differing(table: pd.DataFrame) -> list[str]:
-    """The columns that tell the groups of runs apart: experiment and settings, without seed and place."""
+    """Returns the columns in which groups of runs differ: the experiment and settings other than the seed."""
     ignored = {f"config.{key}" for key in OF_THE_RECORD}
     settings = [name for name in table.columns if name.startswith("config.") and name not in ignored]
     found = [
@@ -199,7 +205,7 @@ def differing(table: pd.DataFrame) -> list[str]:
 
 
 def _with_groups(runs: Runs, by: Sequence[str] | None, having: set[str], **choice: Any) -> pd.DataFrame:
-    """The runs that count, with their group. Settings are compared among these alone."""
+    """Returns the runs that count, with their group. Only settings of these runs are compared."""
     able = runs.table[runs.table.index.isin(having)]
     table = chosen(runs, pd.Series("", index=able.index, dtype=object), **{**choice, "repeats": "all"})
     return chosen(runs, group_labels(table, by), **choice)
@@ -213,7 +219,7 @@ def _runs_with(runs: Runs, metric: str) -> set[str]:
 
 
 def _last_values(runs: Runs, metric: str) -> pd.Series:
-    """The last value of a metric, or the value of a column, for each run that has it."""
+    """Returns the last value of a metric, or the value of a column, for each run that has it."""
     for name in (f"final.{metric}", metric):
         if name in runs.table.columns and not name.startswith("config."):
             return pd.to_numeric(runs.table[name], errors="coerce").dropna()
@@ -222,7 +228,7 @@ def _last_values(runs: Runs, metric: str) -> pd.Series:
 
 
 def _reduced(runs: Runs, metric: str, names: pd.Index, value: Value) -> tuple[pd.Series, str]:
-    """One number for the curve of each of these runs, and a note on the iterations that it rests on."""
+    """Returns one number for the curve of each of these runs, and a note on the range of iterations."""
     points = runs.metrics[(runs.metrics["metric"] == metric) & runs.metrics["run"].isin(names)]
     curves = points.astype({"run": object}).groupby("run", sort=False)
     if value != "area":
@@ -236,7 +242,7 @@ def _reduced(runs: Runs, metric: str, names: pd.Index, value: Value) -> tuple[pd
 
 
 def _places(runs: Runs, run: str, points: pd.DataFrame, x: Axis) -> NDArray[np.float64]:
-    """Where the points of one run lie on the axis."""
+    """Returns the positions of the points of a run on the axis."""
     if x == "seconds":
         moments = points["time"].dt.tz_localize(None).to_numpy()
         start = runs.table["started"].dt.tz_localize(None)[run].to_datetime64()
@@ -254,10 +260,10 @@ def _places(runs: Runs, run: str, points: pd.DataFrame, x: Axis) -> NDArray[np.f
 
 
 def different_evaluations(table: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """What runs differ in that were not evaluated alike: by setting, each value and one run that has it.
+    """Returns the settings in which the evaluations of runs differ: by name, each value with one run that has it.
 
     Args:
-        table: That of `Runs`, or some of its rows.
+        table: `Runs.table` or some of its rows.
     """
     names = [name for name in table.columns if name in _OF_THE_TASKS or name.startswith("config.task_args.")]
     found = {}
@@ -280,7 +286,7 @@ def _refuse_different_tasks(table: pd.DataFrame) -> None:
 
 
 def _without_repeats(table: pd.DataFrame, repeats: Repeats) -> pd.DataFrame:
-    """The table without runs that repeat the group and the seed of another."""
+    """Returns the table without runs that repeat the group and the seed of another run."""
     if repeats == "all":
         return table
     seeds = table["seed"].map(text).where(table["seed"].notna(), table.index.to_series())
@@ -293,8 +299,8 @@ def _without_repeats(table: pd.DataFrame, repeats: Repeats) -> pd.DataFrame:
         twins = again[(again["group"] == again["group"].iloc[0]) & (again["seed"] == again["seed"].iloc[0])]
         raise ValueError(
             f"runs {', '.join(twins.index)} have the same group {twins['group'].iloc[0]!r} and seed "
-            f"{twins['seed'].iloc[0]}: a repetition is no evidence. Choose with where (command=train), name what tells "
-            'them apart with by, or take repeats="last" (--repeats last)'
+            f"{twins['seed'].iloc[0]}: a repetition is not an independent run. Choose with where (command=train), name "
+            'a setting that distinguishes them with by, or use repeats="last" (--repeats last)'
         )
     return table
 
@@ -304,7 +310,7 @@ def _differs(values: pd.Series) -> bool:
 
 
 def text(value: Any) -> str:
-    """A value as a label has it: numbers of one size look alike, whatever type a column gave them."""
+    """Returns a value as text for labels. Equal numbers give equal texts, whatever the type of their column."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "none"
     if isinstance(value, (float, np.floating)):
@@ -315,11 +321,11 @@ def text(value: Any) -> str:
 
 
 def _absent(value: Any, by: Sequence[str] | None) -> bool:
-    """Whether a label leaves a setting out: it was not asked for, and the run has none."""
+    """Whether a label omits a setting, because the run lacks it and `by` did not ask for it."""
     return by is None and text(value) == "none"
 
 
 def _named(table: pd.DataFrame) -> str:
-    """The only group's name."""
+    """Returns the name of the only group."""
     names = {str(name) for name in table["experiment"] if name is not None}
     return names.pop() if len(names) == 1 else "all runs"

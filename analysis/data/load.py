@@ -4,8 +4,8 @@
     runs.metrics       run, metric, step, value, time
     runs.adaptation    run, iteration, task, adapt_step, value
     runs.artifacts     run, name, path
-    runs.report()      what is failed, torn or stale; runs.missing(…): what has not been run yet
-    runs.curves(…), runs.adaptation_curves(…), runs.scores(…): what plots and tables of groups are made of
+    runs.report()      the failed, damaged and stale runs; runs.missing(…): the expected runs that have not completed
+    runs.curves(…), runs.adaptation_curves(…), runs.scores(…): the input of plots and of tables of groups
 
 Sources are directories (records of this project, or of Sacred's FileStorageObserver) and MongoDBs in Sacred's layout.
 docs/analysis.md explains every column.
@@ -26,31 +26,32 @@ import pandas as pd
 
 from analysis.data import frames, joins
 from analysis.data.from_files import Directory
-from analysis.data.records import EMPTY, TORN, Points, Record, Source, ends, once, row
+from analysis.data.records import EMPTY, TORN, Points, Record, Source, failure_reasons, row, without_repeats
 from analysis.data.where import Condition, Where, column, conditions, describe
 
 COMPLETED = "COMPLETED"
 _LATE = ("final.", "seconds", "problems")
-"""Columns that are known once the metrics have been read."""
+"""Beginnings of the columns that follow from the metrics, which are read after the records."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Some runs as DataFrames. All times are UTC, in milliseconds.
+    """Runs as DataFrames. All times are UTC, in milliseconds.
 
     Attributes:
         table: One row for each run, index `run`: `source`, `id`, `experiment`, `command`, `status`, `seed`, `tag`,
-            `git`, `dirty`, `host`, `started`, `stopped`, `seconds` (of work: pauses before going on are left out),
-            `restarts`, `problems`, `directory`, `config.<key>`, `result.<key>`, `final.<metric>`. Statuses are those
-            of the records, and `STALE` (says that it runs, and gives no sign of life), `TORN` (run.json is missing or
-            damaged) and `EMPTY` (a folder without a record).
-        metrics: `run`, `metric` (both categorical), `step`, `value`, `time`: each step once.
-        adaptation: `run`, `iteration`, `task`, `adapt_step`, `value`, `regret`, `unit`. The last evaluation has every
-            task, those during training only the mean over tasks, which is task −1; so has a run that was recorded
-            before tasks were.
+            `git`, `dirty`, `host`, `started`, `stopped`, `seconds` (of work, without the pauses before a resumption),
+            `restarts`, `problems`, `directory`, `config.<key>`, `result.<key>`, `final.<metric>`. The status is the
+            recorded one, or `STALE` (the record says RUNNING, but no process works on the run), `TORN` (run.json is
+            missing or damaged) or `EMPTY` (a folder without a record).
+        metrics: `run`, `metric` (both categorical), `step`, `value`, `time`; each step occurs once.
+        adaptation: `run`, `iteration`, `task`, `adapt_step`, `value`, `regret`, `unit`. The last evaluation has a row
+            for every task. Evaluations during training, and records without evaluation.json, have the mean over
+            tasks, as task −1.
         artifacts: `run`, `name`, `path`.
-        pauses: `run`, `time`, `iteration`, `seconds`: when and where a run went on, and how long it had rested.
-        unjudged: Rows like those of `table`, of runs too torn to tell whether they are meant.
+        pauses: `run`, `time`, `iteration`, `seconds`: the time and iteration at which a run was resumed, and the
+            seconds since the last work on it.
+        undecided: Rows like those of `table`, for runs that are too damaged to decide whether `where` selects them.
     """
 
     table: pd.DataFrame
@@ -58,7 +59,7 @@ class Runs:
     adaptation: pd.DataFrame
     artifacts: pd.DataFrame
     pauses: pd.DataFrame
-    unjudged: pd.DataFrame
+    undecided: pd.DataFrame
     _records: Mapping[str, tuple[Source, Record]]
 
     def curves(
@@ -68,29 +69,31 @@ class Runs:
         by: Sequence[str] | None = None,
         **choice: Any,
     ) -> pd.DataFrame:
-        """`group, seed, run, x, value`: against iterations, environment steps or seconds; see `joins.curves`."""
+        """Returns `group, seed, run, x, value`, x in iterations, environment steps or seconds: `joins.curves`."""
         return joins.curves(self, metric, x, by, **choice)
 
     def adaptation_curves(self, by: Sequence[str] | None = None, **choice: Any) -> pd.DataFrame:
-        """`group, seed, run, adapt_step, value, regret, unit`: see `joins.adaptation_curves`."""
+        """Returns `group, seed, run, adapt_step, value, regret, unit`: `joins.adaptation_curves`."""
         return joins.adaptation_curves(self, by, **choice)
 
     def scores(self, metric: str, by: Sequence[str] | None = None, **choice: Any) -> pd.DataFrame:
-        """`group, seed, run, value`: one number for each run; see `joins.scores`."""
+        """Returns `group, seed, run, value`, one number for each run: `joins.scores`."""
         return joins.scores(self, metric, by, **choice)
 
     def missing(self, expected: Mapping[str, Iterable[Any]] | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-        """Which of the expected runs have not completed.
+        """Returns the expected runs that have not completed.
 
         Args:
-            expected: Settings with a seed, `[{"inner_loop": "higher", "seed": 3}, …]`, or what each may be, of which
-                all combinations are expected: `{"inner_loop": ["func", "higher"], "seed": range(5)}`.
+            expected: The settings and seed of each run, `[{"inner_loop": "higher", "seed": 3}, …]`, or the values of
+                each setting, all combinations of which are expected: `{"inner_loop": ["func", "higher"],
+                "seed": range(5)}`.
 
         Returns:
-            A row for each that no `COMPLETED` run has, and `found`: which other runs have it, and their status.
+            A row for each combination without a `COMPLETED` run. The column `found` names the other runs with these
+            settings, and their status.
 
         Raises:
-            ValueError: A key is no setting of any run.
+            ValueError: No run has a setting of that name.
         """
         if isinstance(expected, Mapping):
             expected = [dict(zip(expected, values, strict=True)) for values in itertools.product(*expected.values())]
@@ -108,17 +111,18 @@ class Runs:
         return pd.DataFrame(lacking, columns=None if lacking else ["found"])
 
     def log(self, run: str, lines: int = 20) -> str:
-        """The last lines of what a run printed; of a failed one, how its error ended too."""
+        """Returns the last lines of a run's captured output, followed by the traceback of a failed run."""
         source, record = self._records[run]
         trace = "".join(record.run.get("fail_trace") or ())
         text = "\n".join(part for part in (source.log(record).strip("\n"), trace.strip("\n")) if part)
         return "\n".join(text.splitlines()[-lines:])
 
     def report(self) -> str:
-        """What to know before anything is averaged: how many runs have which status, and all that is wrong."""
+        """Returns the number of runs with each status, and a line for each run that failed or has problems."""
         counts = Counter(self.table["status"])
         lines = [f"{len(self.table)} runs: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())]
-        for frame, remark in ((self.table, ""), (self.unjudged, "not counted, nobody can tell whether it is meant: ")):
+        undecided = "not counted, too damaged to decide whether it is selected: "
+        for frame, remark in ((self.table, ""), (self.undecided, undecided)):
             for name, status, problems in zip(frame.index, frame["status"], frame["problems"], strict=True):
                 if problems or status != COMPLETED:
                     lines.append(f"  run {name}: {remark}{status}{', ' if problems else ''}{problems}")
@@ -126,18 +130,34 @@ class Runs:
 
 
 def load_runs(source: str | Path | Iterable[str | Path], where: Where = None, *, now: float | None = None) -> Runs:
-    """Runs as DataFrames. Failed, torn and unfinished ones are among them, with their `status` and `problems`.
+    """Reads runs as DataFrames, including failed, damaged and unfinished ones, with their `status` and `problems`.
 
     Args:
-        source: A directory of runs, the directory of one, `mongodb://user:password@host:27017/database`, or several
-            of these. Runs of the same number are then called `folder/7`. A run that is in the files and in the
-            database counts once, as in the files.
-        where: Which runs: a mapping `{"experiment": "maml_trpo", "config.inner_lr": 0.1}`, a function of a row (a
-            mapping from columns to values), or an expression, see `analysis.data.where`. None: all.
-        now: Seconds since the epoch; tells which runs are stale. Without it, the clock does.
+        source: A directory of runs, the directory of one run, `mongodb://user:password@host:27017/database`, or
+            several of these. Runs of the same number are then named `folder/7`. A run that is in a directory and in a
+            database is read once, from the directory.
+        where: The condition that selects runs: a mapping `{"experiment": "maml_trpo", "config.inner_lr": 0.1}`, a
+            function of a row (a mapping from columns to values), or an expression, see `analysis.data.where`. None
+            selects all.
+        now: The current time in seconds since the epoch, which decides whether a run is stale. None: the clock's.
 
     Raises:
-        ValueError: A source is not there, a key is unknown, or no run is meant; the message says what there is.
+        ValueError: A source does not exist, a key is unknown, or no run is selected. The message names what exists.
+
+    Example:
+        >>> import json, tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for seed in (0, 1):
+        ...     result = {"score": [-9.0, 1.0 + seed]}
+        ...     run = {"status": "COMPLETED", "experiment": {"name": "maml_trpo"}, "result": result}
+        ...     (folder / str(seed)).mkdir()
+        ...     for name, content in {"run.json": run, "config.json": {"seed": seed, "inner_lr": 0.1}}.items():
+        ...         _ = (folder / str(seed) / name).write_text(json.dumps(content))
+        >>> runs = load_runs(folder, where="experiment=maml_trpo,inner_lr<0.5")
+        >>> print(runs.report())
+        2 runs: 2 COMPLETED
+        >>> runs.scores("result.score_after_1")[["group", "seed", "value"]].values.tolist()
+        [['maml_trpo', 0, 1.0], ['maml_trpo', 1, 2.0]]
     """
     places = [source] if isinstance(source, (str, Path)) else list(source)
     with contextlib.ExitStack() as opened:
@@ -149,31 +169,31 @@ def load_runs(source: str | Path | Iterable[str | Path], where: Where = None, *,
 
 
 def _load(sources: Sequence[Source], places: Sequence[str | Path], where: Where) -> Runs:
-    """The same, of sources that are open."""
+    """`load_runs` for sources that are open."""
     found = [(one, record) for one in sources for record in one.records()]
     if not found:
         raise ValueError(f"{', '.join(map(_shown, places))}: no runs there")
     for _, record in found:
-        record.problems += ends(record)
+        record.problems += failure_reasons(record)
     named = _named(_unique(found))
     rows = {name: row(record) for name, (_, record) in named.items()}
     early, late = _tests(where, rows)
-    judged, unjudged = _choose(named, rows, early)
-    points = _read(judged, rows)
-    judged, more = _choose(judged, rows, late)
-    if not judged:
+    selected, undecided = _choose(named, rows, early)
+    points = _read(selected, rows)
+    selected, more = _choose(selected, rows, late)
+    if not selected:
         wanted = [one for one in (*early, *late) if isinstance(one, Condition)]
         raise ValueError(f"where={where!r}: no run matches; {describe(list(rows.values()), wanted)}")
-    adaptation = frames.adaptation(judged, points)
+    adaptation = frames.adaptation(selected, points)
     for name, (_, record) in named.items():
         rows[name]["problems"] = "; ".join(record.problems)
     return Runs(
-        frames.table({name: rows[name] for name in judged}),
-        frames.metrics({name: points[name] for name in judged}),
+        frames.table({name: rows[name] for name in selected}),
+        frames.metrics({name: points[name] for name in selected}),
         adaptation,
-        frames.artifacts(judged),
-        frames.pauses(judged, points),
-        frames.table({name: rows[name] for name in (*unjudged, *more)}),
+        frames.artifacts(selected),
+        frames.pauses(selected, points),
+        frames.table({name: rows[name] for name in (*undecided, *more)}),
         named,
     )
 
@@ -183,20 +203,20 @@ Named = dict[str, tuple[Source, Record]]
 
 def _open(place: str | Path, now: float) -> Source:
     if str(place).startswith(("mongodb://", "mongodb+srv://")):
-        from analysis.data.from_mongo import MongoSource  # takes a while to import
+        from analysis.data.from_mongo import MongoSource  # imports pymongo, which only databases need
 
         return MongoSource(str(place), now)
     return Directory(Path(place), now)
 
 
 def _shown(place: str | Path) -> str:
-    """A source without its password."""
+    """Returns a source without its password."""
     scheme, sign, rest = str(place).partition("://")
     return f"{scheme}{sign}{rest.rpartition('@')[2]}" if sign else str(place)
 
 
 def _unique(found: Sequence[tuple[Source, Record]]) -> list[tuple[Source, Record]]:
-    """Each run once: the record in files rather than its copy in a database, else the first."""
+    """Returns each run once: the record in a directory is preferred to its copy in a database, then the first."""
     kept: dict[Any, tuple[Source, Record]] = {}
     for one, record in sorted(found, key=lambda pair: not isinstance(pair[0], Directory)):
         key = record.run.get("uid") or (record.source, record.directory, record.name)
@@ -206,7 +226,7 @@ def _unique(found: Sequence[tuple[Source, Record]]) -> list[tuple[Source, Record
 
 
 def _named(found: Sequence[tuple[Source, Record]]) -> Named:
-    """Runs by name; those that share one are told apart by as much of their source as that needs."""
+    """Returns runs by name. Runs with the same name are prefixed with as much of their source as needed."""
     counts = Counter(record.name for _, record in found)
     named: Named = {}
     for pair in found:
@@ -224,7 +244,7 @@ Test = Condition | Any
 
 
 def _tests(where: Where, rows: Mapping[str, Mapping[str, Any]]) -> tuple[list[Test], list[Test]]:
-    """The conditions that can be judged before metrics are read, and the others."""
+    """Returns the conditions that can be tested before metrics are read, and those that cannot."""
     if where is None:
         return [], []
     if callable(where):
@@ -237,8 +257,8 @@ def _tests(where: Where, rows: Mapping[str, Mapping[str, Any]]) -> tuple[list[Te
 
 
 def _choose(named: Named, rows: Mapping[str, Mapping[str, Any]], tests: Sequence[Test]) -> tuple[Named, Named]:
-    """The runs that pass all tests, and those that fail none but are too torn for one."""
-    passed, unjudged = {}, {}
+    """Returns the runs that pass all tests, and those that fail none but are too damaged for one of them."""
+    passed, undecided = {}, {}
     for name, pair in named.items():
         record = pair[1]
         outcomes = []
@@ -251,19 +271,19 @@ def _choose(named: Named, rows: Mapping[str, Mapping[str, Any]], tests: Sequence
         if all(outcomes):
             passed[name] = pair
         elif False not in outcomes:
-            unjudged[name] = pair
-    return passed, unjudged
+            undecided[name] = pair
+    return passed, undecided
 
 
 def _is_lost(key: str, record: Record) -> bool:
-    """Whether nobody can tell what a column would say, since the file that held it is gone."""
+    """Whether the value of a column is unknown because its file is missing or damaged."""
     if key.startswith("config.") or key == "seed":
         return record.config is None
     return record.status in (TORN, EMPTY) and key not in ("status", "id", "source", "directory", "problems")
 
 
 def _read(named: Named, rows: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Points]]:
-    """The metrics of runs, each step once; completes their rows."""
+    """Reads the metrics of runs, each step once, and adds the columns that follow from them to the rows."""
     points: dict[str, dict[str, Points]] = {}
     by_source: dict[int, list[str]] = {}
     for name, (source, _) in named.items():
@@ -274,15 +294,15 @@ def _read(named: Named, rows: Mapping[str, dict[str, Any]]) -> dict[str, dict[st
             points[name] = {}
             repeated = 0
             for metric in sorted(found):
-                points[name][metric], count = once(found[metric])
+                points[name][metric], count = without_repeats(found[metric])
                 repeated += count
             record = named[name][1]
             if repeated:
                 record.problems.append(f"{repeated} points repeat a step, the last one counts")
-            rest = frames.rests(record, points[name])
+            pauses = frames.find_pauses(record, points[name])
             finals = {
                 f"final.{metric}": float(one.values[-1]) for metric, one in points[name].items() if len(one.steps)
             }
-            seconds = frames.working_seconds(record, points[name], rest)
+            seconds = frames.working_seconds(record, points[name], pauses)
             rows[name].update(finals, seconds=seconds, problems="; ".join(record.problems))
     return points

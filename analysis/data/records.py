@@ -1,4 +1,4 @@
-"""One run as a source tells of it, whatever the source: the fields that tables are made of, its metrics as arrays."""
+"""The record of a run in one form for all sources: its fields as a row of a table, its metrics as arrays."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ TORN = "TORN"
 """Status of a record whose run.json is missing or damaged."""
 
 STALE = "STALE"
-"""Status of a run that says that it runs, and gives no sign of life."""
+"""Status of a run whose record says RUNNING although no process works on it."""
 
 HEARTBEAT_SECONDS = 600.0
-"""Age of the last heartbeat from which on a run counts as dead, where no lock tells. A beat waits for an iteration."""
+"""A run without a lock counts as stale when its last heartbeat is older. A heartbeat may wait for an iteration."""
 
 
 class Points(NamedTuple):
@@ -29,7 +29,7 @@ class Points(NamedTuple):
     Attributes:
         steps: `[points]`
         values: `[points]`, NaN for null.
-        times: `[points]`, UTC, in milliseconds, which is what MongoDB keeps.
+        times: `[points]`, UTC, in milliseconds, the resolution of MongoDB.
     """
 
     steps: NDArray[np.int64]
@@ -39,17 +39,17 @@ class Points(NamedTuple):
 
 @dataclass
 class Record:
-    """What a source says of one run, metrics aside.
+    """The record of one run without its metrics.
 
     Attributes:
-        source: Where it comes from; no password is in it.
-        name: Of the directory, or the id as text.
-        status: That of the record, or `STALE`, `TORN`, `EMPTY`.
-        run: As run.json has it; empty if there is none.
-        config: As config.json has it; None if it is missing or damaged.
-        directory: Of the run, absolute; empty if the source does not know.
+        source: The directory or database that holds the record, without a password.
+        name: The name of the run's directory, or its id as text.
+        status: The recorded status, or `STALE`, `TORN`, `EMPTY`.
+        run: The content of run.json; empty if the file is missing.
+        config: The content of config.json; None if the file is missing or damaged.
+        directory: The absolute path of the run's directory; empty if the source does not know it.
         artifacts: `{name: path}`.
-        problems: What is missing or damaged. Reading on may add some.
+        problems: Descriptions of missing and damaged parts. Reading metrics may add to them.
     """
 
     source: str
@@ -63,34 +63,34 @@ class Record:
 
 
 class Source(Protocol):
-    """A place with runs."""
+    """A directory or database that holds runs."""
 
     def records(self) -> list[Record]:
-        """All runs there, in order."""
+        """Returns the records of all runs, ordered by name."""
 
     def points(self, records: Sequence[Record]) -> Iterator[dict[str, Points]]:
-        """The metrics of each of these runs, as recorded; damage is added to their problems."""
+        """Yields the metrics of each of these runs as recorded, and adds damage to `problems` of the record."""
 
     def evaluation(self, record: Record) -> Mapping[str, Any] | None:
-        """What the run has in evaluation.json; None if it has none that can be read."""
+        """Returns the content of evaluation.json; None if the file is missing or damaged."""
 
     def close(self) -> None:
-        """Ends connections; `log` makes its own."""
+        """Closes connections. `log` may be called later, and opens a connection of its own."""
 
     def log(self, record: Record) -> str:
-        """The end of the captured output."""
+        """Returns the last `LOG_BYTES` bytes of the captured output as text."""
 
 
 LOG_BYTES = 1 << 14
-"""How much of the captured output counts as its end."""
+"""Bytes of the captured output that `Source.log` returns at most."""
 
 
 def row(record: Record) -> dict[str, Any]:
-    """A run's row of the table, without what its metrics tell."""
+    """Returns the row of a run in `Runs.table`, without the columns that follow from its metrics."""
     run, config = record.run, record.config
     experiment = run.get("experiment") or {}
     repository: Mapping[str, Any] = next(iter(experiment.get("repositories") or ()), {})
-    start, stop = time(run.get("start_time")), time(run.get("stop_time"))
+    start, stop = parse_time(run.get("start_time")), parse_time(run.get("stop_time"))
     known = {
         "source": record.source,
         "id": int(record.name) if record.name.isdigit() else record.name,
@@ -114,13 +114,13 @@ def row(record: Record) -> dict[str, Any]:
 
 
 def _tag(run: Mapping[str, Any]) -> Any:
-    """What the run was called on its command line: `-c TAG`, Sacred's comment."""
+    """Returns the tag of the run: `-c TAG` on its command line, which Sacred calls a comment."""
     meta = run.get("meta") or {}
     return meta.get("comment") or (meta.get("options") or {}).get("--comment")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys; lists become tuples, which can be compared and counted."""
+    """Returns nested mappings as one mapping with dotted keys. Lists become tuples, which are hashable."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and set(value) != {"py/tuple"}:
@@ -131,13 +131,13 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):  # Sacred's files have tuples so
+    if isinstance(value, Mapping):  # the form of a tuple in Sacred's files
         return _plain(value["py/tuple"]) if set(value) == {"py/tuple"} else str(dict(value))
     return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _results(result: Any) -> Iterator[tuple[str, Any]]:
-    """Numbers of a run's result: `result`, `result.<key>`, and `result.score_after_<k>` of an adaptation curve."""
+    """Yields the columns of a result: `result`, `result.<key>`, and `result.score_after_<k>` of an adaptation curve."""
     if isinstance(result, (int, float)):
         yield "result", result
     for key, value in result.items() if isinstance(result, Mapping) else ():
@@ -147,8 +147,8 @@ def _results(result: Any) -> Iterator[tuple[str, Any]]:
             yield f"result.{key}", value
 
 
-def time(value: Any) -> np.datetime64 | None:
-    """A point in time of a record, in milliseconds; None if there is none that can be read."""
+def parse_time(value: Any) -> np.datetime64 | None:
+    """Returns a recorded time in milliseconds, UTC; None if it is missing or has no readable format."""
     try:
         moment = datetime.datetime.fromisoformat(value) if isinstance(value, str) else value
         if moment is None or moment.tzinfo is None:
@@ -158,45 +158,51 @@ def time(value: Any) -> np.datetime64 | None:
         return None
 
 
-def times(values: Iterable[Any]) -> NDArray[np.datetime64]:
-    """Points in time, UTC: texts without a zone, or datetimes."""
+def parse_times(values: Iterable[Any]) -> NDArray[np.datetime64]:
+    """Returns recorded times, UTC, NaT for those without a readable format.
+
+    Args:
+        values: Texts without a time zone, or datetimes.
+    """
     texts = list(values)
     try:
         return np.array(texts, "datetime64[ms]")
     except (ValueError, TypeError):
-        return np.array([moment if (moment := time(text)) is not None else "NaT" for text in texts], "datetime64[ms]")
+        return np.array(
+            [moment if (moment := parse_time(text)) is not None else "NaT" for text in texts], "datetime64[ms]"
+        )
 
 
 def is_silent(run: Mapping[str, Any], now: np.datetime64) -> bool:
-    """Whether the last heartbeat of a run (its start, if it had none) is older than `HEARTBEAT_SECONDS`."""
-    heartbeat = time(run.get("heartbeat"))
-    seen = time(run.get("start_time")) if heartbeat is None else heartbeat
+    """Whether the last heartbeat of a run, or its start if it has no heartbeat, is older than `HEARTBEAT_SECONDS`."""
+    heartbeat = parse_time(run.get("heartbeat"))
+    seen = parse_time(run.get("start_time")) if heartbeat is None else heartbeat
     return seen is None or bool((now - seen) / np.timedelta64(1, "s") > HEARTBEAT_SECONDS)
 
 
-def ends(record: Record) -> list[str]:
-    """Why a run is not complete, as far as its record tells: the end of its error, or when it was last seen."""
+def failure_reasons(record: Record) -> list[str]:
+    """Returns why a run is not complete: the last line of its error, or the time of its last heartbeat."""
     trace = "".join(record.run.get("fail_trace") or ()).strip()
     if record.status == "FAILED" and trace:
         return [trace.splitlines()[-1].strip()]
     seen = record.run.get("heartbeat") or record.run.get("start_time")
-    if record.status == STALE and (moment := time(seen)) is not None:
+    if record.status == STALE and (moment := parse_time(seen)) is not None:
         return [f"last beat {str(moment).replace('T', ' ')[:19]} UTC"]
     return []
 
 
 def points(steps: Any, values: Sequence[Any], stamps: Iterable[Any]) -> tuple[Points, int]:
-    """Steps, values and times as arrays, and how many values were left out since they are no numbers."""
+    """Returns a metric as arrays, and the number of values that were left out because they are not numbers."""
     numbers = as_numbers(values)
     kept = np.array([value is None or isinstance(value, (int, float)) for value in values], bool)
-    found = Points(np.array(steps, np.int64), numbers, times(stamps))
+    found = Points(np.array(steps, np.int64), numbers, parse_times(stamps))
     if kept.all():
         return found, 0
     return Points(*(part[kept] for part in found)), int((~kept).sum())
 
 
 def as_numbers(values: Sequence[Any]) -> NDArray[np.float64]:
-    """Floats; NaN for null and for what is no number."""
+    """Returns floats, NaN for null and for values that are not numbers."""
     try:
         numbers = np.array(values, np.float64)
         if numbers.ndim == 1:
@@ -206,8 +212,8 @@ def as_numbers(values: Sequence[Any]) -> NDArray[np.float64]:
     return np.array([value if isinstance(value, (int, float)) else np.nan for value in values], np.float64)
 
 
-def once(found: Points) -> tuple[Points, int]:
-    """The points in the order of their steps, each step once (the last one counts), and how many repeated a step."""
+def without_repeats(found: Points) -> tuple[Points, int]:
+    """Returns the points ordered by step, of a repeated step the last one, and the number of points left out."""
     if (np.diff(found.steps) > 0).all():
         return found, 0
     order = np.argsort(found.steps, kind="stable")

@@ -1,4 +1,4 @@
-"""Sweeps that `python -m slurm submit` made: which runs there should be, what became of each, what to do again."""
+"""Compares a sweep that `python -m slurm submit` made with its runs: their status, and the runs to retry."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from analysis.data.where import nearest
 from analysis.stats import estimate
 
 MISSING = "MISSING"
-"""Status of a run of which there is no record."""
+"""Status of a run without a record."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep and what became of its runs.
+    """A sweep and the state of its runs.
 
     Attributes:
-        name: What `python -m slurm` calls it.
-        keys: The settings in which its runs differ, the seed aside.
-        table: One row for each run that there should be, index `run`: `status`, `seed`, a column for each of the keys,
-            `problems`.
-        runs: Those that there are.
+        name: The name of the sweep in `python -m slurm`.
+        keys: The settings other than the seed in which its runs differ.
+        table: One row for each planned run, index `run`: `status`, `seed`, a column for each of the keys, `problems`.
+        runs: The runs that have a record.
     """
 
     name: str
@@ -38,11 +37,11 @@ class Sweep:
     runs: Runs
 
     def open(self) -> pd.DataFrame:
-        """The rows of the table that have not completed."""
+        """Returns the rows of the table that have not completed."""
         return self.table[self.table["status"] != COMPLETED]
 
     def hopeless(self) -> pd.DataFrame:
-        """Settings of which every run has failed: a row for each, `runs` and the last of their `problems`."""
+        """Returns the settings for which every run has failed, with the number of `runs` and the first `problems`."""
         groups = self.table.groupby(list(self.keys), dropna=False) if self.keys else [((), self.table)]
         rows = [
             dict(zip(self.keys, settings, strict=True)) | {"runs": len(part), "problems": part["problems"].iloc[-1]}
@@ -52,7 +51,7 @@ class Sweep:
         return pd.DataFrame(rows, columns=[*self.keys, "runs", "problems"])
 
     def retry(self) -> str:
-        """The command that does again what has not completed, hopeless settings left out; empty if that is nothing."""
+        """Returns the command that retries open runs, without hopeless settings; empty if there are none."""
         rows = self.open()
         for settings in self.hopeless().to_dict("records"):
             rows = rows[
@@ -61,19 +60,19 @@ class Sweep:
         return f"python -m slurm retry {self.name} --run {' '.join(rows.index)}" if len(rows) else ""
 
     def scores(self, metric: str) -> pd.DataFrame:
-        """`group, seed, run, value` of the runs that have completed, see `Runs.scores`."""
+        """Returns `group, seed, run, value` for the runs that have completed, see `Runs.scores`."""
         return self.runs.scores(metric, by=list(self.keys) or ["experiment"])
 
 
 def load_sweep(directory: str | Path, name: str | None = None) -> Sweep:
-    """A sweep of a directory of runs.
+    """Loads a sweep from a directory of runs.
 
     Args:
-        directory: Of runs.
-        name: Of the sweep; without, the one that was submitted last.
+        directory: The directory of the runs.
+        name: The name of the sweep. None: the sweep that was submitted last.
 
     Raises:
-        ValueError: There is no such sweep, or none of its runs has begun.
+        ValueError: The directory has no such sweep, or none of its runs has begun.
     """
     manifests = {path.parent.name: path for path in Path(directory).glob("_sweeps/*/manifest.jsonl")}
     if not manifests:
@@ -92,7 +91,7 @@ def load_sweep(directory: str | Path, name: str | None = None) -> Sweep:
 
 
 def ranking(scores: pd.DataFrame, statistic: str = "iqm", seed: int = 0) -> pd.DataFrame:
-    """Groups by their statistic, highest first: `group`, `runs`, and the statistic with its interval as text."""
+    """Returns `group`, `runs`, and the statistic with its interval as text, ordered from the highest value down."""
     found = {
         str(group): estimate(part["value"], np.random.default_rng(seed), statistic)
         for group, part in scores.groupby("group", sort=False)

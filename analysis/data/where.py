@@ -1,12 +1,12 @@
-"""Which runs are meant: a mapping, a function of a row, or an expression such as `experiment=maml_trpo,config.seed<3`.
+"""Selects runs by a mapping, a function of a row, or an expression such as `experiment=maml_trpo,config.seed<3`.
 
-    expression = condition {"," condition}          all of them hold
+    expression = condition {"," condition}          all conditions must hold
     condition  = key ("=" | "!=" | "<" | "<=" | ">" | ">=") value
                | key " in " value {"|" value}
-    key        = column of the table; `config.` may be left out where that is clear: `inner_lr`, `hidden_sizes`
+    key        = column of the table; `config.` may be left out if the rest is unique: `inner_lr`, `hidden_sizes`
     value      = 3 | 0.1 | true | false | none | text | "text, with a comma" | [64, 64]
 
-A run that has no such setting does not meet a condition, other than `!=` and `=none`.
+A run without the setting satisfies only `!=` and `=none`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Condition(NamedTuple):
     """One condition on a row.
 
     Attributes:
-        key: A column of the table, or the end of one.
+        key: A column of the table, or the end of its name.
         sign: `=`, `!=`, `<`, `<=`, `>`, `>=` or `in`.
-        values: What the row is compared with; more than one with `in` only.
-        text: As it was given.
+        values: The values to compare with; only `in` has more than one.
+        text: The condition as it was written.
     """
 
     key: str
@@ -52,10 +52,10 @@ class Condition(NamedTuple):
     text: str
 
     def holds(self, row: Row) -> bool:
-        """Whether a row meets it. `key` must be a whole column's.
+        """Whether a row satisfies the condition. `key` must be the full name of a column.
 
         Raises:
-            ValueError: The value of the row has no order with that of the condition.
+            ValueError: The value in the row cannot be ordered against the value of the condition.
         """
         found = row.get(self.key)
         if self.sign in ("=", "in"):
@@ -71,10 +71,14 @@ class Condition(NamedTuple):
 
 
 def parse(text: str) -> list[Condition]:
-    """The conditions of an expression.
+    """Returns the conditions of an expression.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not an expression.
+
+    Example:
+        >>> [(one.key, one.sign, one.values) for one in parse("seed<3,inner_loop in func|higher")]
+        [('seed', '<', (3,)), ('inner_loop', 'in', ('func', 'higher'))]
     """
     conditions = []
     for part in split(text, ","):
@@ -90,7 +94,7 @@ def parse(text: str) -> list[Condition]:
 
 
 def conditions(where: str | Mapping[str, Any]) -> list[Condition]:
-    """The same of a mapping `{column: value}`; a set stands for any of its values."""
+    """Returns the conditions of an expression or of a mapping `{column: value}`; a set allows any of its values."""
     if isinstance(where, str):
         return parse(where)
     return [
@@ -102,10 +106,14 @@ def conditions(where: str | Mapping[str, Any]) -> list[Condition]:
 
 
 def column(key: str, columns: Iterable[str]) -> str:
-    """The column that a key means: itself, `config.<key>`, or the only setting whose path ends with it.
+    """Returns the column for a key: the key itself, `config.<key>`, or the only setting whose path ends with it.
 
     Raises:
-        ValueError: There is none, or more than one.
+        ValueError: No column matches, or several do.
+
+    Example:
+        >>> column("hidden_sizes", ["seed", "config.policy.hidden_sizes"])
+        'config.policy.hidden_sizes'
     """
     known = list(columns)
     for whole in (key, f"config.{key}"):
@@ -120,7 +128,7 @@ def column(key: str, columns: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What a person may have meant: the nearest names, or the first ones if none is near."""
+    """Returns a hint for an unknown name: the most similar known names, or the first ones if none is similar."""
     short = {one.removeprefix("config."): one for one in known} | {one: one for one in known}
     close = list(dict.fromkeys(short[one] for one in difflib.get_close_matches(name, short, n=5, cutoff=0.5)))
     if close:
@@ -131,7 +139,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def describe(rows: Sequence[Row], wanted: Sequence[Condition] = ()) -> str:
-    """What there is: how many runs of which experiments and statuses, and which conditions no run meets alone."""
+    """Returns the number of runs by experiment and status, and the conditions that no run satisfies."""
     text = f"there are {len(rows)} runs: experiments {_counts(rows, 'experiment')}; statuses {_counts(rows, 'status')}"
     for condition in wanted:
         if not any(condition.holds(row) for row in rows):
@@ -146,7 +154,12 @@ def _counts(rows: Sequence[Row], key: str) -> str:
 
 
 def split(text: str, separator: str) -> list[str]:
-    """The parts between separators, other than those within quotes or brackets."""
+    """Splits a text at separators that are not within quotes or brackets.
+
+    Example:
+        >>> split('a="1,2",b=[3, 4]', ",")
+        ['a="1,2"', 'b=[3, 4]']
+    """
     parts, start, depth, quote = [], 0, 0, ""
     for place, sign in enumerate(text):
         if quote:
@@ -164,7 +177,7 @@ def split(text: str, separator: str) -> list[str]:
 
 
 def _value(text: str) -> Any:
-    """What a value means; text that is nothing else stands for itself."""
+    """Returns the value that a text denotes: a word, number or list; other text denotes itself."""
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         return text[1:-1]
     if text.lower() in _WORDS:
@@ -194,7 +207,7 @@ def _tuple(value: Any) -> Any:
 
 
 def _as(found: Any, value: Any) -> Any:
-    """A condition's value in the type that a row has."""
+    """Returns the value of a condition in the type of the value in the row."""
     if isinstance(found, np.datetime64):
         return np.datetime64(datetime.fromisoformat(str(value)).replace(tzinfo=None), "ms")
     return value

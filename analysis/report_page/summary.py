@@ -164,7 +164,7 @@ def _commit(row: pd.Series) -> Cell:
 def troubles(runs: Runs, labels: Sequence[str]) -> list[Trouble]:
     """Runs that did not complete or have a damaged record, also those too torn to tell whether they are meant."""
     found = []
-    for frame, names in ((runs.table, labels), (runs.unjudged, [UNKNOWN] * len(runs.unjudged))):
+    for frame, names in ((runs.table, labels), (runs.undecided, [UNKNOWN] * len(runs.undecided))):
         for (run, row), label in zip(frame.iterrows(), names, strict=True):
             if row["status"] == COMPLETED and not row["problems"]:
                 continue

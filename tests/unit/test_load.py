@@ -246,7 +246,7 @@ def test_regret_is_read_where_it_is_known(tmp_path):
     assert list(load_runs(tmp_path).adaptation["regret"]) == [0.5, 0.25]
     (one / "evaluation.json").write_text(json.dumps({"score": [1.0]}))
     runs = load_runs(tmp_path)
-    assert runs.table.loc["1", "problems"] == "evaluation.json: damaged, the mean over tasks counts"
+    assert runs.table.loc["1", "problems"] == "evaluation.json: damaged, the recorded mean over tasks is used"
     assert list(runs.adaptation["task"]) == [-1]
 
 
@@ -316,9 +316,10 @@ def test_no_match_says_what_there_is(horrors):
 def test_runs_too_torn_to_judge_are_named(horrors):
     runs = load_runs(horrors, where="experiment=maml_trpo,seed=0", now=NOW)
     assert list(runs.table.index) == ["3", "4", "8", "9"]
-    assert list(runs.unjudged.index) == ["5", "6", "7", "10", "notes"]
+    assert list(runs.undecided.index) == ["5", "6", "7", "10", "notes"]
     assert (
-        "  run 7: not counted, nobody can tell whether it is meant: COMPLETED, config.json is missing" in runs.report()
+        "  run 7: not counted, too damaged to decide whether it is selected: COMPLETED, config.json is missing"
+        in runs.report()
     )
     assert list(load_runs(horrors, where="status=EMPTY", now=NOW).table.index) == ["5", "notes"]
 
