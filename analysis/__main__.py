@@ -1,20 +1,20 @@
-"""`python -m analysis COMMAND …`: run records as tables, comparisons, files for other programs and pages.
+"""`python -m analysis COMMAND …`: shows run records as tables, comparisons, exported files and pages.
 
     python -m analysis table runs --where "experiment=maml_trpo,seed<3"            # on the terminal
     python -m analysis compare runs --by inner_loop --metric result.score_after_3  # with intervals
     python -m analysis export runs metrics -o metrics.csv                          # CSV, Parquet, LaTeX
-    python -m analysis adaptation runs/1 runs/2            # adaptation curves of finished runs, as a table or a picture
-    python -m analysis regret runs/1 runs/2                # RL² on bandits or MDPs beside classical ones
+    python -m analysis adaptation runs/1 runs/2            # adaptation curves, as a table and a picture
+    python -m analysis regret runs/1 runs/2                # RL² on bandits or MDPs, compared with classical policies
     python -m analysis report runs -o report.html          # one page that needs no network
     python -m analysis notebooks 01                        # executes notebooks and saves them as pages
 
-What needs no runs renews a page of docs/results:
+These commands need no runs. Each measures something and updates its page in docs/results:
 
-    python -m analysis classical      # the classical columns of the RL² paper
-    python -m analysis coverage       # how often intervals hold the true value
+    python -m analysis classical      # classical policies and agents on the tasks of the RL² paper
+    python -m analysis coverage       # how often confidence intervals contain the true value
     python -m analysis estimators     # bias and noise of the meta-gradient estimators
 
-`python -m analysis COMMAND --help` has the rest.
+`python -m analysis COMMAND --help` lists the options of a command.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ FOLDERS = {
     "studies": ("classical", "coverage", "estimators"),
 }
 COMMANDS = {name: f"analysis.{folder}.{name}" for folder, names in FOLDERS.items() for name in names}
-"""The module of each command, with a function `main(argv) -> int`; one that is not called is not imported."""
+"""The module of each command. It has a function `main(argv) -> int`, and is imported when the command is called."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Does what the command line says. Returns the exit status: 2 for what was refused."""
+    """Runs a command. Returns its exit status, 2 if the command line or the runs were refused."""
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if argv else 2
     if argv[0] not in COMMANDS:
-        print(f"error: {argv[0]!r} is no command; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"error: {argv[0]!r} is not a command; need one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     return int(importlib.import_module(COMMANDS[argv[0]]).main(argv[1:]))
 

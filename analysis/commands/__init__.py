@@ -1,1 +1,1 @@
-"""The commands of `python -m analysis` that read runs: a module each, with `main(argv) -> int`."""
+"""The commands of `python -m analysis` that read runs. Each module has a function `main(argv) -> int`."""

@@ -1,10 +1,10 @@
-"""`python -m analysis adaptation runs/1 runs/2 …`: adaptation curves of runs as a table, and as a picture.
+"""`python -m analysis adaptation runs/1 runs/2 …`: prints adaptation curves as a table, and draws them.
 
-    adaptation runs/1 runs/2 runs/3 --target=-40.4,-11.7 --picture curves.png     beside published values
-    adaptation runs --where experiment=rl2 --by seed                              every run as a group of its own
+    adaptation runs/1 runs/2 runs/3 --target=-40.4,-11.7 --picture curves.png     with published values
+    adaptation runs --where experiment=maml_trpo --by inner_lr                    a group for each inner_lr
 
-The score of a run is the mean over held-out tasks at its last evaluation. A group of several runs has the median and
-the interquartile mean over runs; the interval is that of the interquartile mean (docs/statistics.md).
+The score of a run is the mean over held-out tasks at its last evaluation. For a group of several runs the table has the
+median, and the interquartile mean with its interval (docs/statistics.md).
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def _adaptation(arguments: argparse.Namespace) -> str:
 
 
 def _label(runs: Runs, curves: pd.DataFrame) -> str:
-    """The name of the score that all runs have; of runs that have not ended it is not known."""
+    """Returns the name of the score, which runs without a final evaluation do not record."""
     labels = runs.table.loc[curves["run"].unique()].get("result.label")
     return "score" if labels is None or labels.dropna().empty else _only("score", labels.dropna())
 
 
 def table(curves: pd.DataFrame, label: str, target: Sequence[float] = ()) -> str:
-    """The runs and, for each group of several, median and interquartile mean after each step, as a Markdown table.
+    """Returns a Markdown table of the runs and, for each group of several, of median and interquartile mean.
 
     Args:
         curves: As `Runs.adaptation_curves` gives them.
@@ -67,7 +67,7 @@ def table(curves: pd.DataFrame, label: str, target: Sequence[float] = ()) -> str
         target: Published values, after 0, 1, … steps.
 
     Raises:
-        ValueError: The runs differ in the unit or in the number of steps.
+        ValueError: The runs differ in the unit of a step or in the number of steps.
     """
     unit = _only("unit of a step", curves["unit"])
     scores = curves.pivot_table(index="run", columns="adapt_step", values="value", sort=False)
@@ -88,7 +88,7 @@ def table(curves: pd.DataFrame, label: str, target: Sequence[float] = ()) -> str
 
 
 def _statistics(scores: NDArray[np.float64], prefix: str) -> list[list[str]]:
-    """The rows of a group, for its `scores [runs, steps + 1]`."""
+    """Returns the rows of median, interquartile mean and interval for `scores [runs, steps + 1]`."""
     found = [stats.estimate(column, np.random.default_rng(0)) for column in scores.T]
     return [
         [f"**{prefix}median**", *(f"**{_cell(value)}**" for value in np.median(scores, 0))],
@@ -102,10 +102,10 @@ def _cell(value: float) -> str:
 
 
 def _only(name: str, values: pd.Series) -> str:
-    """The value that all runs share.
+    """Returns the value that all runs share.
 
     Raises:
-        ValueError: There are several.
+        ValueError: The runs have different values.
     """
     found = [str(value) for value in values.unique()]
     if len(found) > 1:

@@ -1,4 +1,4 @@
-"""What the commands on runs share: how runs are named on a command line, how groups are made, and tables of text."""
+"""Arguments and tables that the commands share: the selection of runs, their groups, and text tables."""
 
 from __future__ import annotations
 
@@ -12,41 +12,48 @@ if TYPE_CHECKING:
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser of `python -m analysis <name>`."""
+    """Returns a parser for `python -m analysis <name>`."""
     return argparse.ArgumentParser(
         prog=f"python -m analysis {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
 def add_runs(to: argparse.ArgumentParser) -> None:
-    """The arguments that say which runs."""
+    """Adds the arguments that select runs."""
     to.add_argument("source", nargs="+", help="directories of runs, of single runs, or mongodb://host:27017/database")
     add_where(to)
 
 
 def add_where(to: argparse.ArgumentParser) -> None:
-    """The argument that chooses among them."""
+    """Adds the argument `--where`, a condition that runs must satisfy."""
     to.add_argument(
         "--where", metavar="EXPRESSION", help="e.g. 'experiment=maml_trpo,seed<3,inner_loop in func|higher'"
     )
 
 
 def add_choice(to: argparse.ArgumentParser) -> None:
-    """The arguments that say which of these runs count, and what makes a group."""
+    """Adds the arguments that define groups and decide which runs count."""
     to.add_argument(
-        "--by", metavar="KEYS", help="settings that make a group, e.g. inner_loop,inner_lr; all that differ"
+        "--by",
+        metavar="KEYS",
+        help="settings that define the groups, e.g. inner_loop,inner_lr (default: all settings that differ)",
     )
     to.add_argument(
-        "--status", default="COMPLETED", metavar="NAMES", help="which runs count (%(default)s); any for all"
+        "--status", default="COMPLETED", metavar="NAMES", help="statuses of the runs that count, or any (%(default)s)"
     )
     to.add_argument(
-        "--repeats", choices=("refuse", "last", "all"), default="refuse", help="several runs of one group and seed"
+        "--repeats",
+        choices=("refuse", "last", "all"),
+        default="refuse",
+        help="what to do with several runs of one group and seed (%(default)s)",
     )
-    to.add_argument("--allow-different-tasks", action="store_true", help="compare runs that were evaluated on others")
+    to.add_argument(
+        "--allow-different-tasks", action="store_true", help="compare runs that were evaluated on different tasks"
+    )
 
 
 def choice(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The same as arguments of `Runs.curves` and its kin."""
+    """Returns these arguments as keyword arguments of `Runs.curves`, `adaptation_curves` and `scores`."""
     return {
         "by": arguments.by.split(",") if arguments.by else None,
         "status": None if arguments.status == "any" else tuple(arguments.status.split(",")),
@@ -56,14 +63,14 @@ def choice(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def load(source: Sequence[str], where: str | None) -> Runs:
-    """`load_runs`, whose import takes longest."""
+    """Calls `load_runs`. It is imported here because its import takes longest."""
     from analysis.data.load import load_runs
 
     return load_runs(source, where)
 
 
 def run(work: Callable[[], str]) -> int:
-    """Prints what a command makes, or what it refuses. Returns the exit status."""
+    """Prints the result of a command, or the error that it raises. Returns the exit status."""
     try:
         print(work())
     except (ValueError, OSError) as error:
@@ -73,11 +80,11 @@ def run(work: Callable[[], str]) -> int:
 
 
 def text_table(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
-    """Aligned columns under a heading, numbers to the right.
+    """Returns a table with aligned columns; columns of numbers are aligned to the right.
 
     Args:
         rows: The heading, then the rows.
-        width: Most characters of a line; columns that do not fit are left out, and the last line says which.
+        width: The maximum number of characters in a line. The last line names the columns that do not fit.
     """
     columns = [list(column) for column in zip(*rows, strict=True)]
     widths = [max(map(len, column)) for column in columns]
@@ -90,9 +97,7 @@ def text_table(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
         aligned.append([cell.rjust(size) if is_numeric else cell.ljust(size) for cell in column])
     lines = ["  ".join(row).rstrip() for row in zip(*aligned, strict=True)]
     if shown < len(columns):
-        lines.append(
-            f"not shown, as the line is full: {', '.join(column[0] for column in columns[shown:])} (--columns)"
-        )
+        lines.append(f"not shown for lack of width: {', '.join(column[0] for column in columns[shown:])} (--columns)")
     return "\n".join(lines)
 
 

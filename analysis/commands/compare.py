@@ -1,12 +1,13 @@
-"""`python -m analysis compare runs/ --by inner_loop --metric result.score_after_3`: groups of runs, side by side.
+"""`python -m analysis compare runs/ --by inner_loop --metric result.score_after_3`: compares groups of runs.
 
-    compare runs/ "inner_loop=func" "inner_loop=higher" --metric return_post     groups by expression
-    compare runs_a/ runs_b/ --metric return_post                                 groups by source
+    compare runs/ "inner_loop=func" "inner_loop=higher" --metric return_post     groups defined by expressions
+    compare runs_a/ runs_b/ --metric return_post                                 groups defined by sources
     compare runs/ --metric eval/score_after_0 --value area                       areas under learning curves
 
-The first group (or --baseline) is what the others are held against: the difference seed by seed where seeds are shared,
-and the probability that a run of the group is better than one of the baseline. Statistics and intervals are those of
-docs/statistics.md; a group of one run has no interval. What is not complete is told first and does not count.
+The baseline is the first group, or --baseline. For each other group the table has the difference from the baseline,
+paired by seed if the groups share seeds, and the probability that a run of the group is better than a run of the
+baseline. docs/statistics.md defines statistics and intervals; a group of one run has no interval. Runs that have not
+completed are listed first, and do not count.
 """
 
 from __future__ import annotations
@@ -24,23 +25,28 @@ if TYPE_CHECKING:
     from analysis.data.load import Runs
 
 Notes = dict[str, list[str]]
-"""Remarks, and the groups that each is about."""
+"""Remarks, each with the groups that it applies to."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Prints the comparison. Returns the exit status."""
     parser = command_line.parser("compare", __doc__)
-    parser.add_argument("groups", nargs="+", metavar="SOURCE|EXPRESSION", help="where runs are, and which make a group")
+    parser.add_argument(
+        "groups",
+        nargs="+",
+        metavar="SOURCE|EXPRESSION",
+        help="directories or databases with runs, and conditions that define groups",
+    )
     command_line.add_where(parser)
     parser.add_argument("--metric", required=True, help="a metric, or a column, e.g. result.score_after_3")
     parser.add_argument(
         "--value",
         choices=("last", "area", "max", "min"),
         default="last",
-        help="what counts of a metric: its last value, the mean height of its curve, or an extreme (%(default)s)",
+        help="the number for each run: the last value, the mean height of the curve, or an extreme (%(default)s)",
     )
-    parser.add_argument("--baseline", metavar="GROUP", help="the group that the others are held against (the first)")
-    parser.add_argument("--lower-is-better", action="store_true", help="of the metric")
+    parser.add_argument("--baseline", metavar="GROUP", help="the group to compare the others with (default: the first)")
+    parser.add_argument("--lower-is-better", action="store_true", help="lower values of the metric are better")
     command_line.add_choice(parser)
     add_statistic(parser)
     arguments = parser.parse_args(argv)
@@ -48,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def add_statistic(parser: argparse.ArgumentParser) -> None:
-    """Which statistic, and the seed of its bootstrap."""
+    """Adds the arguments for the statistic and the seed of its bootstrap."""
     parser.add_argument("--statistic", default="iqm", choices=("iqm", "mean", "median"), help="(%(default)s)")
     parser.add_argument("--bootstrap-seed", type=int, default=0, help="(%(default)s)")
 
@@ -58,7 +64,7 @@ def _compare(arguments: argparse.Namespace) -> str:
     expressions = [one for one in arguments.groups if one not in sources]
     if not sources:
         raise ValueError(
-            f"{' '.join(arguments.groups)}: none of these is a directory or mongodb://…; name the runs first"
+            f"{' '.join(arguments.groups)}: none of these is a directory or mongodb://…; need the source of the runs"
         )
     runs = command_line.load(sources, arguments.where)
     how = command_line.choice(arguments) | {"value": arguments.value}
@@ -74,10 +80,10 @@ def _compare(arguments: argparse.Namespace) -> str:
 def by_expression(
     runs: Runs, sources: Sequence[str], expressions: Sequence[str], arguments: argparse.Namespace
 ) -> pd.DataFrame:
-    """The scores of groups that expressions name.
+    """Returns the scores of the groups that the expressions define.
 
     Raises:
-        ValueError: A group is empty, or a run belongs to two.
+        ValueError: A group is empty, or a run belongs to two groups.
     """
     import pandas as pd
 
@@ -93,14 +99,16 @@ def by_expression(
             raise ValueError(f"{expression}: no run matches, of {len(rows)} in {', '.join(sources)}")
         for name in members:
             if owner.setdefault(name, expression) != expression:
-                raise ValueError(f"run {name} is in two groups, {owner[name]!r} and {expression!r}; tell them apart")
+                raise ValueError(
+                    f"run {name} is in two groups, {owner[name]!r} and {expression!r}; need groups without common runs"
+                )
     scores = runs.scores(arguments.metric, groups=pd.Series(owner, dtype=object), **how)
     order = scores["group"].map(list(expressions).index).sort_values(kind="stable")
     return scores.loc[order.index]
 
 
 def comparison(scores: pd.DataFrame, arguments: argparse.Namespace) -> str:
-    """The table of groups, and what has to be said of it."""
+    """Returns the table of groups, followed by the remarks on its statistics."""
     import numpy as np
 
     from analysis import stats
@@ -108,7 +116,7 @@ def comparison(scores: pd.DataFrame, arguments: argparse.Namespace) -> str:
     groups = {str(name): part for name, part in scores.groupby("group", sort=False)}
     baseline = next(iter(groups)) if arguments.baseline is None else arguments.baseline
     if baseline not in groups:
-        raise ValueError(f"--baseline {baseline!r}: no such group; there are {', '.join(map(repr, groups))}")
+        raise ValueError(f"--baseline {baseline!r}: no such group; need one of {', '.join(map(repr, groups))}")
     is_single = len(groups) == 1
     rows = [["group", "runs", "seeds", stats.NAMES[arguments.statistic]]]
     if not is_single:
@@ -133,7 +141,7 @@ def comparison(scores: pd.DataFrame, arguments: argparse.Namespace) -> str:
 def _against(
     name: str, part: pd.DataFrame, reference: pd.DataFrame, arguments: argparse.Namespace, notes: Notes
 ) -> list[str]:
-    """The difference to the baseline and the probability of improvement; adds what has to be said of them."""
+    """Returns the difference from the baseline and the probability of improvement; adds remarks on them to `notes`."""
     import numpy as np
 
     from analysis import stats
@@ -155,7 +163,7 @@ def _against(
 
 
 def _by_seed(part: pd.DataFrame) -> Mapping[int, float]:
-    """Values by seed; nothing if a seed is missing or there twice, which leaves nothing to pair."""
+    """Returns values by seed; empty if a seed is missing or occurs twice, since such runs cannot be paired."""
     seeds = part["seed"]
     if seeds.isna().any() or seeds.duplicated().any():
         return {}
@@ -163,7 +171,7 @@ def _by_seed(part: pd.DataFrame) -> Mapping[int, float]:
 
 
 def _seeds(part: pd.DataFrame) -> str:
-    """`0–4`, `0, 2, 5` or `–`."""
+    """Returns the seeds of a group as text: `0–4`, `0, 2, 5` or `–`."""
     seeds = sorted({int(seed) for seed in part["seed"].dropna()})
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}–{seeds[-1]}"
@@ -171,7 +179,7 @@ def _seeds(part: pd.DataFrame) -> str:
 
 
 def _ragged(groups: Mapping[str, pd.DataFrame]) -> list[str]:
-    """A warning where groups do not have the same number of runs."""
+    """Returns a remark if the groups have different numbers of runs."""
     counts = {name: len(part) for name, part in groups.items()}
     if len(set(counts.values())) <= 1:
         return []

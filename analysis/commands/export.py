@@ -1,11 +1,11 @@
-"""`python -m analysis export runs/ metrics -o metrics.csv`: frames of runs as CSV, Parquet or LaTeX.
+"""`python -m analysis export runs/ metrics -o metrics.csv`: writes DataFrames of runs as CSV, Parquet or LaTeX.
 
     export runs/ table|metrics|adaptation|artifacts -o file.csv       the frames of `load_runs`; .parquet needs pyarrow
     export runs/ scores --metric return_post --by inner_loop -o scores.csv
     export runs/ scores --metric return_post,result.score_after_3 --by inner_loop -o table.tex
 
-A LaTeX table has a row for each group, and a column with value and interval for each metric (booktabs). What is not
-complete is told on the terminal, and does not count among scores.
+A LaTeX table (booktabs) has a row for each group, and a column with value and interval for each metric. Runs that have
+not completed are listed on the terminal, and have no scores.
 """
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ def main(argv: Sequence[str]) -> int:
     """Writes the file. Returns the exit status."""
     parser = command_line.parser("export", __doc__)
     command_line.add_runs(parser)
-    parser.add_argument("what", choices=FRAMES, help="which frame")
+    parser.add_argument("what", choices=FRAMES, help="the DataFrame to write")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help=f"its suffix is the format: {', '.join(SUFFIXES)}"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help=f"the file to write; its suffix chooses the format: {', '.join(SUFFIXES)}",
     )
-    parser.add_argument("--metric", metavar="NAMES", help="of scores: metrics or columns, separated by commas")
+    parser.add_argument("--metric", metavar="NAMES", help="metrics or columns, separated by commas; for scores only")
     command_line.add_choice(parser)
     add_statistic(parser)
     arguments = parser.parse_args(argv)
@@ -60,7 +64,7 @@ def _export(arguments: argparse.Namespace) -> str:
 
 
 def scores(runs: Runs, arguments: argparse.Namespace) -> pd.DataFrame:
-    """`metric, group, seed, run, value` of all metrics asked for."""
+    """Returns `metric, group, seed, run, value` for the requested metrics."""
     import pandas as pd
 
     how = command_line.choice(arguments)
@@ -69,10 +73,10 @@ def scores(runs: Runs, arguments: argparse.Namespace) -> pd.DataFrame:
 
 
 def write(frame: pd.DataFrame, arguments: argparse.Namespace) -> None:
-    """The frame in the format that the name asks for.
+    """Writes the DataFrame in the format that the suffix of the file chooses.
 
     Raises:
-        ValueError: It is Parquet, and pyarrow is not installed.
+        ValueError: The format is Parquet, and pyarrow is not installed.
     """
     path: Path = arguments.output
     if path.suffix == ".tex":
@@ -88,18 +92,18 @@ def write(frame: pd.DataFrame, arguments: argparse.Namespace) -> None:
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of mixed types as text, which Parquet takes."""
+    """Returns the DataFrame with columns of mixed types as text, which Parquet can store."""
     mixed = [name for name in frame.columns if frame[name].dtype == object]
     return frame.assign(**{name: frame[name].map(lambda one: None if one is None else str(one)) for name in mixed})
 
 
 def latex(frame: pd.DataFrame, statistic: str = "iqm", seed: int = 0) -> str:
-    """Value and interval of every group and metric, as a LaTeX table; below it stands what the intervals are.
+    """Returns a LaTeX table with value and interval for every group and metric, and the kind of interval below.
 
     Args:
         frame: `metric, group, value`, a row for each run.
         statistic: `"iqm"`, `"mean"` or `"median"`.
-        seed: Of the bootstrap.
+        seed: The seed of the bootstrap.
     """
     import numpy as np
 
@@ -128,6 +132,6 @@ def latex(frame: pd.DataFrame, statistic: str = "iqm", seed: int = 0) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as LaTeX prints it."""
+    """Returns text with the special characters of LaTeX escaped."""
     signs = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(signs.get(sign, "\\" + sign if sign in "&%$#_{}" else sign) for sign in text)

@@ -1,7 +1,7 @@
-"""`python -m analysis notebooks`: executes the notebooks, each in a kernel of its own, and saves HTML and .ipynb.
+"""`python -m analysis notebooks`: executes the notebooks, each in its own kernel, and writes HTML and .ipynb files.
 
-A notebook that finds no runs where they should be is executed on small ones, real but far too short to prove anything,
-which `experiments/small_runs.py` makes; its page says so.
+If a notebook finds no runs, `experiments/small_runs.py` makes small ones for it: real runs that are too short to
+support any conclusion. The page says so.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from analysis.commands import command_line
 from analysis.notebooks import FIGURES, ROOT, RUNS, RunsMissingError
 
 NOTEBOOKS = ROOT / "analysis" / "notebooks"
-_SMALL = """> **Small runs.** {directory} has none for this notebook, so `experiments/small_runs.py` made some:
-> real ones, and far too short to prove anything. What follows shows that everything works and what it looks like."""
+_SMALL = """> **Small runs.** {directory} has no runs for this notebook, so `experiments/small_runs.py` made small ones:
+> real runs that are too short to support any conclusion. They show that the notebook works and what it looks like."""
 _PAGE = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}"""
-"""Of the HTML: without the scripts that it would fetch from the network."""
+"""The template of the HTML page, without scripts that a browser would load from the network."""
 
 
 def names(chosen: Sequence[str] = ()) -> list[str]:
-    """The notebooks whose names begin like one of those chosen; all, if none is.
+    """Returns the notebooks whose names begin with one of the chosen texts, or all if none is chosen.
 
     Raises:
-        ValueError: One begins like none.
+        ValueError: No notebook begins with one of the texts.
     """
     known = sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.py"))
     for start in chosen:
@@ -41,17 +41,17 @@ def names(chosen: Sequence[str] = ()) -> list[str]:
 
 
 def execute(name: str, runs: Path, figures: Path, remark: str = "") -> Any:
-    """The notebook with its outputs, which it had from these runs.
+    """Executes a notebook. Returns it with its outputs.
 
     Args:
-        name: Of the notebook.
-        runs: The directory of runs that it reads.
-        figures: Where its figures go.
-        remark: Markdown to put before it.
+        name: The name of the notebook.
+        runs: The directory of the runs that it reads.
+        figures: The directory that it writes figures to.
+        remark: Markdown to insert after the title.
 
     Raises:
-        RunsMissingError: It found no runs.
-        nbclient.exceptions.CellExecutionError: One of its cells failed.
+        RunsMissingError: The notebook found no runs.
+        nbclient.exceptions.CellExecutionError: A cell failed.
     """
     import jupytext
     import nbformat
@@ -64,7 +64,7 @@ def execute(name: str, runs: Path, figures: Path, remark: str = "") -> Any:
     paths = {RUNS: str(runs), FIGURES: str(figures), "PYTHONPATH": str(ROOT)}
     place = {"metadata": {"path": str(ROOT)}}
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place)
-    client.extra_arguments = [*client.extra_arguments, "--log-level=ERROR"]  # not a word about how kernels talk
+    client.extra_arguments = [*client.extra_arguments, "--log-level=ERROR"]  # suppresses warnings about the connection
     try:
         client.execute(env=os.environ | paths)
     except CellExecutionError as error:
@@ -75,7 +75,7 @@ def execute(name: str, runs: Path, figures: Path, remark: str = "") -> Any:
 
 
 def write(notebook: Any, name: str, output: Path) -> Path:
-    """Writes `<name>.html`, which needs no network, and `<name>.ipynb`. Returns the page's path."""
+    """Writes `<name>.html`, which needs no network, and `<name>.ipynb`. Returns the path of the page."""
     import nbformat
     from nbconvert import HTMLExporter
 
@@ -88,7 +88,7 @@ def write(notebook: Any, name: str, output: Path) -> Path:
 
 
 def make_small_runs(name: str, directory: Path) -> None:
-    """Has the small runs of a notebook made, unless they are there."""
+    """Makes the small runs of a notebook, unless they exist."""
     script = ROOT / "experiments" / "small_runs.py"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     made = subprocess.run([sys.executable, str(script), str(directory), name], env=environment, capture_output=True,
@@ -98,11 +98,15 @@ def make_small_runs(name: str, directory: Path) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Executes notebooks and says where their pages are. Returns the exit status."""
+    """Executes notebooks and prints the paths of their pages. Returns the exit status."""
     parser = command_line.parser("notebooks", __doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which, or how their names begin: 01 04 (all)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the directory of runs (%(default)s)")
-    parser.add_argument("-o", "--output", type=Path, default=Path("build/notebooks"), help="(%(default)s)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="the beginnings of their names, e.g. 01 04 (default: all)"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the directory of the runs (%(default)s)")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("build/notebooks"), help="the directory to write to (%(default)s)"
+    )
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: _all(arguments.names, arguments.runs.absolute(), arguments.output.absolute()))
 
@@ -123,7 +127,7 @@ def _all(chosen: Sequence[str], runs: Path, output: Path) -> str:
 
 
 def _one(name: str, runs: Path, output: Path) -> str:
-    """Executes and writes a notebook. Returns which runs it was executed on."""
+    """Executes and writes a notebook. Returns a description of the runs that it read."""
     try:
         write(execute(name, runs, output / "figures"), name, output)
     except RunsMissingError:

@@ -1,10 +1,11 @@
-"""`python -m analysis regret runs/1 runs/2 runs/3`: what agents earn on bandits or MDPs, beside those from the books.
+"""`python -m analysis regret runs/1 runs/2 runs/3`: compares agents on bandits or MDPs with classical policies.
 
-The totals of finished runs, their mean over runs with an interval, the same of classical policies on tasks of their own
-(`analysis.studies.classical`), and what the RL² paper reports; `--picture` draws the regret of all against pulls or
-episodes.
-All totals are the best there is in expectation less the regret: whether a sampled task is rich does not matter. What
-runs on MDPs record as their total (`expected_total`) has the best of the sampled ones, and with it their luck.
+The table has the total reward of each run, its mean over runs with an interval, the same for classical policies on
+other tasks (`analysis.studies.classical`), and the figures of the RL² paper. `--picture` draws the cumulative regret
+against pulls or episodes.
+
+A total is the expected total of the best policies less the regret, so the values of the sampled tasks do not affect it.
+The total that runs on MDPs record (`expected_total`) uses the best returns of the sampled tasks instead.
 """
 
 from __future__ import annotations
@@ -29,8 +30,13 @@ def main(argv: Sequence[str]) -> int:
     """Prints the table. Returns the exit status."""
     parser = command_line.parser("regret", __doc__)
     command_line.add_runs(parser)
-    parser.add_argument("--tasks", type=int, default=2000, help="each classical policy has, five times (%(default)s)")
-    parser.add_argument("--picture", type=Path, help="where to draw the regret, e.g. regret.png")
+    parser.add_argument(
+        "--tasks",
+        type=int,
+        default=2000,
+        help="tasks that each classical policy plays, for each of 5 seeds (%(default)s)",
+    )
+    parser.add_argument("--picture", type=Path, help="the file to draw the regret to, e.g. regret.png")
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: _regret(arguments))
 
@@ -46,14 +52,16 @@ def _regret(arguments: argparse.Namespace) -> str:
     game = game_of(table, ours.groupby("run")["adapt_step"].max() + 1)
     ours["group"] = [_name(table.loc[run]) for run in ours["run"]]
     if ours["regret"].isna().any():
-        raise ValueError("the runs have no regret: they were recorded before evaluations kept it; evaluate them again")
+        raise ValueError(
+            "the runs have no recorded regret; need runs on tasks whose best returns are known, evaluated again"
+        )
     every = pd.concat([ours.assign(value=ours["regret"]).drop(columns="regret"),
                        game.classical_regrets(arguments.tasks)], ignore_index=True)  # fmt: skip
     lines = [f"{game}, total rewards", "", totals_table(every, game)]
     if arguments.picture:
         from analysis import plots
 
-        shown = every[every["group"] != "random"]  # which would leave the others no room
+        shown = every[every["group"] != "random"]  # its regret is so large that the other curves would coincide
         plots.save(plots.plot_regrets(shown, label="regret so far", statistic="mean", width=4.2), arguments.picture)
         lines += ["", f"Picture: {arguments.picture}"]
     return "\n".join(lines)
@@ -64,10 +72,14 @@ def _name(row: pd.Series) -> str:
 
 
 def game_of(table: pd.DataFrame, lengths: pd.Series) -> Game:
-    """The game that the runs of a table were evaluated on, with the pulls or episodes of each evaluation.
+    """Returns the game that the runs of a table were evaluated on.
+
+    Args:
+        table: `Runs.table` or some of its rows.
+        lengths: The pulls or episodes of each run's evaluation.
 
     Raises:
-        ValueError: It is none of the RL² paper's kinds, or they are several.
+        ValueError: The runs play several games, or one that the RL² paper does not have.
     """
     found = {Game(_arms(str(name), row), int(lengths[name])) for name, row in table.to_dict("index").items()}
     if len(found) != 1:
@@ -77,7 +89,7 @@ def game_of(table: pd.DataFrame, lengths: pd.Series) -> Game:
 
 
 def _arms(name: str, row: Mapping[str, Any]) -> int:
-    """Arms of a run's bandit, or 0 for MDPs."""
+    """Returns the number of arms of a run's bandit, or 0 for MDPs."""
     from research.tasks.bandit import Bandit
     from research.tasks.tabular_mdp import TabularMDP
 
@@ -96,7 +108,7 @@ def _arms(name: str, row: Mapping[str, Any]) -> int:
 
 
 def totals_table(regrets: pd.DataFrame, game: Game) -> str:
-    """Markdown: the total of every run of ours, then the means over runs."""
+    """Returns a Markdown table with the total of every recorded run, then the means over runs."""
     best = game.best()
     totals = best - regrets.groupby(["group", "seed", "run"], sort=False)["value"].sum()
     rows = [["policy", "total", "95 % interval", "the RL² paper"], ["---", "---:", "---:", "---:"]]

@@ -1,7 +1,8 @@
-"""`python -m analysis report runs/ --where experiment=maml_trpo -o report.html`: runs as one page, without a network.
+"""`python -m analysis report runs/ --where experiment=maml_trpo -o report.html`: writes one HTML page about runs.
 
-A table to sort and filter, failed and missing runs with the end of their output, configurations side by side, curves
-that can be hovered and zoomed, adaptation curves with intervals, and the pictures that the runs made. docs/report.md.
+The page has a table to sort and filter, the failed and missing runs with the end of their output, the configurations,
+interactive learning curves, adaptation curves with intervals, and the pictures of the runs. It needs no network.
+docs/report.md describes it.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         path: Path = arguments.output
         if not path.parent.is_dir():
-            raise ValueError(f"--output={path}: there is no folder {path.parent}; make it, or write elsewhere")
+            raise ValueError(f"--output={path}: there is no folder {path.parent}; create it, or write elsewhere")
         if path.is_dir():
-            raise ValueError(f"--output={path}: is a folder; name a file in it, such as {path / 'report.html'}")
+            raise ValueError(f"--output={path}: is a folder; give the name of a file, such as {path / 'report.html'}")
         config = PageConfig(
             command=_shown(argv),
             title=arguments.title or (f"Runs with {arguments.where}" if arguments.where else "Runs"),
@@ -53,18 +54,20 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis report", description=__doc__)
     parser.add_argument("sources", nargs="+", help="directories of runs, or mongodb://…")
-    parser.add_argument("--where", help="which runs, e.g. experiment=maml_trpo,seed<3")
-    parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default: report.html")
-    parser.add_argument("--metric", default="", help="the one that is shown first")
+    parser.add_argument("--where", help="the condition that selects runs, e.g. experiment=maml_trpo,seed<3")
     parser.add_argument(
-        "--by", default="", help="settings that make a group, e.g. inner_loop,inner_lr; else all that differ"
+        "-o", "--output", type=Path, default=Path("report.html"), help="the file to write (%(default)s)"
     )
-    parser.add_argument("--seeds", default="", help="seeds that each group should have, e.g. 1-5 or 1,2,3")
+    parser.add_argument("--metric", default="", help="the metric that is shown first")
+    parser.add_argument(
+        "--by", default="", help="settings that define the groups, e.g. inner_loop,inner_lr (default: all that differ)"
+    )
+    parser.add_argument("--seeds", default="", help="the seeds expected of each group, e.g. 1-5 or 1,2,3")
     parser.add_argument("--title", default="")
+    parser.add_argument("--generated", default="", help="a time to print; without it the same runs give the same bytes")
     parser.add_argument(
-        "--generated", default="", help="a time to print; without it, the same runs give the same bytes"
+        "--pictures", type=float, default=8.0, metavar="MIB", help="the maximum total size of pictures (%(default)s)"
     )
-    parser.add_argument("--pictures", type=float, default=8.0, metavar="MIB", help="what pictures may weigh (8)")
     parser.add_argument(
         "--allow-different-tasks", action="store_true", help="average over runs evaluated on different tasks"
     )
@@ -72,16 +75,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    """`1-5` or `1,2,3` as numbers."""
+    """Returns the numbers in a text such as `1-5` or `1,2,3`."""
     found: list[int] = []
     for part in filter(None, text.split(",")):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if match is None:
-            raise ValueError(f"--seeds={text}: {part!r} is no seed; need numbers and ranges such as 1-5 or 1,2,3")
+            raise ValueError(f"--seeds={text}: {part!r} is not a seed; need numbers and ranges such as 1-5 or 1,2,3")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
     return tuple(found)
 
 
 def _shown(argv: Sequence[str]) -> str:
-    """The command without the password of a database."""
+    """Returns the command line without the password of a database."""
     return re.sub(r"(mongodb(?:\+srv)?://)[^/@\s]*@", r"\1", shlex.join(["python", "-m", "analysis", "report", *argv]))

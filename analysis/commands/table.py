@@ -1,7 +1,7 @@
-"""`python -m analysis table runs/ --where experiment=maml_trpo`: runs on a terminal, a line each.
+"""`python -m analysis table runs/ --where experiment=maml_trpo`: prints a line for each run.
 
-What is failed, stale or torn stands above the table. Without --columns it shows what tells the runs apart: the settings
-that differ, and the scores of the last evaluation.
+Failed, stale and damaged runs are listed above the table. Without --columns the table has the settings in which the
+runs differ, and the scores of the last evaluation.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ def main(argv: Sequence[str]) -> int:
     parser = command_line.parser("table", __doc__)
     command_line.add_runs(parser)
     parser.add_argument("--columns", metavar="KEYS", help="e.g. seed,inner_lr,final.return_post,seconds")
-    parser.add_argument("--sort", metavar="KEY", help="a column; -KEY for the largest first")
-    parser.add_argument("--width", type=int, help="characters of a line; those of the terminal")
+    parser.add_argument("--sort", metavar="KEY", help="the column to sort by; -KEY sorts in descending order")
+    parser.add_argument(
+        "--width", type=int, help="maximum number of characters in a line (default: the width of the terminal)"
+    )
     arguments = parser.parse_args(argv)
     return command_line.run(lambda: _table(arguments))
 
@@ -41,7 +43,7 @@ def _table(arguments: argparse.Namespace) -> str:
 
 
 def usual(runs: Runs) -> list[str]:
-    """The columns that are shown without being asked for."""
+    """Returns the columns that are shown by default."""
     from analysis.data.joins import differing
 
     table = runs.table
@@ -52,14 +54,14 @@ def usual(runs: Runs) -> list[str]:
 
 
 def cells(table: pd.DataFrame, columns: Sequence[str]) -> list[list[str]]:
-    """A heading and the rows, as texts."""
+    """Returns the heading and the rows as texts."""
     values = table[columns].to_numpy(object)
     rows = [[name, *(cell(value) for value in row)] for name, row in zip(table.index, values, strict=True)]
     return [["run", *(name.removeprefix("config.").removeprefix("result.") for name in columns)], *rows]
 
 
 def cell(value: Any) -> str:
-    """A value as a table has it: four digits of numbers, times to the minute."""
+    """Returns a value as text: numbers with four significant digits, times to the minute."""
     import pandas as pd
 
     from analysis.data.joins import text
@@ -84,4 +86,4 @@ def _sorted(table: pd.DataFrame, key: str) -> pd.DataFrame:
     try:
         return table.sort_values(name, ascending=not key.startswith("-"), kind="stable", na_position="last")
     except TypeError as error:
-        raise ValueError(f"--sort {key}: its values have no order: {error}") from error
+        raise ValueError(f"--sort {key}: the values of this column cannot be ordered: {error}") from error

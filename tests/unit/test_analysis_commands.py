@@ -61,7 +61,7 @@ def test_columns_order_and_width_are_as_asked_for(root, capsys):
     ]
     narrow = run("table runs --width 40", capsys).splitlines()
     assert narrow[3].split() == ["run", "experiment", "status", "seed"]
-    assert narrow[-1] == "not shown, as the line is full: inner_loop, seconds, started (--columns)"
+    assert narrow[-1] == "not shown for lack of width: inner_loop, seconds, started (--columns)"
     assert "did you mean config.inner_loop?" in run("table runs --columns iner_loop", capsys, 2)
 
 
@@ -82,7 +82,7 @@ def test_a_comparison_says_what_the_statistics_say(root, capsys):
     assert stats.probability_of_improvement(FUNC, HIGHER).text(digits=2) in line_of(lower, "inner_loop=higher")
     other = run("compare runs --by inner_loop --metric score --baseline inner_loop=higher", capsys)
     assert other.splitlines()[5].startswith("inner_loop=higher")
-    assert "no such group; there are" in run("compare runs --metric score --baseline x", capsys, 2)
+    assert "no such group; need one of" in run("compare runs --metric score --baseline x", capsys, 2)
 
 
 def test_groups_may_be_expressions_or_sources(root, capsys):
@@ -94,7 +94,7 @@ def test_groups_may_be_expressions_or_sources(root, capsys):
     assert "1      0  5.00 (no interval: 1 run)" in line_of(by_source, "source=more")
     assert "2      0  " in line_of(by_source, "source=runs")
     both = run("compare runs seed<3 seed<2 --metric score", capsys, 2)
-    assert "run 1 is in two groups, 'seed<3' and 'seed<2'; tell them apart" in both
+    assert "run 1 is in two groups, 'seed<3' and 'seed<2'; need groups without common runs" in both
     assert "seed>7: no run matches, of 11 in runs" in run("compare runs seed<3 seed>7 --metric score", capsys, 2)
     assert "none of these is a directory" in run("compare nowhere --metric score", capsys, 2)
 
@@ -178,7 +178,7 @@ def test_commands_are_listed_and_others_refused(capsys):
     assert "python -m analysis table runs" in capsys.readouterr().out
     assert commands.main(["--help"]) == 0
     capsys.readouterr()
-    assert "'tabel' is no command; there are table, compare, export" in run("tabel", capsys, 2)
+    assert "'tabel' is not a command; need one of table, compare, export" in run("tabel", capsys, 2)
 
 
 def test_numbers_are_to_the_right_and_texts_to_the_left():

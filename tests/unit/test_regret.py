@@ -127,4 +127,4 @@ def test_runs_of_other_algorithms_are_refused(tmp_path, capsys):
 def test_runs_without_a_recorded_regret_are_refused(tmp_path, capsys):
     write_record(tmp_path / "1", seed=0, task="bandit", episodes_per_trial=PULLS, score=[[0.5], [0.6]])
     assert commands.main(["regret", str(tmp_path)]) == 2
-    assert "the runs have no regret" in capsys.readouterr().err
+    assert "the runs have no recorded regret" in capsys.readouterr().err

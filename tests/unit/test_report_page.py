@@ -45,7 +45,7 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_read(capsys, tmp
     assert "is a folder" in refused(["nowhere", "-o", tmp_path], capsys)
 
 
-@pytest.mark.parametrize(("text", "told"), [("1,x", "'x' is no seed"), ("3-", "'3-' is no seed")])
+@pytest.mark.parametrize(("text", "told"), [("1,x", "'x' is not a seed"), ("3-", "'3-' is not a seed")])
 def test_seeds_that_are_none_are_refused(runs, capsys, tmp_path, text, told):
     assert told in refused([runs, "--seeds", text, "-o", tmp_path / "page.html"], capsys)
 
