@@ -1,1 +1,1 @@
-"""What is measured without runs: problems with exact answers, classical agents, and how well intervals cover."""
+"""Studies that need no runs: exactly solvable problems, classical policies, and the coverage of intervals."""

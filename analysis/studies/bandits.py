@@ -1,12 +1,12 @@
-"""Classical policies for Bernoulli bandits, thousands of bandits at once.
+"""Classical policies for Bernoulli bandits, played on thousands of bandits at once.
 
-A policy sees the counts of each arm and never a single reward. The prior of every arm is Beta(1, 1), which fits arms
-with mean ~ U[0, 1]: its posterior is Beta(α, β) with α = 1 + successes, β = 1 + failures, and its mean α / (α + β).
-Of equal arms the first is taken. The best possible value is in `analysis.studies.bayes_optimal`, the tables of the
-Gittins index in `analysis.studies.gittins`.
+A policy sees how often each arm succeeded and failed. The prior of every arm is Beta(1, 1), the distribution of arms
+with mean ~ U[0, 1]: the posterior is Beta(α, β) with α = 1 + successes, β = 1 + failures, and mean α / (α + β). Ties
+go to the first arm. `analysis.studies.bayes_optimal` computes the highest expected total, `analysis.studies.gittins`
+the tables of the Gittins index.
 
-Duan et al. 2016, arXiv:1611.02779, section 3.1.1, compare RL² with these; each docstring says where their text leaves a
-choice and which one meets their figures.
+Duan et al. 2016, arXiv:1611.02779, section 3.1.1, compare RL² with these policies. Where their description is
+ambiguous, the docstring says so, and which reading reproduces their figures.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ Arms = NDArray[np.int64]
 
 
 class Counts(NamedTuple):
-    """What is known of bandits, `[bandits, arms]` each.
+    """The observed outcomes of each arm, `[bandits, arms]`.
 
     Attributes:
-        success: Pulls that paid 1.
-        failure: Pulls that paid 0.
+        success: The number of pulls with reward 1.
+        failure: The number of pulls with reward 0.
     """
 
     success: NDArray[np.int64]
     failure: NDArray[np.int64]
 
     def posterior(self) -> tuple[Floats, Floats]:
-        """α and β of the Beta posteriors."""
+        """Returns α and β of the Beta posteriors, `[bandits, arms]` each."""
         return np.add(self.success, 1, dtype=np.float64), np.add(self.failure, 1, dtype=np.float64)
 
     def mean(self) -> Floats:
-        """α / (α + β)."""
+        """Returns the posterior means α / (α + β), `[bandits, arms]`."""
         alpha, beta = self.posterior()
         return alpha / (alpha + beta)
 
 
 Policy = Callable[[Counts, int, np.random.Generator], Arms]
-"""Counts, the pulls made so far, and a source of chance → the arm of each bandit, `[bandits]`."""
+"""(counts, number of earlier pulls, random generator) → the arm to pull in each bandit, `[bandits]`."""
 
 
 class Pulls(NamedTuple):
-    """A game of each bandit, `[bandits, pulls]` each.
+    """One game on each bandit.
 
     Attributes:
-        arm: The arm.
-        reward: What it paid, 0 or 1.
+        arm: `[bandits, pulls]`, the arms pulled.
+        reward: `[bandits, pulls]`, their rewards, 0 or 1.
     """
 
     arm: Arms
@@ -61,14 +61,15 @@ class Pulls(NamedTuple):
 
 
 def play(policy: Policy, mean: Floats, uniform: Floats, rng: np.random.Generator) -> Pulls:
-    """Plays every bandit, all in one NumPy operation.
+    """Plays a policy on all bandits in parallel.
 
     Args:
-        policy: Chooses the arms.
-        mean: `[bandits, arms]`, the probability that an arm pays 1.
-        uniform: `[bandits, pulls]`, draws from U[0, 1): a pull pays if its draw is below the mean. Given, so that
-            policies can be compared on the same luck, and a bandit's game does not depend on the others.
-        rng: The policy's own chance.
+        policy: The policy to play.
+        mean: `[bandits, arms]`, the probability that an arm gives reward 1.
+        uniform: `[bandits, pulls]`, draws from U[0, 1): a pull has reward 1 if its draw is below the mean. These are
+            arguments so that policies can be compared with common random numbers, and so that the game on one bandit
+            does not depend on the others.
+        rng: The generator of the policy's own random choices.
     """
     bandits, pulls = uniform.shape
     rows = np.arange(bandits)
@@ -84,18 +85,21 @@ def play(policy: Policy, mean: Floats, uniform: Floats, rng: np.random.Generator
 
 
 def random(counts: Counts, time: int, rng: np.random.Generator) -> Arms:
-    """Any arm."""
+    """Pulls an arm uniformly at random."""
     bandits, arms = counts.success.shape
     return rng.integers(arms, size=(bandits,))
 
 
 def greedy(counts: Counts, time: int, rng: np.random.Generator) -> Arms:
-    """The arm with the greatest posterior mean."""
+    """Pulls the arm with the greatest posterior mean."""
     return counts.mean().argmax(1)
 
 
 def epsilon_greedy(epsilon: float) -> Policy:
-    """Any arm with probability ε, else the greedy one. ε is the same at every pull, which the paper does not say."""
+    """Pulls a uniformly random arm with probability ε, otherwise the greedy one.
+
+    ε is constant. The RL² paper does not say whether it decays.
+    """
     in_unit_interval(dict(epsilon=epsilon), "epsilon")
 
     def policy(counts: Counts, time: int, rng: np.random.Generator) -> Arms:
@@ -106,10 +110,10 @@ def epsilon_greedy(epsilon: float) -> Policy:
 
 
 def ucb1(scale: float) -> Policy:
-    """argmax_i μ_i + c √(2 ln t / T_i), t the number of the pull from 1 on (Auer et al. 2002, which has c = 1).
+    """Pulls argmax_i μ_i + c √(2 ln t / T_i), where t counts pulls from 1 (Auer et al. 2002, with c = 1).
 
-    As in the RL² paper the statistics start with one success and one failure for each arm: μ_i is the posterior mean
-    and T_i = α_i + β_i, so that no arm need be tried first. c is chosen by search.
+    As in the RL² paper, the statistics start with one success and one failure for each arm: μ_i is the posterior mean
+    and T_i = α_i + β_i, so the formula needs no initial pull of each arm. c is chosen by search.
     """
     at_least(dict(scale=scale), 0, "scale")
 
@@ -121,15 +125,15 @@ def ucb1(scale: float) -> Policy:
 
 
 def thompson(counts: Counts, time: int, rng: np.random.Generator) -> Arms:
-    """The best arm of a bandit drawn from the posterior (Thompson 1933)."""
+    """Pulls the best arm of a bandit sampled from the posterior (Thompson 1933)."""
     return rng.beta(*counts.posterior()).argmax(1)
 
 
 def optimistic_thompson(num_samples: int) -> Policy:
-    """The best arm of that one of N bandits drawn from the posterior which has the greatest posterior density.
+    """Samples N bandits from the posterior, and pulls the best arm of the one with the greatest posterior density.
 
-    So the RL² paper describes it: sample N times and take the sample of the highest probability. It names May et al.
-    2012, whose rule is another one (`mean_bounded_thompson`) and stays far from the paper's figures.
+    This is the description in the RL² paper. The paper cites May et al. 2012, whose rule differs
+    (`mean_bounded_thompson`) and does not reproduce the paper's figures.
     """
     positive(dict(num_samples=num_samples), "num_samples")
 
@@ -137,7 +141,7 @@ def optimistic_thompson(num_samples: int) -> Policy:
         arm = np.zeros(len(counts.success), np.int64)
         greatest = np.full(len(arm), -np.inf)
         for _ in range(num_samples):
-            # Beta draws may round to 0 or 1, where a factor of the density that is 1 would turn into nan.
+            # A Beta sample may round to 0 or 1, where 0 · log 0 in the density would give NaN.
             mean = np.clip(rng.beta(*counts.posterior()), 1e-15, 1 - 1e-15)
             log_density = (counts.success * np.log(mean) + counts.failure * np.log1p(-mean)).sum(1)
             arm = np.where(log_density > greatest, mean.argmax(1), arm)
@@ -148,15 +152,15 @@ def optimistic_thompson(num_samples: int) -> Policy:
 
 
 def mean_bounded_thompson(counts: Counts, time: int, rng: np.random.Generator) -> Arms:
-    """Thompson sampling where no sampled mean falls below the posterior mean (May et al. 2012, section 2.3)."""
+    """Thompson sampling with sampled means clipped from below at the posterior mean (May et al. 2012, section 2.3)."""
     return np.maximum(rng.beta(*counts.posterior()), counts.mean()).argmax(1)
 
 
 def by_index(table: Floats) -> Policy:
-    """The arm with the greatest index, `table[successes, failures]` (Gittins 1979)."""
+    """Pulls the arm with the greatest index, given as `table[successes, failures]` (Gittins 1979)."""
     return lambda counts, time, rng: table[counts.success, counts.failure].argmax(1)
 
 
 def by_remaining_index(tables: list[Floats]) -> Policy:
-    """The same with a table for each number of pulls that remain; `tables[r − 1]` has r. All pulls are len(tables)."""
+    """`by_index` in a game of len(tables) pulls: `tables[r − 1]` has the indices when r pulls remain."""
     return lambda counts, time, rng: by_index(tables[len(tables) - time - 1])(counts, time, rng)

@@ -1,11 +1,9 @@
-"""The greatest expected reward that any policy can collect from Bernoulli bandits with Beta(1, 1) priors.
+"""The expected total reward of the Bayes-optimal policy on Bernoulli bandits with Beta(1, 1) priors.
 
-The state of the belief is the multiset of (successes, failures) of the arms, since their order does not matter. With r
-pulls left
+The belief state is the multiset of (successes, failures) of the arms, since their order does not matter. Backward
+induction from the last pull, with p_i the posterior mean of arm i, gives the value with r pulls left:
 
-    V_r(state) = max_i p_i (1 + V_{r−1}(state, a success of i)) + (1 − p_i) V_{r−1}(state, a failure of i)
-
-is summed backward from the last pull, where p_i is the posterior mean of arm i.
+    V_r(state) = max_i p_i (1 + V_{r−1}(state after a success of i)) + (1 − p_i) V_{r−1}(state after a failure of i)
 """
 
 from __future__ import annotations
@@ -21,18 +19,22 @@ _LIMIT = 1_000_000
 
 
 def bayes_optimal_return(num_arms: int, pulls: int) -> float:
-    """The expected total reward of the Bayes-optimal policy; exact.
+    """Returns the exact expected total reward of the Bayes-optimal policy.
 
-    More arms than pulls are as good as as many: the rest stay untried.
+    Arms beyond the number of pulls do not change it, since they cannot be pulled.
 
     Raises:
-        ValueError: A number is below 1, or the last pull leads to more than a million states, which allows 100 pulls
-            of 2 arms, 40 of 3 and 20 of 5.
+        ValueError: A number is below 1, or there are more than a million states after the last pull. The limit allows
+            100 pulls of 2 arms, 40 of 3 and 20 of 5.
+
+    Example:
+        >>> bayes_optimal_return(num_arms=2, pulls=1)
+        0.5
     """
     at_least(dict(num_arms=num_arms, pulls=pulls), 1, "num_arms", "pulls")
     count = num_states(num_arms, pulls)
     if count > _LIMIT:
-        raise ValueError(f"pulls={pulls}: {num_arms} arms have {count} states after so many, need at most {_LIMIT}; "
+        raise ValueError(f"pulls={pulls}: {num_arms} arms have {count} belief states, need at most {_LIMIT}; "
                          "take fewer pulls or arms")  # fmt: skip
     base = pulls + 1
     states = np.zeros((1, min(num_arms, pulls)), np.int64)
@@ -49,8 +51,8 @@ def bayes_optimal_return(num_arms: int, pulls: int) -> float:
 
 
 def num_states(num_arms: int, pulls: int) -> int:
-    """The states after so many pulls: multisets of arms, p + 1 kinds of which have p pulls each."""
-    # ways[arms][pulls], with the arms of p = 1, 2, … pulls added one p after the other; the rest are untried.
+    """Returns the number of belief states after `pulls` pulls: multisets of arms, p + 1 kinds of which have p pulls."""
+    # ways[arms][pulls] counts multisets. Arms with p = 1, 2, … pulls are added in turn; the others are unpulled.
     ways = [[1] + [0] * pulls] + [[0] * (pulls + 1) for _ in range(num_arms)]
     for p in range(1, pulls + 1):
         ways = [
@@ -64,15 +66,16 @@ def num_states(num_arms: int, pulls: int) -> int:
 
 
 def _successors(states: NDArray[np.int64], base: int) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.intp]]:
-    """The states `[following, arms]` one pull later, and where a success and a failure of each arm lead.
+    """Returns the states one pull later, and the indices of the states after a success and a failure of each arm.
 
-    An arm is written as successes · base + failures, a state as its sorted arms. Places are `[states, arms]`.
+    An arm is encoded as successes · base + failures, and a state as its sorted arms. The states are
+    `[successors, arms]`, the indices `[states, arms]`.
     """
     count, arms = states.shape
     step = np.eye(arms, dtype=np.int64)
     children = np.concatenate([(states[:, None] + step * base), (states[:, None] + step)], 1)
     children = np.sort(children.reshape(-1, arms), 1)
-    # Rows as opaque bytes: many times faster to sort than rows of numbers.
+    # Rows viewed as opaque bytes sort many times faster than rows of numbers.
     _, first, place = np.unique(
         children.view(np.dtype((np.void, children.itemsize * arms)))[:, 0], return_index=True, return_inverse=True
     )

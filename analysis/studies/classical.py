@@ -1,12 +1,12 @@
-"""`python -m analysis classical`: the classical columns of the RL² paper's tables, once more.
+"""`python -m analysis classical`: reproduces the columns of classical policies in the tables of the RL² paper.
 
 Plays the policies of analysis/studies/bandits.py and the agents of analysis/studies/tabular_agents.py on random bandits
-and MDPs, puts their total rewards beside those of the paper (analysis/rl2_paper.py), and renews
-`docs/results/rl2_classical.md` and the csv beside it. `--search` tries settings on other bandits and MDPs instead, and
-renews the page's table of those.
+and MDPs, compares their total rewards with those of the paper (analysis/studies/rl2_paper.py), and updates
+`docs/results/rl2_classical.md` and the CSV file of the same name. `--search` instead tries settings on other bandits
+and MDPs, and updates the table of settings.
 
-A total is estimated as the best possible one, which is known, less the mean regret. The regret counts mean rewards and
-not the rewards themselves, and hardly depends on how good the best arm is: both take noise away and no expectation.
+A total is estimated as the best possible total, which is known, minus the mean regret. The regret is computed from mean
+rewards rather than rewards, and depends little on the value of the best arm. Both reduce the variance without bias.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ COMMAND = "python -m analysis classical"
 SEARCH = COMMAND + " --search"
 REPORTED_SEED, SEARCH_SEED = 0, 1
 EPISODES = "episodes of the trial"
-"""What RL² calls the pulls of a bandit."""
+"""The unit of RL²'s adaptation, which for bandits is a pull."""
 
 _CHUNK = 500
 _MDPS_OF_OPTIMUM = 200_000
@@ -57,7 +57,7 @@ Floats = NDArray[np.float64]
 
 @functools.cache
 def gittins(discount: float) -> b.Policy:
-    """The Gittins index of the discounted game, for the longest of the paper's games."""
+    """Returns the policy of the discounted Gittins index, for games up to the longest of the paper."""
     return b.by_index(discounted_indices(max(paper.PULLS), discount))
 
 
@@ -73,11 +73,11 @@ BANDITS = (
            (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)),
     Family("greedy", "greedy", lambda _, n: b.greedy),
 )  # fmt: skip
-"""What stands in the columns of the first table."""
+"""The columns of the first table."""
 
 REMAINING_GITTINS = Family("gittins", "Gittins index of the pulls that remain",
                            lambda _, n: b.by_remaining_index(finite_horizon_indices(n)), longest=100)  # fmt: skip
-"""Nearly the best there is: all that is left to gain is what the index ignores of a finite game."""
+"""Nearly optimal: the index policy is optimal in the infinite discounted game only."""
 
 BANDIT_VARIANTS = (
     REMAINING_GITTINS,
@@ -85,7 +85,7 @@ BANDIT_VARIANTS = (
            lambda _, n: b.mean_bounded_thompson),
     Family("ucb1", "UCB1, c = {} (Auer et al. 2002)", lambda scale, n: b.ucb1(scale), 1),
 )  # fmt: skip
-"""Other readings of the paper's text."""
+"""Other interpretations of the paper's text."""
 
 MDPS = (
     Family("random", "random", lambda _, n: m.random),
@@ -99,14 +99,14 @@ MDPS = (
            (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)),
     Family("greedy", "greedy", lambda _, n: m.greedy),
 )  # fmt: skip
-"""What stands in the columns of the second table."""
+"""The columns of the second table."""
 
 BEB_OF_THE_PRIOR = Family("beb", "BEB, β = {}, prior mean 1", lambda bonus, n: m.beb(bonus), 10, prior_mean=1.0)
-"""Believes of mean rewards what is so."""
+"""BEB with the true distribution of mean rewards as its prior."""
 
 MDP_VARIANTS = (
     Family("psrl", "PSRL, prior mean 1", lambda _, n: m.psrl, prior_mean=1.0),
-    Family("optimistic_psrl", "PSRL, the luckiest of {} draws", lambda samples, n: m.luckiest_psrl(int(samples)), 10,
+    Family("optimistic_psrl", "PSRL, the best of {} samples", lambda samples, n: m.best_of_psrl(int(samples)), 10,
            thinning=4),
     Family("ucrl2", "UCRL2, c = {}, prior mean 1", lambda scale, n: m.ucrl2(scale), 0.1, thinning=2, prior_mean=1.0),
     BEB_OF_THE_PRIOR,
@@ -117,11 +117,11 @@ MDP_VARIANTS = (
     Family("greedy", "greedy on the MAP estimate", lambda _, n: m.greedy_map),
     Family("greedy", "greedy on the MAP estimate, prior mean 1", lambda _, n: m.greedy_map, prior_mean=1.0),
 )  # fmt: skip
-"""Other readings of the paper's text."""
+"""Other interpretations of the paper's text."""
 
 
 def bandit_total(policy: b.Policy, arms: int, pulls: int, num_bandits: int, seed: int) -> Total:
-    """The total reward of a game. The best of k arms has the mean k / (k + 1): n k / (k + 1) less the regret."""
+    """Returns the total reward of a game: n k / (k + 1) minus the regret. The best of k arms has mean k / (k + 1)."""
     regrets, totals = [], []
     for chunk, size in _chunks(num_bandits):
         world = rng.generator(seed, "analysis/classical/bandits", arms, pulls, chunk)
@@ -135,10 +135,10 @@ def bandit_total(policy: b.Policy, arms: int, pulls: int, num_bandits: int, seed
 def bandit_regrets(
     policies: Mapping[str, b.Policy], arms: int, pulls: int, num_bandits: int, seeds: Sequence[int]
 ) -> pd.DataFrame:
-    """The mean regret of every pull, as `Runs.adaptation_curves` has it of runs: for `analysis.plots.plot_regrets`.
+    """Returns the mean regret of every pull in the format of `Runs.adaptation_curves`, for `plots.plot_regrets`.
 
     Returns:
-        `group, seed, run, adapt_step, value, unit`: group is the policy's name; each seed has bandits of its own.
+        `group, seed, run, adapt_step, value, unit`; `group` is the name of the policy. Each seed plays other bandits.
     """
     frames = []
     for (name, policy), seed in itertools.product(policies.items(), seeds):
@@ -151,14 +151,14 @@ def bandit_regrets(
 
 
 def mdp_totals(agent: m.Agent, episodes: Sequence[int], num_mdps: int, seed: int, prior_mean: float) -> list[Total]:
-    """The total reward after each of these numbers of episodes, of one game as long as the longest."""
+    """Returns the total reward after each number of episodes, all from one game of the greatest length."""
     tasks = TabularMDP()
     returns, optimal = _play_mdps(agent, max(episodes), num_mdps, seed, prior_mean)
     total = returns.cumsum(1)[:, np.array(episodes) - 1]
     regret = np.multiply.outer(optimal, episodes) - total
     best, error = mean_optimum()
     return [
-        # The rewards' own noise is not in the totals, and is in the paper's.
+        # The totals exclude the reward noise, which the totals of the paper include.
         _total(
             n * best, n * error, regret[:, i], math.sqrt(total[:, i].var() + n * tasks.horizon * tasks.reward_std**2)
         )
@@ -169,9 +169,10 @@ def mdp_totals(agent: m.Agent, episodes: Sequence[int], num_mdps: int, seed: int
 def mdp_regrets(
     agents: Mapping[str, tuple[m.Agent, float]], episodes: int, num_mdps: int, seeds: Sequence[int]
 ) -> pd.DataFrame:
-    """The mean regret of every episode of agents, each with its prior's mean reward. Otherwise as `bandit_regrets`.
+    """Returns the mean regret of every episode, as `bandit_regrets` does, for agents with the mean of their prior.
 
-    It is the best return less the episode's without the noise of rewards: the luck of moves is in it.
+    The regret is the best expected return minus the return without reward noise, so it includes the randomness of
+    transitions.
     """
     frames = []
     for (name, (agent, prior_mean)), seed in itertools.product(agents.items(), seeds):
@@ -181,26 +182,26 @@ def mdp_regrets(
 
 
 def _play_mdps(agent: m.Agent, episodes: int, num_mdps: int, seed: int, prior_mean: float) -> tuple[Floats, Floats]:
-    """Returns without the noise of rewards, `[mdps, episodes]`, and the best expected ones, `[mdps]`."""
+    """Returns an agent's returns without reward noise, `[mdps, episodes]`, and the best expected ones, `[mdps]`."""
     tasks, returns, optimal = TabularMDP(), [], []
     for chunk, size in _chunks(num_mdps):
         world = rng.generator(seed, "analysis/classical/mdps", chunk)
         batch = tasks.sample(size, world)
-        luck = m.draw_luck(world, episodes, tasks.horizon, size)
+        numbers = m.draw_random_numbers(world, episodes, tasks.horizon, size)
         chance = rng.generator(seed, "analysis/classical/agent", chunk)
-        returns.append(m.play(agent, batch.transition, batch.reward, luck, chance, prior_mean))
+        returns.append(m.play(agent, batch.transition, batch.reward, numbers, chance, prior_mean))
         optimal.append(tasks.optimal_return(batch))
     return np.concatenate(returns), np.concatenate(optimal)
 
 
 def _regrets(name: str, seed: int, regret: Floats) -> pd.DataFrame:
-    """Rows of `Runs.adaptation_curves` for one run of a classical policy, from its mean regrets `[steps]`."""
+    """Returns the mean regrets `[steps]` of a classical policy as rows of `Runs.adaptation_curves`."""
     columns = {"group": name, "seed": seed, "run": f"{name}, {seed}", "adapt_step": range(len(regret))}
     return pd.DataFrame(columns | {"value": regret, "unit": EPISODES})
 
 
 def _total(best: float, error: float, regret: Floats, spread: float) -> Total:
-    """The best total, known up to an error, less the mean of regrets `[instances]`."""
+    """Returns the best total, which has a standard error, minus the mean of regrets `[instances]`."""
     count = len(regret)
     deviation = float(regret.std(ddof=1)) / math.sqrt(count)
     return Total(best - float(regret.mean()), math.hypot(deviation, error), spread, count)
@@ -208,7 +209,7 @@ def _total(best: float, error: float, regret: Floats, spread: float) -> Total:
 
 @functools.cache
 def mean_optimum() -> tuple[float, float]:
-    """The mean of the best return over MDPs, and its standard error."""
+    """Returns the mean over MDPs of the best expected return, and its standard error."""
     tasks = TabularMDP()
     found = np.concatenate([
         tasks.optimal_return(tasks.sample(size, rng.generator(0, "analysis/classical/optimum", chunk)))
@@ -218,13 +219,13 @@ def mean_optimum() -> tuple[float, float]:
 
 
 def _chunks(count: int) -> Iterator[tuple[int, int]]:
-    """(number, size) of parts small enough for the processor's caches."""
+    """Yields (index, size) of chunks that fit into the processor's caches."""
     for chunk in range(math.ceil(count / _CHUNK)):
         yield chunk, min(_CHUNK, count - chunk * _CHUNK)
 
 
 def bandit_rows(family: Family, setting: float, num_bandits: int, seed: int) -> Iterator[Row]:
-    """A policy in the games of the paper's first table; as many pulls in all for short games as for long ones."""
+    """Plays a policy in the games of the paper's first table. The number of pulls is the same for all lengths."""
     for arms in paper.ARMS:
         for n in paper.PULLS:
             if n <= family.longest:
@@ -234,7 +235,7 @@ def bandit_rows(family: Family, setting: float, num_bandits: int, seed: int) -> 
 
 
 def mdp_rows(family: Family, setting: float, num_mdps: int, seed: int) -> Iterator[Row]:
-    """An agent in the games of the paper's second table."""
+    """Plays an agent in the games of the paper's second table."""
     count = max(2, num_mdps // family.thinning)
     agent = family.make(setting, max(paper.EPISODES))
     totals = mdp_totals(agent, paper.EPISODES, count, seed, family.prior_mean)
@@ -249,7 +250,7 @@ def measure(
     seed: int,
     search: bool = False,
 ) -> list[Row]:
-    """Every family with the setting that is reported, or with all that the search tries."""
+    """Plays every family with its reported setting or, in a search, with all candidates."""
     rows: list[Row] = []
     for family in families:
         for setting in family.candidates if search else (family.setting,):
@@ -259,7 +260,7 @@ def measure(
 
 
 def optimum_table() -> str:
-    """The most that any policy can expect from ten pulls."""
+    """Returns a Markdown table of the Bayes-optimal totals of ten pulls."""
     games = [(arms, min(paper.PULLS)) for arms in paper.ARMS]
     names = [f"n = {pulls}, k = {arms}" for arms, pulls in games]
     values = [f"{bayes_optimal_return(arms, pulls):.3f}" for arms, pulls in games]
@@ -269,7 +270,7 @@ def optimum_table() -> str:
 
 
 def report(num_bandits: int, num_mdps: int, path: Path) -> str:
-    """The tables of the page, in Markdown; writes the csv."""
+    """Returns the tables of the page in Markdown, and writes the CSV file."""
     bandits = measure(bandit_rows, BANDITS, num_bandits, REPORTED_SEED)
     bandit_variants = measure(bandit_rows, BANDIT_VARIANTS, num_bandits, REPORTED_SEED)
     mdps = measure(mdp_rows, MDPS, num_mdps, REPORTED_SEED)
@@ -286,7 +287,7 @@ def report(num_bandits: int, num_mdps: int, path: Path) -> str:
 
 
 def search(num_bandits: int, num_mdps: int) -> str:
-    """The table of settings, in Markdown; tells on stderr which reported setting it would replace."""
+    """Returns the table of settings in Markdown. Prints to stderr which reported settings the search would replace."""
     rows = measure(bandit_rows, BANDITS, num_bandits, SEARCH_SEED, search=True)
     rows += measure(mdp_rows, MDPS, num_mdps, SEARCH_SEED, search=True)
     for family in dict.fromkeys(row.family for row in rows):
@@ -297,12 +298,17 @@ def search(num_bandits: int, num_mdps: int) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures and renews the page. Returns the exit status."""
+    """Plays the games and updates the page. Returns the exit status."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("--page", type=Path, default=Path("docs/results/rl2_classical.md"), help="the page to renew")
-    parser.add_argument("--bandits", type=int, default=10_000, help="bandits with 500 pulls; more with fewer")
-    parser.add_argument("--mdps", type=int, default=4_000, help="MDPs")
-    parser.add_argument("--search", action="store_true", help="try settings")
+    parser.add_argument("--page", type=Path, default=Path("docs/results/rl2_classical.md"), help="the page to update")
+    parser.add_argument(
+        "--bandits",
+        type=int,
+        default=10_000,
+        help="number of bandits with 500 pulls; games with fewer pulls use more bandits",
+    )
+    parser.add_argument("--mdps", type=int, default=4_000, help="number of MDPs")
+    parser.add_argument("--search", action="store_true", help="search for settings")
     arguments = parser.parse_args(argv)
     for name in ("bandits", "mdps"):
         if getattr(arguments, name) < 2:

@@ -1,4 +1,4 @@
-"""What `analysis.studies.classical` measured, as tables in Markdown and as a csv."""
+"""Formats the results of `analysis.studies.classical` as Markdown tables and a CSV file."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from analysis.studies.pages import markdown_table
 
 
 class Family(NamedTuple):
-    """A way to act, with a setting.
+    """A policy or agent with one setting.
 
     Attributes:
         column: Its column in the paper's table.
-        label: What it is; `{}` stands for the setting.
-        make: (setting, pulls) → the policy or agent. Most ignore one of them or both.
-        setting: The one that is reported, see `chosen`.
-        candidates: What the search tries.
-        thinning: One bandit or MDP is played where others play so many; for slow ones.
-        longest: Games with more pulls are left out.
-        prior_mean: What an agent for MDPs believes of mean rewards before it sees any.
+        label: Its name; `{}` stands for the setting.
+        make: (setting, pulls) → the policy or agent. Most ignore at least one argument.
+        setting: The reported setting, see `chosen`.
+        candidates: The settings that the search tries.
+        thinning: A divisor of the number of bandits or MDPs, for slow policies.
+        longest: The maximum number of pulls; longer games are skipped.
+        prior_mean: The mean of an agent's prior over the mean rewards of an MDP.
     """
 
     column: str
@@ -38,7 +38,7 @@ class Family(NamedTuple):
     prior_mean: float = 0.0
 
     def named(self, setting: float) -> str:
-        """The label with a setting."""
+        """Returns the label with a setting inserted."""
         return self.label.format(f"{setting:g}")
 
 
@@ -48,8 +48,8 @@ class Total(NamedTuple):
     Attributes:
         value: The estimate.
         error: Its standard error.
-        spread: The standard deviation of the total that one bandit or MDP pays, its noise included.
-        instances: Bandits or MDPs.
+        spread: The standard deviation over bandits or MDPs of the total, including reward noise.
+        instances: The number of bandits or MDPs.
     """
 
     value: float
@@ -59,15 +59,15 @@ class Total(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A total beside the paper's.
+    """A measured total and the published one.
 
     Attributes:
-        family: Who acted.
-        setting: With which setting.
-        arms: Arms of a bandit; 0 for MDPs.
-        size: Pulls or episodes.
-        total: What was measured.
-        published: What the paper has.
+        family: The policy or agent.
+        setting: Its setting.
+        arms: The number of arms of the bandits; 0 for MDPs.
+        size: The number of pulls or episodes.
+        total: The measured total.
+        published: The total in the paper.
     """
 
     family: Family
@@ -79,28 +79,28 @@ class Row(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The family with its setting."""
+        """The label of the family with the setting."""
         return self.family.named(self.setting)
 
     @property
     def game(self) -> str:
-        """Pulls or episodes, and arms."""
+        """The number of pulls or episodes, and of arms."""
         return f"n = {self.size}, k = {self.arms}" if self.arms else f"n = {self.size}"
 
     @property
     def difference(self) -> float:
-        """From the paper, in percent."""
+        """The difference from the paper in percent."""
         return 100 * (self.total.value / self.published - 1)
 
     @property
     def surprise(self) -> float:
-        """The difference from the paper's mean of 1,000, in standard deviations of such a difference."""
+        """The difference from the paper's mean of 1,000 instances, in standard errors of the difference."""
         noise = self.total.spread / math.sqrt(paper.INSTANCES)
         return (self.total.value - self.published) / math.hypot(self.total.error, noise)
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each label, short games first."""
+    """Returns the rows by label, ordered by the length of the game."""
     groups: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row.size, row.arms)):
         groups.setdefault(row.label, []).append(row)
@@ -108,7 +108,7 @@ def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def totals_table(rows: Sequence[Row]) -> str:
-    """A row for each game: totals ± 1.96 standard errors, in brackets the paper's and the difference in percent."""
+    """Returns totals ± 1.96 standard errors by game, in brackets the paper's and the difference in percent."""
     groups = grouped(rows)
     cells = [["", *groups], ["---", *["---:"] * len(groups)]]
     for same_game in zip(*groups.values(), strict=True):
@@ -121,7 +121,7 @@ def _total(row: Row) -> str:
 
 
 def differences_table(rows: Sequence[Row]) -> str:
-    """A row for each label: its differences from the paper in percent, their largest, and the largest surprise."""
+    """Returns the differences from the paper in percent by label, with the largest one and the largest `surprise`."""
     groups = grouped(rows)
     games = [row.game for row in max(groups.values(), key=len)]
     cells = [["", *games, "largest", "surprise"], ["---", *["---:"] * (len(games) + 2)]]
@@ -134,17 +134,17 @@ def differences_table(rows: Sequence[Row]) -> str:
 
 
 def shortfalls(rows: Sequence[Row]) -> dict[str, float]:
-    """How far each label of one family falls short of the best, in percent; the mean over the games."""
+    """Returns by how many percent each label of a family is below the best, averaged over games."""
     groups = grouped(rows)
     values = np.array([[row.total.value for row in found] for found in groups.values()])
     return dict(zip(groups, (100 * (1 - values / values.max(0)).mean(1)).tolist(), strict=True))
 
 
 def chosen(rows: Sequence[Row], tolerance: float = 2.0, noise: float = 0.1) -> str:
-    """The label to report of one family: of those within 2 % of the best, the nearest to the paper.
+    """Returns the label to report for a family: the one nearest to the paper among those within 2 % of the best.
 
-    The paper chose its settings by a search over values that it does not tell. Among distances that differ by less than
-    0.1 % of the paper's figures, which is noise, the better setting counts.
+    The paper chose its settings by a search over values that it does not name. Distances that differ by less than
+    0.1 % of the paper's figures count as equal, and the better setting is then chosen.
     """
     short, groups = shortfalls(rows), grouped(rows)
     able = {label: _distance(groups[label]) for label in groups if short[label] - min(short.values()) <= tolerance}
@@ -157,7 +157,7 @@ def _distance(rows: Sequence[Row]) -> float:
 
 
 def search_table(rows: Sequence[Row]) -> str:
-    """Every setting of every family: how good it is and how near to the paper. Those to report are bold."""
+    """Returns each setting's shortfall from the best and distance from the paper. The settings to report are bold."""
     cells = [["", "short of the best, %", "distance from the paper, %"], ["---", "---:", "---:"]]
     for column in dict.fromkeys((row.family.column, row.arms > 0) for row in rows):
         own = [row for row in rows if (row.family.column, row.arms > 0) == column]
@@ -169,7 +169,7 @@ def search_table(rows: Sequence[Row]) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Everything, a line for each game."""
+    """Writes all rows as CSV, a line for each game."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["problem", "column", "label", "k", "n", "instances", "total", "half_width", "paper",

@@ -1,9 +1,8 @@
-"""`python -m analysis coverage`: how often the intervals of analysis.stats hold the true value, on simulated runs.
+"""`python -m analysis coverage`: measures how often the intervals of analysis.stats contain the true value.
 
-Draws many data sets of a few runs from distributions whose truth is known, and counts. Beside the intervals that are
-used stand those that were passed over: the percentile bootstrap, BCa (Efron 1987), the studentised bootstrap (Efron
-1979) and, for trimmed means, Student's t on the winsorised deviation (Tukey & McLaughlin 1963). Renews the tables of
-`docs/results/coverage.md`.
+Draws many data sets of a few runs from known distributions. The intervals in use are compared with alternatives: the
+percentile bootstrap, BCa (Efron 1987), the studentised bootstrap (Efron 1979) and, for trimmed means, Student's t with
+the winsorised deviation (Tukey & McLaughlin 1963). Updates the tables of `docs/results/coverage.md`.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ POPULATIONS: dict[str, Draw] = {
 
 
 class Covered(NamedTuple):
-    """Share of intervals that held the truth, in percent, and their median width."""
+    """The percentage of intervals that contain the true value, and the median width of the intervals."""
 
     percent: float
     width: float
@@ -61,19 +60,19 @@ class Covered(NamedTuple):
 
 @lru_cache
 def truth(draw: Draw, statistic: str) -> float:
-    """The statistic of the distribution: of its middle half, of all, or its middle."""
+    """Returns the statistic of the distribution, estimated from two million samples."""
     ordered = np.sort(draw(rng.generator(0, "coverage/truth"), (_POPULATION,)))
     return float(trimmed_mean(ordered, statistic))
 
 
 def percentile(values: Array, statistic: str, draws: np.random.Generator) -> tuple[Array, Array]:
-    """The quantiles of the resampled statistic."""
+    """Returns the interval of the percentile bootstrap."""
     low, high = np.quantile(resample(np.sort(values, -1), draws, statistic, _RESAMPLES), _ENDS, axis=0)
     return low, high
 
 
 def bca(values: Array, statistic: str, draws: np.random.Generator) -> tuple[Array, Array]:
-    """Quantiles moved for bias and acceleration, the latter from leaving out one run at a time."""
+    """Returns the BCa interval, with the acceleration from the jackknife."""
     normal, found = NormalDist(), trimmed_mean(values, statistic)
     resampled = resample(np.sort(values, -1), draws, statistic, _RESAMPLES)
     ends = []
@@ -90,7 +89,7 @@ def bca(values: Array, statistic: str, draws: np.random.Generator) -> tuple[Arra
 
 
 def studentised(values: Array, statistic: str, draws: np.random.Generator) -> tuple[Array, Array]:
-    """m − t* SE, t* from the resampled (m* − m) / SE*."""
+    """Returns the studentised bootstrap interval m − t* SE, with t* the quantiles of (m* − m) / SE*."""
     found, errors = trimmed_mean(values, statistic), winsorised_error(values, statistic)
     ends = []
     for row, value, error in zip(values, found, errors, strict=True):
@@ -104,7 +103,7 @@ def studentised(values: Array, statistic: str, draws: np.random.Generator) -> tu
 
 
 def winsorised(values: Array, statistic: str, draws: np.random.Generator) -> tuple[Array, Array]:
-    """m ± t SE with as many degrees of freedom as runs are kept, less one; of the mean Student's t interval."""
+    """Returns m ± t SE, with the number of untrimmed runs minus one as degrees of freedom; Student's t for the mean."""
     count = values.shape[-1]
     kept = count - 2 * CUTS[statistic](count)
     reach = t_quantile(_ENDS[1], kept - 1) * winsorised_error(values, statistic)
@@ -112,7 +111,7 @@ def winsorised(values: Array, statistic: str, draws: np.random.Generator) -> tup
 
 
 def winsorised_error(values: Array, statistic: str) -> Array:
-    """The standard error of a trimmed mean, from the values with the cut ones moved to the outermost that are kept."""
+    """Returns the standard error of a trimmed mean from the winsorised values."""
     ordered = np.sort(values, -1)
     count = ordered.shape[-1]
     cut = CUTS[statistic](count)
@@ -121,7 +120,7 @@ def winsorised_error(values: Array, statistic: str) -> Array:
 
 
 def used(values: Array, statistic: str, draws: np.random.Generator) -> tuple[Array, Array]:
-    """What analysis.stats gives."""
+    """Returns the interval of `analysis.stats`."""
     return interval(values, draws, statistic)
 
 
@@ -135,7 +134,7 @@ METHODS: dict[str, Method] = {
 
 
 def cover(draw: Draw, statistic: str, runs: int, sets: int, methods: Mapping[str, Method]) -> dict[str, Covered]:
-    """How often each method's intervals hold the truth, all on the same data sets of `runs` values."""
+    """Returns the coverage of each method, all on the same data sets of `runs` values."""
     draws = rng.generator(0, "coverage/sets", runs)
     values, true = draw(draws, (sets, runs)), truth(draw, statistic)
     chunks = [values[start : start + _SETS_AT_ONCE] for start in range(0, sets, _SETS_AT_ONCE)]
@@ -147,7 +146,7 @@ def cover(draw: Draw, statistic: str, runs: int, sets: int, methods: Mapping[str
 
 
 def cover_pairs(draw: Draw, runs: int, sets: int) -> dict[str, Covered]:
-    """Of two groups, the second half a deviation higher: differences, and the probability of improvement."""
+    """Returns the coverage of comparisons between two groups whose means differ by half a standard deviation."""
     draws = rng.generator(0, "coverage/pairs", runs)
     large = [draw(draws, (_POPULATION,)) for _ in range(2)]
     shift = float(large[0].std()) / 2
@@ -163,7 +162,7 @@ def cover_pairs(draw: Draw, runs: int, sets: int) -> dict[str, Covered]:
 
 
 def cover_tasks(draw: Draw, statistic: str, runs: int, sets: int) -> dict[str, Covered]:
-    """Of five tasks that differ in level and spread."""
+    """Returns the coverage of an aggregate over five tasks with different means and deviations."""
     level, spread = np.array([0.1, 0.3, 0.5, 0.8, 1.2]), np.array([0.1, 0.2, 0.1, 0.3, 0.4])
     draws = rng.generator(0, "coverage/tasks", runs)
     large = level + spread * draw(draws, (_POPULATION // 5, 5))
@@ -178,7 +177,7 @@ def cover_tasks(draw: Draw, statistic: str, runs: int, sets: int) -> dict[str, C
 
 
 def report(sets: int) -> str:
-    """The tables of the page, in Markdown."""
+    """Returns the tables of the page in Markdown."""
     parts = [_methods_table(statistic, sets) for statistic in CUTS]
     for statistic in CUTS:
         rows = []
@@ -200,7 +199,7 @@ def report(sets: int) -> str:
 
 
 def _methods_table(statistic: str, sets: int) -> str:
-    """All methods that a statistic has: of a median one or two values are kept, which have no spread of their own."""
+    """Returns the table of all methods that apply: a median keeps one or two values, too few for a winsorised error."""
     left_out = {"iqm": (), "mean": ("winsorised t",), "median": ("winsorised t", "studentised")}[statistic]
     methods = {name: method for name, method in METHODS.items() if name not in left_out}
     rows = []
@@ -225,9 +224,9 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures and renews the page. Returns the exit status."""
+    """Measures the coverage and updates the page. Returns the exit status."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("--page", type=Path, default=Path("docs/results/coverage.md"), help="the page to renew")
+    parser.add_argument("--page", type=Path, default=Path("docs/results/coverage.md"), help="the page to update")
     parser.add_argument("--sets", type=int, default=2000, help="data sets for each number, at least 1")
     arguments = parser.parse_args(argv)
     if arguments.sets < 1:

@@ -1,13 +1,13 @@
-"""All episodes of a tiny MDP with their probabilities, and exact expectations over all batches of them.
+"""Enumerates all episodes of a tiny MDP, and computes exact expectations over all batches of episodes.
 
-An inner step on N sampled episodes makes the adapted parameters random. What meta-learning then maximises is
+An inner step on N sampled episodes makes the adapted parameters random. The objective of meta-learning is then
 
     F_N(θ) = E_D[J(θ'(θ, D))],   θ'(θ, D) = θ + α · mean_{τ∈D} Σ_t ∇log π_θ(a_t|s_t) A_t(τ),   D ~ p_θ, N episodes
 
-(Stadie et al. 2018, arXiv:1803.01118). It tends to J(θ + α ∇J(θ)) as N grows, and differs from it for every finite N;
-∇F_N contains the dependence of p_θ(D) on θ, which an exact inner step does not have. Here the expectation is a sum over
-all batches, so F_N and its gradient are exact. A batch matters only through how often it holds each episode, so with
-K episodes there are C(N + K − 1, N) batches to sum over.
+(Stadie et al. 2018, arXiv:1803.01118). It converges to J(θ + α ∇J(θ)) as N grows, and differs from it for every finite
+N. ∇F_N includes the dependence of p_θ(D) on θ, which an exact inner step does not have. Here the expectation is a sum
+over all batches, so F_N and its gradient are exact. The order of episodes in a batch does not matter, so K episodes
+give C(N + K − 1, N) batches.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _LIMIT = 1_000_000
 
 
 class Episodes(NamedTuple):
-    """Every episode that an MDP allows.
+    """All possible episodes of an MDP.
 
     Attributes:
         observation: `[episodes, time, states]`, one-hot.
         action: `[episodes, time]`.
         reward: `[episodes, time]`.
-        dynamics: `[episodes]`, the probability of its states given its actions.
+        dynamics: `[episodes]`, the probability of an episode's states given its actions.
     """
 
     observation: Tensor
@@ -45,21 +45,21 @@ class Episodes(NamedTuple):
     dynamics: Tensor
 
     def log_prob(self, logits: Float[Tensor, "states actions"]) -> Float[Tensor, "episodes time"]:
-        """log π(a|s) of every step."""
+        """Returns log π(a|s) of every step."""
         distribution: Categorical = policy(logits)(self.observation)
         return distribution.log_prob(self.action)
 
     def probability(self, logits: Float[Tensor, "states actions"]) -> Float[Tensor, " episodes"]:
-        """The probability of every episode. They sum to 1."""
+        """Returns the probability of every episode; the sum is 1."""
         return self.dynamics * self.log_prob(logits).sum(-1).exp()
 
     def returns_to_go(self, discount: float = 1.0) -> Float[Tensor, "episodes time"]:
-        """Σ_{t'≥t} γ^{t'−t} r_t'."""
+        """Returns Σ_{t'≥t} γ^{t'−t} r_t' of every step."""
         return discounted_returns(self.reward, discount)
 
 
 def enumerate_episodes(mdp: TabularMDPs) -> Episodes:
-    """All episodes of one MDP without leading axes, but those of probability 0 under every policy.
+    """Returns all episodes of one MDP without leading axes that have positive probability under some policy.
 
     Raises:
         ValueError: The MDP has leading axes, its rewards are noisy, or there are more than a million sequences.
@@ -87,7 +87,7 @@ def enumerate_episodes(mdp: TabularMDPs) -> Episodes:
 
 
 def all_batches(num_kinds: int, num_episodes: int) -> Int[Tensor, "batches episodes"]:
-    """Every batch of `num_episodes` out of `num_kinds` episodes, by index and without regard to order.
+    """Returns all multisets of `num_episodes` indices out of `num_kinds` episodes.
 
     Raises:
         ValueError: A number is below 1, or there are more than a million batches.
@@ -104,7 +104,7 @@ def all_batches(num_kinds: int, num_episodes: int) -> Int[Tensor, "batches episo
 def batch_probability(
     probability: Float[Tensor, " kinds"], batches: Int[Tensor, "batches episodes"]
 ) -> Float[Tensor, " batches"]:
-    """N! / Π c_k! · Π p_k^{c_k}: the probability of each batch in any order, c_k counting episode k. They sum to 1."""
+    """Returns the probability of each batch, N! / Π c_k! · Π p_k^{c_k}, where c_k counts episode k; the sum is 1."""
     counts = _counts(batches, len(probability), probability.dtype)
     log_orders = math.lgamma(batches.shape[-1] + 1) - torch.lgamma(counts + 1).sum(-1)
     return (log_orders + counts @ probability.log()).exp()
@@ -117,18 +117,18 @@ def finite_sample_return(
     num_episodes: int,
     advantage: Tensor | None = None,
 ) -> Float[Tensor, ""]:
-    """F_N(θ), the expected return after an inner step on N sampled episodes; differentiable in the logits.
+    """Returns F_N(θ), the expected return after an inner step on N sampled episodes; differentiable in the logits.
 
     Args:
         mdp: One MDP without leading axes.
         logits: θ.
         step_size: α.
         num_episodes: N.
-        advantage: `[episodes, time]` for the episodes of `enumerate_episodes`, a constant in θ; the returns to go by
-            default. These have no factor γᵗ, so with a discount below 1 the step is not on ∇J, as in practice.
+        advantage: `[episodes, time]` for the episodes of `enumerate_episodes`, constant in θ; by default the returns
+            to go. These lack the factor γᵗ, so with a discount below 1 the step does not follow ∇J, as in practice.
 
     Raises:
-        ValueError: See `enumerate_episodes` and `all_batches`.
+        ValueError: As `enumerate_episodes` and `all_batches`.
     """
     episodes = enumerate_episodes(mdp)
     weight = episodes.returns_to_go(mdp.discount) if advantage is None else advantage.detach()  # a constant, see above
@@ -141,5 +141,5 @@ def finite_sample_return(
 
 
 def _counts(batches: Tensor, num_kinds: int, dtype: torch.dtype) -> Tensor:
-    """How often each batch holds each episode, `[batches, kinds]`."""
+    """Returns how often each episode occurs in each batch, `[batches, kinds]`."""
     return one_hot(batches, num_kinds).sum(-2).to(dtype)

@@ -1,9 +1,8 @@
-"""`python -m analysis estimators`: bias and noise of the meta-gradient estimators against the exact meta-gradient.
+"""`python -m analysis estimators`: measures bias and variance of the meta-gradient estimators.
 
-On tabular MDPs the meta-gradient is known (research/oracles). Each estimator of research/estimators.py gets the same
-batches of inner episodes and the exact outer gradient ∇J(θ') in place of a sampled one, so that what is measured is the
-error that stems from the inner batch alone. Draws `docs/results/estimators.png` and renews the tables of
-`docs/results/estimators.md`.
+The exact meta-gradient of a tabular MDP is known (analysis/studies/tabular.py). All estimators of research/estimators.py
+get the same batches of inner episodes and the exact outer gradient ∇J(θ'), so the error comes from the inner batch
+alone. Draws `docs/results/estimators.png` and updates the tables of `docs/results/estimators.md`.
 """
 
 from __future__ import annotations
@@ -53,19 +52,19 @@ COMMAND = "python -m analysis estimators"
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """An MDP without leading axes and discount 1, the parameters to adapt, and the step size on ∇J."""
+    """An MDP without leading axes and with discount 1, the parameters to adapt, and the size of the step along ∇J."""
 
     mdp: TabularMDPs
     logits: Tensor
     step_size: float
 
     def truth(self) -> Tensor:
-        """The meta-gradient of the exact inner step, `[states, actions]`."""
+        """Returns the meta-gradient of the exact inner step, `[states, actions]`."""
         return meta_gradient(self.mdp, self.logits, self.step_size)
 
 
 class Estimate(NamedTuple):
-    """An estimator's errors, relative to the norm of the truth, each as (value, low, high), ± 1.96 standard errors."""
+    """An estimator's errors relative to the norm of the truth, as (value, low, high) with ± 1.96 standard errors."""
 
     bias: tuple[float, float, float]
     rmse: tuple[float, float, float]
@@ -75,15 +74,15 @@ class Estimate(NamedTuple):
 def random_problem(
     seed: int, num_states: int, num_actions: int, horizon: int, step_size: float, noise: float = 0.0
 ) -> Problem:
-    """A random MDP of the RL² paper's kind in another size, and normal logits of deviation 0.5."""
-    random = rng.generator(seed, "analysis/estimators")
-    mdps = random_mdps(1, random, num_states, num_actions, horizon, reward_std=noise)
+    """Returns a random MDP in the manner of the RL² paper, and normal logits with standard deviation 0.5."""
+    draws = rng.generator(seed, "analysis/estimators")
+    mdps = random_mdps(1, draws, num_states, num_actions, horizon, reward_std=noise)
     mdp = TabularMDPs(mdps.transition[0], mdps.reward[0], mdps.start[0], horizon, reward_std=noise)
-    return Problem(mdp, torch.from_numpy(random.normal(0.0, 0.5, (num_states, num_actions))), step_size)
+    return Problem(mdp, torch.from_numpy(draws.normal(0.0, 0.5, (num_states, num_actions))), step_size)
 
 
 def sample_batches(problem: Problem, kind: str, batches: int, episodes: int, generator: torch.Generator) -> PolicyBatch:
-    """Inner batches `[batches, episodes, time]` with advantages of a kind of `ADVANTAGES`."""
+    """Samples inner batches `[batches, episodes, time]`, with advantages of a kind in `ADVANTAGES`."""
     sampled = sample_episodes(
         problem.mdp.expand(batches), problem.logits.expand(batches, *problem.logits.shape), episodes, generator
     )
@@ -98,10 +97,11 @@ def sample_batches(problem: Problem, kind: str, batches: int, episodes: int, gen
 
 
 def meta_gradients(estimator: Estimator, problem: Problem, batches: PolicyBatch) -> Tensor:
-    """The estimate of ∇J(θ') from each of `batches [batches, episodes, time]`: `[batches, states, actions]`.
+    """Returns the estimate of ∇J(θ') from each of `batches [batches, episodes, time]`: `[batches, states, actions]`.
 
-    The inner losses are means over steps, so the inner rate is step_size · horizon. The outcome that e_maml credits the
-    sampling with is the exact J(θ') less the return after an exact inner step, a good baseline and a constant.
+    The inner losses are means over steps, so the inner learning rate is step_size · horizon. The outcome that e_maml
+    assigns to the sampled episodes is the exact J(θ') minus the return after an exact inner step, a good constant
+    baseline.
     """
     mdp, horizon = problem.mdp, problem.mdp.horizon
     baseline = adapted_return(mdp, problem.logits, problem.step_size) / horizon
@@ -119,10 +119,10 @@ def meta_gradients(estimator: Estimator, problem: Problem, batches: PolicyBatch)
 
 
 def summarise(estimates: Tensor, truth: Tensor) -> Estimate:
-    """Errors of independent estimates `[n, ...]` of the truth `[...]`, each ± 1.96 standard errors.
+    """Returns the errors of independent estimates `[n, ...]` of the truth `[...]`, each with ± 1.96 standard errors.
 
-    The squared bias is estimated by ‖mean − truth‖² − tr(S)/n, S being the sample covariance: without the last term the
-    noise of the mean would count as bias. The variance of that is 4 bᵀSb/n + 2 tr(S²)/n². Negative values count as 0.
+    The squared bias is estimated by ‖mean − truth‖² − tr(S)/n, with S the sample covariance. Its last term removes the
+    variance of the mean. The variance of the estimate is 4 bᵀSb/n + 2 tr(S²)/n². Negative values are set to 0.
     """
     count, size = len(estimates), float(truth.norm())
     error = (estimates - truth).flatten(1) / size
@@ -141,7 +141,7 @@ def summarise(estimates: Tensor, truth: Tensor) -> Estimate:
 def measure(
     problem: Problem, kind: str, sizes: Sequence[int], num_batches: int, seed: int = 0
 ) -> dict[str, list[Estimate]]:
-    """Errors of every estimator for each number of inner episodes, all on the same batches."""
+    """Returns the errors of every estimator for each number of inner episodes, all on the same batches."""
     truth = problem.truth()
 
     def errors(size: int) -> list[Estimate]:
@@ -154,16 +154,17 @@ def measure(
 
 
 def biases(found: Mapping[str, Sequence[Estimate]], sizes: Sequence[int]) -> pd.DataFrame:
-    """The biases that `measure` found as `estimator, episodes, value, low, high`: for `analysis.plots.plot_bias`."""
+    """Returns biases from `measure` as `estimator, episodes, value, low, high`, for `analysis.plots.plot_bias`."""
     rows = [(name, size, *each.bias) for name, of in found.items() for size, each in zip(sizes, of, strict=True)]
     return pd.DataFrame(rows, columns=["estimator", "episodes", "value", "low", "high"])
 
 
 def limits(problem: Problem) -> dict[str, Tensor]:
-    """What the biased estimators tend to with infinitely many episodes: exact, from the occupancy of states.
+    """Returns the exact limits of the biased estimators for infinitely many episodes, from the state occupancy.
 
-    The inner loss turns into its expectation. E-MAML's second term turns into the derivative of the expected inner step
-    in the parameters that sample; with exact advantages, which depend on θ too, that is not all of ∇²J.
+    The inner loss converges to its expectation. E-MAML's second term converges to the derivative of the expected inner
+    step in the parameters of the sampling policy. With exact advantages, which also depend on θ, this is not all of
+    ∇²J.
     """
     mdp, logits, step_size = problem.mdp, problem.logits, problem.step_size
     weight, advantage, q = occupancy(mdp, logits), advantages(mdp, logits), action_values(mdp, logits)
@@ -174,7 +175,7 @@ def limits(problem: Problem) -> dict[str, Tensor]:
         return estimate
 
     def frozen_step(sampling: Tensor) -> Tensor:
-        """The expected inner step at the logits, its episodes sampled by others."""
+        """Returns the expected inner step at the logits for episodes sampled by another policy."""
         met = occupancy(mdp, sampling)
         step: Tensor = grad(lambda table: (met * advantage * table.log_softmax(-1)).sum())(logits)
         return step
@@ -191,10 +192,10 @@ def limits(problem: Problem) -> dict[str, Tensor]:
 
 
 def exact_biases(problem: Problem, num_episodes: int) -> dict[str, tuple[float, float]]:
-    """‖E ĝ − ∇F_N‖ / ‖∇F_N‖ and ‖E ĝ − ∇J(θ')‖ / ‖∇J(θ')‖ of every estimator on returns to go, by enumeration.
+    """Returns ‖E ĝ − ∇F_N‖ / ‖∇F_N‖ and ‖E ĝ − ∇J(θ')‖ / ‖∇J(θ')‖ of every estimator, with returns to go.
 
-    F_N is the return after a step on N sampled episodes (analysis/studies/enumeration.py), θ' the exact step. Both, and
-    the expectations, are sums over all batches: nothing is sampled.
+    F_N is the expected return after a step on N sampled episodes (analysis/studies/enumeration.py), θ' the exact step.
+    All expectations are sums over all batches; nothing is sampled.
     """
     mdp, logits = problem.mdp, problem.logits
     episodes = enumerate_episodes(mdp)
@@ -217,7 +218,7 @@ def exact_biases(problem: Problem, num_episodes: int) -> dict[str, tuple[float, 
 
 
 def relative(estimate: Tensor, truth: Tensor) -> float:
-    """‖estimate − truth‖ / ‖truth‖."""
+    """Returns ‖estimate − truth‖ / ‖truth‖."""
     return float((estimate - truth).norm() / truth.norm())
 
 
@@ -231,7 +232,7 @@ def _roots(square: float, deviation: float) -> tuple[float, float, float]:
 
 
 def sampled_table(found: Mapping[str, Sequence[Estimate]], sizes: Sequence[int], field: str) -> str:
-    """One error of every estimator with its interval, a row for each number of episodes."""
+    """Returns one kind of error of every estimator, a row for each number of episodes."""
     rows = [["episodes", *found], ["---:"] * (len(found) + 1)]
     for index, size in enumerate(sizes):
         ends = [getattr(estimates[index], field) for estimates in found.values()]
@@ -240,7 +241,7 @@ def sampled_table(found: Mapping[str, Sequence[Estimate]], sizes: Sequence[int],
 
 
 def exact_table(problem: Problem, sizes: Sequence[int]) -> str:
-    """The biases of `exact_biases`, a row for each number of episodes."""
+    """Returns the biases of `exact_biases`, a row for each number of episodes."""
     rows = [["episodes", *(f"{name}: own / exact" for name in ESTIMATORS)], ["---:"] * (len(ESTIMATORS) + 1)]
     for size in sizes:
         found = exact_biases(problem, size)
@@ -249,7 +250,7 @@ def exact_table(problem: Problem, sizes: Sequence[int]) -> str:
 
 
 def limits_table(problems: Sequence[Problem]) -> str:
-    """Bias and cosine with infinitely many episodes: median, least and largest over problems."""
+    """Returns bias and cosine for infinitely many episodes: median, minimum and maximum over problems."""
     rows = [["estimator", "relative bias", "cosine with the meta-gradient"], ["---", "---:", "---:"]]
     found = [(problem.truth(), limits(problem)) for problem in problems]
     for name in found[0][1]:
@@ -260,7 +261,7 @@ def limits_table(problems: Sequence[Problem]) -> str:
 
 
 def report(batches: int, picture: Path) -> str:
-    """The tables of the page, in Markdown; draws the picture."""
+    """Returns the tables of the page in Markdown, and draws the picture."""
     problem = random_problem(seed=0, num_states=5, num_actions=3, horizon=5, step_size=2.0, noise=1.0)
     found = {kind: measure(problem, kind, EPISODES, batches) for kind in ADVANTAGES}
     final = {name: relative(limit, problem.truth()) for name, limit in limits(problem).items()}
@@ -279,10 +280,10 @@ def report(batches: int, picture: Path) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures, draws and renews the page. Returns the exit status."""
+    """Measures the errors, draws the picture and updates the page. Returns the exit status."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("--page", type=Path, default=Path("docs/results/estimators.md"), help="the page to renew")
-    parser.add_argument("--picture", type=Path, default=Path("docs/results/estimators.png"), help="where to draw")
+    parser.add_argument("--page", type=Path, default=Path("docs/results/estimators.md"), help="the page to update")
+    parser.add_argument("--picture", type=Path, default=Path("docs/results/estimators.png"), help="the file to draw to")
     parser.add_argument("--batches", type=int, default=1000, help="batches for each number of episodes, at least 2")
     arguments = parser.parse_args(argv)
     if arguments.batches < 2:

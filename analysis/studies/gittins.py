@@ -1,11 +1,11 @@
-"""Gittins indices of Bernoulli arms with a Beta(1, 1) prior, by calibration.
+"""Gittins indices of Bernoulli arms with a Beta(1, 1) prior, computed by calibration.
 
-The index of an arm is the fixed pay λ for each pull that makes one indifferent between pulling it now, with the right
-to stop at any time, and never pulling it. For a grid of λ the value of going on less that of stopping,
+The index of an arm is the constant reward λ at which pulling the arm, with the option to switch to λ at any time, is
+worth as much as taking λ at once. For a grid of λ, the value of pulling minus that of switching,
 
     W_λ(s, f) = p − λ + γ (p W⁺_λ(s + 1, f) + (1 − p) W⁺_λ(s, f + 1)),   p = (s + 1) / (s + f + 2),   W⁺ = max(W, 0)
 
-falls with λ; the index is where it crosses 0, interpolated linearly and right to 1e-4. (Gittins, Glazebrook & Weber
+decreases in λ. The index is its zero, by linear interpolation with an error below 1e-4. (Gittins, Glazebrook & Weber
 2011, chapter 8.)
 """
 
@@ -22,14 +22,14 @@ Floats = NDArray[np.float64]
 
 _LEVELS = 200
 _REST = 1e-3
-"""What a discounted look ahead leaves out: at its end the rest is worth at most this share of a pull for ever."""
+"""Discount of the last step of the look-ahead, which bounds the relative error of the truncation."""
 
 
 def discounted_indices(pulls: int, discount: float) -> Floats:
-    """The index in an infinite game with discount γ, `[pulls, pulls]`, by successes and failures below `pulls` in all.
+    """Returns the indices in an infinite game with discount γ, `[pulls, pulls]`, by successes and failures.
 
-    Where success + failure ≥ pulls the entry is 0. The look ahead ends with ln(1e-3) / ln γ pulls beyond the last
-    state, with the value of an arm whose mean is then known.
+    Entries with success + failure ≥ pulls are 0. The look-ahead ends ln(1e-3) / ln γ pulls after the last state, with
+    the value of an arm of known mean.
     """
     positive(dict(pulls=pulls), "pulls")
     in_open_unit_interval(dict(discount=discount), "discount")
@@ -47,10 +47,10 @@ def discounted_indices(pulls: int, discount: float) -> Floats:
 
 
 def finite_horizon_indices(pulls: int) -> list[Floats]:
-    """The indices without discount when 1, 2, …, `pulls` pulls remain, the present one included.
+    """Returns the undiscounted indices when 1, 2, …, `pulls` pulls remain, the current one included.
 
-    Entry r − 1 is `[pulls − r + 1] * 2`, by successes and failures of the pulls before. Time and memory grow as the
-    cube of `pulls`, a second for 100.
+    Entry r − 1 has shape `[pulls − r + 1, pulls − r + 1]`, by successes and failures of the earlier pulls. Time and
+    memory grow with the cube of `pulls`; 100 pulls take a second.
     """
     positive(dict(pulls=pulls), "pulls")
     level = np.linspace(0.0, 1.0, _LEVELS + 1)[:, None, None]
@@ -68,12 +68,12 @@ def finite_horizon_indices(pulls: int) -> list[Floats]:
 
 
 def _mean(total: int) -> Floats:
-    """Posterior means after 0 to `total` successes in `total` pulls."""
+    """Returns the posterior means after 0, 1, …, `total` successes in `total` pulls."""
     return np.arange(1, total + 2) / (total + 2)
 
 
 def _crossing(value: Floats) -> Floats:
-    """Where `value [levels, ...]`, which falls along the levels from above 0 to below, is 0."""
+    """Returns the level, in [0, 1], at which `value [levels, ...]` crosses 0 from above."""
     above = np.count_nonzero(value >= 0, axis=0) - 1
     upper, lower = (np.take_along_axis(value, above[None] + step, 0)[0] for step in (0, 1))
     return (above + upper / (upper - lower)) / (len(value) - 1)

@@ -1,4 +1,4 @@
-"""Pages of results: tables in Markdown, and how a command renews those that it wrote."""
+"""Writes tables in Markdown, and replaces the tables of a command in a page of results."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ END = "<!-- end -->"
 
 
 def mark(command: str) -> str:
-    """The line after which a command's tables stand; they end at `END`."""
+    """Returns the line that precedes the tables of a command in a page; `END` follows them."""
     return f"<!-- written by {command} -->"
 
 
 def renew(page: Path, command: str, tables: str | None) -> None:
-    """Puts the tables between a command's two marks of a page. None leaves it as it is, once it is known to have them.
+    """Replaces the tables of a command in a page. With None it only checks that the page has a place for them.
 
     Raises:
-        ValueError: The page has no such marks.
+        ValueError: The page lacks the lines that enclose the tables.
     """
     start = mark(command)
     before, found, rest = page.read_text(encoding="utf-8").partition(start)
     _, end, after = rest.partition(END)
     if not found or not end:
-        raise ValueError(f"{page}: the tables go between the lines {start!r} and {END!r}, which it does not have")
+        raise ValueError(f"{page}: the tables go between the lines {start!r} and {END!r}, which the page lacks")
     if tables is not None:
         page.write_text(f"{before}{start}\n\n{tables}\n\n{END}{after}", encoding="utf-8")
 
 
 def measure_and_renew(page: Path, command: str, measure: Callable[[], str]) -> int:
-    """Renews the tables of a page with what a command measures, and prints them. Returns the exit status."""
+    """Calls `measure`, writes its tables to a page, and prints them. Returns the exit status."""
     try:
-        renew(page, command, None)  # before the minutes that the tables take
+        renew(page, command, None)  # fails before the measurement, which may take minutes
         tables = measure()
         renew(page, command, tables)
     except (OSError, ValueError) as error:
@@ -43,5 +43,5 @@ def measure_and_renew(page: Path, command: str, measure: Callable[[], str]) -> i
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells in Markdown. The second row says how the columns are aligned."""
+    """Returns rows of cells as a Markdown table. The second row gives the alignment of the columns."""
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -1,4 +1,4 @@
-"""The games of the RL² paper, each with its best total, policies from the books and what the paper reports."""
+"""The games of the RL² paper, each with its best total, its classical policies and the published figures."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 OURS = "RL²"
 SEEDS = range(100, 105)
-"""Of the tasks that the classical policies play: others than those of runs, so there are no pairs."""
+"""Seeds of the tasks that the classical policies play. Runs are evaluated on other tasks, so seeds are not paired."""
 
 _SHOWN = ("random", "greedy", "ucb1", "thompson", "gittins", "psrl", "optimistic_psrl", "ucrl2", "beb")
 
 
 class Game(NamedTuple):
-    """What runs play.
+    """A bandit or tabular MDP, and the length of a trial.
 
     Attributes:
-        arms: Arms of the bandit; 0 for the tabular MDPs of the RL² paper.
-        length: Pulls or episodes.
+        arms: The number of arms of the bandit; 0 for the tabular MDPs of the RL² paper.
+        length: The number of pulls or episodes.
     """
 
     arms: int
@@ -35,13 +35,13 @@ class Game(NamedTuple):
         return f"tabular MDPs, {self.length} episodes"
 
     def best(self) -> float:
-        """The expected total of the best policy for each task; of MDPs the mean of 200,000."""
+        """Returns the expected total of the best policy for each task; for MDPs an estimate from 200,000."""
         from analysis.studies.classical import mean_optimum
 
         return self.length * (self.arms / (self.arms + 1) if self.arms else mean_optimum()[0])
 
     def families(self) -> tuple[list[Family], list[Family]]:
-        """Policies from the books: some of the paper's, and one that the paper does not have."""
+        """Returns classical policies: some of those in the paper, and one that the paper does not have."""
         from analysis.studies import classical
 
         if self.arms:
@@ -51,7 +51,7 @@ class Game(NamedTuple):
         return [family for family in own if family.column in _SHOWN], [other] * (self.length <= other.longest)
 
     def classical_regrets(self, num_tasks: int) -> pd.DataFrame:
-        """The mean regret of every pull or episode of them, in a format of `analysis.plots.plot_regrets`."""
+        """Plays these policies. Returns the mean regret of every pull or episode, for `analysis.plots.plot_regrets`."""
         from analysis.studies import classical
 
         families = {family.named(family.setting): family for group in self.families() for family in group}
@@ -62,7 +62,7 @@ class Game(NamedTuple):
         return classical.mdp_regrets(agents, self.length, num_tasks, SEEDS)
 
     def reported(self, name: str) -> float | None:
-        """What the paper has for a policy, by our name."""
+        """Returns the total in the paper for a policy, by its label here; None if the paper has none."""
         columns = {family.named(family.setting): family.column for family in self.families()[0]} | {OURS: "rl2"}
         if name not in columns:
             return None

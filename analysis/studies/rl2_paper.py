@@ -1,4 +1,4 @@
-"""The figures of the RL² paper: mean total reward over 1,000 bandits and 1,000 MDPs.
+"""The figures of the RL² paper: mean total rewards over 1,000 bandits and 1,000 MDPs.
 
 Duan, Schulman, Chen, Bartlett, Sutskever & Abbeel 2016, arXiv:1611.02779, tables 1 and 2. Rounded to 0.1 there.
 """
@@ -6,7 +6,7 @@ Duan, Schulman, Chen, Bartlett, Sutskever & Abbeel 2016, arXiv:1611.02779, table
 from __future__ import annotations
 
 INSTANCES = 1000
-"""Bandits or MDPs behind each figure."""
+"""The number of bandits or MDPs that a figure averages."""
 
 PULLS, ARMS = (10, 100, 500), (5, 10, 50)
 EPISODES = (10, 25, 50, 75, 100)

@@ -1,11 +1,11 @@
-"""Tabular Markov decision processes of finite horizon with a softmax policy: everything is known exactly.
+"""Exact quantities of tabular Markov decision processes with finite horizon and a softmax policy.
 
 State visitation, expected return J(θ), policy gradient, exact inner steps θ' = θ + α ∇J(θ) and the true meta-gradient
-∇ J(θ') are finite sums, written once and differentiated by autograd. Optimal values come by dynamic programming.
+∇ J(θ') are finite sums, differentiated by autograd. Optimal values follow by dynamic programming.
 
-A policy is a table of `logits`, π(a|s) ∝ exp(logits[s, a]): `[*mdps, states, actions]`, the same at every step, or
-`[*mdps, time, states, actions]`, a table of its own for each. All functions take MDPs with any leading axes, one policy
-for each MDP, and can be differentiated any number of times in the logits. Use float64: these are oracles.
+A policy is a table of `logits`, π(a|s) ∝ exp(logits[s, a]): `[*mdps, states, actions]` for a stationary policy, or
+`[*mdps, time, states, actions]` for one that depends on time. All functions take MDPs with any leading axes and one
+policy for each MDP, and are differentiable any number of times in the logits. Use float64.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from research.validation import at_least, in_unit_interval
 
 @dataclass(frozen=True, eq=False)
 class TabularMDPs:
-    """MDPs of the same size; none, one or several leading axes `[*mdps]` on every tensor.
+    """MDPs of the same size, with any number of leading axes `[*mdps]` on every tensor.
 
-    The objective is E Σ_{t<horizon} γᵗ r_t, and what comes after the horizon counts for nothing.
+    The objective is E Σ_{t<horizon} γᵗ r_t. There is no reward after the horizon.
 
     Attributes:
         transition: `[*mdps, states, actions, states]`, P(s'|s, a).
         reward: `[*mdps, states, actions]`, the mean reward.
         start: `[*mdps, states]`, the distribution of the first state.
-        horizon: Steps of an episode.
+        horizon: The number of steps of an episode.
         discount: γ.
-        reward_std: Standard deviation of the normal noise on sampled rewards.
+        reward_std: The standard deviation of the normal noise on sampled rewards.
     """
 
     transition: Tensor
@@ -66,11 +66,11 @@ class TabularMDPs:
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """The leading axes."""
+        """The sizes of the leading axes."""
         return tuple(self.reward.shape[:-2])
 
     def expand(self, copies: int) -> TabularMDPs:
-        """The same MDPs `copies` times along a new first axis, without a copy in memory."""
+        """Returns the MDPs repeated `copies` times along a new first axis, as a view."""
         transition, reward, start = (
             value.expand(copies, *value.shape) for value in (self.transition, self.reward, self.start)
         )
@@ -86,7 +86,7 @@ def random_mdps(
     discount: float = 1.0,
     reward_std: float = 1.0,
 ) -> TabularMDPs:
-    """`[num_mdps]` random MDPs: P(·|s, a) ~ Dirichlet(1), mean rewards ~ N(1, 1), start in state 0, rewards with noise.
+    """Returns `[num_mdps]` random MDPs: P(·|s, a) ~ Dirichlet(1), mean rewards ~ N(1, 1), start in state 0.
 
     The defaults are those of Duan et al. 2016, arXiv:1611.02779, section 3.1.2 (after Osband, Russo & Van Roy 2013).
     """
@@ -105,13 +105,13 @@ def random_mdps(
 
 
 def policy(logits: Tensor) -> Callable[[Tensor], Categorical]:
-    """The softmax policy as a function of one-hot observations, for one MDP. See `sample_episodes`."""
+    """Returns the softmax policy of one MDP as a function of the one-hot observations of `sample_episodes`."""
     table = logits.flatten(0, -2)
     return lambda observation: Categorical(observation @ table)
 
 
 def state_visitation(mdps: TabularMDPs, logits: Float[Tensor, "*table"]) -> Float[Tensor, "*mdps time states"]:
-    """P(s_t = s), undiscounted: d_0 = start, d_{t+1}(s') = Σ_{s,a} d_t(s) π_t(a|s) P(s'|s, a)."""
+    """Returns P(s_t = s), undiscounted: d_0 = start, d_{t+1}(s') = Σ_{s,a} d_t(s) π_t(a|s) P(s'|s, a)."""
     probs = _per_step(mdps, logits).softmax(-1)
     visited = [mdps.start]
     for t in range(mdps.horizon - 1):
@@ -120,48 +120,51 @@ def state_visitation(mdps: TabularMDPs, logits: Float[Tensor, "*table"]) -> Floa
 
 
 def occupancy(mdps: TabularMDPs, logits: Float[Tensor, "*table"]) -> Float[Tensor, "*mdps time states actions"]:
-    """γᵗ P(s_t = s, a_t = a): what a sum over an episode's steps is weighted with in expectation."""
+    """Returns γᵗ P(s_t = s, a_t = a), the weights of an expected discounted sum over the steps of an episode."""
     discounts = mdps.discount ** torch.arange(mdps.horizon, dtype=logits.dtype, device=logits.device)
     joint = state_visitation(mdps, logits).unsqueeze(-1) * _per_step(mdps, logits).softmax(-1)
     return joint * discounts[:, None, None]
 
 
 def action_values(mdps: TabularMDPs, logits: Float[Tensor, "*table"]) -> Float[Tensor, "*mdps time states actions"]:
-    """Q_t(s, a) = r(s, a) + γ Σ_{s'} P(s'|s, a) V_{t+1}(s'), with V_t(s) = Σ_a π_t(a|s) Q_t(s, a) and V_horizon = 0."""
+    """Returns Q_t(s, a) = r(s, a) + γ Σ_{s'} P(s'|s, a) V_{t+1}(s'), with V_t(s) = Σ_a π_t(a|s) Q_t(s, a).
+
+    V_horizon = 0.
+    """
     probs = _per_step(mdps, logits).softmax(-1)
     return _backward(mdps, lambda t, q: (probs[..., t, :, :] * q).sum(-1))
 
 
 def advantages(mdps: TabularMDPs, logits: Float[Tensor, "*table"]) -> Float[Tensor, "*mdps time states actions"]:
-    """A_t(s, a) = Q_t(s, a) − V_t(s)."""
+    """Returns A_t(s, a) = Q_t(s, a) − V_t(s)."""
     q = action_values(mdps, logits)
     return q - (_per_step(mdps, logits).softmax(-1) * q).sum(-1, keepdim=True)
 
 
 def expected_return(mdps: TabularMDPs, logits: Float[Tensor, "*table"]) -> Float[Tensor, "*mdps"]:
-    """J(θ) = E Σ_t γᵗ r_t."""
+    """Returns J(θ) = E Σ_t γᵗ r_t."""
     value = (_per_step(mdps, logits).softmax(-1) * action_values(mdps, logits)).sum(-1)
     return (mdps.start * value[..., 0, :]).sum(-1)
 
 
 def optimal_action_values(mdps: TabularMDPs) -> Float[Tensor, "*mdps time states actions"]:
-    """Q*_t(s, a), the values under the best policy, which may depend on the time (value iteration)."""
+    """Returns Q*_t(s, a), the action values of the best time-dependent policy, by value iteration."""
     return _backward(mdps, lambda t, q: q.amax(-1))
 
 
 def optimal_return(mdps: TabularMDPs) -> Float[Tensor, "*mdps"]:
-    """max J over all policies, those that depend on the time included."""
+    """Returns the maximum of J over all policies, including time-dependent ones."""
     return (mdps.start * optimal_action_values(mdps)[..., 0, :, :].amax(-1)).sum(-1)
 
 
 def policy_gradient(mdps: TabularMDPs, logits: Float[Tensor, "*table"]) -> Float[Tensor, "*table"]:
-    """∇J(θ), each MDP's in its own logits."""
+    """Returns ∇J(θ), for each MDP in its own logits."""
     gradient: Tensor = torch.func.grad(lambda table: expected_return(mdps, table).sum())(logits)
     return gradient
 
 
 def adapt(mdps: TabularMDPs, logits: Float[Tensor, "*table"], step_size: float, steps: int = 1) -> Tensor:
-    """θ after exact inner steps θ ← θ + α ∇J(θ). Shape of the logits."""
+    """Returns θ after exact inner steps θ ← θ + α ∇J(θ), in the shape of the logits."""
     for _ in range(steps):
         logits = logits + step_size * policy_gradient(mdps, logits)
     return logits
@@ -170,17 +173,17 @@ def adapt(mdps: TabularMDPs, logits: Float[Tensor, "*table"], step_size: float, 
 def adapted_return(
     mdps: TabularMDPs, logits: Float[Tensor, "*table"], step_size: float, steps: int = 1
 ) -> Float[Tensor, "*mdps"]:
-    """J(θ'), the return after exact inner steps."""
+    """Returns J(θ'), the expected return after exact inner steps."""
     return expected_return(mdps, adapt(mdps, logits, step_size, steps))
 
 
 def meta_gradient(
     mdps: TabularMDPs, logits: Float[Tensor, "*table"], step_size: float, steps: int = 1
 ) -> Float[Tensor, "*table"]:
-    """∇_θ J(θ'), for one step (I + α ∇²J(θ)) ∇J(θ'); each MDP's in its own logits.
+    """Returns ∇_θ J(θ'), for one step (I + α ∇²J(θ)) ∇J(θ'), for each MDP in its own logits.
 
-    It is the gradient of what infinitely many inner episodes would give. With finitely many the objective is another
-    one: see `analysis.studies.enumeration.finite_sample_return`.
+    This is the gradient in the limit of infinitely many inner episodes. `enumeration.finite_sample_return` has the
+    objective for a finite number of episodes, which differs.
     """
     gradient: Tensor = torch.func.grad(lambda table: adapted_return(mdps, table, step_size, steps).sum())(logits)
     return gradient
@@ -190,14 +193,14 @@ def meta_gradient(
 def sample_episodes(
     mdps: TabularMDPs, logits: Float[Tensor, "*table"], num_episodes: int, generator: torch.Generator
 ) -> Trajectories:
-    """Episodes of the policy, `[tasks, episodes, time]` with the one leading axis of `mdps` as tasks.
+    """Samples episodes of the policy, `[tasks, episodes, time]`, with the leading axis of `mdps` as tasks.
 
-    Observations are one-hot, of the state for a policy that is the same at every step, of (time, state) for others, so
-    that `policy(logits)` reads both. The last step of an episode terminates it: nothing beyond the horizon counts, and
-    `last_observation`, which has no time of its own, is not to be read.
+    Observations are one-hot: of the state for a stationary policy, of (time, state) for a time-dependent one, so that
+    `policy(logits)` reads both. The last step of an episode terminates it, since there is no reward after the horizon.
+    `last_observation` of a time-dependent policy has no meaning.
 
     Raises:
-        ValueError: The MDPs have no leading axis or several, or `num_episodes` is below 1.
+        ValueError: The MDPs do not have exactly one leading axis, or `num_episodes` is below 1.
     """
     at_least(dict(num_episodes=num_episodes), 1, "num_episodes")
     if len(mdps.axes) != 1:
@@ -230,7 +233,7 @@ def sample_episodes(
 
 
 def observe(state: Tensor, num_states: int, horizon: int | None, dtype: torch.dtype) -> Tensor:
-    """One-hot observations of `state [..., time]`: of the state, or of (time, state) where a horizon is given."""
+    """Returns one-hot observations of `state [..., time]`: of the state or, with a horizon, of (time, state)."""
     if horizon is None:
         return one_hot(state, num_states).to(dtype)
     time = torch.arange(state.shape[-1], device=state.device)
@@ -238,15 +241,15 @@ def observe(state: Tensor, num_states: int, horizon: int | None, dtype: torch.dt
 
 
 def _draw(probs: Tensor, generator: torch.Generator) -> Tensor:
-    """An index for each `probs [..., n]`, by inversion of the distribution function."""
+    """Draws an index from each distribution `probs [..., n]`, by inversion of the distribution function."""
     uniform = torch.rand(probs.shape[:-1], generator=generator, dtype=probs.dtype).unsqueeze(-1)
-    # Scaled by the total, which rounding may leave below 1, so that no index runs out of the range.
+    # Scaled by the total, which may round to less than 1, so that no index is out of range.
     cumulative = probs.cumsum(-1)
     return (uniform * cumulative[..., -1:] >= cumulative).sum(-1)
 
 
 def _backward(mdps: TabularMDPs, value_of: Callable[[int, Tensor], Tensor]) -> Tensor:
-    """Action values by recursion from the last step, V_t = value_of(t, Q_t): `[*mdps, time, states, actions]`."""
+    """Returns action values by backward recursion, V_t = value_of(t, Q_t): `[*mdps, time, states, actions]`."""
     values = [mdps.reward]
     for t in reversed(range(1, mdps.horizon)):
         following = torch.einsum("...sap,...p->...sa", mdps.transition, value_of(t, values[-1]))
@@ -255,7 +258,7 @@ def _backward(mdps: TabularMDPs, value_of: Callable[[int, Tensor], Tensor]) -> T
 
 
 def _per_step(mdps: TabularMDPs, logits: Tensor) -> Tensor:
-    """A table for each step, `[*mdps, time, states, actions]`."""
+    """Returns the logits with a table for each step, `[*mdps, time, states, actions]`."""
     shape = (*mdps.axes, mdps.horizon, *mdps.reward.shape[-2:])
     if logits.shape == mdps.reward.shape:
         return logits.unsqueeze(-3).expand(shape)
@@ -263,5 +266,5 @@ def _per_step(mdps: TabularMDPs, logits: Tensor) -> Tensor:
         return logits
     raise ValueError(
         f"logits: their shape is {tuple(logits.shape)}; need {tuple(mdps.reward.shape)}, or {shape} for a policy that "
-        "depends on the time"
+        "depends on time"
     )

@@ -1,14 +1,14 @@
-"""Classical agents for episodic tabular MDPs, thousands of MDPs at once.
+"""Classical agents for episodic tabular MDPs, played on thousands of MDPs at once.
 
-An agent plans before each episode: from its beliefs it makes action values Q_t(s, a), and follows the greatest of each
-state throughout the episode, any of equal ones. The prior is Dirichlet(1, …, 1) over the successors of each (s, a) and
-N(prior_mean, 1) over its mean reward, and rewards have unit noise, so that after n visits with rewards r
+An agent plans before each episode: it computes action values Q_t(s, a) from its beliefs, and acts greedily with respect
+to them throughout the episode, with random ties. The prior is Dirichlet(1, …, 1) over the successors of each (s, a) and
+N(prior_mean, 1) over its mean reward. Rewards have unit noise, so the posterior after n visits with rewards r is
 
     P(·|s, a) ~ Dirichlet(1 + counts),   mean reward ~ N((prior_mean + Σ r) / (n + 1), 1 / (n + 1)).
 
-Duan et al. 2016, arXiv:1611.02779, section 3.1.2, compare RL² with these, and say in a line each what they are. What
-had to be guessed stands in each docstring, with what meets their figures. Their MDPs have mean rewards ~ N(1, 1); it
-is with prior_mean = 0, the default of Osband's public code for such agents, that the figures are met, not with 1.
+Duan et al. 2016, arXiv:1611.02779, section 3.1.2, compare RL² with these agents, and describe each in one line. Each
+docstring names the choices that this leaves open, and the ones that reproduce their figures. Their MDPs have mean
+rewards ~ N(1, 1). The figures are reproduced with prior_mean = 0, the default of Osband's public code, and not with 1.
 """
 
 from __future__ import annotations
@@ -26,57 +26,60 @@ Floats = NDArray[np.float64]
 
 _DELTA = 0.05
 _EQUAL = 1e-9
-"""Action values this near to each other are equal: rounding must not break ties."""
+"""Action values that differ by less count as equal, so that rounding does not break ties."""
 
 
 class Beliefs(NamedTuple):
-    """What is known of MDPs.
+    """The statistics of the observed transitions.
 
     Attributes:
-        moves: `[mdps, states, actions, states]`, how often each transition was seen.
-        reward: `[mdps, states, actions]`, the sum of rewards seen.
-        prior_mean: Mean of the prior over mean rewards.
+        transitions: `[mdps, states, actions, states]`, how often each transition was observed.
+        reward: `[mdps, states, actions]`, the sum of the observed rewards.
+        prior_mean: The mean of the prior over mean rewards.
     """
 
-    moves: Floats
+    transitions: Floats
     reward: Floats
     prior_mean: float
 
     def visits(self) -> Floats:
-        """How often each action was taken in each state, `[mdps, states, actions]`."""
-        return self.moves.sum(-1)
+        """Returns how often each action was taken in each state, `[mdps, states, actions]`."""
+        return self.transitions.sum(-1)
 
     def mean(self) -> tuple[Floats, Floats]:
-        """Transitions and rewards of the mean MDP of the posterior."""
+        """Returns the transitions and rewards of the posterior mean."""
         visits = self.visits()
-        transition = (self.moves + 1) / (visits + self.moves.shape[-1])[..., None]
+        transition = (self.transitions + 1) / (visits + self.transitions.shape[-1])[..., None]
         return transition, (self.prior_mean + self.reward) / (visits + 1)
 
     def empirical(self) -> tuple[Floats, Floats]:
-        """Frequencies and mean rewards as seen; all successors alike and reward 0 where nothing was."""
+        """Returns the observed frequencies and mean rewards.
+
+        Without observations the successors are uniform and the reward is 0.
+        """
         visits = self.visits()
         seen = np.maximum(visits, 1)
-        unseen = (visits == 0)[..., None] / self.moves.shape[-1]
-        return self.moves / seen[..., None] + unseen, self.reward / seen
+        unseen = (visits == 0)[..., None] / self.transitions.shape[-1]
+        return self.transitions / seen[..., None] + unseen, self.reward / seen
 
     def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """Transitions and rewards of an MDP drawn from the posterior."""
-        weight = rng.standard_gamma(self.moves + 1)
+        """Returns the transitions and rewards of an MDP sampled from the posterior."""
+        weight = rng.standard_gamma(self.transitions + 1)
         spread = rng.standard_normal(self.reward.shape) / np.sqrt(self.visits() + 1)
         return weight / weight.sum(-1, keepdims=True), self.mean()[1] + spread
 
 
 Agent = Callable[[Beliefs, int, int, np.random.Generator], Floats]
-"""Beliefs, the number of the episode from 0 on, the horizon, chance → Q `[mdps, time, states, actions]`."""
+"""(beliefs, index of the episode, horizon, random generator) → Q `[mdps, time, states, actions]`."""
 
 
-class Luck(NamedTuple):
-    """All chance of the world, `[episodes, time, mdps]` each: given, so that agents can be compared on the same.
+class RandomNumbers(NamedTuple):
+    """The random numbers of the environment, `[episodes, time, mdps]` each, so that agents can share them.
 
     Attributes:
-        move: U[0, 1), which successor comes.
+        move: U[0, 1), selects the successor.
         noise: N(0, 1), the noise of the reward.
-        tie: U[0, 1), which of equal actions is taken.
+        tie: U[0, 1), selects one of several best actions.
     """
 
     move: Floats
@@ -84,78 +87,83 @@ class Luck(NamedTuple):
     tie: Floats
 
 
-def draw_luck(rng: np.random.Generator, episodes: int, horizon: int, num_mdps: int) -> Luck:
-    """Independent luck."""
+def draw_random_numbers(rng: np.random.Generator, episodes: int, horizon: int, num_mdps: int) -> RandomNumbers:
+    """Draws the random numbers of as many episodes and MDPs."""
     size = (episodes, horizon, num_mdps)
-    return Luck(rng.random(size), rng.standard_normal(size), rng.random(size))
+    return RandomNumbers(rng.random(size), rng.standard_normal(size), rng.random(size))
 
 
 def play(
-    agent: Agent, transition: Floats, reward: Floats, luck: Luck, rng: np.random.Generator, prior_mean: float = 0.0
+    agent: Agent,
+    transition: Floats,
+    reward: Floats,
+    numbers: RandomNumbers,
+    rng: np.random.Generator,
+    prior_mean: float = 0.0,
 ) -> Floats:
-    """The return of each episode without the noise of its rewards, `[mdps, episodes]`.
+    """Plays an agent from state 0. Returns the return of each episode without reward noise, `[mdps, episodes]`.
 
     Args:
-        agent: Plans.
-        transition: `[mdps, states, actions, states]`, the world's.
-        reward: `[mdps, states, actions]`, the world's mean rewards; the agent sees them with unit noise.
-        luck: As many episodes and steps as are played. All start in state 0.
-        rng: The agent's own chance.
+        agent: The agent to play.
+        transition: `[mdps, states, actions, states]`, the true transition probabilities.
+        reward: `[mdps, states, actions]`, the true mean rewards; the agent observes them with unit noise.
+        numbers: The random numbers of the environment. Their shape sets the number of episodes and the horizon.
+        rng: The generator of the agent's own random choices.
         prior_mean: See `Beliefs`.
     """
-    episodes, horizon, mdps = luck.move.shape
+    episodes, horizon, mdps = numbers.move.shape
     rows = np.arange(mdps)
-    cumulative = transition.cumsum(-1)[..., :-1]  # without the last, which is 1 up to rounding
+    cumulative = transition.cumsum(-1)[..., :-1]  # without the last entry, which is 1 up to rounding
     beliefs = Beliefs(np.zeros(transition.shape), np.zeros(reward.shape), prior_mean)
     returns = np.zeros((mdps, episodes))
     for episode in range(episodes):
         values = agent(beliefs, episode, horizon, rng)
         state = np.zeros(mdps, np.int64)
         for t in range(horizon):
-            action = _best(values[rows, t, state], luck.tie[episode, t])
+            action = _best(values[rows, t, state], numbers.tie[episode, t])
             mean = reward[rows, state, action]
-            passed = luck.move[episode, t][:, None] >= cumulative[rows, state, action]
+            passed = numbers.move[episode, t][:, None] >= cumulative[rows, state, action]
             following = np.count_nonzero(passed, 1)
-            beliefs.moves[rows, state, action, following] += 1
-            beliefs.reward[rows, state, action] += mean + luck.noise[episode, t]
+            beliefs.transitions[rows, state, action, following] += 1
+            beliefs.reward[rows, state, action] += mean + numbers.noise[episode, t]
             returns[:, episode] += mean
             state = following
     return returns
 
 
 def _best(values: Floats, tie: Floats) -> NDArray[np.int64]:
-    """The index of the greatest of `values [mdps, actions]`; of several, any one with the same probability."""
+    """Returns the index of the greatest of `values [mdps, actions]`, uniformly random among equal ones."""
     best = values >= values.max(1, keepdims=True) - _EQUAL
     rank = np.floor(tie * best.sum(1)) + 1
     return (best.cumsum(1) >= rank[:, None]).argmax(1)
 
 
 def random(beliefs: Beliefs, episode: int, horizon: int, rng: np.random.Generator) -> Floats:
-    """Every action alike."""
+    """Gives every action the same value."""
     return np.zeros((len(beliefs.reward), horizon, *beliefs.reward.shape[1:]))
 
 
 def greedy(beliefs: Beliefs, episode: int, horizon: int, rng: np.random.Generator) -> Floats:
-    """The best plan for the frequencies and mean rewards as seen.
+    """Plans for the observed frequencies and mean rewards.
 
-    The paper speaks of the MAP estimate, which for these priors has the frequencies but shrinks the rewards
-    (`greedy_map`).
+    The paper names the MAP estimate, which for these priors has the same frequencies but shrinks the rewards towards
+    the prior mean (`greedy_map`).
     """
     return optimal_action_values(*beliefs.empirical(), horizon)
 
 
 def greedy_map(beliefs: Beliefs, episode: int, horizon: int, rng: np.random.Generator) -> Floats:
-    """The best plan for the mode of the posterior: frequencies, and rewards drawn towards the prior."""
+    """Plans for the mode of the posterior: observed frequencies, and rewards shrunk towards the prior mean."""
     return optimal_action_values(beliefs.empirical()[0], beliefs.mean()[1], horizon)
 
 
 def epsilon_greedy(epsilon: float, plans: Agent = greedy) -> Agent:
-    """Any action with probability ε at every step, else that of a greedy agent. ε by search."""
+    """Takes a uniformly random action with probability ε at every step, otherwise the greedy one; ε found by search."""
     in_unit_interval(dict(epsilon=epsilon), "epsilon")
 
     def agent(beliefs: Beliefs, episode: int, horizon: int, rng: np.random.Generator) -> Floats:
         values = plans(beliefs, episode, horizon, rng)
-        # A time comes once in an episode: forgetting the values of (time, state) is one random step.
+        # Each time step occurs once in an episode, so equal values at (time, state) make that step random.
         values[rng.random(values.shape[:3]) < epsilon] = 0.0
         return values
 
@@ -163,14 +171,14 @@ def epsilon_greedy(epsilon: float, plans: Agent = greedy) -> Agent:
 
 
 def psrl(beliefs: Beliefs, episode: int, horizon: int, rng: np.random.Generator) -> Floats:
-    """The best plan for an MDP drawn from the posterior (Strens 2000; Osband et al. 2013, arXiv:1306.0940)."""
+    """Plans for an MDP sampled from the posterior (Strens 2000; Osband et al. 2013, arXiv:1306.0940)."""
     return optimal_action_values(*beliefs.draw(rng), horizon)
 
 
 def optimistic_psrl(num_samples: int) -> Agent:
-    """The greatest action values of the best plans for N MDPs drawn from the posterior, entry by entry. N by search.
+    """Takes the element-wise maximum of the optimal action values of N MDPs sampled from the posterior.
 
-    Guessed: the paper has no more than the name. `luckiest_psrl` is the other reading, and falls short of the figures.
+    N is found by search. The paper gives only the name. The other reading, `best_of_psrl`, falls short of its figures.
     """
     positive(dict(num_samples=num_samples), "num_samples")
 
@@ -183,8 +191,8 @@ def optimistic_psrl(num_samples: int) -> Agent:
     return agent
 
 
-def luckiest_psrl(num_samples: int) -> Agent:
-    """The best plan for that one of N MDPs drawn from the posterior whose best plan is worth most in state 0."""
+def best_of_psrl(num_samples: int) -> Agent:
+    """Plans for the one of N MDPs sampled from the posterior that has the greatest optimal value in state 0."""
     positive(dict(num_samples=num_samples), "num_samples")
 
     def agent(beliefs: Beliefs, episode: int, horizon: int, rng: np.random.Generator) -> Floats:
@@ -199,10 +207,11 @@ def luckiest_psrl(num_samples: int) -> Agent:
 
 
 def beb(bonus: float, weight: float | None = None) -> Agent:
-    """The best plan for the posterior mean with r(s, a) + β / (w + visits) (Kolter & Ng 2009, equation 4). β by search.
+    """Plans for the posterior mean with rewards r(s, a) + β / (w + visits) (Kolter & Ng 2009, equation 4).
 
-    They have w = 1 + states, the default: one more than the sum of the prior's parameters. The paper's figures are met
-    a little better by w = states; w = 1, as if the prior weighed nothing, makes a better agent than the paper's.
+    β is found by search. The default w = 1 + states is theirs, one more than the sum of the prior's parameters.
+    w = states reproduces the RL² paper's figures slightly better. w = 1, which ignores the weight of the prior, gives a
+    better agent than the paper's.
     """
     at_least(dict(bonus=bonus), 0, "bonus")
     if weight is not None:
@@ -210,21 +219,21 @@ def beb(bonus: float, weight: float | None = None) -> Agent:
 
     def agent(beliefs: Beliefs, episode: int, horizon: int, rng: np.random.Generator) -> Floats:
         transition, reward = beliefs.mean()
-        before = 1 + beliefs.moves.shape[-1] if weight is None else weight
+        before = 1 + beliefs.transitions.shape[-1] if weight is None else weight
         return optimal_action_values(transition, reward + bonus / (before + beliefs.visits()), horizon)
 
     return agent
 
 
 def ucrl2(scale: float) -> Agent:
-    """The best plan for the best MDP of a confidence set (Jaksch, Ortner & Auer 2010), by extended value iteration.
+    """Plans for the best MDP of a confidence set (Jaksch, Ortner & Auer 2010), by extended value iteration.
 
-    With n = max(1, visits) and episode k the set is, around the posterior mean,
+    With n = max(1, visits) and episode k, the set around the posterior mean is
 
         reward ± c √(4 ln(2 S A (k + 1) / δ) / n),   ‖P − P̂‖₁ ≤ c √(4 S ln(2 S A (k + 1) / δ) / n),   δ = 0.05.
 
-    c by search. Guessed: Jaksch et al. have other constants (equations 3 and 4), frequencies at the centre and count
-    steps; their horizon is infinite and they plan anew when a count has doubled, not at every episode.
+    c is found by search. The details are assumptions: Jaksch et al. have other constants (equations 3 and 4), centre
+    the set at the frequencies and count steps. Their horizon is infinite, and they replan when a count has doubled.
     """
     positive(dict(scale=scale), "scale")
 
@@ -239,13 +248,13 @@ def ucrl2(scale: float) -> Agent:
 
 
 def optimistic_action_values(transition: Floats, reward: Floats, radius: Floats, horizon: int) -> Floats:
-    """Q_t(s, a) = r(s, a) + max {Σ P V_{t+1} : ‖P − P̂(·|s, a)‖₁ ≤ radius(s, a)}, as `optimal_action_values`.
+    """Returns Q_t(s, a) = r(s, a) + max {Σ P V_{t+1} : ‖P − P̂(·|s, a)‖₁ ≤ radius(s, a)}, as `optimal_action_values`.
 
-    The maximum moves radius / 2 of the probability, or all that there is, from the worst successors to the best one
-    (Jaksch, Ortner & Auer 2010, figure 2).
+    The maximum moves radius / 2 of the probability, or all of it, from the worst successors to the best one (Jaksch,
+    Ortner & Auer 2010, figure 2).
     """
     mdps, states, actions = reward.shape
-    # Successors before (state, action): what is done for each pair runs along the last axis.
+    # Successors come before (state, action), so that operations for each pair run along the last axis.
     centre = np.ascontiguousarray(transition.reshape(mdps, states * actions, states).transpose(0, 2, 1))
     half = radius.reshape(mdps, 1, states * actions) / 2
 
@@ -253,7 +262,7 @@ def optimistic_action_values(transition: Floats, reward: Floats, radius: Floats,
         order = value.argsort(1)
         value = np.take_along_axis(value, order, 1)[:, None]
         ordered = centre[np.arange(mdps)[:, None], order]
-        # What is left on the j worst successors together; summed by parts, it needs no second sort.
+        # The probability left on the j worst successors. Summation by parts avoids a second sort.
         left = np.maximum(ordered.cumsum(1)[:, :-1] - half, 0.0)
         following = value[..., -1:] - np.diff(value) @ left
         return reward + following.reshape(reward.shape)

@@ -221,7 +221,7 @@ def test_states_are_counted_right(arms, pulls):
 
 
 def test_games_too_large_to_count_are_refused():
-    with pytest.raises(ValueError, match=r"pulls=100: 5 arms have \d+ states after so many, need at most 1000000"):
+    with pytest.raises(ValueError, match=r"pulls=100: 5 arms have \d+ belief states, need at most 1000000"):
         bayes_optimal_return(5, 100)
     with pytest.raises(ValueError, match="num_arms=0: need at least 1"):
         bayes_optimal_return(0, 3)

@@ -117,9 +117,9 @@ def test_totals_of_mdps_are_means_of_returns_and_their_optimum_is_known(short):
         assert total.value == pytest.approx(10.0 * n, abs=4 * total.error)
     tasks = classical.TabularMDP()
     batch = tasks.sample(600, rng.generator(2, "test"))
-    luck = tabular_agents.draw_luck(rng.generator(3, "test"), 2, 10, 600)
-    returns = tabular_agents.play(tabular_agents.random, *batch, luck, rng.generator(4, "test")).sum(1)
-    noisy = returns + luck.noise.sum((0, 1))
+    numbers = tabular_agents.draw_random_numbers(rng.generator(3, "test"), 2, 10, 600)
+    returns = tabular_agents.play(tabular_agents.random, *batch, numbers, rng.generator(4, "test")).sum(1)
+    noisy = returns + numbers.noise.sum((0, 1))
     assert totals[0].spread == pytest.approx(noisy.std(), rel=0.1)
     assert noisy.std() > 1.2 * returns.std(), "the rewards' noise counts"
     best, error = classical.mean_optimum()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis.studies import tabular, tabular_agents
-from analysis.studies.tabular_agents import Beliefs, Luck, draw_luck, optimistic_action_values, play
+from analysis.studies.tabular_agents import Beliefs, RandomNumbers, draw_random_numbers, optimistic_action_values, play
 from research import rng
 from research.oracles.planning import optimal_action_values
 
@@ -20,7 +20,7 @@ AGENTS = {
     "epsilon_greedy": tabular_agents.epsilon_greedy(0.1),
     "psrl": tabular_agents.psrl,
     "optimistic_psrl": tabular_agents.optimistic_psrl(3),
-    "luckiest_psrl": tabular_agents.luckiest_psrl(3),
+    "best_of_psrl": tabular_agents.best_of_psrl(3),
     "ucrl2": tabular_agents.ucrl2(0.3),
     "beb": tabular_agents.beb(5.0),
     "light_beb": tabular_agents.beb(1.0, weight=1.0),
@@ -89,7 +89,7 @@ def test_two_episodes_by_hand():
     transition[0, :, 0] = [0.25, 0.75]
     transition[0, :, 1] = [1.0, 0.0]
     reward = np.array([[[1.0, 2.0], [3.0, 4.0]]])
-    luck = Luck(
+    numbers = RandomNumbers(
         move=np.array([[[0.5], [0.9]], [[0.2], [0.3]]]),
         noise=np.array([[[0.5], [-1.0]], [[0.0], [2.0]]]),
         tie=np.zeros((2, 2, 1)),
@@ -97,12 +97,12 @@ def test_two_episodes_by_hand():
     seen = []
 
     def agent(known, episode, horizon, chance):
-        seen.append((episode, horizon, known.moves.copy(), known.reward.copy()))
+        seen.append((episode, horizon, known.transitions.copy(), known.reward.copy()))
         values = np.zeros((1, 2, 2, 2))
         values[0, 1, :, 1] = 1.0  # action 0 first, then action 1
         return values
 
-    returns = play(agent, transition, reward, luck, rng.generator(0, "test"))
+    returns = play(agent, transition, reward, numbers, rng.generator(0, "test"))
     # Episode 1: state 0, action 0, move 0.5 → state 1, action 1. Episode 2: move 0.2 → state 0, action 1.
     np.testing.assert_allclose(returns, [[1 + 4, 1 + 2]])
     assert [entry[:2] for entry in seen] == [(0, 2), (1, 2)]
@@ -118,11 +118,11 @@ def test_the_world_moves_as_its_transitions_say():
     num, moved = 20_000, []
 
     def agent(known, episode, horizon, chance):
-        moved.append(known.moves.sum(0))
+        moved.append(known.transitions.sum(0))
         return np.zeros((num, horizon, STATES, ACTIONS))
 
     many = np.repeat(transition, num, 0), np.repeat(reward, num, 0)
-    play(agent, *many, draw_luck(rng.generator(0, "luck"), 2, HORIZON, num), rng.generator(0, "test"))
+    play(agent, *many, draw_random_numbers(rng.generator(0, "luck"), 2, HORIZON, num), rng.generator(0, "test"))
     seen = moved[1]
     assert seen.sum() == num * HORIZON and (seen.sum((1, 2)) > 0).all()
     np.testing.assert_allclose(seen / seen.sum(-1, keepdims=True), transition[0], atol=0.03)
@@ -143,8 +143,8 @@ def test_random_agents_earn_what_the_uniform_policy_earns():
     start[:, 0] = 1.0
     mdps = tabular.TabularMDPs(torch.from_numpy(transition), torch.from_numpy(reward), start, HORIZON)
     expected = tabular.expected_return(mdps, torch.zeros(3, STATES, ACTIONS, dtype=torch.float64)).numpy()
-    luck = draw_luck(rng.generator(0, "luck"), 5000, HORIZON, 3)
-    returns = play(tabular_agents.random, transition, reward, luck, rng.generator(0, "test"))
+    numbers = draw_random_numbers(rng.generator(0, "luck"), 5000, HORIZON, 3)
+    returns = play(tabular_agents.random, transition, reward, numbers, rng.generator(0, "test"))
     assert (np.abs(returns.mean(1) - expected) < 4 * returns.std(1) / math.sqrt(5000)).all()
 
 
@@ -176,8 +176,8 @@ def test_psrl_and_its_optimistic_kin_plan_with_the_same_draws():
     np.testing.assert_array_equal(ask(tabular_agents.optimistic_psrl(1), known), plans[0])
     np.testing.assert_array_equal(ask(tabular_agents.optimistic_psrl(3), known), np.max(plans, 0))
     worth = [plan[:, 0, 0].max(-1) for plan in plans]
-    luckiest = [plans[draw][index] for index, draw in enumerate(np.argmax(worth, 0))]
-    np.testing.assert_array_equal(ask(tabular_agents.luckiest_psrl(3), known), luckiest)
+    expected = [plans[draw][index] for index, draw in enumerate(np.argmax(worth, 0))]
+    np.testing.assert_array_equal(ask(tabular_agents.best_of_psrl(3), known), expected)
     assert len(set(np.argmax(worth, 0))) > 1
 
 
@@ -254,8 +254,8 @@ def test_agents_that_know_the_world_act_best(name):
 def test_agents_learn_and_none_beats_the_best_policy(name):
     transition, reward = worlds(300)
     episodes = 40
-    luck = draw_luck(rng.generator(0, "luck"), episodes, HORIZON, 300)
-    returns = play(AGENTS[name], transition, reward, luck, rng.generator(0, "agent"))
+    numbers = draw_random_numbers(rng.generator(0, "luck"), episodes, HORIZON, 300)
+    returns = play(AGENTS[name], transition, reward, numbers, rng.generator(0, "agent"))
     best = optimal_action_values(transition, reward, HORIZON)[:, 0, 0].max(-1)
     regret = best[:, None] - returns
     error = regret.mean(1).std() / math.sqrt(300)
@@ -269,18 +269,18 @@ def test_agents_learn_and_none_beats_the_best_policy(name):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_games_repeat(name):
-    luck = draw_luck(rng.generator(0, "luck"), 4, HORIZON, 10)
-    first, second = (play(AGENTS[name], *worlds(10), luck, rng.generator(0, "agent")) for _ in range(2))
+    numbers = draw_random_numbers(rng.generator(0, "luck"), 4, HORIZON, 10)
+    first, second = (play(AGENTS[name], *worlds(10), numbers, rng.generator(0, "agent")) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("name", FIXED)
 def test_mdps_do_not_depend_on_each_other(name):
     transition, reward = worlds(30)
-    luck = draw_luck(rng.generator(0, "luck"), 6, HORIZON, 30)
+    numbers = draw_random_numbers(rng.generator(0, "luck"), 6, HORIZON, 30)
     order = rng.generator(0, "order").permutation(30)[:12]
-    whole = play(AGENTS[name], transition, reward, luck, rng.generator(0, "agent"))
-    theirs = Luck(*(part[..., order] for part in luck))
+    whole = play(AGENTS[name], transition, reward, numbers, rng.generator(0, "agent"))
+    theirs = RandomNumbers(*(part[..., order] for part in numbers))
     part = play(AGENTS[name], transition[order], reward[order], theirs, rng.generator(1, "agent"))
     np.testing.assert_allclose(part, whole[order], rtol=1e-12)
 
@@ -290,7 +290,7 @@ def test_mdps_do_not_depend_on_each_other(name):
     [
         (lambda: tabular_agents.epsilon_greedy(-0.1), "epsilon=-0.1: need a value from 0 to 1"),
         (lambda: tabular_agents.optimistic_psrl(0), "num_samples=0: need a value above 0"),
-        (lambda: tabular_agents.luckiest_psrl(0), "num_samples=0: need a value above 0"),
+        (lambda: tabular_agents.best_of_psrl(0), "num_samples=0: need a value above 0"),
         (lambda: tabular_agents.beb(-1.0), "bonus=-1.0: need at least 0"),
         (lambda: tabular_agents.beb(1.0, weight=0.0), "weight=0.0: need a value above 0"),
         (lambda: tabular_agents.ucrl2(0.0), "scale=0.0: need a value above 0"),
