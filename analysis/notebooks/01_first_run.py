@@ -13,9 +13,9 @@
 # %% [markdown]
 # # A first run, five times
 #
-# One run says what happened once. How good an algorithm is takes several seeds, and an interval that says how much of
-# the number is luck. This notebook reads five seeds of MAML-TRPO on 2D navigation: an agent starts at the origin, is
-# never told where the goal is, and adapts its policy by a few gradient steps on the rewards of its own episodes.
+# The result of one run depends on its seed. To judge an algorithm takes several seeds, and an interval that accounts
+# for the variation between them. This notebook reads five seeds of MAML-TRPO on 2D navigation: an agent starts at the
+# origin, does not observe the goal, and adapts its policy by a few gradient steps on the rewards of its own episodes.
 
 # %%
 import numpy as np
@@ -30,8 +30,8 @@ for seed in 0 1 2 3 4; do make run ARGS="-c first_run with $SHORT seed=$seed"; d
 runs = open_runs("tag=first_run,experiment=maml_trpo,command=train", COMMANDS, expected={"seed": range(5)})
 
 # %% [markdown]
-# What has failed, is torn or is missing stands above, before anything is averaged. One row for each run, and the last
-# value of each of its metrics:
+# The lines above name failed, damaged and missing runs. The table has one row for each run, with the last value of each
+# metric:
 
 # %%
 runs.table[["seed", "status", "seconds", "final.return_pre", "final.return_post", "result.score_after_1"]]
@@ -40,7 +40,7 @@ runs.table[["seed", "status", "seconds", "final.return_pre", "final.return_post"
 # ## Learning
 #
 # Every few iterations a run is evaluated on held-out goals. The line is the interquartile mean (IQM) over the seeds,
-# which one lucky or unlucky run cannot move; the band is its 95 % interval, at every point.
+# which is robust to a single outlier. The band is its 95 % interval at every point.
 
 # %%
 after = runs.curves("eval/score_after_1", x="env_steps")
@@ -52,15 +52,15 @@ show(
 # %% [markdown]
 # ## Adapting
 #
-# What meta-learning is for: the same parameters before adaptation and after each gradient step, on the held-out goals,
-# at the end of training.
+# The aim of meta-learning is fast adaptation: the figure has the return on the held-out goals at the end of training,
+# before adaptation and after each gradient step.
 
 # %%
 adaptation = runs.adaptation_curves()
 show(plots.plot_adaptation(adaptation, label="mean return on held-out goals"), "first_run_adaptation")
 
 # %% [markdown]
-# The numbers for the text of a paper, with the same intervals:
+# The same numbers and intervals as text:
 
 # %%
 for step, rows in adaptation.groupby("adapt_step"):
@@ -68,7 +68,7 @@ for step, rows in adaptation.groupby("adapt_step"):
     print(f"after {step} gradient steps: {found.text()}  ({found.runs} runs, IQM, {found.interval})")
 
 # %% [markdown]
-# The gain of the first step, seed by seed: pairing takes away what the seeds have in common.
+# The gain of the first step, paired by seed, which removes the variation between seeds:
 
 # %%
 before, after_one = (

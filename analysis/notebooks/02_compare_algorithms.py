@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Which algorithm?
 #
-# MAML-TRPO differentiates through the adaptation and takes a trust-region step; MAML-PPO differentiates and takes
-# clipped steps; Reptile does not differentiate at all. The same task, the same samples for each iteration, the same
-# held-out goals: who adapts better, and can these seeds tell?
+# MAML-TRPO differentiates through the adaptation and takes a trust-region step. MAML-PPO differentiates through it and
+# takes clipped steps. Reptile does not differentiate through it. Which of them adapts best, given the same task, the
+# same number of samples in an iteration and the same held-out goals, and are five seeds enough to decide?
 
 # %%
 
@@ -35,12 +35,11 @@ runs = open_runs("tag=compare,command=train", COMMANDS, [{"experiment": one, "se
 BY = ["experiment"]
 
 # %% [markdown]
-# Runs that were evaluated on other tasks, or two runs of one algorithm with one seed, would be refused here: neither
-# is evidence.
+# Runs that were evaluated on different tasks, and two runs of one algorithm with the same seed, raise an error.
 #
-# ## How they learn
+# ## Learning curves
 #
-# Against environment steps, which is what a robot would pay with.
+# The horizontal axis counts environment steps, the cost of samples.
 
 # %%
 after = runs.curves("eval/score_after_1", x="env_steps", by=BY)
@@ -50,10 +49,10 @@ show(
 )
 
 # %% [markdown]
-# ## Where they end
+# ## Final scores
 #
-# Every run is a dot, the diamond the IQM, the line its interval. To the right the differences to MAML-TRPO, seed by
-# seed. Where such an interval holds 0, these seeds do not tell the two apart.
+# A dot is a run, the diamond the IQM, the line its interval. The right panel has the differences from MAML-TRPO, paired
+# by seed. If an interval contains 0, these seeds do not show a difference.
 
 # %%
 scores = runs.scores("result.score_after_1", by=BY)
@@ -66,23 +65,23 @@ show(
 ranking(scores)
 
 # %% [markdown]
-# How probably is a run of one better than one of the other? ½ is a coin.
+# The probability that a run of one algorithm is better than a run of MAML-TRPO; ½ means no difference.
 
 # %%
 show(plots.plot_improvement(scores, baseline="maml_trpo", label="return"), "compare_improvement")
 
 # %% [markdown]
-# Averages hide how often an algorithm fails. A profile shows the whole distribution over runs: higher is better, and
-# curves that cross have no order.
+# Averages do not show how often an algorithm fails. A performance profile shows the distribution over runs: higher is
+# better, and curves that cross do not order the algorithms.
 
 # %%
 show(plots.plot_profiles(scores, label="mean return after one step"), "compare_profiles")
 
 # %% [markdown]
-# ## How many samples it took
+# ## Sample efficiency
 #
-# Environment steps to the level that the worst of the three reaches; a run that never got there counts as one that
-# would take longer than all that was tried.
+# The number of environment steps to the level that the worst of the three reaches. A run that does not reach it is
+# censored: it counts as needing more steps than it had.
 
 # %%
 level = scores.groupby("group")["value"].median().min()
@@ -92,7 +91,7 @@ for group, rows in after.groupby("group"):
     print(f"{group}: median {reached.estimate.text()} steps to {level:.1f}; {reached.reached} of {len(curves)} runs")
 
 # %% [markdown]
-# ## What it cost
+# ## Throughput
 
 # %%
 speed = runs.scores("time/env_steps_per_second", by=BY)

@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Three ways to adapt, on one axis
 #
-# A goal on a grid that the agent is not told. MAML-TRPO follows the **gradient** of its returns, RL² keeps what it has
-# seen in its **memory**, Reptile-DQN takes steps on temporal differences of **values**. All record the same thing, the
-# score on the same held-out goals after 0, 1, 2, … steps of adaptation, each in its own unit.
+# The agent does not observe its goal on a grid. MAML-TRPO adapts by policy-**gradient** steps, RL² by its recurrent
+# **memory**, Reptile-DQN by temporal-difference steps on **values**. All record the score on the same held-out goals
+# after 0, 1, 2, … steps of adaptation, each in its own unit.
 
 # %%
 from analysis import plots
@@ -38,8 +38,8 @@ curves["group"] = curves["group"].map(AGENTS)
 show(plots.plot_adaptation(curves, label="mean return", width=4.2), "adaptation_all")
 
 # %% [markdown]
-# The axis is the share of each agent's own adaptation, since a gradient step, an episode and a hundred TD steps are
-# not the same experience. The caption says so, and how many runs each line has.
+# The axis is the fraction of each agent's own adaptation, since a gradient step, an episode and a hundred TD steps use
+# different amounts of experience. The caption says so, and gives the number of runs.
 #
 # ## Each in its own unit
 
@@ -51,8 +51,8 @@ for name, rows in curves.groupby("group", sort=False):
 # %% [markdown]
 # ## Goal by goal
 #
-# A mean over goals may hide that one of them was never found. `runs.adaptation` has every held-out task; here the
-# score after the last step, averaged over seeds.
+# A mean over goals does not show a goal that is never reached. `runs.adaptation` has every held-out task. The table has
+# the score after the last step, averaged over seeds.
 
 # %%
 last = runs.adaptation[runs.adaptation["task"] >= 0]

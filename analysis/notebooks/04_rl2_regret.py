@@ -13,8 +13,8 @@
 # %% [markdown]
 # # RL² and the classical bandit policies
 #
-# Five arms that pay 1 with unknown probabilities, ten pulls. What is best was worked out decades ago; RL² is not told
-# any of it, and has to find out by itself how to explore. Its regret, beside that of policies from the books.
+# A bandit has five arms with Bernoulli rewards of unknown means, and a trial has ten pulls. RL² learns to play such
+# bandits by reinforcement learning. This notebook compares its regret with that of classical policies.
 
 # %%
 import pandas as pd
@@ -31,8 +31,8 @@ runs = open_runs("tag=regret,experiment=rl2,command=train", COMMANDS, expected={
 # %% [markdown]
 # ## Learning to explore
 #
-# The mean return of the first and of the last pull of a trial, on held-out bandits. The first cannot improve: nothing
-# is known of the arms yet. What grows is what the nine pulls before have taught.
+# The mean reward of the first and of the last pull of a trial, on held-out bandits. The first cannot improve, since no
+# arm has been observed yet. The last improves with the use of the nine pulls before it.
 
 # %%
 pulls = {"first pull": "eval/score_after_0", "last pull": "eval/score_after_9"}
@@ -42,20 +42,20 @@ show(plots.plot_curves(curves, label="mean reward of a pull"), "regret_learning"
 # %% [markdown]
 # ## Regret
 #
-# The regret of a pull is the mean of the best arm less that of the arm that was pulled: noise of the rewards is not in
-# it. The classical policies play 2,000 bandits for each of five seeds.
+# The regret of a pull is the mean of the best arm minus the mean of the pulled arm, without the noise of rewards. The
+# classical policies play 2,000 bandits for each of five seeds.
 
 # %%
-classical = Game(arms=5, length=10).classical_regrets(2000)  # on bandits of their own: no pairs with those of RL²
+classical = Game(arms=5, length=10).classical_regrets(2000)  # on other bandits than RL², so seeds are not paired
 ours = runs.adaptation_curves().assign(group="RL²")
 ours["value"] = ours["regret"]
 every = pd.concat([ours.drop(columns="regret"), classical])
-show(plots.plot_regrets(every, label="regret so far", width=4.2), "regret_pulls")
+show(plots.plot_regrets(every, label="cumulative regret", width=4.2), "regret_pulls")
 
 # %% [markdown]
-# ## In total
+# ## Total regret
 #
-# The same as one number for each run.
+# The sum over pulls, one number for each run.
 
 # %%
 totals = every.groupby(["group", "seed", "run"], sort=False)["value"].sum().reset_index()

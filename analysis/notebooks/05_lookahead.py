@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Lookahead: step forward, look back
 #
-# Lookahead lets fast weights run ahead for $k$ steps and then moves slow weights a share α of the way. Two questions:
-# does it turn the circles of a game into a spiral to its equilibrium, and does it help a DQN?
+# Lookahead updates fast weights for $k$ steps, then moves the slow weights by the fraction α towards them. Does it make
+# gradient play converge to the equilibrium of a game, and does it improve a DQN?
 
 # %%
 import numpy as np
@@ -35,9 +35,9 @@ games = open_runs("tag=lookahead,experiment=lookahead_games,command=train", COMM
 # %% [markdown]
 # ## A game
 #
-# Rock, paper, scissors: both players follow their gradients at the same time. With α = 1 the slow weights go all the
-# way, which is no Lookahead at all: the players circle the equilibrium and drift off. The rest is the same: five steps
-# to a cycle, the same starts.
+# Rock, paper, scissors with simultaneous gradient steps of both players. With α = 1 the slow weights equal the fast
+# ones, which is the plain method: the players circle the equilibrium and diverge from it. Everything else is equal,
+# with five steps in a cycle and the same initial strategies.
 
 # %%
 curves = games.adaptation_curves(by=["lookahead_alpha"])
@@ -47,7 +47,7 @@ show(
 )
 
 # %% [markdown]
-# The starts of a seed are the same with and without, so the seeds pair:
+# The initial strategies of a seed are the same for both, so the comparison is paired by seed:
 
 # %%
 last = curves[curves["adapt_step"] == curves["adapt_step"].max()]
@@ -60,8 +60,8 @@ print(f"Lookahead less plain: {less.estimate.text(sign=True)}, {len(less.pairs)}
 # %% [markdown]
 # ## A DQN
 #
-# CartPole at the settings of the zoo, and the same with slow weights behind Adam's ($k$ = 5, α = ½). A learning curve
-# that jumps about is badly summed up by its end: the area under it counts the whole way.
+# CartPole with the settings of RL Baselines3 Zoo, and the same with Lookahead around Adam ($k$ = 5, α = ½). Since the
+# learning curves fluctuate, the area under the curve is a better summary than the last value.
 
 # %%
 dqn = open_runs("tag=lookahead,experiment=lookahead_dqn,command=train", COMMANDS)

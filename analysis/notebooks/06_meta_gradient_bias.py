@@ -11,12 +11,12 @@
 # ---
 
 # %% [markdown]
-# # What a biased meta-gradient costs
+# # The cost of a biased meta-gradient
 #
-# The gradient of what a policy is worth *after* adaptation has a term for how the policy samples the episodes that it
-# adapts on. Plain automatic differentiation leaves it out. `maml` lives with that, `e_maml` adds a term of its own,
-# `dice` is unbiased, `lvc` trades a little bias for less noise. First the bias itself, against the exact gradient;
-# then what it does to learning.
+# The gradient of the expected return *after* adaptation has a term for the dependence of the sampled inner episodes on
+# the policy. Plain automatic differentiation omits it. `maml` omits it too, `e_maml` adds an estimate, `dice` is
+# unbiased, and `lvc` has a small bias and less variance. First the bias, compared with the exact gradient, then its
+# effect on learning.
 
 # %%
 from analysis import plots
@@ -35,8 +35,8 @@ runs = open_runs("tag=bias,experiment=maml_ppo,command=train", COMMANDS)
 # %% [markdown]
 # ## The bias, exactly
 #
-# On a random MDP of five states the meta-gradient is known. Every estimator gets the same inner batches and the exact
-# outer gradient, so that what is left is the error of the inner batch.
+# The meta-gradient of a random MDP with five states is known exactly. All estimators get the same inner batches and the
+# exact outer gradient, so the error comes from the inner batch.
 
 # %%
 SIZES, BATCHES = (1, 4, 16, 64), 300
@@ -50,9 +50,9 @@ show(
 )
 
 # %% [markdown]
-# More episodes do not help `maml`: its bias stays. That of `dice` is gone with a few dozen.
+# The bias of `maml` does not decrease with more episodes. That of `dice` vanishes with a few dozen.
 #
-# ## What it does to learning
+# ## The effect on learning
 
 # %%
 after = runs.curves("eval/score_after_1", x="env_steps", by=["estimator"])
@@ -68,4 +68,5 @@ scores["group"] = scores["group"].str.removeprefix("estimator=")
 show(plots.plot_comparison(scores, label="mean return after one step", baseline="maml"), "bias_comparison")
 
 # %% [markdown]
-# An interval of a difference that holds 0 is no proof that bias does not matter: it says that these runs cannot tell.
+# An interval of a difference that contains 0 does not prove that the bias has no effect: these runs are too few to show
+# one.

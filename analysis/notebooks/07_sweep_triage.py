@@ -11,10 +11,10 @@
 # ---
 
 # %% [markdown]
-# # The morning after a sweep
+# # After a sweep
 #
-# Some of a sweep's runs have failed, some never began. Before any of it is averaged: what is open and why, what is
-# worth doing again, and only then which settings did best.
+# Some runs of a sweep have failed, and some have not begun. This notebook lists the open runs and the reasons, the runs
+# to retry, and then the settings with the best scores.
 
 # %%
 import pandas as pd
@@ -26,44 +26,44 @@ from analysis.notebooks import open_sweep, show
 COMMANDS = """
 python -m slurm submit slurm/sweeps/ppo_rates.yaml --local -j 2
 """
-pd.set_option("display.max_colwidth", None)  # reasons are to be read whole
-SWEEP = None  # a name, e.g. "ppo_rates-1"; None: the one that was submitted last
+pd.set_option("display.max_colwidth", None)  # shows the reasons in full
+SWEEP = None  # a name, e.g. "ppo_rates-1"; None: the sweep that was submitted last
 sweep = open_sweep(SWEEP, COMMANDS)
 print(f"{sweep.name}: {len(sweep.table)} runs that differ in {', '.join(sweep.keys)} and the seed")
 sweep.table["status"].value_counts().to_frame("runs")
 
 # %% [markdown]
-# ## What is open
+# ## Open runs
 
 # %%
 sweep.open()
 
 # %% [markdown]
-# The last lines that each of those that failed has printed, error included:
+# The last lines of the output of each failed run, with the traceback:
 
 # %%
 for run in sweep.open().index.intersection(sweep.runs.table.index):
     print(f"--- run {run} ---\n{sweep.runs.log(run, lines=6)}\n")
 
 # %% [markdown]
-# ## What to do again
+# ## Runs to retry
 #
-# A setting of which every seed fails does not fail by accident; it will fail again.
+# A setting for which every seed failed will probably fail again:
 
 # %%
 sweep.hopeless()
 
 # %% [markdown]
-# The rest is worth another try, by this command:
+# This command retries the others:
 
 # %%
-print(sweep.retry() or "nothing: all that is open has failed with every seed")
+print(sweep.retry() or "nothing to retry: every open setting has failed with every seed")
 
 # %% [markdown]
-# ## What did best
+# ## The best settings
 #
-# Only completed runs count, and how many a setting has stands beside it. The best of many settings looks better than
-# it is, since luck helped to choose it: run the winner once more, with seeds that it was not chosen by.
+# Only completed runs count; the table has their number. The best of many settings is selected partly by chance, so its
+# score is biased upwards: evaluate it again with other seeds.
 
 # %%
 scores = sweep.scores("result.score_after_1")

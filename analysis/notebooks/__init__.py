@@ -1,16 +1,16 @@
-"""Notebooks, in jupytext's py:percent format, and what they share: `open_runs`, `open_sweep`, `show`.
+"""Notebooks in jupytext's py:percent format, and the functions that they share: `open_runs`, `open_sweep`, `show`.
 
     01_first_run           five seeds of one setting: learning curve, adaptation curve, numbers with intervals
     02_compare_algorithms  several algorithms on the same held-out tasks
     03_adaptation_curves   gradient, memory and value agents on one axis
-    04_rl2_regret          RL² beside the classical bandit policies
-    05_lookahead           games that plain steps circle in; DQN with slow weights
-    06_meta_gradient_bias  estimators against the exact meta-gradient, and what their bias does to learning
-    07_sweep_triage        what failed and why, what is missing, what to run again, the best settings
+    04_rl2_regret          RL² compared with classical bandit policies
+    05_lookahead           games in which plain gradient steps circle; DQN with slow weights
+    06_meta_gradient_bias  estimators compared with the exact meta-gradient, and the effect of their bias on learning
+    07_sweep_triage        failed and missing runs of a sweep, the runs to retry, the best settings
 
-Jupyter with jupytext and VS Code open them as they are; the .ipynb are made by `make notebooks`, and not kept: a script
-has readable differences and no outputs that are out of date. `METAPOLICY_NOTEBOOK_RUNS` says where the runs are (runs),
-`METAPOLICY_NOTEBOOK_FIGURES` where figures go (build/figures); both from the root of the project.
+Jupyter (with jupytext) and VS Code open them directly. `make notebooks` makes .ipynb files, which are not version
+controlled: scripts have readable diffs and no outdated outputs. `METAPOLICY_NOTEBOOK_RUNS` is the directory of the runs
+(runs), `METAPOLICY_NOTEBOOK_FIGURES` the directory for figures (build/figures), relative to the root of the project.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 RUNS, FIGURES = "METAPOLICY_NOTEBOOK_RUNS", "METAPOLICY_NOTEBOOK_FIGURES"
 _INCHES = 130
-"""Pixels of a browser that an inch of a figure takes: small print for a paper is legible on a screen, too."""
+"""Pixels in a browser for an inch of a figure, so that text of the size for papers is legible on a screen."""
 
 
 class RunsMissingError(ValueError):
-    """There are no runs for a notebook; the message has the commands that make them."""
+    """Raised if a notebook finds no runs. The message contains the commands that make them."""
 
 
 def runs_directory() -> Path:
-    """Where the runs are that notebooks read."""
+    """Returns the directory of the runs that notebooks read."""
     return ROOT / os.environ.get(RUNS, "runs")
 
 
 def open_runs(
     where: str, commands: str, expected: Mapping[str, Iterable[Any]] | Iterable[Mapping[str, Any]] = ()
 ) -> Runs:
-    """The runs that a notebook reads. Prints what to know of them before anything is averaged.
+    """Loads the runs of a notebook. Prints their statuses and problems, and the expected runs that are missing.
 
     Args:
-        where: Which, as `load_runs` has it.
-        commands: What makes them, from the root of the project.
-        expected: Settings with seeds, as `Runs.missing` has them; those without a completed run are printed.
+        where: The condition that selects runs, as in `load_runs`.
+        commands: The commands that make the runs, from the root of the project.
+        expected: The settings and seeds of the expected runs, as in `Runs.missing`.
 
     Raises:
-        RunsMissingError: There are none, or none of those expected has completed.
+        RunsMissingError: No run is selected, or none has completed.
     """
     from analysis.data.load import load_runs
 
@@ -71,10 +71,10 @@ def open_runs(
 
 
 def open_sweep(name: str | None, commands: str) -> Sweep:
-    """A sweep that `python -m slurm submit` made: the one of that name, or the last one.
+    """Loads a sweep that `python -m slurm submit` made, by default the last one.
 
     Raises:
-        RunsMissingError: There is none.
+        RunsMissingError: There is no such sweep.
     """
     from analysis.data.sweeps import load_sweep
 
@@ -85,7 +85,7 @@ def open_sweep(name: str | None, commands: str) -> Sweep:
 
 
 def show(figure: Figure, name: str) -> None:
-    """Shows a figure below the cell, and saves it as `<name>.pdf` and `<name>.png` where figures go."""
+    """Displays a figure, and saves it as `<name>.pdf` and `<name>.png` in the directory for figures."""
     from IPython.display import Image, display
 
     from analysis import plots
@@ -100,6 +100,6 @@ def show(figure: Figure, name: str) -> None:
 def _missing(why: str, commands: str) -> RunsMissingError:
     return RunsMissingError(
         f"no runs for this notebook in {runs_directory()}: {why}\n\n"
-        f"Make them, from the root of the project, and run the notebook again:\n\n{commands.strip()}\n\n"
-        f"Or say where they are: {RUNS}=directory. Small ones: make notebooks"
+        f"Make them from the root of the project, and run the notebook again:\n\n{commands.strip()}\n\n"
+        f"Or give their directory: {RUNS}=directory. `make notebooks` makes small ones."
     )

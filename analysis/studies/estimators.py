@@ -1,8 +1,8 @@
 """`python -m analysis estimators`: measures bias and variance of the meta-gradient estimators.
 
-The exact meta-gradient of a tabular MDP is known (analysis/studies/tabular.py). All estimators of research/estimators.py
-get the same batches of inner episodes and the exact outer gradient ∇J(θ'), so the error comes from the inner batch
-alone. Draws `docs/results/estimators.png` and updates the tables of `docs/results/estimators.md`.
+The exact meta-gradient of a tabular MDP is known (analysis/studies/tabular.py). Each of research/estimators.py gets the
+same batches of inner episodes and the exact outer gradient ∇J(θ'), so the error comes from the inner batch alone.
+Draws `docs/results/estimators.png` and updates the tables of `docs/results/estimators.md`.
 """
 
 from __future__ import annotations
