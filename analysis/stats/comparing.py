@@ -52,6 +52,10 @@ def difference(
 
     Raises:
         ValueError: As `estimate`.
+
+    Example:
+        >>> difference([5.0, 6.0, 7.0], [1.0, 2.0, 3.0], np.random.default_rng(0), "mean").text()
+        '4.00 [1.73, 6.27]'
     """
     check_confidence(confidence, num_resamples)
     sides = [np.sort(_runs(side)) for side in (values, reference)]
@@ -89,6 +93,12 @@ def paired_difference(
 
     Raises:
         ValueError: The groups share no seed, or as `estimate`.
+
+    Example:
+        >>> ours, theirs = {0: 5.0, 1: 7.0, 2: 9.0}, {0: 4.0, 1: 6.5, 3: 0.0}
+        >>> found = paired_difference(ours, theirs, np.random.default_rng(0), "mean")
+        >>> found.estimate.value, found.pairs, found.unpaired
+        (0.75, (0, 1), (2, 3))
     """
     pairs = tuple(sorted(values.keys() & reference.keys()))
     if not pairs:
@@ -119,6 +129,10 @@ def probability_of_improvement(values: ArrayLike, reference: ArrayLike, confiden
 
     Raises:
         ValueError: There are no values, one is NaN, or the confidence is out of range.
+
+    Example:
+        >>> probability_of_improvement([3.0, 4.0, 5.0], [1.0, 2.0, 4.0]).text(digits=2)
+        '0.83 [0.36, 0.98]'
     """
     check_confidence(confidence)
     ours, theirs = _runs(values), _runs(reference)

@@ -74,6 +74,11 @@ def align(curves: Curves, ragged: str = "common") -> Aligned:
 
     Raises:
         ValueError: There is no curve, one has no finite value, its x does not rise, or no point is common to all.
+
+    Example:
+        >>> found = align({"a": ([0, 10, 20], [1.0, 2.0, 3.0]), "b": ([0, 10], [5.0, 6.0])})
+        >>> found.values.tolist(), found.notes
+        ([[1.0, 2.0], [5.0, 6.0]], ('1 of 2 runs end before 20: all are cut at 10',))
     """
     if ragged not in RAGGED:
         raise ValueError(f"ragged={ragged!r}: need one of {', '.join(RAGGED)}")
@@ -106,6 +111,12 @@ def area_under_curve(x: ArrayLike, value: ArrayLike, start: float | None = None,
 
     Raises:
         ValueError: The curve does not reach from `start` to `stop`, has a value that is not finite, or x does not rise.
+
+    Example:
+        >>> area_under_curve([0, 10, 20], [0.0, 10.0, 10.0])
+        7.5
+        >>> area_under_curve([0, 10, 20], [0.0, 10.0, 10.0], start=5, stop=10)
+        7.5
     """
     places, heights = _points("curve", (x, value))
     if not np.isfinite(heights).all():
@@ -138,6 +149,12 @@ def steps_to_threshold(
     Raises:
         ValueError: As `align`; or a curve ends before the horizon and has not reached the threshold, so that nobody
             knows.
+
+    Example:
+        >>> curves = [([0, 10, 20], [0.0, 6.0, 9.0]), ([0, 10, 20], [0.0, 1.0, 2.0])]
+        >>> found = steps_to_threshold(curves, threshold=5.0)
+        >>> found.steps.tolist(), found.reached
+        ([10.0, inf], 1)
     """
     named, _ = _cleaned(curves)
     until = min(x[-1] for x, _ in named.values()) if horizon is None else horizon

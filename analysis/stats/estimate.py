@@ -74,6 +74,10 @@ def trimmed_mean(values: ArrayLike, statistic: str) -> Any:
 
     Raises:
         ValueError: There are no values, one is NaN, or there is no such statistic.
+
+    Example:
+        >>> float(trimmed_mean([3.0, 1.0, 2.0, 10.0, 4.0], "iqm"))
+        3.0
     """
     ordered = np.sort(checked(values), -1)
     cut = _cut(statistic, ordered.shape[-1])
@@ -98,6 +102,13 @@ def estimate(
 
     Raises:
         ValueError: There are no values, one is NaN, or a setting is out of range.
+
+    Example:
+        >>> found = estimate([71.2, 68.9, 74.0, 70.3, 41.5], np.random.default_rng(0), "mean")
+        >>> found.text(), found.interval
+        ('65.2 [48.6, 81.8]', '95 % Student t interval')
+        >>> estimate([71.2], np.random.default_rng(0)).text()
+        '71.2 (no interval: 1 run)'
     """
     array = checked(values)
     if array.ndim != 1:
@@ -129,6 +140,11 @@ def interval(
 
     Raises:
         ValueError: As `estimate`.
+
+    Example:
+        >>> low, high = interval([[4.0, 5.0, 6.0], [0.0, 0.0, 0.0]], np.random.default_rng(0), "mean")
+        >>> low.round(2).tolist(), high.round(2).tolist()
+        ([2.52, 0.0], [7.48, 0.0])
     """
     check_confidence(confidence, num_resamples)
     ordered = np.sort(checked(values), -1)
@@ -147,7 +163,12 @@ def interval(
 
 
 def interval_name(statistic: str, count: int, confidence: float = 0.95) -> str:
-    """What the interval of a statistic is called in captions and tables."""
+    """What the interval of a statistic is called in captions and tables.
+
+    Example:
+        >>> interval_name("mean", 5), interval_name("median", 5), interval_name("iqm", 1)
+        ('95 % Student t interval', '93.8 % order-statistic interval', 'no interval: 1 run')
+    """
     if count == 1:
         return "no interval: 1 run"
     if statistic == "mean":

@@ -20,6 +20,10 @@ def iqm(values: ArrayLike, axis: int = -1) -> Any:
 
     Raises:
         ValueError: There are no values, or one is NaN.
+
+    Example:
+        >>> float(iqm([0.0, 1.0, 2.0, 100.0]))
+        1.5
     """
     array = np.sort(np.moveaxis(checked(values), axis, -1), axis=-1)
     count = array.shape[-1]
@@ -38,6 +42,10 @@ def optimality_gap(values: ArrayLike, target: float = 1.0) -> float:
 
     Raises:
         ValueError: There are no values, or one is NaN.
+
+    Example:
+        >>> optimality_gap([0.5, 1.0, 2.0, 0.5])
+        0.25
     """
     return float(target - np.minimum(checked(values), target).mean())
 

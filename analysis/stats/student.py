@@ -12,6 +12,10 @@ def t_cdf(t: float, freedom: int) -> float:
     Args:
         t: Any number.
         freedom: Degrees of freedom, at least 1.
+
+    Example:
+        >>> t_cdf(0.0, freedom=4)
+        0.5
     """
     angle = math.atan2(abs(t), math.sqrt(freedom))
     cosine = math.cos(angle)
@@ -31,6 +35,10 @@ def t_quantile(share: float, freedom: int) -> float:
     Args:
         share: Between 0 and 1, both excluded.
         freedom: Degrees of freedom, at least 1.
+
+    Example:
+        >>> round(t_quantile(0.975, freedom=4), 3)
+        2.776
     """
     if share < 0.5:
         return -t_quantile(1 - share, freedom)

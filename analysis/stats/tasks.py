@@ -104,6 +104,12 @@ def aggregate(
 
     Raises:
         ValueError: A task has no run, or a setting is out of range.
+
+    Example:
+        >>> scores = {"cheetah": [0.9, 0.8, 0.95], "ant": [0.4, 0.5]}
+        >>> found = aggregate(scores, "mean", np.random.default_rng(0))
+        >>> round(found.value, 3), found.interval
+        (0.667, '95 % stratified bootstrap interval, 2 to 3 runs per task')
     """
     function = _known(statistic)
     tasks = by_task(scores)
@@ -135,6 +141,11 @@ def performance_profile(
 
     Raises:
         ValueError: As `aggregate`.
+
+    Example:
+        >>> found = performance_profile({"ant": [0.2, 0.4, 0.9]}, [0.3, 0.8], np.random.default_rng(0))
+        >>> found.share.round(2).tolist(), found.interval
+        ([0.67, 0.33], '95 % Wilson band')
     """
     tasks, at = by_task(scores), checked(thresholds)
     share = _shares(tasks, at)
@@ -166,6 +177,11 @@ def improvement_over_tasks(
 
     Raises:
         ValueError: The two have different tasks, or as `aggregate`.
+
+    Example:
+        >>> ours, theirs = {"ant": [1.0, 2.0], "cheetah": [5.0, 6.0]}, {"ant": [0.0, 0.5], "cheetah": [5.0, 6.0]}
+        >>> improvement_over_tasks(ours, theirs, np.random.default_rng(0)).value
+        0.75
     """
     if isinstance(scores, Mapping) and isinstance(reference, Mapping):
         if scores.keys() != reference.keys():
