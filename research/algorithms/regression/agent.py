@@ -1,6 +1,6 @@
-"""What the regression algorithms share: a network that adapts to a few examples, its tasks, and its evaluation.
+"""A network that adapts to a few examples, its tasks and its evaluation: everything but the meta-update.
 
-The algorithms differ in how they update the meta-parameters; this file is everything before that.
+MAML and Reptile for regression differ only in the meta-update.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from research.validation import at_least, in_unit_interval, one_of, positive
 
 @dataclass(frozen=True)
 class RegressionConfig(MetaLearningConfig):
-    """Settings of a network that adapts to a few examples by gradient steps, beside those of every meta-learner.
+    """Settings of a network that adapts to a few examples by gradient steps, besides those of every meta-learner.
 
-    The network's parts are `body.*` and `head.*`, the last layer, for `adapt_only`.
+    For `adapt_only`, the parameters of the last layer are `head.*`, those of all other layers `body.*`.
 
     Attributes:
         algorithm: Name of the algorithm in `research.algorithms.ALGORITHMS`.
         task: Name of the task distribution, see `research.tasks.REGRESSION_TASKS`.
         updates_per_iteration: Meta-updates in one iteration.
-        shots: Examples of a task that each inner step sees.
-        query_points: Examples of a task for the loss after adaptation.
+        shots: Examples of a task in each inner step.
+        query_points: Examples of a task in the loss after adaptation.
         hidden_sizes: Units of each hidden layer.
         activation: `"relu"` or `"tanh"`.
         meta_lr: Step size of a meta-update.
-        anneal_from: Share of the training after which it falls linearly to 0; 1 keeps it.
-        eval_query_points: Fresh examples per held-out task that the error is measured on.
+        anneal_from: Fraction of the training after which `meta_lr` decreases linearly to 0; 1 for a constant step size.
+        eval_query_points: Examples per held-out task that measure its error, none of them among the shots.
     """
 
     evaluation_settings = MetaLearningConfig.evaluation_settings | {"eval_query_points"}
@@ -79,7 +79,7 @@ class RegressionConfig(MetaLearningConfig):
         make_regression_tasks(self.task, **self.task_args)  # checks the settings of its own
 
     def meta_lr_at(self, iteration: int, update: int) -> float:
-        """The step size of a meta-update: `meta_lr`, annealed over all updates of the training."""
+        """Returns the step size of a meta-update: `meta_lr`, annealed over all updates of the training."""
         finished = iteration * self.updates_per_iteration + update
         return anneal(self.meta_lr, self.anneal_from, finished / (self.num_iterations * self.updates_per_iteration))
 
@@ -91,15 +91,15 @@ class Batch(NamedTuple):
     targets: Tensor
 
 
-class Sampled(NamedTuple):
-    """What one meta-update sees: the batch of each inner step, and the examples after the last one."""
+class SampledExamples(NamedTuple):
+    """The examples of one meta-update: a batch for each inner step, and the query points."""
 
     batches: list[Batch]
     query: Batch
 
 
 class Learner:
-    """A network with its inner loop and its tasks. Holds no state of the training: parameters are passed in."""
+    """A network with its inner loop and its tasks. Has no training state: parameters are arguments."""
 
     def __init__(self, config: RegressionConfig):
         self.config = config
@@ -110,20 +110,20 @@ class Learner:
         sizes = (self.tasks.num_inputs, *config.hidden_sizes, self.tasks.num_outputs)
         network = make_network(sizes, config.activation, rng.torch_generator(config.seed, "network"))
         self.network = network.to(self.device, self.dtype)
-        adapted_names(config, dict(self.network.named_parameters()))  # refuses what is not there
+        adapted_names(config, dict(self.network.named_parameters()))  # refuses patterns without a match
 
     def init(self) -> MetaParams:
-        """The meta-parameters at the start of training."""
+        """Returns the initial meta-parameters."""
         params = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         steps = max(1, self.config.num_inner_steps)
         return MetaParams(params, self.inner_loop.init_update(self.network, params, steps))
 
-    def sample(self, iteration: int, fresh_per_step: bool) -> Iterator[Sampled]:
-        """The examples of each meta-update of an iteration, with tasks of its own.
+    def sample(self, iteration: int, fresh_per_step: bool) -> Iterator[SampledExamples]:
+        """Yields the examples of each meta-update of an iteration; every meta-update has new tasks.
 
         Args:
             iteration: Finished iterations before this one.
-            fresh_per_step: Whether every inner step sees examples of its own, or all see the same.
+            fresh_per_step: Whether every inner step has new examples; otherwise all inner steps have the same ones.
         """
         config = self.config
         generator = rng.generator(config.seed, "examples", iteration)
@@ -131,26 +131,30 @@ class Learner:
         tasks = self.tasks.sample(config.updates_per_iteration * config.meta_batch_size, generator)
         points = self._batch(self.tasks.examples(tasks, sets * config.shots + config.query_points, generator))
         sizes = [config.shots] * sets + [config.query_points]
-        # All updates at once: a draw and a copy cost more than the numbers in them.
+        # The updates are drawn together, because each draw and each copy has a constant cost.
         chunks = zip(*(leaf.split(config.meta_batch_size) for leaf in points), strict=True)
         for inputs, targets in chunks:
             *batches, query = map(Batch, inputs.split(sizes, 1), targets.split(sizes, 1))
-            yield Sampled(batches if fresh_per_step else batches * config.num_inner_steps, query)
+            yield SampledExamples(batches if fresh_per_step else batches * config.num_inner_steps, query)
 
     def adapt(self, meta: MetaParams, batches: Sequence[Batch], num_tasks: int) -> Params:
-        """Parameters of each task after one inner step for each batch, `[tasks, ...]`, differentiable in `meta`."""
+        """Returns the parameters of each task after one inner step per batch, `[tasks, ...]`; differentiable."""
         if not batches:
             return expand(meta.model, num_tasks)
         return self.inner_loop.adapt(self.network, meta.model, meta.update, squared_error, batches)
 
     def errors(self, params: Params, batch: Batch) -> Tensor:
-        """Mean squared error of each task under its own parameters `[tasks, ...]`: `[tasks]`."""
+        """Returns the mean squared error of each task with its own parameters `[tasks, ...]`, `[tasks]`."""
         predictions = functional_call(self.network, params, (batch.inputs,))
         return (predictions - batch.targets).square().mean((1, 2))
 
     @torch.no_grad()
     def evaluate(self, meta: MetaParams, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Error on fresh examples of held-out tasks after 0, 1, ... steps, each on the same `shots` examples."""
+        """Returns the error on held-out tasks after 0, 1, ... gradient steps, all on the same `shots` examples.
+
+        Raises:
+            ValueError: `num_adapt_steps` is below 0.
+        """
         check_num_adapt_steps(num_adapt_steps)
         config, meta = self.config, self.config.at_evaluation(meta)
         tasks = self.tasks.test_tasks(num_tasks)
@@ -168,11 +172,11 @@ class Learner:
 
 
 def make_network(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
-    """An MLP whose last layer is called `head` and all before it `body`. Takes parameters with a `[tasks]` axis too."""
+    """Returns an MLP with the last layer `head` and the others `body`; parameters may have a `[tasks]` axis."""
     layers = mlp(sizes, activation, generator)
     return nn.Sequential(OrderedDict(body=layers[:-1], head=layers[-1]))
 
 
 def squared_error(network: Forward, batch: Batch) -> Tensor:
-    """Mean over the examples and outputs of one task of (network(x) − y)²."""
+    """Returns the mean of (network(x) − y)² over the examples and outputs of one task, a scalar."""
     return (network(batch.inputs) - batch.targets).square().mean()

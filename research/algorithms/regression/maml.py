@@ -6,16 +6,16 @@
             K times: θ_i ← θ_i − α ∘ ∇L(θ_i; D_i)                          L: mean squared error
         θ ← Adam(θ, ∇ 1/B Σ_i L(θ_i(θ); Q_i)),  differentiating through θ_i(θ)
 
-Finn, Abbeel & Levine 2017, arXiv:1703.03400, algorithm 2. Its settings make it one of its kin:
+Finn, Abbeel & Levine 2017, arXiv:1703.03400, algorithm 2. Settings turn it into its variants:
 
 - FOMAML: `first_order=True`, the inner gradients are constants (section 5.2 there).
 - Meta-SGD: `learn_inner_lr="per_parameter"`, α is meta-learned along with θ (Li et al. 2017, arXiv:1707.09835, eq. 3).
 - ANIL: `adapt_only=("head.*",)`, the body is not adapted (Raghu et al. 2020, arXiv:1909.09157).
 - `num_inner_steps=0` fits one network to all tasks: the paper's pretrained baseline.
 
-Differs from the paper: weights start Glorot-uniform and not from a normal distribution of deviation 0.01, the query
-points may outnumber the shots, and the outer step size may fall to 0. Meta-SGD starts from one α for all elements; its
-paper draws each.
+Differs from the paper: the initial weights are Glorot-uniform instead of normal with standard deviation 0.01, the query
+points may outnumber the shots, and the outer step size may decrease to 0. Meta-SGD starts from one α for all elements;
+its paper draws each at random.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ import torch
 from torch import Tensor
 
 from research.algorithms.outer import learned, replaced
-from research.algorithms.regression.agent import Learner, RegressionConfig, Sampled
+from research.algorithms.regression.agent import Learner, RegressionConfig, SampledExamples
 from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState, adam, adam_start
 from research.optim.flat import flatten, unflatten
 from research.types import MetaParams, StepResult
 
 
-class State(NamedTuple):
-    """Everything that training carries from one iteration to the next.
+class MAMLRegressionState(NamedTuple):
+    """Training state between two iterations.
 
     Attributes:
         iteration: Finished iterations.
-        meta: What is meta-learned, and the constants of the inner update rule.
-        optimizer: Adam's moments of the flat vector of what is meta-learned.
+        meta: The initial parameters, and the parameters of the inner update rule, learned or constant.
+        optimizer: Adam's moments of the flat vector of the learned tensors.
     """
 
     iteration: int
@@ -49,7 +49,7 @@ class State(NamedTuple):
 
 
 class MAMLRegression:
-    """The algorithm. See the module."""
+    """MAML for regression, see the module."""
 
     Config: ClassVar[type] = RegressionConfig
 
@@ -57,13 +57,13 @@ class MAMLRegression:
         self.config = config
         self.learner = Learner(config)
 
-    def init(self) -> State:
-        """The state before the first iteration."""
+    def init(self) -> MAMLRegressionState:
+        """Returns the state before the first iteration."""
         meta = self.learner.init()
-        return State(0, meta, adam_start({"meta": self._flatten(meta)}))
+        return MAMLRegressionState(0, meta, adam_start({"meta": self._flatten(meta)}))
 
-    def step(self, state: State) -> StepResult:
-        """One iteration: some meta-updates of Adam, each on tasks of its own."""
+    def step(self, state: MAMLRegressionState) -> StepResult:
+        """One iteration: `updates_per_iteration` meta-updates by Adam, each on new tasks."""
         start = time.perf_counter()
         vector, optimizer = self._flatten(state.meta), state.optimizer
         losses, norms = [], []
@@ -80,14 +80,14 @@ class MAMLRegression:
             "gradient_norm": float(torch.stack(norms).mean()),
             "time/update_seconds": time.perf_counter() - start,
         }
-        return StepResult(State(state.iteration + 1, meta, optimizer), metrics)
+        return StepResult(MAMLRegressionState(state.iteration + 1, meta, optimizer), metrics)
 
-    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Errors on held-out tasks after 0, 1, ... gradient steps."""
+    def evaluate(self, state: MAMLRegressionState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """Returns the errors on held-out tasks after 0, 1, ... gradient steps."""
         return self.learner.evaluate(state.meta, num_tasks, num_adapt_steps)
 
-    def _gradient(self, vector: Tensor, like: MetaParams, sampled: Sampled) -> tuple[Tensor, Tensor]:
-        """The loss after adaptation, averaged over tasks, and its gradient in the flat vector."""
+    def _gradient(self, vector: Tensor, like: MetaParams, sampled: SampledExamples) -> tuple[Tensor, Tensor]:
+        """Returns the loss after adaptation, averaged over tasks, and its gradient with respect to the flat vector."""
         leaf = vector.detach().requires_grad_()  # each update differentiates from its own start
         meta = self._unflatten(leaf, like)
         adapted = self.learner.adapt(meta, sampled.batches, self.config.meta_batch_size)
@@ -96,7 +96,7 @@ class MAMLRegression:
         return loss.detach(), gradient
 
     def _flatten(self, meta: MetaParams) -> Tensor:
-        """What is meta-learned as one vector: Adam acts on elements, and one call costs as much as one for each."""
+        """Returns the learned tensors as one vector: Adam acts on elements, and one call for all is faster."""
         return flatten(learned(meta, self.config).values())
 
     def _unflatten(self, vector: Tensor, like: MetaParams) -> MetaParams:

@@ -1,18 +1,18 @@
-"""Reptile for regression: move the initial parameters towards those that training on each task leads to.
+"""Reptile for regression: move the initial parameters towards those after training on each task.
 
     repeat
         sample tasks T_1..T_B
         for each task: θ_i ← θ
-            K times: θ_i ← θ_i − α ∇L(θ_i; D)  on fresh examples D          L: mean squared error
+            K times: θ_i ← θ_i − α ∇L(θ_i; D)  on new examples D            L: mean squared error
         θ ← θ + ε · 1/B Σ_i (θ_i − θ)
 
-Nichol, Achiam & Schulman 2018, arXiv:1803.02999, algorithm 2 (batched). Nothing is differentiated through: with K > 1
-the steps of one task agree where its examples agree, and that part of θ_i − θ is what makes θ quick to adapt (section 5
-there). With K = 1 it is joint training.
+Nichol, Achiam & Schulman 2018, arXiv:1803.02999, algorithm 2 (batched). No gradient flows through the inner steps.
+With K > 1 the expectation of θ_i − θ contains the gradient of the inner product between gradients of different
+minibatches of a task, which favours parameters that adapt fast (section 5 there). With K = 1 it is joint training.
 
-Differs from the paper: every inner step sees new examples, where the paper goes through 50 fixed inputs of each task in
-minibatches of 10; a meta-update takes several tasks, where the paper's sinusoid takes one; the network, 40 rectified
-units twice, is that of MAML's paper.
+Differs from the paper: every inner step uses new examples, the paper 50 fixed inputs of each task in minibatches of 10;
+a meta-update uses several tasks, that of the paper's sinusoid one; the network is that of the MAML paper, with two
+hidden layers of 40 rectified linear units.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from research.types import MetaParams, Params, StepResult
 
 @dataclass(frozen=True)
 class ReptileRegressionConfig(RegressionConfig):
-    """Settings of Reptile: those of every regression algorithm. `meta_lr` is ε."""
+    """Settings of Reptile, with other defaults than MAML's. `meta_lr` is ε."""
 
     algorithm: Literal["maml_regression", "reptile_regression"] = "reptile_regression"
     num_inner_steps: int = 10
@@ -40,15 +40,15 @@ class ReptileRegressionConfig(RegressionConfig):
     anneal_from: float = 0.0
 
 
-class State(NamedTuple):
-    """Everything that training carries from one iteration to the next."""
+class ReptileRegressionState(NamedTuple):
+    """Training state between two iterations: finished iterations, and the meta-parameters."""
 
     iteration: int
     meta: MetaParams
 
 
 class ReptileRegression:
-    """The algorithm. See the module."""
+    """Reptile for regression, see the module."""
 
     Config: ClassVar[type] = ReptileRegressionConfig
 
@@ -63,13 +63,13 @@ class ReptileRegression:
         self.config = config
         self.learner = Learner(config)
 
-    def init(self) -> State:
-        """The state before the first iteration."""
-        return State(0, self.learner.init())
+    def init(self) -> ReptileRegressionState:
+        """Returns the state before the first iteration."""
+        return ReptileRegressionState(0, self.learner.init())
 
     @torch.no_grad()
-    def step(self, state: State) -> StepResult:
-        """One iteration: some meta-updates, each on tasks of its own."""
+    def step(self, state: ReptileRegressionState) -> StepResult:
+        """One iteration: `updates_per_iteration` meta-updates, each on new tasks."""
         start = time.perf_counter()
         params, losses, norms = state.meta.model, [], []
         for update, sampled in enumerate(self.learner.sample(state.iteration, fresh_per_step=True)):
@@ -84,10 +84,10 @@ class ReptileRegression:
             "gradient_norm": float(torch.stack(norms).mean()),
             "time/update_seconds": time.perf_counter() - start,
         }
-        return StepResult(State(state.iteration + 1, MetaParams(params, state.meta.update)), metrics)
+        return StepResult(ReptileRegressionState(state.iteration + 1, MetaParams(params, state.meta.update)), metrics)
 
-    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Errors on held-out tasks after 0, 1, ... gradient steps."""
+    def evaluate(self, state: ReptileRegressionState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """Returns the errors on held-out tasks after 0, 1, ... gradient steps."""
         return self.learner.evaluate(state.meta, num_tasks, num_adapt_steps)
 
 
