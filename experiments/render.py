@@ -12,6 +12,7 @@ from research.algorithms.gradient.agent import AgentConfig
 from research.evaluation import AdaptationCurve, Episodes
 from research.replay import Footage, can_be_drawn, check_drawable, film, has_paths, walked_paths
 from research.tasks import make_tasks
+from research.tasks.base import DescribedTasks
 
 if TYPE_CHECKING:
     from analysis.plots.film import Panel
@@ -68,9 +69,10 @@ def draw_paths(curve: AdaptationCurve, directory: Path) -> list[Path]:
 
 
 def task_labels(curve: AdaptationCurve) -> list[str]:
-    """What tells each task from the others, in words: by the distribution's `describe`, or else the batch's fields."""
-    describe = getattr(curve.distribution, "describe", None)
-    columns: dict[str, Any] = describe(curve.tasks) if describe else curve.tasks._asdict()
+    """Returns a description of each task: that of `DescribedTasks`, otherwise the fields of the batch."""
+    distribution: Any = curve.distribution
+    described = isinstance(distribution, DescribedTasks)
+    columns: dict[str, Any] = distribution.describe(curve.tasks) if described else curve.tasks._asdict()
     return [", ".join(f"{name.replace('_', ' ')} {_text(values[task])}" for name, values in columns.items())
             for task in range(curve.score.shape[1])]  # fmt: skip
 

@@ -1,50 +1,29 @@
-"""The episodes of an adaptation curve once more: where they went, and pictures of them.
+"""Replays of the episodes of an adaptation curve: their paths and their pictures.
 
-An episode is a function of the seed of its environments and of its actions, and a curve holds both. So nothing needs to
-be recorded while a policy is evaluated; and as every observation is compared with the recorded one, what is shown is
-what was scored.
+An episode is a function of the seed of its environments and of its actions, and a curve has both (`Episodes`), so an
+evaluation need not record paths or pictures. A replay compares every observation with the recorded one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from research.evaluation import AdaptationCurve, Episodes
+from research.per_task import take
 from research.tasks import TASKS, TaskDistribution
+from research.tasks.base import DrawableEnvs, GoalTasks, PositionedEnvs, RenderableTasks
 from research.types import Trajectories
 
 MIN_FRAME_SECONDS = 0.04
-"""Shortest time between two frames: 25 in a second."""
+"""Shortest time between two frames: 25 frames per second."""
 
 MAX_FRAMES = 150
-"""Most frames of an episode up to the horizon."""
-
-
-@runtime_checkable
-class Drawable(Protocol):
-    """Vector environments whose rows can be drawn.
-
-    Attributes:
-        dt: Seconds between two steps.
-    """
-
-    dt: float
-
-    def draw(self, row: int) -> NDArray[np.uint8]:
-        """A picture `[height, width, 3]` of a row as it stands, of the same size every time."""
-
-
-@runtime_checkable
-class Placed(Protocol):
-    """Environments whose rows are somewhere on a plane, for tasks with `goal [tasks, 2]` on it."""
-
-    def positions(self) -> NDArray[np.float64]:
-        """Where each row is, `[rows, 2]`, in the units of the goal. The receiver's own."""
+"""Largest number of frames of an episode that lasts until the horizon."""
 
 
 class Footage(NamedTuple):
@@ -53,7 +32,7 @@ class Footage(NamedTuple):
     Attributes:
         frames: `[frames, height, width, 3]`, from the start to the end of the episode.
         time: `[frames]`, seconds since the start.
-        returns: `[frames]`, undiscounted, until then.
+        returns: `[frames]`, the undiscounted return from the start to each frame.
     """
 
     frames: NDArray[np.uint8]
@@ -62,24 +41,24 @@ class Footage(NamedTuple):
 
 
 def has_paths(distribution: TaskDistribution) -> bool:
-    """Whether the tasks have goals on a plane, and the environments a position there."""
+    """Returns whether the tasks have goals on a plane (`GoalTasks`), and the environments positions there."""
     tasks = distribution.test_tasks(1)
-    if np.shape(getattr(tasks, "goal", 0)) != (1, 2):
+    if not isinstance(tasks, GoalTasks) or np.shape(tasks.goal) != (1, 2):
         return False
     envs = distribution.make_envs(tasks, 1)
     envs.close()
-    return isinstance(envs, Placed)
+    return isinstance(envs, PositionedEnvs)
 
 
 def check_drawable(distribution: TaskDistribution) -> None:
-    """Draws a picture, so that what keeps pictures from being drawn shows before the work for them is done.
+    """Draws one picture, so that a failure shows before the evaluation.
 
     Raises:
-        ValueError: The environments cannot be drawn, or not here; the message says why.
+        ValueError: The environments cannot be drawn, or not on this machine; the message has the reason.
     """
     made = envs = _make_drawn(distribution, distribution.test_tasks(1), 1)
     try:
-        if not isinstance(envs, Drawable):
+        if not isinstance(envs, DrawableEnvs):
             able = [name for name, kind in TASKS.items() if can_be_drawn(kind())]
             raise ValueError(f"{type(distribution).__name__}: its environments cannot be drawn, they have no "
                              f"`draw(row)` and `dt`; of the tasks here {', '.join(able)} can")  # fmt: skip
@@ -93,23 +72,27 @@ def check_drawable(distribution: TaskDistribution) -> None:
 
 
 def can_be_drawn(distribution: TaskDistribution) -> bool:
-    """Whether the environments can be drawn, where what that takes is installed."""
-    if hasattr(distribution, "make_drawn_envs"):
+    """Returns whether the environments can be drawn on a machine where all packages for it are installed."""
+    if isinstance(distribution, RenderableTasks):
         return True
     envs = distribution.make_envs(distribution.test_tasks(1), 1)
     envs.close()
-    return isinstance(envs, Drawable)
+    return isinstance(envs, DrawableEnvs)
 
 
 def walked_paths(curve: AdaptationCurve, step: int, num_tasks: int) -> NDArray[np.float64]:
-    """Positions before each step of an episode and after the last, `[tasks, episodes, time + 1, 2]`.
+    """Returns the positions before each step of an episode and after the last, `[tasks, episodes, time + 1, 2]`.
 
-    What has ended stays there.
+    After the end of an episode its last position is repeated.
 
     Args:
-        curve: An evaluation on tasks with `has_paths`.
-        step: After how many steps of adaptation.
-        num_tasks: The first tasks of the evaluation; all, if it has fewer.
+        curve: An evaluation on tasks with `has_paths`, with `Episodes`.
+        step: Number of adaptation steps before the episodes.
+        num_tasks: Number of tasks, from the first; all if the evaluation has fewer.
+
+    Raises:
+        ValueError: The curve has no distribution or no `Episodes`.
+        RuntimeError: A replay differs from the episode.
     """
     places: list[NDArray[np.float64]] = []
     for envs, active in _replay(curve, step, num_tasks):
@@ -120,12 +103,16 @@ def walked_paths(curve: AdaptationCurve, step: int, num_tasks: int) -> NDArray[n
 
 
 def film(curve: AdaptationCurve, step: int, num_tasks: int) -> list[Footage]:
-    """The first episode of each of the first tasks in pictures.
+    """Returns pictures of the first episode of each of the first tasks.
 
     Args:
-        curve: An evaluation on tasks whose environments can be drawn, see `check_drawable`.
-        step: After how many steps of adaptation.
-        num_tasks: The first tasks of the evaluation; all, if it has fewer.
+        curve: An evaluation on tasks whose environments can be drawn (`check_drawable`), with `Episodes`.
+        step: Number of adaptation steps before the episodes.
+        num_tasks: Number of tasks, from the first; all if the evaluation has fewer.
+
+    Raises:
+        ValueError: The curve has no distribution or no `Episodes`.
+        RuntimeError: A replay differs from the episode.
     """
     distribution, recorded = _recorded(curve)
     trajectories = recorded.trajectories[step]
@@ -144,12 +131,11 @@ def film(curve: AdaptationCurve, step: int, num_tasks: int) -> list[Footage]:
 def _replay(
     curve: AdaptationCurve, step: int, num_tasks: int, is_drawn: bool = False
 ) -> Iterator[tuple[Any, NDArray[np.bool_]]]:
-    """The environments at the start and after each step, and which rows have just moved `[rows]`."""
+    """Yields the environments at the start and after each step, and whether each row has just moved, `[rows]`."""
     distribution, recorded = _recorded(curve)
-    trajectories = Trajectories(*(field[:num_tasks].cpu() for field in recorded.trajectories[step]))
-    tasks = type(curve.tasks)(*(field[:num_tasks] for field in curve.tasks))
-    make = _make_drawn if is_drawn else type(distribution).make_envs
-    envs: Any = make(distribution, tasks, trajectories.reward.shape[1])
+    trajectories = Trajectories(*(field.cpu() for field in take(recorded.trajectories[step], slice(num_tasks))))
+    tasks, episodes = take(curve.tasks, slice(num_tasks)), trajectories.reward.shape[1]
+    envs = _make_drawn(distribution, tasks, episodes) if is_drawn else distribution.make_envs(tasks, episodes)
     try:
         observation, _ = envs.reset(seed=recorded.reset_seeds[step])
         _check_same(observation, trajectories, 0)
@@ -163,7 +149,7 @@ def _replay(
 
 
 def _check_same(observation: NDArray[Any], trajectories: Trajectories, t: int) -> None:
-    """Raises RuntimeError if this is not what was observed after `t` steps, by a row that had not ended before."""
+    """Raises RuntimeError if a row that has moved does not have the observation that was recorded after `t` steps."""
     time = trajectories.valid.shape[2]
     at_end = trajectories.last_observation
     recorded = at_end if t == time else trajectories.observation[:, :, t]
@@ -188,9 +174,12 @@ def _recorded(curve: AdaptationCurve) -> tuple[TaskDistribution, Episodes]:
 
 
 def _make_drawn(distribution: TaskDistribution, tasks: Any, episodes: int) -> Any:
-    return getattr(distribution, "make_drawn_envs", distribution.make_envs)(tasks, episodes)
+    """Makes environments whose rows have pictures, where the distribution distinguishes them from others."""
+    if isinstance(distribution, RenderableTasks):
+        return distribution.make_drawn_envs(tasks, episodes)
+    return distribution.make_envs(tasks, episodes)
 
 
 def _stride(seconds: float, horizon: int) -> int:
-    """Steps from frame to frame."""
+    """Returns the number of steps between two frames."""
     return max(1, math.ceil(MIN_FRAME_SECONDS / seconds - 1e-9), math.ceil(horizon / MAX_FRAMES))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from analysis.plots.style import COLOURS, INK, STYLE, make_figure, save
 from analysis.stats import interval
 from research.evaluation import AdaptationCurve
+from research.tasks.base import GoalTasks
 
 _FAINT = 100
 """Most curves of single tasks in a picture."""
@@ -128,10 +129,9 @@ def plot_paths(
 
 
 def _goals(curve: AdaptationCurve) -> NDArray[Any]:
-    goal = getattr(curve.tasks, "goal", None)
-    if goal is None or np.ndim(goal) != 2 or np.shape(goal)[1] != 2:
+    if not isinstance(curve.tasks, GoalTasks) or np.shape(curve.tasks.goal)[1:] != (2,):
         raise ValueError(f"curve: need tasks with `goal [tasks, 2]` to draw paths, got {type(curve.tasks).__name__}")
-    return np.asarray(goal)
+    return np.asarray(curve.tasks.goal)
 
 
 def _mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -86,3 +86,50 @@ class KnownOptimum(Protocol):
 
     def mean_optimal_return(self) -> float | None:
         """E `optimal_return` over the distribution, exactly; None where these settings have no closed form."""
+
+
+@runtime_checkable
+class DescribedTasks(Protocol):
+    """Distributions that describe their tasks in words; elsewhere the fields of the batch serve as description."""
+
+    def describe(self, tasks: Any) -> dict[str, list[Any]]:
+        """Returns one text or number per task for each name, e.g. `{"velocity": ["1.20 m/s", "0.35 m/s"]}`."""
+
+
+@runtime_checkable
+class RenderableTasks(Protocol):
+    """Distributions whose environments have pictures only if they are made for it, as those of Gymnasium."""
+
+    def make_drawn_envs(self, tasks: Any, episodes: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+        """Makes the environments of `make_envs` as `DrawableEnvs`. Raises ValueError if they have no pictures."""
+
+
+@runtime_checkable
+class GoalTasks(Protocol):
+    """Task batches with a goal on a plane. Paths to it are plotted if the environments are `PositionedEnvs`."""
+
+    @property
+    def goal(self) -> NDArray[np.float64]:
+        """Goal of each task, `[tasks, 2]`."""
+
+
+@runtime_checkable
+class PositionedEnvs(Protocol):
+    """Vector environments whose rows have a position on the plane of the goals."""
+
+    def positions(self) -> NDArray[np.float64]:
+        """Returns the position of each row, `[rows, 2]`, in the units of the goals; a copy."""
+
+
+@runtime_checkable
+class DrawableEnvs(Protocol):
+    """Vector environments that draw pictures of their rows.
+
+    Attributes:
+        dt: Seconds between two steps.
+    """
+
+    dt: float
+
+    def draw(self, row: int) -> NDArray[np.uint8]:
+        """Returns a picture `[height, width, 3]` of the current state of a row; all pictures have the same size."""
