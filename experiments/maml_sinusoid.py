@@ -20,9 +20,9 @@ from research.algorithms import ALGORITHMS, Algorithm
 from research.algorithms.regression.agent import RegressionConfig
 from research.algorithms.regression.reptile import ReptileRegressionConfig
 from research.evaluation import AdaptationCurve
-from research.tracking.config import to_mapping
 from research.tracking.experiment import make_experiment
 from research.tracking.session import add_commands
+from research.tracking.settings import Choice
 
 
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
@@ -51,9 +51,6 @@ def choose(config: RegressionConfig) -> Algorithm:
     return ALGORITHMS[config.algorithm](config)
 
 
-_DEFAULTS = to_mapping(RegressionConfig())
-_REPTILE = to_mapping(ReptileRegressionConfig())
-
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "maml": {"algorithm": "maml_regression"},
     "maml_paper": {  # github.com/cbfinn/maml, with the inner_lr of the paper's text
@@ -67,7 +64,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     # Rates that are learned for one step diverge when they are used for more.
     "meta_sgd": {"learn_inner_lr": "per_parameter", "num_inner_steps": 1, "meta_lr": 1e-3, "num_adapt_steps": 1},
     "anil": {"adapt_only": ["head.*"]},
-    "reptile": {key: value for key, value in _REPTILE.items() if value != _DEFAULTS[key]},
+    "reptile": {"algorithm": "reptile_regression"},
     "pretrained": {"num_inner_steps": 0},
     "shots5": {"shots": 5, "query_points": 10},
     "shots10": {"shots": 10, "query_points": 10},
@@ -83,7 +80,11 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 experiment = make_experiment(
-    "maml_sinusoid", RegressionConfig, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
+    "maml_sinusoid",
+    Choice("algorithm", {"maml_regression": RegressionConfig, "reptile_regression": ReptileRegressionConfig}),
+    script=__file__,
+    description=__doc__,
+    named_configs=NAMED_CONFIGS,
 )
 add_commands(experiment, choose, columns={"error after": "loss_post", "|∇|": "gradient_norm"}, report=report)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -49,10 +48,12 @@ def test_an_evaluation_may_have_more_fresh_points(tmp_path):
     assert evaluated.result["score"] != trained.result["score"]
 
 
-def test_the_named_config_of_reptile_is_its_class_of_settings():
-    assert dataclasses.replace(RegressionConfig(), **NAMED_CONFIGS["reptile"]) == RegressionConfig(
-        **dataclasses.asdict(ReptileRegressionConfig())
-    )
+@pytest.mark.parametrize("updates", [{}, {"algorithm": "reptile_regression"}])
+def test_an_algorithm_has_its_own_defaults(updates):
+    names = [] if updates else ["reptile"]
+    config, _ = experiment.settings.typed(experiment.settings.given(updates, names))
+    assert config == ReptileRegressionConfig()
+    assert experiment.settings.typed({})[0] == RegressionConfig()
 
 
 def test_errors_that_are_not_finite_are_reported_as_far_as_they_are(tmp_path, capsys):

@@ -237,8 +237,6 @@ ALGORITHM_CASES: dict[str, dict[str, Settings]] = {
         },
         "fast_slow": DQN | {"lookahead_k": 3, "lookahead_alpha": 0.5, "lookahead_inner_state": "pullback"},
         "slow_target": DQN | {"target": "slow", "lookahead_k": 4, "lookahead_alpha": 0.5},
-        "learned_td": DQN | {"learn_td": ["lr", "discount"], "td_meta_lr": 0.01, "reference_discount": 0.9},
-        "exploration_bandit": DQN | {"exploration": {"schedule": "bandit"}},
         "exponential_exploration": DQN
         | {"exploration": {"schedule": "exponential", "start": 1.0, "end": 0.05, "fraction": 0.8}},
         "several_tasks": DQN | {"task": "cartpole_params", "meta_batch_size": 2, "inner_optimizer": "sgd"},
