@@ -22,7 +22,7 @@ from records import write_record
 from experiments import maml_trpo
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("analysis", "experiments", "research", "tests/contracts", "tests/support", "docs/metrics.md")
+COPIED = ("analysis", "experiments", "research", "tests/contracts", "tests/golden", "tests/support", "docs/metrics.md")
 COPIED_FILES = ("setup.cfg", "pyproject.toml", "tests/conftest.py")
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
