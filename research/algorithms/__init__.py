@@ -1,6 +1,6 @@
 """Meta-learning algorithms, one file each. `ALGORITHMS` names them all."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from research.algorithms.games import LookaheadGames
 from research.algorithms.gradient.fomaml import FOMAML
@@ -13,6 +13,7 @@ from research.algorithms.regression.reptile import ReptileRegression
 from research.algorithms.value.lookahead_dqn import LookaheadDQN
 from research.algorithms.value.maml_dqn import MAMLDQN
 from research.algorithms.value.reptile_dqn import ReptileDQN
+from research.distributed import Ranks
 from research.evaluation import AdaptationCurve
 from research.types import StepResult
 
@@ -21,9 +22,9 @@ class Algorithm(Protocol):
     """What the training loop needs to know of an algorithm.
 
     `Config` is a frozen dataclass that checks its ranges and declares which settings may differ when a run is resumed
-    or evaluated, see `AlgorithmConfig`; a state is a NamedTuple of tensors, numbers and containers of
-    them, with `state.iteration` finished iterations. All randomness is a function of the seed and the iteration, so a
-    state is all that a checkpoint has to hold.
+    or evaluated, see `AlgorithmConfig`; a state is a NamedTuple of tensors, numbers and containers of them, with
+    `state.iteration` finished iterations. All randomness is a function of the seed and the iteration, so a state is all
+    that a checkpoint has to hold.
     """
 
     Config: ClassVar[type]
@@ -40,6 +41,14 @@ class Algorithm(Protocol):
         """The score on held-out tasks after 0, 1, ..., `num_adapt_steps` steps of adaptation."""
 
 
+@runtime_checkable
+class SharesTasks(Protocol):
+    """Algorithms that several processes can train together, each with its share of the tasks: an optional ability."""
+
+    def with_ranks(self, ranks: Ranks) -> Algorithm:
+        """Returns the same algorithm in one of the processes. Raises ValueError if there are too few tasks for them."""
+
+
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "maml_trpo": MAMLTRPO,
     "maml_ppo": MAMLPPO,
@@ -54,4 +63,4 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "maml_dqn": MAMLDQN,
 }
 
-__all__ = ["ALGORITHMS", "Algorithm"]
+__all__ = ["ALGORITHMS", "Algorithm", "SharesTasks"]

@@ -6,7 +6,6 @@ A script makes an experiment with `make_experiment`, gives it named configs, han
 
 from __future__ import annotations
 
-import inspect
 import os
 import shlex
 import signal
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from research.algorithms import Algorithm
+from research.algorithms import Algorithm, SharesTasks
 from research.checkpoint import Checkpoints
 from research.distributed import Ranks
 from research.evaluation import AdaptationCurve, spread
@@ -49,7 +48,7 @@ Draw = Callable[[AdaptationCurve, Path], list[Path]]
 
 def add_commands(
     experiment: Experiment,
-    algorithm: Callable[..., Algorithm],
+    algorithm: Callable[[Any], Algorithm],
     *,
     columns: Mapping[str, str],
     report: Report,
@@ -60,8 +59,7 @@ def add_commands(
     Args:
         experiment: Its settings must have what those of `AlgorithmConfig` have: the fields that the commands read, and
             the declarations of what `evaluate` and `resume` may change.
-        algorithm: A class of `ALGORITHMS`, or a function from the settings to an instance of one. With a second
-            parameter `ranks` it shares its work among processes (`research.distributed`).
+        algorithm: A class of `ALGORITHMS`, or a function from the settings to an instance of one.
         columns: Metrics that the progress bar shows, as `{label: metric name}`.
         report: Prints and draws an adaptation curve.
         prepare_drawing: From the settings to the function with which `render` draws an adaptation curve; raises
@@ -104,7 +102,7 @@ class Trainer:
     """What the commands of an experiment work with. The arguments are those of `add_commands`."""
 
     experiment: Experiment
-    algorithm: Callable[..., Algorithm]
+    algorithm: Callable[[Any], Algorithm]
     columns: Mapping[str, str]
     report: Report
     prepare_drawing: Callable[[Any], Draw] | None
@@ -118,19 +116,12 @@ class Trainer:
         if start is not None and start.is_complete:
             return Complete(start)
         ranks = self.experiment.ranks
-        if ranks.size > 1 and "ranks" not in inspect.signature(self.algorithm).parameters:
-            raise ValueError(
-                f"{ranks.size} processes were started for one run, and {self.experiment.name} trains in one; start it "
-                "without torchrun, and with one task of srun (in a profile for Slurm: ntasks: 1)"
-            )
         if command in ("evaluate", "render"):
             ranks.tell(None)
-        _prepare_process(config)
         draw = self.prepare_drawing(config) if self.prepare_drawing and command == "render" else None
         if draw and run.unobserved:
             raise ValueError("-u: render writes its pictures into the record of a run; leave -u out")
-        algorithm = self.algorithm(config, ranks=ranks) if ranks.size > 1 else self.algorithm(config)
-        return Session(self, algorithm, run, config, start, draw)
+        return Session(self, self._build_for(ranks, config), run, config, start, draw)
 
     def follow(self, ranks: Ranks) -> None:
         """Trains in step with the first rank, from its state, and records nothing.
@@ -142,8 +133,7 @@ class Trainer:
         if order is None:
             return
         config = from_mapping(self.experiment.settings.class_of(order), order)
-        _prepare_process(config)
-        algorithm = self.algorithm(config, ranks=ranks)
+        algorithm = self._build_for(ranks, config)
         with StopSignals(ranks.largest) as stop:
             train(
                 algorithm,
@@ -157,6 +147,19 @@ class Trainer:
                 save_every=0,
                 should_stop=stop.requested,
             )
+
+    def _build_for(self, ranks: Ranks, config: Any) -> Algorithm:
+        """The algorithm of this process. Raises ValueError if it cannot share its tasks, or on this device."""
+        _prepare_process(config)
+        algorithm = self.algorithm(config)
+        if ranks.size == 1:
+            return algorithm
+        if not isinstance(algorithm, SharesTasks):
+            raise ValueError(
+                f"{ranks.size} processes were started for one run, and {self.experiment.name} trains in one; start it "
+                "without torchrun, and with one task of srun (in a profile for Slurm: ntasks: 1)"
+            )
+        return algorithm.with_ranks(ranks)
 
 
 class Complete:

@@ -84,6 +84,10 @@ class FOMAML:
         self.config = config
         self.agent = Agent(config, ranks)
 
+    def with_ranks(self, ranks: Ranks) -> FOMAML:
+        """The same algorithm as one of several processes that share its tasks."""
+        return FOMAML(self.config, ranks)
+
     def init(self) -> State:
         """The state before the first iteration."""
         meta = self.agent.init()

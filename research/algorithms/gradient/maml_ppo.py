@@ -129,6 +129,10 @@ class MAMLPPO:
         self.config = config
         self.agent = Agent(config, ranks)
 
+    def with_ranks(self, ranks: Ranks) -> MAMLPPO:
+        """The same algorithm as one of several processes that share its tasks."""
+        return MAMLPPO(self.config, ranks)
+
     def init(self) -> State:
         """The state before the first iteration."""
         meta = self.agent.init()

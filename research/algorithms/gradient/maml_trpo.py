@@ -67,6 +67,10 @@ class MAMLTRPO:
         self.config = config
         self.agent = Agent(config, ranks)
 
+    def with_ranks(self, ranks: Ranks) -> MAMLTRPO:
+        """The same algorithm as one of several processes that share its tasks."""
+        return MAMLTRPO(self.config, ranks)
+
     def init(self) -> State:
         """The state before the first iteration."""
         return State(0, self.agent.init())

@@ -78,6 +78,10 @@ class Reptile:
         self.config = config
         self.agent = Agent(config, ranks)
 
+    def with_ranks(self, ranks: Ranks) -> Reptile:
+        """The same algorithm as one of several processes that share its tasks."""
+        return Reptile(self.config, ranks)
+
     def init(self) -> State:
         """The state before the first iteration."""
         return State(0, self.agent.init())
