@@ -14,13 +14,14 @@ import torch
 from torch.utils import _pytree as pytree
 
 from research.algorithms import ALGORITHMS
-from research.algorithms.value.config import ReplayConfig
+from research.algorithms.value.lookahead_dqn import ReplayConfig
 from research.checkpoint import Checkpoints, load
 from research.policies import PolicyConfig
 from research.policies.gru import GRUConfig
 from research.policies.q_network import QNetworkConfig
 from research.tracking.config import ConfigError, from_mapping, to_mapping
 from research.tracking.restart import find_start
+from research.tracking.settings import Settings
 
 TINY: dict[str, dict[str, Any]] = {
     "maml_trpo": dict(
@@ -102,17 +103,11 @@ TINY: dict[str, dict[str, Any]] = {
         eval_episodes=2,
     ),
 }
-# Their inner steps are those of torch.optim, which nothing is differentiated through: no backend, and one rate.
-TD_STEPS = ("lookahead_dqn", "reptile_dqn")
 # Conjugate gradient turns the last bit into the third digit once it has found the few directions that six steps show.
 FEW_PRODUCTS: dict[str, dict[str, Any]] = {"maml_trpo": dict(cg_iterations=4)}
 # Two numbers are learned, which start where the settings say.
 NOTHING_DRAWN_AT_THE_START = ("lookahead_games",)
-WITH_INNER_LOOP = [
-    name
-    for name, kind in ALGORITHMS.items()
-    if "inner_loop" in kind.Config.__dataclass_fields__ and name not in TD_STEPS
-]
+WITH_INNER_LOOP = [name for name, kind in ALGORITHMS.items() if "inner_loop" in kind.Config.__dataclass_fields__]
 ABOUT_EVALUATIONS = re.compile(r"eval_(?!interval)|num_eval|num_adapt|adapt_(?!only)|.*_adapt_step|.*_score$")
 OTHERWISE_EVALUATED: dict[str, Any] = dict(
     seed=7,
@@ -326,17 +321,15 @@ def test_an_evaluation_accepts_every_setting_that_it_may_change(make, name, tmp_
     state, _ = algorithm.step(algorithm.init())
     kind = type(algorithm.config)
     Checkpoints(tmp_path, name, to_mapping(algorithm.config)).save(state)
-    trained = to_mapping(algorithm.config)
+    trained, settings = to_mapping(algorithm.config), Settings(kind, (), {})
     for key in kind.evaluation_settings:
-        if key == "eval_inner_lr" and name in TD_STEPS:
-            continue
         value = OTHERWISE_EVALUATED.get(key, trained[key])
         assert value != trained[key] or key in ("task", "task_args", "device"), key
-        start = find_start("evaluate", name, kind, {"checkpoint": str(tmp_path / "latest"), key: value})
+        start = find_start("evaluate", name, settings, {"checkpoint": str(tmp_path / "latest"), key: value})
         other = ALGORITHMS[name](from_mapping(kind, {field: start.config[field] for field in trained}))
         assert np.isfinite(other.evaluate(start.checkpoint.restore(other.init()), 2, 1).score).all()
     with pytest.raises(ConfigError, match=r"meta_batch_size=11: .* was trained with .*, and evaluate keeps to it"):
-        find_start("evaluate", name, kind, {"checkpoint": str(tmp_path / "latest"), "meta_batch_size": 11})
+        find_start("evaluate", name, settings, {"checkpoint": str(tmp_path / "latest"), "meta_batch_size": 11})
 
 
 def test_the_numbers_do_not_depend_on_the_threads(make):
