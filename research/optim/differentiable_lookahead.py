@@ -1,13 +1,13 @@
-"""Lookahead as a pure function around a rule of `differentiable.py`: every setting can be differentiated.
+"""Lookahead as a pure function around a rule of `differentiable.py`: differentiable with respect to every setting.
 
     θ, s ← rule(θ, g, s)                                                       s: the rule's own state
     after every k-th step:  φ ← φ + α (θ − φ);  θ ← φ
 
-and then s stays (`"maintain"`), starts anew (`"reset"`), or is pulled back (`"pullback"`), s_slow ← s_slow +
-α (s − s_slow), s ← s_slow, where a tensor that is not there yet counts as zero: the numbers are those of
+and then s stays (`"maintain"`), is emptied (`"reset"`), or is pulled back (`"pullback"`): s_slow ← s_slow +
+α (s − s_slow), s ← s_slow, where a tensor that does not exist yet counts as zero. The numbers are those of
 `research.optim.Lookahead` (Zhang, Lucas, Hinton & Ba 2019, arXiv:1907.08610, algorithm 1).
 
-Between syncs α acts on nothing that is to come: a run that ends in mid-cycle depends on it through the earlier syncs.
+α acts at syncs only: parameters in mid-cycle depend on it through the earlier syncs.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from research.types import Params
 
 
 class LookaheadState(NamedTuple):
-    """What a step hands to the next.
+    """The state between two steps.
 
     Attributes:
         steps: Fast steps since the last sync.
         slow: The slow weights φ by name.
         rule: The state of the fast rule; None before its first step, and after a reset.
-        slow_rule: What it is pulled back to; None for zeros, and without `"pullback"`.
+        slow_rule: The slow copy of that state; None for zeros, and without `"pullback"`.
     """
 
     steps: int
@@ -51,18 +51,18 @@ def lookahead(
     inner_state: InnerState = "maintain",
     **settings: Any,
 ) -> tuple[Params, LookaheadState]:
-    """Parameters and state after one fast step, and the sync if it is the k-th.
+    """Returns the parameters and the state after one fast step, and after the sync if it is the k-th step.
 
     Args:
         params: The parameters θ.
         grads: Their gradients, under the same names.
-        state: What the previous step returned; None at the first step, where φ is θ.
+        state: The state that the previous step returned; None at the first step, where φ is θ.
         lr: The learning rate of the rule, see `LearningRate`.
-        rule: The fast rule, e.g. `adam`; or Lookahead once more, whose cycle a sync of this one starts anew.
+        rule: The fast rule, e.g. `adam`; or another Lookahead, whose cycle restarts at a sync of this one.
         k: Fast steps between syncs, at least 1.
         alpha: α, above 0 and at most 1 where it is a number; a tensor, e.g. a learned one, is not checked.
-        inner_state: What becomes of the rule's state at a sync, see the module.
-        **settings: Those of the rule, e.g. `momentum`, numbers or tensors.
+        inner_state: Treatment of the rule's state at a sync, see the module.
+        **settings: Settings of the rule, e.g. `momentum`, numbers or tensors.
 
     Raises:
         ValueError: A setting is out of range, or `params` and `grads` differ in their names.
@@ -78,7 +78,7 @@ def lookahead(
 
 
 def sync(fast: Params, state: LookaheadState, alpha: Scalar, inner_state: InnerState) -> tuple[Params, LookaheadState]:
-    """Parameters and state after the sync of the fast weights with the slow ones."""
+    """Returns the parameters and the state after the sync of the fast and the slow weights."""
     slow = {name: interpolate(state.slow[name], value, alpha) for name, value in fast.items()}
     rule, slow_rule = state.rule, None
     if inner_state == "reset":
@@ -90,12 +90,12 @@ def sync(fast: Params, state: LookaheadState, alpha: Scalar, inner_state: InnerS
 
 
 def interpolate(slow: Tensor, fast: Tensor, alpha: Scalar) -> Tensor:
-    """slow + α (fast − slow), and exactly `fast` at α = 1, with the derivative fast − slow in α there too."""
+    """Returns slow + α (fast − slow); at α = 1 exactly `fast`, with the derivative fast − slow with respect to α."""
     return fast - (1 - alpha) * (fast - slow)
 
 
 def _pull(slow: Any, fast: Any, alpha: Scalar) -> Any:
-    """The state of a rule, its tensors interpolated, its counters as they are."""
+    """The state of a rule with interpolated tensors and unchanged counters."""
     if slow is None:
         slow = pytree.tree_map_only(Tensor, torch.zeros_like, fast)
     return pytree.tree_map(
@@ -104,14 +104,14 @@ def _pull(slow: Any, fast: Any, alpha: Scalar) -> Any:
 
 
 def _start_cycle(rule: Any, params: Params) -> Any:
-    """The state of a rule that is itself Lookahead, with a cycle that starts from `params`; others as they are."""
+    """The state of a rule; if the rule is a Lookahead, with a cycle that starts from `params`."""
     if not isinstance(rule, LookaheadState):
         return rule
     return LookaheadState(0, params, _start_cycle(rule.rule, params), slow_rule=_innermost(rule))
 
 
 def _innermost(rule: Any) -> Any:
-    """The state below all Lookaheads."""
+    """The state of the innermost rule, below all Lookaheads."""
     return _innermost(rule.rule) if isinstance(rule, LookaheadState) else rule
 
 

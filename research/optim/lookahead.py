@@ -5,13 +5,13 @@
         k times: θ ← base optimiser's step         fast weights, those that the model holds
         φ ← φ + α (θ − φ);  θ ← φ                  the sync
 
-and what becomes of the base optimiser's state at the sync, `inner_state` (appendix there):
+At a sync the state of the base optimiser is treated by `inner_state` (appendix of the paper):
 
 - `"maintain"`: it stays as it is.
-- `"reset"`: it is emptied, as if the optimiser had just been made.
-- `"pullback"`: s_slow ← s_slow + α (s − s_slow);  s ← s_slow, for every floating tensor s of the state but those that
-  count steps. A tensor that the base optimiser has not made yet counts as zero: so does the momentum buffer of SGD, and
-  so do the moments of Adam, before the first step.
+- `"reset"`: it is emptied, as in a new optimiser.
+- `"pullback"`: s_slow ← s_slow + α (s − s_slow);  s ← s_slow, for every floating tensor s of the state except those
+  that count steps. A tensor that the base optimiser has not made yet counts as zero: before the first step these are
+  the momentum buffer of SGD and the moments of Adam.
 
 Differs from the paper: a group of parameters may have its own k, α and `inner_state`.
 """
@@ -34,7 +34,7 @@ Closure = Callable[[], Any]
 Group = dict[str, Any]
 
 _COUNTERS = frozenset({"step", "mu_product", "eta", "mu"})
-"""State of torch's optimisers that only the number of steps decides: of all, of NAdam, and of ASGD the last two."""
+"""State of torch's optimisers that depends only on the number of steps: of all, of NAdam, and of ASGD the last two."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +59,26 @@ class LookaheadConfig:
 
 
 class Lookahead(torch.optim.Optimizer):
-    """Lookahead around `base_optimizer`, whose parameter groups and state are also those of this optimiser.
+    """Lookahead around `base_optimizer`, with which it shares the parameter groups and the state.
 
-    It takes the base optimiser's place everywhere: in learning-rate schedulers, gradient scalers, checkpoints. Each
-    parameter group holds its settings as `lookahead_k`, `lookahead_alpha` and `lookahead_inner_state`, where they can
-    be given for a group alone, and in `lookahead_steps` the steps since its last sync. A checkpoint of the base
-    optimiser alone can be loaded too: the slow weights are then the parameters as they are.
+    It replaces the base optimiser everywhere: in learning-rate schedulers, gradient scalers and checkpoints. Each
+    parameter group holds its own settings `lookahead_k`, `lookahead_alpha` and `lookahead_inner_state`, and in
+    `lookahead_steps` the number of steps since its last sync. A checkpoint of the base optimiser alone can be loaded
+    too: the current parameters are then the slow weights.
 
-    Lookahead around Lookahead is allowed: k of both counts steps of the innermost optimiser, and a sync of the outer
-    one starts the inner one's cycle anew. The settings of the outer one are `lookahead2_k` and so on.
+    Lookahead around Lookahead is allowed: both k count steps of the innermost optimiser, and a sync of the outer
+    Lookahead restarts the cycle of the inner one. The settings of the outer Lookahead are `lookahead2_k` and so on.
 
     Attributes:
         base: The base optimiser.
         slow: The slow weights by parameter.
-        slow_state: What the base optimiser's state is pulled back to, by parameter and name; filled with `"pullback"`.
+        slow_state: The slow copy of the base optimiser's state, by parameter and name; used by `"pullback"`.
 
     Args:
-        base_optimizer: Makes the fast steps.
+        base_optimizer: The optimiser of the fast steps.
         k: Fast steps between syncs, at least 1.
-        alpha: α, above 0 and at most 1; 1 with `"maintain"` is the base optimiser itself.
-        inner_state: What becomes of the base optimiser's state at a sync, see the module.
+        alpha: Step size α of the slow weights, above 0 and at most 1; 1 with `"maintain"` is the base optimiser.
+        inner_state: Treatment of the base optimiser's state at a sync, see the module.
 
     Raises:
         ValueError: A setting is out of range, a parameter is in the groups twice, or the base optimiser was made with
@@ -112,7 +112,7 @@ class Lookahead(torch.optim.Optimizer):
 
     @property
     def param_groups(self) -> list[Group]:
-        """The base optimiser's."""
+        """The parameter groups of the base optimiser."""
         return self.base.param_groups
 
     @param_groups.setter
@@ -121,7 +121,7 @@ class Lookahead(torch.optim.Optimizer):
 
     @property
     def state(self) -> Any:
-        """The base optimiser's."""
+        """The state of the base optimiser."""
         return self.base.state
 
     @state.setter
@@ -129,7 +129,7 @@ class Lookahead(torch.optim.Optimizer):
         self.base.state = state
 
     def add_param_group(self, param_group: Group) -> None:
-        """Adds a group, whose cycle starts now. Raises ValueError as the constructor does; nothing is added then."""
+        """Adds a group, whose cycle starts now. Raises ValueError as the constructor does, and then adds nothing."""
         settings = {name: param_group.get(self._name(name), self.defaults[self._name(name)]) for name in _SETTINGS}
         check_settings(settings, self._name)
         self.base.add_param_group(param_group)
@@ -139,10 +139,10 @@ class Lookahead(torch.optim.Optimizer):
         """One step of the base optimiser, and the sync of the groups for which it is the k-th.
 
         Args:
-            closure: Evaluates the model anew and returns the loss, for base optimisers that want it.
+            closure: Evaluates the model again and returns the loss, for base optimisers that need it.
 
         Returns:
-            What the base optimiser returns, the loss of the closure.
+            The value that the base optimiser returns: the loss of the closure, or None.
         """
         if self._is_showing_slow:
             raise RuntimeError("step: the model holds the slow weights; leave slow_weights() first")
@@ -157,16 +157,16 @@ class Lookahead(torch.optim.Optimizer):
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """See `torch.optim.Optimizer.zero_grad`."""
+        """Resets the gradients of all parameters, as `torch.optim.Optimizer.zero_grad` does."""
         self.base.zero_grad(set_to_none)
 
     @contextmanager
     def slow_weights(self) -> Iterator[None]:
-        """Inside, the model holds the slow weights, e.g. for an evaluation; afterwards the fast ones again."""
+        """A context in which the model holds the slow weights, e.g. for an evaluation, instead of the fast ones."""
         if self._is_showing_slow:
             raise RuntimeError("slow_weights: the model holds the slow weights already")
         fast = [param for group in self.param_groups for param in group["params"]]
-        kept = [param.detach().clone() for param in fast]  # a copy to put back, no part of any graph
+        kept = [param.detach().clone() for param in fast]  # copies outside of any graph
         self._is_showing_slow = True
         _copy(fast, self._slow_of(fast))
         try:
@@ -176,12 +176,12 @@ class Lookahead(torch.optim.Optimizer):
             self._is_showing_slow = False
 
     def resync(self) -> None:
-        """Starts every cycle anew from the parameters and the state as they are, e.g. after they were written to."""
+        """Restarts every cycle from the current parameters and state, e.g. after other code has written to them."""
         for group in self.param_groups:
             self._start_cycle(group)
 
     def state_dict(self) -> dict[str, Any]:
-        """The base optimiser's, with the slow weights under `"lookahead"`, indexed as its state is."""
+        """The `state_dict` of the base optimiser, with the slow weights under `"lookahead"`, indexed like its state."""
         for prepare in self._optimizer_state_dict_pre_hooks.values():
             prepare(self)
         saved = {**self.base.state_dict(), self._name(): self._own_state()}
@@ -191,12 +191,12 @@ class Lookahead(torch.optim.Optimizer):
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a checkpoint of this optimiser, or starts a cycle from one of the base optimiser.
+        """Continues from a checkpoint of this optimiser, or starts a cycle from a checkpoint of the base optimiser.
 
-        Load the model before: without slow weights in the checkpoint they are those that the model holds.
+        Load the model first: without slow weights in the checkpoint, the parameters become the slow weights.
 
         Raises:
-            ValueError: The slow weights are not those of such parameters; nothing was loaded.
+            ValueError: The slow weights and the parameters differ in shape; nothing was loaded.
         """
         saved = dict(state_dict)
         for change in self._optimizer_load_state_dict_pre_hooks.values():
@@ -221,12 +221,12 @@ class Lookahead(torch.optim.Optimizer):
         return {name: self.__dict__[name] for name in names}
 
     def _name(self, key: str = "") -> str:
-        """How a setting, or this optimiser, is called in what it shares with the base optimiser."""
+        """The name of a setting, or of this optimiser, in the groups and checkpoints shared with the base optimiser."""
         own = "lookahead" if self._depth == 1 else f"lookahead{self._depth}"
         return f"{own}_{key}" if key else own
 
     def _adopt(self, group: Group) -> None:
-        """Gives a group its settings, where it has none of its own, and slow weights."""
+        """Gives a group the settings that it lacks, and slow weights."""
         for key in ("steps", *_SETTINGS):
             group.setdefault(self._name(key), self.defaults[self._name(key)])
         check_settings({name: group[self._name(name)] for name in _SETTINGS}, self._name)
@@ -236,7 +236,7 @@ class Lookahead(torch.optim.Optimizer):
                     f"params: a parameter of shape {tuple(param.shape)} is in the groups twice; need each parameter "
                     "once, its slow weights would be synced twice"
                 )
-            self.slow[param] = param.detach().clone()  # its own memory, outside of any graph
+            self.slow[param] = param.detach().clone()  # separate memory, outside of any graph
         self._start_cycle(group)
 
     def _before_step(self, closure: Closure | None) -> Closure | None:
@@ -277,13 +277,13 @@ class Lookahead(torch.optim.Optimizer):
             self.base._start_cycle(group)
 
     def _slow_of(self, params: Sequence[Tensor]) -> list[Tensor]:
-        """Slow weights, where their parameters are now: a model may move to another device or another dtype."""
+        """The slow weights of parameters, on their current device and in their dtype, which may have changed."""
         for param in params:
             self.slow[param] = self.slow[param].to(param)
         return [self.slow[param] for param in params]
 
     def _own_state(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the base optimiser's state."""
+        """The entries of a checkpoint besides those of the base optimiser."""
         params = self._params()
         return {
             "slow": dict(enumerate(self._slow_of(params))),
@@ -313,7 +313,15 @@ _SETTINGS = ("k", "alpha", "inner_state")
 
 
 def check_settings(settings: dict[str, Any], named: Callable[[str], str] = str) -> None:
-    """Raises ValueError unless `k`, `alpha` and `inner_state` are in range. `named` gives the names of the message."""
+    """Checks `k`, `alpha` and `inner_state`.
+
+    Args:
+        settings: The values by these names.
+        named: Maps a name to that of the setting in a message.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
     given = {named(key): value for key, value in settings.items()}
     if isinstance(settings["k"], bool) or not isinstance(settings["k"], int):
         raise ValueError(f"{named('k')}={settings['k']!r}: need a whole number of steps, at least 1")
@@ -325,9 +333,18 @@ def check_settings(settings: dict[str, Any], named: Callable[[str], str] = str) 
 def lookahead_around(
     kind: Callable[..., torch.optim.Optimizer], k: int = 5, alpha: float = 0.5, inner_state: InnerState = "maintain"
 ) -> Callable[..., Lookahead]:
-    """A function to use in place of the optimiser class `kind`, where a library makes the optimiser itself.
+    """A replacement for the optimiser class `kind`, for libraries that make the optimiser themselves.
 
     `lookahead_around(torch.optim.Adam, k=10)(params, lr=1e-3)` is Lookahead around Adam. It can be pickled.
+
+    Args:
+        kind: The optimiser class.
+        k: See `Lookahead`.
+        alpha: See `Lookahead`.
+        inner_state: See `Lookahead`.
+
+    Raises:
+        ValueError: A setting is out of range.
     """
     check_settings({"k": k, "alpha": alpha, "inner_state": inner_state})
     return functools.partial(_make, kind, k, alpha, inner_state)
@@ -340,7 +357,7 @@ def _make(
 
 
 def interpolated(state: dict[str, Any]) -> dict[str, Tensor]:
-    """What of a parameter's state is pulled back: every floating tensor that does not count steps."""
+    """The entries of a parameter's state that `"pullback"` acts on: floating tensors that do not count steps."""
     return {
         key: value
         for key, value in state.items()
