@@ -33,7 +33,7 @@ from research.evaluation import AdaptationCurve, check_num_adapt_steps
 from research.optim.differentiable import AdamState, UpdateRule, adam, adam_start, sgd
 from research.optim.differentiable_lookahead import lookahead
 from research.optim.flat import norm
-from research.optim.lookahead import InnerState, check_settings
+from research.optim.lookahead import LookaheadConfig
 from research.oracles.games import Game, make_game, starts
 from research.types import MetaParams, Params, StepResult
 from research.validation import at_least, in_unit_interval, positive, share
@@ -44,8 +44,8 @@ _LEAST_DISTANCE = 1e-12
 
 
 @dataclass(frozen=True)
-class LookaheadGamesConfig(AlgorithmConfig):
-    """Settings of the players and of the meta-learning, besides those of every algorithm.
+class LookaheadGamesConfig(AlgorithmConfig, LookaheadConfig):
+    """Settings of the players and of the meta-learning, besides those of every algorithm and of Lookahead.
 
     A task is a pair of initial parameters, one for each player.
 
@@ -54,9 +54,7 @@ class LookaheadGamesConfig(AlgorithmConfig):
         start_scale: Standard deviation of the initial logits or coordinates.
         player_lr: Learning rate γ of the players; its initial value if it is learned.
         momentum: Momentum of the players' steps, from 0 to 1.
-        lookahead_k: Steps k between two syncs; 1 with `lookahead_alpha` 1 is plain simultaneous descent.
-        lookahead_alpha: Step size α of the slow weights; its initial value if it is learned.
-        lookahead_inner_state: Treatment of the momentum at a sync, see `research.optim.lookahead`.
+        lookahead_k: Steps k between two syncs, at least 1; 1 with `lookahead_alpha` 1 is plain simultaneous descent.
         outer_k: Steps between the syncs of a second Lookahead around the first; 0 for none.
         outer_alpha: Step size α of the second Lookahead, which is not learned.
         num_cycles: Cycles of k steps in a play of training, and between two entries of an evaluation.
@@ -69,8 +67,6 @@ class LookaheadGamesConfig(AlgorithmConfig):
     player_lr: float = 1.0
     momentum: float = 0.0
     lookahead_k: int = 5
-    lookahead_alpha: float = 0.5
-    lookahead_inner_state: InnerState = "maintain"
     outer_k: int = 0
     outer_alpha: float = 0.5
     num_cycles: int = 10
@@ -80,19 +76,18 @@ class LookaheadGamesConfig(AlgorithmConfig):
     dtype: Literal["float32", "float64"] = "float64"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        AlgorithmConfig.__post_init__(self)
+        LookaheadConfig.__post_init__(self)
         positive(self, "start_scale", "player_lr")
         in_unit_interval(self, "momentum")
         at_least(self, 0, "outer_k", "meta_lr")
-        at_least(self, 1, "num_cycles")
+        at_least(self, 1, "num_cycles", "lookahead_k")
         share(self, "outer_alpha")
         if 0 < self.outer_k < self.lookahead_k:
             raise ValueError(
                 f"outer_k={self.outer_k}: need 0, or at least lookahead_k={self.lookahead_k}; an earlier sync of the "
                 "second Lookahead restarts the cycle of the first, which then never ends"
             )
-        own = {name: getattr(self, f"lookahead_{name}") for name in ("k", "alpha", "inner_state")}
-        check_settings(own, "lookahead_{}".format)
         make_game(self.task, **self.task_args)  # checks the settings of its own
 
 

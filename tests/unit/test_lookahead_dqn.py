@@ -18,7 +18,6 @@ from research.algorithms.value.maml_dqn import MAMLDQNConfig
 from research.algorithms.value.reptile_dqn import ReptileDQN, ReptileDQNConfig
 from research.per_task import expand
 from research.policies.q_network import QNetworkConfig
-from research.tasks import make_tasks
 
 DISCOUNT = 0.9
 
@@ -125,7 +124,7 @@ def test_reptile_goes_towards_the_mean_of_where_tasks_lead():
     algorithm = ReptileDQN(config)
     state = algorithm.init()._replace(iteration=5)
     tasks = algorithm.tasks.sample(3, rng.generator(config.seed, "tasks", 5))
-    buffer = collect_transitions(config, algorithm.tasks, tasks, None, "transitions", 5)
+    buffer = collect_transitions(config, algorithm.tasks, tasks, algorithm.network, state.meta.model, "transitions", 5)
     batches = minibatches(config, buffer, "minibatches", 5)
     learners = [TDLearner(config, algorithm.network, init_params(algorithm.network)) for _ in range(3)]
     for _ in range(4):
@@ -144,9 +143,10 @@ def test_transitions_of_a_task_are_its_own_and_least_tried_actions_leave_few_out
     unseen = {}
     for kind in ("random", "least_tried"):
         config = ReptileDQNConfig(task="grid_goals", horizon=20, num_eval_tasks=2, adapt_actions=kind, rows_per_task=4)
-        grid = make_tasks("grid_goals", horizon=20)
+        algorithm = ReptileDQN(config)
+        grid, params = algorithm.tasks, init_params(algorithm.network)
         tasks = grid.sample(5, rng.generator(0, "test"))
-        buffer = collect_transitions(config, grid, tasks, None, "test")
+        buffer = collect_transitions(config, grid, tasks, algorithm.network, params, "test")
         seen = buffer.take(np.arange(len(buffer)).reshape(50, 5, 4), 0.9)
         arrived = seen.next_observation.argmax(-1) == (grid.cells(tasks) @ [5, 1])[:, None]
         np.testing.assert_array_equal(seen.reward, arrived)

@@ -50,7 +50,8 @@ def collect_transitions(
     config: DQNConfig,
     distribution: TaskDistribution,
     tasks: Any,
-    policy: FlatNetwork | None,
+    network: nn.Module,
+    params: Params,
     stream: str,
     *index: int,
 ) -> ReplayBuffer:
@@ -60,7 +61,8 @@ def collect_transitions(
         config: The settings.
         distribution: Makes the environments.
         tasks: The task batch.
-        policy: The network of the greedy actions; None if all actions explore.
+        network: The Q-network of the greedy actions.
+        params: Its parameters.
         stream: Name of the random draws, see `research.rng`.
         index: Numbers that tell these draws from others of the stream, e.g. the iteration.
     """
@@ -68,6 +70,7 @@ def collect_transitions(
     num_tasks = envs.num_envs // config.rows_per_task
     draws = rng.generator(config.seed, stream, *index)
     num_actions = int(distribution.action_space.n)  # type: ignore[attr-defined]
+    policy = None if config.adapt_epsilon == 1 else FlatNetwork(network, params)
     counts: list[dict[bytes, NDArray[np.float64]]] = [{} for _ in range(num_tasks)]
 
     def explore(observation: NDArray[Any]) -> NDArray[np.int64]:
@@ -150,8 +153,7 @@ def evaluate(
     """
     check_num_adapt_steps(num_adapt_steps)
     tasks = distribution.test_tasks(num_tasks)
-    policy = None if config.adapt_epsilon == 1 else FlatNetwork(network, params)
-    buffer = collect_transitions(config, distribution, tasks, policy, "evaluation/transitions")
+    buffer = collect_transitions(config, distribution, tasks, network, params, "evaluation/transitions")
     batches = minibatches(config, buffer, "evaluation/minibatches", n_step=n_step)
     counts = [0] + [config.td_steps_per_adapt_step] * num_adapt_steps
     adapted = (advance(list(itertools.islice(batches, count))) for count in counts)

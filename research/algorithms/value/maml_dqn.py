@@ -40,7 +40,7 @@ from research.algorithms.outer import clip_norm, learned, replaced
 from research.algorithms.schedules import anneal
 from research.algorithms.value.config import DQNConfig
 from research.algorithms.value.evaluation import Advance, collect_transitions, evaluate, minibatches
-from research.algorithms.value.learner import FlatNetwork, init_params, make_network
+from research.algorithms.value.learner import init_params, make_network
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.inner_loops import make_inner_loop
@@ -129,9 +129,10 @@ class MAMLDQN:
         """Collects transitions of every task, and makes a step of Adam on η."""
         config, start = self.config, time.perf_counter()
         tasks = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", state.iteration))
-        policy = None if config.adapt_epsilon == 1 else FlatNetwork(self.network, state.meta.model)
-        support = collect_transitions(config, self.tasks, tasks, policy, "transitions/support", state.iteration)
-        query = collect_transitions(config, self.tasks, tasks, policy, "transitions/query", state.iteration)
+        support, query = (
+            collect_transitions(config, self.tasks, tasks, self.network, state.meta.model, stream, state.iteration)
+            for stream in ("transitions/support", "transitions/query")
+        )
         sampled = time.perf_counter()
         batches = minibatches(config, support, "minibatches/support", state.iteration)
         held_out = next(minibatches(config, query, "minibatches/query", state.iteration))

@@ -28,7 +28,7 @@ from research import rng
 from research.algorithms.schedules import anneal
 from research.algorithms.value.config import TDConfig
 from research.algorithms.value.evaluation import by_td_steps, collect_transitions, evaluate, minibatches
-from research.algorithms.value.learner import FlatNetwork, TDLearner, init_params, make_network
+from research.algorithms.value.learner import TDLearner, init_params, make_network
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.optim.flat import norm
@@ -92,16 +92,16 @@ class ReptileDQN:
     def step(self, state: ReptileDQNState) -> StepResult:
         """Collects transitions of every task, takes K TD steps on each, and a step towards their mean."""
         config, start = self.config, time.perf_counter()
-        tasks = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", state.iteration))
-        policy = None if config.adapt_epsilon == 1 else FlatNetwork(self.network, state.meta.model)
-        buffer = collect_transitions(config, self.tasks, tasks, policy, "transitions", state.iteration)
+        model, iteration = state.meta.model, state.iteration
+        tasks = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", iteration))
+        buffer = collect_transitions(config, self.tasks, tasks, self.network, model, "transitions", iteration)
         sampled = time.perf_counter()
-        learner = TDLearner(config, self.network, expand(state.meta.model, config.meta_batch_size))
-        batches = minibatches(config, buffer, "minibatches", state.iteration, n_step=config.n_step)
+        learner = TDLearner(config, self.network, expand(model, config.meta_batch_size))
+        batches = minibatches(config, buffer, "minibatches", iteration, n_step=config.n_step)
         errors = [learner.step(batch) for batch in itertools.islice(batches, config.num_inner_steps)]
-        direction = {name: value.mean(0) - state.meta.model[name] for name, value in learner.online.params().items()}
-        rate = anneal(config.meta_lr, config.anneal_from, state.iteration / config.num_iterations)
-        model = {name: value + rate * direction[name] for name, value in state.meta.model.items()}
+        direction = {name: value.mean(0) - model[name] for name, value in learner.online.params().items()}
+        rate = anneal(config.meta_lr, config.anneal_from, iteration / config.num_iterations)
+        moved = {name: value + rate * direction[name] for name, value in model.items()}
         metrics = {
             "td_error": float(torch.stack(errors).abs().mean()),
             "env_steps": float(len(buffer)),
@@ -111,7 +111,7 @@ class ReptileDQN:
             "time/sample_seconds": sampled - start,
             "time/update_seconds": time.perf_counter() - sampled,
         }
-        return StepResult(ReptileDQNState(state.iteration + 1, state.meta._replace(model=model)), metrics)
+        return StepResult(ReptileDQNState(iteration + 1, state.meta._replace(model=moved)), metrics)
 
     def evaluate(self, state: ReptileDQNState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
         """The mean return of the greedy policy on held-out tasks, before and after TD steps on their transitions."""
