@@ -10,10 +10,11 @@ from research.types import MetaParams, Params
 
 
 def refuse_learned_update(config: InnerLoopConfig, algorithm: str) -> None:
-    """Returns if the inner update rule is a constant; an algorithm without a gradient for it cannot learn it.
+    """Raises ValueError if the settings say that the inner update rule is meta-learned, which needs a meta-gradient.
 
-    Raises:
-        ValueError: It is to be learned; the message has the key.
+    Args:
+        config: The settings.
+        algorithm: Name of the algorithm in the message.
     """
     for key in config.learned_keys:
         raise ValueError(
@@ -23,13 +24,13 @@ def refuse_learned_update(config: InnerLoopConfig, algorithm: str) -> None:
 
 
 def learned(meta: MetaParams, config: InnerLoopConfig) -> Params:
-    """The tensors that are meta-learned, by name; the inner update rule is a constant unless its settings say else."""
+    """Returns the meta-learned tensors by name: the initial parameters, and the learned parts of the update rule."""
     model = {"model." + name: value for name, value in meta.model.items()}
     return model | {"update." + name: value for name, value in meta.update.items() if config.learns(name)}
 
 
 def replaced(meta: MetaParams, params: Params) -> MetaParams:
-    """`meta` with the tensors of `params`, named as `learned` names them, in place of its own."""
+    """Returns `meta` with other meta-learned tensors, named as by `learned`; the constants stay."""
     return MetaParams(
         {name: params["model." + name] for name in meta.model},
         {name: params.get("update." + name, constant) for name, constant in meta.update.items()},
@@ -37,10 +38,10 @@ def replaced(meta: MetaParams, params: Params) -> MetaParams:
 
 
 def clip_norm(gradient: Params, max_norm: float) -> tuple[Params, float]:
-    """The gradient, scaled down to `max_norm` if it is longer (0 leaves it as it is), and its norm before that.
+    """Returns the gradient, scaled down to the norm `max_norm` if it is longer (0: never), and its norm before that.
 
     Raises:
-        FloatingPointError: The gradient is not finite: no step along it means anything.
+        FloatingPointError: The gradient is not finite.
     """
     length = norm(gradient)
     if not math.isfinite(length):

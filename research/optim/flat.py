@@ -27,6 +27,11 @@ def unflatten(vector: Float[Tensor, "*batch size"], like: Params, batch_axes: in
     return {name: piece.view(value.shape) for (name, value), piece in zip(like.items(), pieces, strict=True)}
 
 
+def distance(first: Params, second: Params) -> float:
+    """Returns the Euclidean norm of the difference of all tensors together."""
+    return norm({name: value - second[name] for name, value in first.items()})
+
+
 def norm(params: Params) -> float:
     """Returns the Euclidean norm of all tensors together."""
     return float(flatten(params.values()).norm())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from research.algorithms.gradient.maml_ppo import MAMLPPO, MAMLPPOConfig, Objective, _outcome, adapted_coef
+from research.algorithms.gradient.maml_ppo import MAMLPPO, ClippedObjective, MAMLPPOConfig, _outcome, adapted_coef
 from research.algorithms.gradient.maml_trpo import make_objective
 from research.algorithms.outer import clip_norm, learned, replaced
 from research.distributions import Categorical
@@ -54,7 +54,7 @@ class Case:
         self.agent = MAMLPPO(self.config).agent
         self.meta = self.agent.init()
         self.sampled = self.agent.sample(self.meta, 0)
-        self.objective = Objective(self.agent, self.config, self.meta, self.sampled)
+        self.objective = ClippedObjective(self.agent, self.config, self.meta, self.sampled)
         self.start = learned(self.meta, self.config)
         generator = torch.Generator().manual_seed(1)
         self.moved = {
@@ -322,7 +322,7 @@ def test_the_epochs_follow_the_minibatches_one_after_the_other():
     state = algorithm.init()
     after, metrics = algorithm.step(state)
     sampled = algorithm.agent.sample(state.meta, 0)
-    objective = Objective(algorithm.agent, config, state.meta, sampled)
+    objective = ClippedObjective(algorithm.agent, config, state.meta, sampled)
     params = {name: value.clone().requires_grad_() for name, value in learned(state.meta, config).items()}
     optimizer, norms = torch.optim.Adam(params.values(), lr=0.02), []
     for _ in range(2):

@@ -1,14 +1,15 @@
-"""What every gradient-adaptation algorithm shares: an agent that samples a task, adapts, and is evaluated.
+"""The agent of the gradient-adaptation algorithms: it samples tasks, adapts a policy to each, and is evaluated.
 
-The algorithms differ in how they update the meta-parameters; this file is everything before that.
+The algorithms differ in how they update the meta-parameters.
 """
 
 from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,21 +32,23 @@ from research.tasks import make_tasks
 from research.types import Forward, MetaParams, Metrics, Params, Trajectories
 from research.validation import at_least, in_unit_interval
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class AgentConfig(MetaLearningConfig):
-    """Settings of an agent that adapts by gradient steps, beside those of every meta-learner.
+    """Settings of an agent that adapts by gradient steps, in addition to those of every meta-learner.
 
     Attributes:
         task: Name of the task distribution, see `research.tasks.TASKS`.
-        episodes_per_task: Episodes sampled for each task before and after each inner step.
+        episodes_per_task: Episodes sampled for each task before each inner step, and after the last one.
         horizon: Steps of an episode.
-        policy: The network.
+        policy: Settings of the network.
         discount: γ.
         gae_lambda: λ of generalised advantage estimation.
-        normalize_advantages: Whether each task's advantages are scaled to mean 0 and deviation 1.
-        eval_episodes: Episodes per held-out task and step.
-        num_threads: Threads over tasks on the CPU, and over simulations; 0 for one per core. The numbers do not depend
+        normalize_advantages: Whether each task's advantages are scaled to mean 0 and standard deviation 1.
+        eval_episodes: Episodes for each held-out task and step of an evaluation.
+        num_threads: Threads over tasks on the CPU, and over simulations; 0 for one per core. The results do not depend
             on it.
     """
 
@@ -71,14 +74,14 @@ class AgentConfig(MetaLearningConfig):
         tasks.test_tasks(self.num_eval_tasks)  # there may be fewer
 
 
-class Sampled(NamedTuple):
-    """What one iteration sampled.
+class PolicySamples(NamedTuple):
+    """The episodes of one iteration.
 
     Attributes:
-        batches: Of each inner step.
-        query: The episodes after the last one.
-        metrics: Of the sampling.
-        query_episodes: What `query` was made of.
+        batches: The batch of each inner step; every tensor is `[tasks, episodes, time, ...]`.
+        query: The batch that was sampled after the last inner step.
+        metrics: Metrics of the sampling.
+        query_episodes: The episodes of `query`.
     """
 
     batches: list[PolicyBatch]
@@ -88,11 +91,11 @@ class Sampled(NamedTuple):
 
 
 class Agent:
-    """A policy with its inner loop and its tasks. Holds no state of the training: parameters are passed in.
+    """A policy with its inner loop and its tasks. It holds no state of the training: parameters are arguments.
 
     Args:
         config: The settings.
-        ranks: Processes among which the tasks of a meta-batch are shared out: this one samples and adapts its own.
+        ranks: The processes that share the tasks of a meta-batch; this one samples and adapts to its share.
 
     Raises:
         ValueError: There are more ranks than tasks.
@@ -117,30 +120,18 @@ class Agent:
         adapted_names(config, dict(policy.named_parameters()))  # refuses patterns without a match now
 
     def init(self) -> MetaParams:
-        """The meta-parameters at the start of training."""
+        """Returns the meta-parameters at the start of training."""
         params = {name: value.detach().clone() for name, value in self.policy.named_parameters()}
         return MetaParams(params, self.inner_loop.init_update(self.policy, params, self.config.num_inner_steps))
 
-    def replica(self) -> torch.nn.Module:
-        """A policy for one thread: `functional_call` swaps a module's parameters in place while it runs."""
-        return copy.deepcopy(self.policy)
-
-    def advantages(self, trajectories: Trajectories) -> torch.Tensor:
-        """Advantages from a baseline fitted to each task, in the units of the reward: `[tasks, episodes, time]`."""
-        config = self.config
-        value, last_value = fit_values(trajectories, config.discount)
-        return gae(
-            trajectories.reward,
-            value,
-            last_value,
-            trajectories.terminated,
-            trajectories.valid,
-            config.discount,
-            config.gae_lambda,
-        )
+    def advantages(self, trajectories: Trajectories) -> Tensor:
+        """Returns advantages `[tasks, episodes, time]` in the unit of the reward, with a baseline for each task."""
+        discount, (value, last_value) = self.config.discount, fit_values(trajectories, self.config.discount)
+        ends = (trajectories.terminated, trajectories.valid)
+        return gae(trajectories.reward, value, last_value, *ends, discount, self.config.gae_lambda)
 
     def process(self, trajectories: Trajectories) -> PolicyBatch:
-        """Episodes with their advantages, from a baseline fitted to each task."""
+        """Returns the episodes with their advantages, which are normalised if the settings say so."""
         advantage = self.advantages(trajectories)
         if self.config.normalize_advantages:
             advantage = normalize(advantage, trajectories.valid)
@@ -148,63 +139,68 @@ class Agent:
             trajectories.observation, trajectories.action, advantage, trajectories.log_prob, trajectories.valid
         )
 
-    def cut(self, batches: list[PolicyBatch], keep_episodes: bool = False) -> list[list[PolicyBatch]]:
-        """The same batches for some tasks at a time, as many as the inner loop likes to treat at once.
+    def map_chunks(
+        self, function: Callable[..., T], batches: list[PolicyBatch], *trees: Any, keep_episodes: bool = False
+    ) -> list[T]:
+        """Returns `function(policy, batches, *trees)` for each chunk of tasks, in the order of tasks, on threads.
 
-        A task on its own loses its invalid steps, and with them the bounds of its episodes, unless they are to be kept.
+        Args:
+            function: Its arguments belong to one chunk: as many tasks as the inner loop treats at once. Its policy is a
+                copy, as `functional_call` changes a module while it runs.
+            batches: Batches of all tasks. A task in a chunk of its own loses its invalid steps, and with them the
+                boundaries of its episodes.
+            trees: Other tensors `[tasks, ...]`, or trees of them.
+            keep_episodes: Whether to keep the invalid steps in any case.
         """
         size = self.inner_loop.tasks_per_chunk(self.policy, batches)
-        parts = [take(batches, chunk) for chunk in chunks(batches[0].valid.shape[0], size)]
-        return [[drop_invalid(batch) for batch in part] for part in parts] if size == 1 and not keep_episodes else parts
+
+        def run(tasks: slice) -> T:
+            own = take(batches, tasks)
+            if size == 1 and not keep_episodes:
+                own = [drop_invalid(batch) for batch in own]
+            return function(copy.deepcopy(self.policy), own, *(take(tree, tasks) for tree in trees))
+
+        return parallel_map(run, chunks(len(batches[0].valid), size), self.num_threads)
 
     @torch.no_grad()
     def adapt(self, meta: MetaParams, batches: list[PolicyBatch], num_tasks: int) -> Params:
-        """Parameters of each task after one inner step for each batch, `[tasks, ...]`, without a graph."""
+        """Returns the parameters of each task after one inner step for each batch, `[tasks, ...]`, without a graph."""
         if not batches:
             return expand(meta.model, num_tasks)
 
-        def adapt_part(part: list[PolicyBatch]) -> Params:
-            return self.inner_loop.adapt(self.replica(), meta.model, meta.update, inner_loss, part)
+        def adapt_chunk(policy: nn.Module, own: list[PolicyBatch]) -> Params:
+            return self.inner_loop.adapt(policy, meta.model, meta.update, inner_loss, own)
 
-        parts = parallel_map(adapt_part, self.cut(batches), self.num_threads)
+        parts = self.map_chunks(adapt_chunk, batches)
         return {name: torch.cat([part[name] for part in parts]) for name in meta.model}
 
-    def sample(self, meta: MetaParams, iteration: int) -> Sampled:
-        """Samples tasks, and episodes of each task before, between and after the inner steps.
+    def sample(self, meta: MetaParams, iteration: int) -> PolicySamples:
+        """Returns episodes of new tasks: one batch before each inner step, and one after the last.
 
-        The tasks are this rank's share of the meta-batch, the metrics those of all of it.
+        The tasks are this rank's share of the meta-batch. The metrics are those of the whole meta-batch.
         """
-        config = self.config
+        config, share = self.config, self.share
         self.ranks.require_equal(meta, f"iteration {iteration}: the parameters")
         start = time.perf_counter()
-        everything = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", iteration))
-        envs = self.tasks.make_envs(take(everything, self.share.tasks), config.episodes_per_task)
+        tasks = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", iteration))
+        envs = self.tasks.make_envs(take(tasks, share.tasks), config.episodes_per_task)
         batches: list[PolicyBatch] = []
         sampled: list[Trajectories] = []
         collecting = 0.0
         for step in range(config.num_inner_steps + 1):
-            adapted = self.adapt(meta, batches, self.share.size)
+            params = self.adapt(meta, batches, share.size)
             generator = rng.torch_generator(config.seed, "actions", iteration, step, device=self.device)
             collect_start = time.perf_counter()
-            trajectories = collect(
-                self.policy,
-                adapted,
-                envs,
-                self.share.size,
-                self.tasks.horizon,
-                generator,
-                config.num_threads,
-                self.share,
-            )
-            sampled.append(trajectories)
+            sizes = (share.size, self.tasks.horizon)
+            sampled.append(collect(self.policy, params, envs, *sizes, generator, config.num_threads, share))
             collecting += time.perf_counter() - collect_start
             batches.append(self.process(sampled[-1]))
         envs.close()
         metrics = self._metrics(sampled, collecting) | {"time/sample_seconds": time.perf_counter() - start}
-        return Sampled(batches[:-1], batches[-1], metrics, sampled[-1])
+        return PolicySamples(batches[:-1], batches[-1], metrics, sampled[-1])
 
     def _metrics(self, sampled: list[Trajectories], seconds: float) -> Metrics:
-        """Of the tasks of all ranks; a step of each took `seconds` in all."""
+        """Returns metrics over the tasks of all ranks; `seconds` is the time that collecting all episodes took."""
         before, after = sampled[0], sampled[-1]
         columns = [before.returns(), after.returns(), after.valid.sum(-1)]
         means = self.ranks.mean(torch.stack([column.double().mean(1) for column in columns], 1), self.share.total)
@@ -222,13 +218,19 @@ class Agent:
 
 
 def drop_invalid(batch: PolicyBatch) -> PolicyBatch:
-    """The valid steps of a single task, `[1, steps, ...]`: all that a memoryless policy's losses read."""
+    """Returns the valid steps of a single task, `[1, steps, ...]`: all that a memoryless policy's losses read."""
     valid = batch.valid[0]
     return PolicyBatch(*(leaf[0][valid].unsqueeze(0) for leaf in batch))
 
 
 def respond(policy: nn.Module, params: Params, observation: Tensor) -> Any:
-    """The action distributions of each task of a chunk at its own observations, under its own `params [tasks, ...]`."""
+    """Returns the action distributions of each task of a chunk at its own observations.
+
+    Args:
+        policy: The module.
+        params: The parameters of each task, `[tasks, ...]`.
+        observation: The observations of each task, `[tasks, ..., obs]`.
+    """
 
     def one(own: Params, seen: Tensor) -> Any:
         return functional_call(policy, own, (seen,))
@@ -237,6 +239,6 @@ def respond(policy: nn.Module, params: Params, observation: Tensor) -> Any:
         return per_task(one, params, observation, vmapped=vmappable(policy))
 
 
-def inner_loss(policy: Forward, batch: PolicyBatch) -> torch.Tensor:
-    """The loss that adaptation descends: REINFORCE with advantages."""
+def inner_loss(policy: Forward, batch: PolicyBatch) -> Tensor:
+    """Returns the loss that adaptation descends: REINFORCE with advantages, a scalar for one task."""
     return reinforce(policy, batch)

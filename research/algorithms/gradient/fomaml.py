@@ -8,23 +8,21 @@
         θ ← Adam(θ, 1/B Σ_i ∇L(θ_i; D_i)),  or θ − meta_lr · that                    each ∇ taken at θ_i, not through it
 
 Finn, Abbeel & Levine 2017, arXiv:1703.03400, section 5.2; Nichol, Achiam & Schulman 2018, arXiv:1803.02999, section 2.
-It is MAML with ∂θ_i/∂θ taken for the identity, so no second derivative is ever computed, and no estimator of one is
-needed.
+It is MAML with the identity for ∂θ_i/∂θ, so that no second derivative is computed, and no estimator of one is needed.
 
-Differs from the papers: nothing. `maml_trpo` and `maml_ppo` with `first_order=True` are the same idea with a trust
-region or clipped epochs outside, and can learn the inner rates along, which have no gradient here.
+Differs from the papers: nothing. `maml_trpo` and `maml_ppo` with `first_order=True` are first-order MAML with a trust
+region or clipped epochs as the outer loop. They can also learn the inner rates, which have no gradient here.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import time
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from research.algorithms.gradient.agent import Agent, AgentConfig, respond
@@ -35,19 +33,18 @@ from research.evaluation import AdaptationCurve
 from research.inner_loops.supported import vmappable
 from research.losses import PolicyBatch, mean_entropy, reinforce
 from research.optim.differentiable import UPDATE_RULES, AdamState, SGDState, adam_start
-from research.optim.flat import norm
-from research.parallel import parallel_map
-from research.per_task import per_task, take
+from research.optim.flat import distance
+from research.per_task import per_task
 from research.types import MetaParams, Params, StepResult
 from research.validation import at_least, one_of, positive
 
 
 @dataclass(frozen=True)
 class FOMAMLConfig(AgentConfig):
-    """Settings of first-order MAML, beside those of the agent.
+    """Settings of first-order MAML, in addition to those of the agent.
 
     Attributes:
-        meta_optimizer: `"adam"` or `"sgd"`, for the step on the meta-gradient.
+        meta_optimizer: Optimiser of the meta-parameters: `"adam"` or `"sgd"`.
         meta_lr: Its step size.
         max_grad_norm: Longer meta-gradients are scaled down to this norm; 0 for no limit.
     """
@@ -67,8 +64,8 @@ class FOMAMLConfig(AgentConfig):
             raise ValueError("first_order=False: FOMAML is first order, need True; maml_ppo and maml_trpo are not")
 
 
-class State(NamedTuple):
-    """Everything that training carries from one iteration to the next."""
+class FOMAMLState(NamedTuple):
+    """The state of a training run: finished iterations, the meta-parameters, and the state of the meta-optimiser."""
 
     iteration: int
     meta: MetaParams
@@ -76,7 +73,7 @@ class State(NamedTuple):
 
 
 class FOMAML:
-    """The algorithm. See the module."""
+    """First-order MAML, see the module."""
 
     Config: ClassVar[type] = FOMAMLConfig
 
@@ -85,16 +82,16 @@ class FOMAML:
         self.agent = Agent(config, ranks)
 
     def with_ranks(self, ranks: Ranks) -> FOMAML:
-        """The same algorithm as one of several processes that share its tasks."""
+        """Returns the same algorithm as one of several processes that share its tasks."""
         return FOMAML(self.config, ranks)
 
-    def init(self) -> State:
-        """The state before the first iteration."""
+    def init(self) -> FOMAMLState:
+        """Returns the state before the first iteration."""
         meta = self.agent.init()
-        return State(0, meta, adam_start(meta.model) if self.config.meta_optimizer == "adam" else SGDState({}))
+        return FOMAMLState(0, meta, adam_start(meta.model) if self.config.meta_optimizer == "adam" else SGDState({}))
 
-    def step(self, state: State) -> StepResult:
-        """One iteration: sample, then one step along the mean of the gradients at the adapted parameters."""
+    def step(self, state: FOMAMLState) -> StepResult:
+        """Returns the state after one step along the mean of the gradients at the adapted parameters, and metrics."""
         config, before = self.config, state.meta.model
         sampled = self.agent.sample(state.meta, state.iteration)
         start = time.perf_counter()
@@ -104,38 +101,35 @@ class FOMAML:
         model, optimizer = UPDATE_RULES[config.meta_optimizer](before, gradient, state.optimizer, config.meta_lr)
         metrics = sampled.metrics | {
             "gradient_norm": length,
-            "step_norm": norm({name: model[name] - value for name, value in before.items()}),
+            "step_norm": distance(model, before),
             "entropy_post": entropy,
             "time/update_seconds": time.perf_counter() - start,
         }
-        return StepResult(State(state.iteration + 1, state.meta._replace(model=model), optimizer), metrics)
+        return StepResult(FOMAMLState(state.iteration + 1, state.meta._replace(model=model), optimizer), metrics)
 
-    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns on held-out tasks after 0, 1, ... gradient steps."""
+    def evaluate(self, state: FOMAMLState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """Returns the mean return on held-out tasks after 0, 1, ... gradient steps."""
         return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
 
     def _gradient(self, adapted: Params, query: PolicyBatch) -> tuple[Params, float]:
-        """The mean over tasks of ∇L(θ_i; D_i), and of the entropy of π_θi on D_i. A thread for each chunk of tasks."""
-        parts = [part for (part,) in self.agent.cut([query])]
-        ends = itertools.accumulate(len(part.valid) for part in parts)
-        own = [take(adapted, slice(end - len(part.valid), end)) for end, part in zip(ends, parts, strict=True)]
-        pieces = parallel_map(self._gradient_of_chunk, list(zip(own, parts, strict=True)), self.agent.num_threads)
-        total, entropy = self.agent.ranks.sum(pieces)
+        """Returns the means over tasks of ∇L(θ_i; D_i) and of the entropy of π_θi on D_i."""
+        total, entropy = self.agent.ranks.sum(self.agent.map_chunks(_gradient_of_chunk, [query], adapted))
         tasks = self.agent.share.total
         return {name: value / tasks for name, value in total.items()}, entropy / tasks
 
-    def _gradient_of_chunk(self, chunk: tuple[Params, PolicyBatch]) -> tuple[Params, float]:
-        adapted, query = chunk
-        policy = self.agent.replica()
-        leaves = {name: value.detach().requires_grad_() for name, value in adapted.items()}  # ∇ at θ_i, not through it
 
-        def loss(params: Params, batch: PolicyBatch) -> Tensor:
-            return reinforce(functools.partial(functional_call, policy, params), batch)
+def _gradient_of_chunk(policy: nn.Module, batches: list[PolicyBatch], adapted: Params) -> tuple[Params, float]:
+    """Returns the sums over the tasks of a chunk."""
+    (query,) = batches
+    leaves = {name: value.detach().requires_grad_() for name, value in adapted.items()}  # ∇ at θ_i, not through it
 
-        with torch.enable_grad():
-            total = per_task(loss, leaves, query, vmapped=vmappable(policy)).sum()
-        gradient = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
-        with torch.no_grad():
-            responses = respond(policy, adapted, query.observation)
-            entropy = per_task(mean_entropy, responses, query.valid, vmapped=True)
-        return {name: value.sum(0) for name, value in zip(leaves, gradient, strict=True)}, float(entropy.sum())
+    def loss(params: Params, batch: PolicyBatch) -> Tensor:
+        return reinforce(functools.partial(functional_call, policy, params), batch)
+
+    with torch.enable_grad():
+        total = per_task(loss, leaves, query, vmapped=vmappable(policy)).sum()
+    gradient = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    with torch.no_grad():
+        responses = respond(policy, adapted, query.observation)
+        entropy = per_task(mean_entropy, responses, query.valid, vmapped=True)
+    return {name: value.sum(0) for name, value in zip(leaves, gradient, strict=True)}, float(entropy.sum())

@@ -5,7 +5,7 @@
         for each task: θ_i ← θ
             for k = 1..K: D_ik ← episodes of π_θi;  θ_i ← θ_i − α ∇L(θ_i; D_ik)              L: the estimator's loss
             D_i ← episodes of π_θi
-        num_epochs times, for each minibatch of tasks:                          the episodes stay as they were sampled
+        num_epochs times, for each minibatch of tasks:                                      all on the same episodes
             θ_i(θ) ← K steps from θ as it is now, on D_i1..D_iK
             f_i(θ) = −mean min(ρ A, clip(ρ, 1 − ε, 1 + ε) A),   ρ = π_θi(θ)(a|s) / π_i,old(a|s)   on D_i
                      + 1/K Σ_k c_k mean KL(π_ik,old ‖ π_ik(θ))  on D_ik                        π_ik: before inner step k
@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from research.algorithms.gradient.agent import Agent, AgentConfig, Sampled, respond
+from research.algorithms.gradient.agent import Agent, AgentConfig, PolicySamples, respond
 from research.algorithms.gradient.evaluation import adaptation_curve
 from research.algorithms.outer import clip_norm, learned, replaced
 from research.distributed import ALONE, Ranks
@@ -46,7 +46,7 @@ from research.evaluation import AdaptationCurve
 from research.inner_loops.supported import vmappable
 from research.losses import PolicyBatch, clip_fraction, clipped_surrogate, mean_entropy, mean_kl
 from research.optim.differentiable import AdamState, adam, adam_start
-from research.optim.flat import norm
+from research.optim.flat import distance
 from research.parallel import parallel_map
 from research.per_task import expand, per_task, take
 from research.types import MetaParams, Metrics, Params, StepResult
@@ -55,19 +55,19 @@ from research.validation import at_least, in_open_unit_interval, one_of, positiv
 
 @dataclass(frozen=True)
 class MAMLPPOConfig(AgentConfig):
-    """Settings of MAML-PPO, beside those of the agent.
+    """Settings of MAML-PPO, in addition to those of the agent.
 
     Attributes:
-        estimator: Of the meta-gradient, see `research.estimators`: `"maml"`, `"e_maml"`, `"dice"` or `"lvc"`.
-        sampling_coef: Weight of E-MAML's sampling term; 1 is the unbiased gradient.
+        estimator: Estimator of the meta-gradient, see `research.estimators`: `"maml"`, `"e_maml"`, `"dice"` or `"lvc"`.
+        sampling_coef: Weight of E-MAML's sampling term; with 1 the gradient is unbiased.
         meta_lr: Step size of Adam.
         num_epochs: Passes over the tasks of an iteration.
-        num_minibatches: Adam's steps in a pass, each on its share of the tasks.
-        clip_eps: ε: beyond a probability ratio of 1 ± ε there is nothing to gain.
+        num_minibatches: Minibatches in a pass; each is one step of Adam.
+        clip_eps: ε: a probability ratio beyond 1 ± ε does not lower the loss further.
         max_grad_norm: Longer meta-gradients are scaled down to this norm; 0 for no limit.
-        kl_coef: Weight of the KL divergence of the policies that the inner steps start from; 0 for none.
+        kl_coef: Weight of the KL divergence of the policies before each inner step; 0 for none.
         adaptive_kl: Whether the weight is doubled and halved to keep that divergence near `target_kl`.
-        target_kl: In nats; read with `adaptive_kl` only.
+        target_kl: Target of the divergence in nats; read with `adaptive_kl` only.
     """
 
     estimator: Literal["maml", "e_maml", "dice", "lvc"] = "maml"
@@ -104,14 +104,14 @@ class MAMLPPOConfig(AgentConfig):
             raise ValueError("meta_batch_size=1: estimator='e_maml' compares tasks with one another, need at least 2")
 
 
-class State(NamedTuple):
-    """Everything that training carries from one iteration to the next.
+class MAMLPPOState(NamedTuple):
+    """The state of a training run.
 
     Attributes:
         iteration: Finished iterations.
-        meta: What is meta-learned, and the constants of the inner update rule.
-        optimizer: Adam's moments.
-        kl_coef: `[inner steps]`, float64, the weight of each inner step's KL divergence.
+        meta: The meta-parameters.
+        optimizer: Adam's moments of the meta-learned tensors.
+        kl_coef: `[inner steps]`, float64: the weight of each inner step's KL divergence.
     """
 
     iteration: int
@@ -121,7 +121,7 @@ class State(NamedTuple):
 
 
 class MAMLPPO:
-    """The algorithm. See the module."""
+    """MAML-PPO, see the module. Its `step` samples, then makes epochs of clipped steps through the adaptation."""
 
     Config: ClassVar[type] = MAMLPPOConfig
 
@@ -130,45 +130,45 @@ class MAMLPPO:
         self.agent = Agent(config, ranks)
 
     def with_ranks(self, ranks: Ranks) -> MAMLPPO:
-        """The same algorithm as one of several processes that share its tasks."""
+        """Returns the same algorithm as one of several processes that share its tasks."""
         return MAMLPPO(self.config, ranks)
 
-    def init(self) -> State:
-        """The state before the first iteration."""
+    def init(self) -> MAMLPPOState:
+        """Returns the state before the first iteration."""
         meta = self.agent.init()
         kl_coef = torch.full((self.config.num_inner_steps,), self.config.kl_coef, dtype=torch.float64)
-        return State(0, meta, adam_start(learned(meta, self.config)), kl_coef)
+        return MAMLPPOState(0, meta, adam_start(learned(meta, self.config)), kl_coef)
 
-    def step(self, state: State) -> StepResult:
-        """One meta-iteration: sample, then epochs of clipped steps through the adaptation."""
+    def step(self, state: MAMLPPOState) -> StepResult:
+        """Returns the state after one iteration, and its metrics."""
         config = self.config
         sampled = self.agent.sample(state.meta, state.iteration)
         start = time.perf_counter()
-        objective = Objective(self.agent, config, state.meta, sampled)
+        objective = ClippedObjective(self.agent, config, state.meta, sampled)
         before = params = learned(state.meta, config)
         optimizer, norms = state.optimizer, []
-        for _ in range(config.num_epochs):
-            for minibatch in objective.minibatches:
-                gradient = objective.gradient(params, minibatch, state.kl_coef)
-                gradient, length = clip_norm(gradient, config.max_grad_norm)
-                params, optimizer = adam(params, gradient, optimizer, config.meta_lr)
-                norms.append(length)
+        for minibatch in objective.minibatches * config.num_epochs:
+            gradient = objective.gradient(params, minibatch, state.kl_coef)
+            gradient, length = clip_norm(gradient, config.max_grad_norm)
+            params, optimizer = adam(params, gradient, optimizer, config.meta_lr)
+            norms.append(length)
         measured, inner_kl = objective.measure(params)
         kl_coef = adapted_coef(state.kl_coef, inner_kl, config.target_kl) if config.adaptive_kl else state.kl_coef
         metrics = sampled.metrics | measured
         metrics["gradient_norm"] = sum(norms) / len(norms)
-        metrics["step_norm"] = norm({name: params[name] - value for name, value in before.items()})
+        metrics["step_norm"] = distance(params, before)
         metrics["kl_coef"] = float(state.kl_coef.mean())
         metrics["time/update_seconds"] = time.perf_counter() - start
-        return StepResult(State(state.iteration + 1, replaced(state.meta, params), optimizer, kl_coef), metrics)
+        after = MAMLPPOState(state.iteration + 1, replaced(state.meta, params), optimizer, kl_coef)
+        return StepResult(after, metrics)
 
-    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns on held-out tasks after 0, 1, ... gradient steps."""
+    def evaluate(self, state: MAMLPPOState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """Returns the mean return on held-out tasks after 0, 1, ... gradient steps."""
         return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
 
 
 def adapted_coef(coef: Tensor, kl: Tensor, target: float) -> Tensor:
-    """Twice the coefficient where KL > 1.5 · target, half of it where KL < target / 1.5, within [1e-8, 1e4].
+    """Returns 2 · coef where KL > 1.5 · target, coef / 2 where KL < target / 1.5, else coef, within [1e-8, 1e4].
 
     Schulman et al. 2017, arXiv:1707.06347, section 4. The bounds keep it from vanishing while the policy hardly moves.
     """
@@ -177,42 +177,44 @@ def adapted_coef(coef: Tensor, kl: Tensor, target: float) -> Tensor:
 
 
 class _Chunk(NamedTuple):
-    """Some tasks and what was sampled for them. Every leaf leads with `[tasks]`.
+    """The samples of some tasks. Every tensor is `[tasks, ...]`.
 
     Attributes:
-        batches: Of each inner step.
-        query: The episodes after the last one.
-        outcome: Minus the return after adaptation, as `Estimator.sampling_loss` wants it.
-        old: The action distributions that sampled each of the batches and the query.
+        policy: A module for the thread that treats the chunk.
+        batches: The batch of each inner step.
+        query: The batch after the last inner step.
+        outcome: Minus the return after adaptation, see `Estimator.sampling_loss`.
+        old: The action distributions that sampled each of the batches, and the query.
     """
 
+    policy: nn.Module
     batches: list[PolicyBatch]
     query: PolicyBatch
     outcome: Tensor
     old: list[Any]
 
 
-class Objective:
-    """The clipped objective of an iteration, as a function of what is meta-learned.
+class ClippedObjective:
+    """The clipped objective of an iteration, as a function of the meta-learned tensors.
 
-    Tasks are independent given θ: each chunk of them is treated on a thread of its own, and sums go in task order. A
-    rank has the chunks of its share of each minibatch, and sums go over all ranks.
+    Each chunk of tasks is treated on a thread of its own; sums go over all ranks, in the order of tasks.
+
+    Attributes:
+        minibatches: The chunks of each minibatch; a rank has those of its share of the tasks, perhaps none.
     """
 
-    def __init__(self, agent: Agent, config: MAMLPPOConfig, meta: MetaParams, sampled: Sampled):
-        self.agent = agent
-        self.config = config
-        self.meta = meta
+    def __init__(self, agent: Agent, config: MAMLPPOConfig, meta: MetaParams, sampled: PolicySamples):
+        self.agent, self.config, self.meta = agent, config, meta
         self.estimator = ESTIMATORS[config.estimator]
-        credit = _outcome(agent, sampled) if self.estimator.sampling_loss else torch.zeros(len(sampled.query.valid))
-        everything = [*sampled.batches, sampled.query]
+        outcome = _outcome(agent, sampled) if self.estimator.sampling_loss else torch.zeros(len(sampled.query.valid))
+        batches = [*sampled.batches, sampled.query]
         parts = config.num_minibatches
         bounds = [config.meta_batch_size * part // parts for part in range(parts + 1)]
-        shares = [agent.share.within(*pair)[0] for pair in itertools.pairwise(bounds)]
-        self.minibatches = [self._chunks(take(everything, share), credit[share]) for share in shares]
+        own = [agent.share.within(*pair)[0] for pair in itertools.pairwise(bounds)]
+        self.minibatches = [self._chunks(take(batches, tasks), outcome[tasks]) for tasks in own]
 
     def gradient(self, params: Params, minibatch: list[_Chunk], kl_coef: Tensor) -> Params:
-        """∇ mean_i f_i over the tasks of a minibatch, at `params` (named as by `learned`)."""
+        """Returns ∇ mean_i f_i over the tasks of a minibatch, at `params` (named as by `learned`)."""
         weights = [coef / len(kl_coef) for coef in kl_coef.tolist()]
         gradients = self._map(functools.partial(self._gradient, params, weights), minibatch)
         parts = [(gradient, len(chunk.outcome)) for gradient, chunk in zip(gradients, minibatch, strict=True)]
@@ -222,51 +224,37 @@ class Objective:
 
     @torch.no_grad()
     def measure(self, params: Params) -> tuple[Metrics, Tensor]:
-        """How the episodes look to other parameters, and the mean KL of each inner step's policy, `[inner steps]`."""
+        """Returns metrics of the episodes at new parameters, and the mean KL of each inner step, `[inner steps]`."""
         chunks = [chunk for minibatch in self.minibatches for chunk in minibatch]
         rows = torch.cat(self._map(functools.partial(self._measure, replaced(self.meta, params)), chunks))
-        means = self.agent.ranks.mean(rows, self.agent.share.total)
-        loss_before, loss_after, kl, clipped, entropy, *inner_kl = means.tolist()
-        metrics = {
-            "loss_before": loss_before,
-            "loss_after": loss_after,
-            "kl": kl,
-            "clip_fraction": clipped,
-            "entropy_post": entropy,
-            "kl_inner": sum(inner_kl) / len(inner_kl),
-        }
+        means = self.agent.ranks.mean(rows, self.agent.share.total).tolist()
+        names = ("loss_before", "loss_after", "kl", "clip_fraction", "entropy_post")
+        inner_kl = means[len(names) :]
+        metrics = dict(zip(names, means, strict=False)) | {"kl_inner": sum(inner_kl) / len(inner_kl)}
         return metrics, torch.tensor(inner_kl, dtype=torch.float64)
 
     @torch.no_grad()
     def _chunks(self, batches: list[PolicyBatch], outcome: Tensor) -> list[_Chunk]:
-        if len(outcome) == 0:  # a rank may have no task of a minibatch
+        if len(outcome) == 0:
             return []
-        parts = self.agent.cut(batches, keep_episodes=self.estimator.reads_episodes)
-        outcomes = outcome.split([len(part[0].valid) for part in parts])
 
-        def chunk(part: tuple[list[PolicyBatch], Tensor]) -> _Chunk:
-            (*inner, query), credit = part
-            bare = _Chunk(inner, query, credit, [])
-            return bare._replace(old=self._respond(self.agent.replica(), self._stages(self.meta, bare), bare))
+        def chunk(policy: nn.Module, own: list[PolicyBatch], outcome: Tensor) -> _Chunk:
+            bare = _Chunk(policy, own[:-1], own[-1], outcome, [])
+            return bare._replace(old=_respond(bare, self._stages(self.meta, bare)))
 
-        return self._map(chunk, list(zip(parts, outcomes, strict=True)))
+        return self.agent.map_chunks(chunk, batches, outcome, keep_episodes=self.estimator.reads_episodes)
 
     def _stages(self, meta: MetaParams, chunk: _Chunk) -> list[Params]:
-        """The parameters `[tasks, ...]` before, between and after the inner steps.
+        """Returns the parameters `[tasks, ...]` before each inner step, and after the last.
 
         An inner loop returns the last ones only, so that each stage is made from the start: K steps cost K (K + 1) / 2.
         """
-        adapt = functools.partial(self.agent.inner_loop.adapt, self.agent.replica(), *meta, self.estimator.inner_loss)
+        adapt = functools.partial(self.agent.inner_loop.adapt, chunk.policy, *meta, self.estimator.inner_loss)
         later = [adapt(chunk.batches[:steps]) for steps in range(1, len(chunk.batches) + 1)]
         return [expand(meta.model, len(chunk.outcome)), *later]
 
-    def _respond(self, policy: nn.Module, stages: list[Params], chunk: _Chunk) -> list[Any]:
-        """The action distributions of each stage on the episodes that were sampled with it."""
-        batches = [*chunk.batches, chunk.query]
-        return [respond(policy, stage, batch.observation) for stage, batch in zip(stages, batches, strict=True)]
-
     def _gradient(self, params: Params, weights: list[float], chunk: _Chunk) -> Params:
-        """∇ Σ_i f_i over the tasks of a chunk."""
+        """Returns ∇ Σ_i f_i over the tasks of a chunk."""
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}  # a graph for each thread
         with torch.enable_grad():
             loss = self._loss(replaced(self.meta, leaves), weights, chunk)
@@ -274,56 +262,60 @@ class Objective:
         return dict(zip(leaves, gradient, strict=True))
 
     def _loss(self, meta: MetaParams, weights: list[float], chunk: _Chunk) -> Tensor:
-        """Σ_i f_i over the tasks of a chunk."""
-        policy = self.agent.replica()
+        """Returns Σ_i f_i over the tasks of a chunk."""
         stages = self._stages(meta, chunk)
-        *inner, query = self._respond(policy, stages, chunk)
+        *inner, query = _respond(chunk, stages)
         clipped = functools.partial(clipped_surrogate, clip_eps=self.config.clip_eps)
         loss = _per_task(clipped, query, chunk.query).sum()
         for weight, old, new, batch in zip(weights, chunk.old, inner, chunk.batches, strict=False):
             loss = loss + weight * _per_task(mean_kl, old, new, batch.valid).sum()
-        if self.estimator.sampling_loss is not None:
-            credit = functools.partial(_credit, self.estimator.sampling_loss, policy)
-            for stage, batch in zip(stages, chunk.batches, strict=False):
-                terms = per_task(credit, stage, batch, chunk.outcome, vmapped=vmappable(policy))
-                loss = loss + self.config.sampling_coef * terms.sum()
+        sampling_loss = self.estimator.sampling_loss
+        if sampling_loss is None:
+            return loss
+
+        def credit(own: Params, batch: PolicyBatch, outcome: Tensor) -> Tensor:
+            return sampling_loss(functools.partial(functional_call, chunk.policy, own), batch, outcome)
+
+        for stage, batch in zip(stages, chunk.batches, strict=False):
+            terms = per_task(credit, stage, batch, chunk.outcome, vmapped=vmappable(chunk.policy))
+            loss = loss + self.config.sampling_coef * terms.sum()
         return loss
 
     def _measure(self, meta: MetaParams, chunk: _Chunk) -> Tensor:
-        """What `measure` averages over tasks: `[tasks, quantities]`."""
+        """Returns the quantities that `measure` averages over tasks: `[tasks, quantities]`."""
+        *inner, new = _respond(chunk, self._stages(meta, chunk))
         clip_eps = self.config.clip_eps
-        *inner, new = self._respond(self.agent.replica(), self._stages(meta, chunk), chunk)
-        loss = functools.partial(clipped_surrogate, clip_eps=clip_eps)
+        loss, fraction = (functools.partial(f, clip_eps=clip_eps) for f in (clipped_surrogate, clip_fraction))
         columns = [
             _per_task(loss, chunk.old[-1], chunk.query),
             _per_task(loss, new, chunk.query),
             _per_task(mean_kl, chunk.old[-1], new, chunk.query.valid),
-            _per_task(functools.partial(clip_fraction, clip_eps=clip_eps), new, chunk.query),
+            _per_task(fraction, new, chunk.query),
             _per_task(mean_entropy, new, chunk.query.valid),
         ]
         pairs = zip(chunk.old, inner, chunk.batches, strict=False)
         columns += [_per_task(mean_kl, old, ours, batch.valid) for old, ours, batch in pairs]
         return torch.stack(columns, 1)
 
-    def _map(self, function: Callable[[Any], Any], chunks: list[Any]) -> list[Any]:
+    def _map(self, function: Callable[[_Chunk], Any], chunks: list[_Chunk]) -> list[Any]:
         return parallel_map(function, chunks, self.agent.num_threads)
+
+
+def _respond(chunk: _Chunk, stages: list[Params]) -> list[Any]:
+    """Returns the action distributions of each stage on the episodes that were sampled with it."""
+    batches = [*chunk.batches, chunk.query]
+    return [respond(chunk.policy, stage, batch.observation) for stage, batch in zip(stages, batches, strict=True)]
 
 
 def _per_task(function: Callable[..., Tensor], *trees: Any) -> Tensor:
     return per_task(function, *trees, vmapped=True)
 
 
-def _credit(
-    loss: Callable[..., Tensor], policy: nn.Module, params: Params, batch: PolicyBatch, outcome: Tensor
-) -> Tensor:
-    return loss(functools.partial(functional_call, policy, params), batch, outcome)
+def _outcome(agent: Agent, sampled: PolicySamples) -> Tensor:
+    """Returns minus the return after adaptation with the mean of the other tasks as baseline, `[tasks]`.
 
-
-def _outcome(agent: Agent, sampled: Sampled) -> Tensor:
-    """Minus the return after adaptation, less the mean of the other tasks, in the units of the clipped loss: `[tasks]`.
-
-    That loss is a mean over steps, so the return of an episode is divided by its steps, and by the deviation that the
-    task's advantages were divided by.
+    The unit is that of the clipped loss, a mean over steps: the return is divided by the number of steps of an episode,
+    and by the standard deviation by which the task's advantages were divided.
     """
     episodes = sampled.query_episodes
     returns = episodes.returns().mean(1)

@@ -10,12 +10,12 @@
 
 Finn, Abbeel & Levine 2017, arXiv:1703.03400, algorithm 3, with TRPO (Schulman et al. 2015, arXiv:1502.05477) outside.
 
-At the current iterate D = 0 and ∇D = 0, so its Hessian through the adaptation is exactly 1/B Σ JᵀF J, with J = ∂θ_i/∂θ
-and F the Fisher information of the adapted policy on its own episodes: no third derivatives appear.
+At the current θ, D = 0 and ∇D = 0, so that the Hessian of D through the adaptation is exactly 1/B Σ JᵀF J, with
+J = ∂θ_i/∂θ and F the Fisher information of the adapted policy on its own episodes: there are no third derivatives.
 
-Differs from the paper: nothing in the objective. Products with the Fisher matrix use the identity above with one
-linearisation for each task in place of finite differences. The value baseline bootstraps the last observation of
-truncated episodes. Inner learning rates can be learned along (Meta-SGD); the inner loop can be first order (FOMAML).
+Differs from the paper: nothing in the objective. Products with the Fisher matrix use the identity above, with one
+linearisation for each task, where the authors use finite differences. The value baseline bootstraps from the last
+observation of truncated episodes. Inner learning rates can be meta-learned (Meta-SGD).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from research.algorithms.gradient.agent import Agent, AgentConfig, Sampled, inner_loss, respond
+from research.algorithms.gradient.agent import Agent, AgentConfig, PolicySamples, inner_loss, respond
 from research.algorithms.gradient.evaluation import adaptation_curve
 from research.algorithms.outer import learned, replaced
 from research.algorithms.trust_region import Part, TrustRegionObjective, trust_region_update
@@ -37,7 +37,6 @@ from research.evaluation import AdaptationCurve
 from research.losses import PolicyBatch
 from research.optim.linear_map import LinearMap, linearize
 from research.optim.trust_region import TrustRegionConfig
-from research.parallel import parallel_map
 from research.per_task import per_task
 from research.types import MetaParams, Params, StepResult
 
@@ -51,15 +50,15 @@ class MAMLTRPOConfig(AgentConfig, TrustRegionConfig):
         TrustRegionConfig.__post_init__(self)
 
 
-class State(NamedTuple):
-    """Everything that training carries from one iteration to the next."""
+class MAMLTRPOState(NamedTuple):
+    """The state of a training run: finished iterations and the meta-parameters."""
 
     iteration: int
     meta: MetaParams
 
 
 class MAMLTRPO:
-    """The algorithm. See the module."""
+    """MAML-TRPO, see the module."""
 
     Config: ClassVar[type] = MAMLTRPOConfig
 
@@ -68,38 +67,37 @@ class MAMLTRPO:
         self.agent = Agent(config, ranks)
 
     def with_ranks(self, ranks: Ranks) -> MAMLTRPO:
-        """The same algorithm as one of several processes that share its tasks."""
+        """Returns the same algorithm as one of several processes that share its tasks."""
         return MAMLTRPO(self.config, ranks)
 
-    def init(self) -> State:
-        """The state before the first iteration."""
-        return State(0, self.agent.init())
+    def init(self) -> MAMLTRPOState:
+        """Returns the state before the first iteration."""
+        return MAMLTRPOState(0, self.agent.init())
 
-    def step(self, state: State) -> StepResult:
-        """One meta-iteration: sample, then a trust-region step through the adaptation."""
+    def step(self, state: MAMLTRPOState) -> StepResult:
+        """Returns the state after one trust-region step through the adaptation, and metrics."""
         sampled = self.agent.sample(state.meta, state.iteration)
         start = time.perf_counter()
         objective = make_objective(self.agent, state.meta, sampled)
         params, metrics = trust_region_update(objective, self.config)
         metrics |= sampled.metrics | {"entropy_post": objective.entropy()}
         metrics["time/update_seconds"] = time.perf_counter() - start
-        return StepResult(State(state.iteration + 1, replaced(state.meta, params)), metrics)
+        return StepResult(MAMLTRPOState(state.iteration + 1, replaced(state.meta, params)), metrics)
 
-    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns on held-out tasks after 0, 1, ... gradient steps."""
+    def evaluate(self, state: MAMLTRPOState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """Returns the mean return on held-out tasks after 0, 1, ... gradient steps."""
         return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
 
 
-def make_objective(agent: Agent, meta: MetaParams, sampled: Sampled) -> TrustRegionObjective:
-    """Returns the objective on the episodes after adaptation, in the flat vector of what is meta-learned."""
-    chunks = agent.cut([*sampled.batches, sampled.query])
-    parts = parallel_map(functools.partial(_linearize, agent, meta), chunks, agent.num_threads)
+def make_objective(agent: Agent, meta: MetaParams, sampled: PolicySamples) -> TrustRegionObjective:
+    """Returns the objective on the episodes after adaptation, as a function of the meta-learned tensors."""
+    parts = agent.map_chunks(functools.partial(_linearize, agent, meta), [*sampled.batches, sampled.query])
     return TrustRegionObjective(learned(meta, agent.config), parts, agent.share.total, agent.ranks, agent.num_threads)
 
 
-def _linearize(agent: Agent, meta: MetaParams, batches: list[PolicyBatch]) -> Part:
-    """Some tasks: θ → θ_i → action distributions on the query episodes."""
-    policy, (*inner, query) = agent.replica(), batches
+def _linearize(agent: Agent, meta: MetaParams, policy: nn.Module, batches: list[PolicyBatch]) -> Part:
+    """Returns θ → θ_i → action distributions on the query episodes for a chunk of tasks."""
+    *inner, query = batches
     constants = {name: torch.zeros_like(value) for name, value in meta.update.items()}
     adaptation = agent.inner_loop.linearize(policy, meta, inner_loss, inner)
     responses = linearize(lambda adapted: respond(policy, adapted, query.observation), adaptation.adapted)

@@ -1,4 +1,4 @@
-"""Reptile for policies: move the initial parameters towards those that training on each task leads to.
+"""Reptile for policies: move the initial parameters towards the mean of the adapted ones.
 
     repeat
         sample tasks T_1..T_B
@@ -6,14 +6,15 @@
             for k = 1..K + 1: D_ik ← episodes of π_θi;  θ_i ← θ_i − α ∇L(θ_i; D_ik)      L = −mean(log π · A)
         θ ← θ + ε · 1/B Σ_i (θ_i − θ),   ε falling linearly to 0
 
-Nichol, Achiam & Schulman 2018, arXiv:1803.02999, algorithm 2 (batched). Nothing is differentiated through. With several
-steps the move contains, beside the gradient of joint training, the gradient of the inner product between gradients on
-different episodes of one task (section 5 there): it prefers parameters from which a step on some episodes helps on
-others. The paper is about supervised learning, and reports (section 6) no results with policy gradients.
+Nichol, Achiam & Schulman 2018, arXiv:1803.02999, algorithm 2 (batched). No derivative of the inner steps is needed. The
+expected move contains the gradient of joint training and, with several steps, the gradient of the inner product between
+gradients on different episodes of one task (section 5 of the paper): it prefers parameters from which a step on some
+episodes lowers the loss on others. The paper treats supervised learning; section 6 reports no results with policy
+gradients.
 
-K is `num_inner_steps`, the steps before the last episodes, as in the other algorithms: these give `return_post`, and as
-they are there, one more step is made on them. So Reptile uses exactly the episodes that first-order MAML uses, which
-follows the last of the K + 1 gradients alone.
+K is `num_inner_steps`, the steps before the last episodes, as in the other algorithms. These episodes give
+`return_post`, and one more step is made on them. Reptile thus uses the same episodes as first-order MAML, which follows
+only the last of the K + 1 gradients.
 
 Differs from the paper: every inner step sees fresh episodes of the policy so far, as the policy gradient has to. The
 paper's inner optimiser for classification is Adam with β₁ = 0; here it is `inner_optimizer`, plain descent by default.
@@ -40,12 +41,12 @@ from research.validation import in_unit_interval, positive
 
 @dataclass(frozen=True)
 class ReptileConfig(AgentConfig):
-    """Settings of Reptile, beside those of the agent.
+    """Settings of Reptile, in addition to those of the agent.
 
     Attributes:
         num_inner_steps: K; one more step follows, on the episodes after adaptation.
         meta_lr: ε at the start.
-        anneal_from: Share of the training after which ε falls linearly to 0; 1 keeps it.
+        anneal_from: Fraction of the training after which ε falls linearly to 0; with 1 it is constant.
     """
 
     first_order: bool = True
@@ -59,18 +60,18 @@ class ReptileConfig(AgentConfig):
         in_unit_interval(self, "anneal_from")
         refuse_learned_update(self, "Reptile")
         if not self.first_order:
-            raise ValueError("first_order=False: Reptile differentiates nothing through the inner steps, need True")
+            raise ValueError("first_order=False: Reptile uses no derivative of the inner steps, need True")
 
 
-class State(NamedTuple):
-    """Everything that training carries from one iteration to the next."""
+class ReptileState(NamedTuple):
+    """The state of a training run: finished iterations and the meta-parameters."""
 
     iteration: int
     meta: MetaParams
 
 
 class Reptile:
-    """The algorithm. See the module."""
+    """Reptile for policies, see the module."""
 
     Config: ClassVar[type] = ReptileConfig
 
@@ -79,16 +80,16 @@ class Reptile:
         self.agent = Agent(config, ranks)
 
     def with_ranks(self, ranks: Ranks) -> Reptile:
-        """The same algorithm as one of several processes that share its tasks."""
+        """Returns the same algorithm as one of several processes that share its tasks."""
         return Reptile(self.config, ranks)
 
-    def init(self) -> State:
-        """The state before the first iteration."""
-        return State(0, self.agent.init())
+    def init(self) -> ReptileState:
+        """Returns the state before the first iteration."""
+        return ReptileState(0, self.agent.init())
 
     @torch.no_grad()
-    def step(self, state: State) -> StepResult:
-        """One iteration: sample, adapt once more, and move towards the mean of where the tasks led."""
+    def step(self, state: ReptileState) -> StepResult:
+        """Returns the state after one move towards the mean of the adapted parameters, and metrics."""
         config, sampled = self.config, self.agent.sample(state.meta, state.iteration)
         start = time.perf_counter()
         share = self.agent.share
@@ -102,8 +103,8 @@ class Reptile:
             "step_norm": rate * norm(direction),
             "time/update_seconds": time.perf_counter() - start,
         }
-        return StepResult(State(state.iteration + 1, state.meta._replace(model=model)), metrics)
+        return StepResult(ReptileState(state.iteration + 1, state.meta._replace(model=model)), metrics)
 
-    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns on held-out tasks after 0, 1, ... gradient steps."""
+    def evaluate(self, state: ReptileState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """Returns the mean return on held-out tasks after 0, 1, ... gradient steps."""
         return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)

@@ -37,7 +37,7 @@ from research.algorithms.outer import clip_norm
 from research.algorithms.trust_region import trust_region_update
 from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState, adam, adam_start
-from research.optim.flat import norm
+from research.optim.flat import distance
 from research.parallel import parallel_map
 from research.types import Metrics, Params, StepResult
 
@@ -85,7 +85,7 @@ class RL2:
             metrics |= measured | {"entropy": objective.entropy()}
         params, optimizer, measured = self._epochs(params, state.optimizer, steps, iteration)
         metrics |= measured
-        metrics["step_norm"] = norm({name: params[name] - value for name, value in state.meta.items()})
+        metrics["step_norm"] = distance(params, state.meta)
         metrics["learning_rate"] = config.lr_at(iteration)
         metrics["entropy_coef"] = config.entropy_coef_at(iteration)
         metrics["time/update_seconds"] = time.perf_counter() - start
