@@ -6,7 +6,10 @@ import itertools
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toy_experiment import make
 
 from slurm.checking import check, config_hash, load_experiment, nest
@@ -45,6 +48,54 @@ seeds: [5, 9]
                             expected.append(row | {"extra.a": drawn, "seed": seed})
     assert list(expand(sweep)) == expected
     assert len(set(draws)) == 2 and all(0 <= draw <= 1 for draw in draws)
+
+
+@st.composite
+def sweeps(draw) -> Sweep:
+    """Sweeps with any of the sections, each with keys of its own."""
+
+    def keys(section, least=0):
+        return [f"{section}.{i}" for i in range(draw(st.integers(least, 2)))]
+
+    values = st.lists(st.integers(), min_size=1, max_size=3)
+    length = draw(st.integers(1, 3))
+    rows = st.dictionaries(st.sampled_from(["list.0", "list.1"]), st.integers(), max_size=2)
+    drawn = st.builds(
+        Random,
+        count=st.integers(1, 3),
+        draw=st.just({f"{key}.uniform": [0, 1] for key in keys("random", least=1)}),
+        seed=st.integers(0, 9),
+    )
+    seeds = st.one_of(st.integers(1, 3), st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True).map(tuple))
+    return Sweep(
+        "toy",
+        fixed={key: draw(st.integers()) for key in keys("fixed")},
+        grid={key: draw(values) for key in keys("grid")},
+        zip={key: draw(st.lists(st.integers(), min_size=length, max_size=length)) for key in keys("zip")},
+        list=tuple(draw(st.lists(rows, max_size=3))),
+        random=draw(st.none() | drawn),
+        seeds=draw(st.none() | seeds),
+    )
+
+
+@given(sweeps())
+def test_the_place_of_a_configuration_says_what_is_in_it(sweep):
+    """The sections are the digits of its number, the last section the lowest."""
+    steps = len(next(iter(sweep.zip.values()), [0]))
+    draws = list(expand(Sweep("toy", random=sweep.random)))
+    digits = [len(values) for values in sweep.grid.values()]
+    digits += [steps, len(sweep.list) or 1, len(draws), len(sweep.all_seeds) or 1]
+    found = list(expand(sweep))
+    assert len(found) == math.prod(digits)
+    for number, row in enumerate(found):
+        *of_grid, step, listed, drawn, seed = (int(digit) for digit in np.unravel_index(number, digits))
+        expected = dict(sweep.fixed) | draws[drawn]
+        expected |= {key: values[digit] for digit, (key, values) in zip(of_grid, sweep.grid.items(), strict=True)}
+        expected |= {key: values[step] for key, values in sweep.zip.items()}
+        expected |= sweep.list[listed] if sweep.list else {}
+        expected |= {"seed": sweep.all_seeds[seed]} if sweep.all_seeds else {}
+        assert row == expected
+    assert found == list(expand(sweep)), "the same draws every time"
 
 
 def test_draws_have_their_distributions_and_stay_when_the_sweep_grows():

@@ -6,6 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from research import rng
 from research.sampling.replay_buffer import ReplayBuffer, Transitions
@@ -165,3 +168,92 @@ def test_what_cannot_be_is_refused():
         make(4, priority_exponent=2)
     with pytest.raises(ValueError, match="transitions: got 2 rows, need 1"):
         make(4).add(stream(3, rows=2))
+
+
+class BufferBesideAList(RuleBasedStateMachine):
+    """A buffer, and beside it a list of all time steps that were ever added, with a list of priorities for each."""
+
+    @initialize(slots=st.integers(1, 6), rows=st.integers(1, 3), exponent=st.sampled_from([0.0, 0.5, 1.0]))
+    def start(self, slots, rows, exponent):
+        self.slots, self.rows, self.exponent = slots, rows, exponent
+        self.buffer = self.another()
+        self.history, self.priorities, self.largest = [], [], 1.0
+
+    def another(self):
+        return make(self.slots * self.rows + self.rows - 1, self.rows, priority_exponent=self.exponent)
+
+    @property
+    def kept(self):
+        """(time, row) of every transition that is held, in the order of the ring."""
+        total = len(self.history)
+        times = sorted(range(max(0, total - self.slots), total), key=lambda time: time % self.slots)
+        return [(time, row) for time in times for row in range(self.rows)]
+
+    @rule(steps=st.integers(1, 8))
+    def add(self, steps):
+        part = stream(steps, self.rows, start=len(self.history))
+        self.buffer.add(part)
+        self.history += zip(*part, strict=True)
+        self.priorities += [[self.largest] * self.rows for _ in range(steps)]
+
+    @precondition(lambda self: self.exponent and self.history)
+    @rule(errors=st.lists(st.floats(0, 10), min_size=1, max_size=4), data=st.data())
+    def set_priorities(self, errors, data):
+        places = st.lists(st.integers(0, len(self.kept) - 1), min_size=len(errors), max_size=len(errors), unique=True)
+        if len(errors) > len(self.kept):
+            errors, chosen = errors[: len(self.kept)], list(range(len(self.kept)))
+        else:
+            chosen = data.draw(places)
+        self.buffer.set_priorities(np.array(chosen), np.array(errors))
+        for place, error in zip(chosen, errors, strict=True):
+            time, row = self.kept[place]
+            self.priorities[time][row] = (error + 1e-6) ** self.exponent
+            self.largest = max(self.largest, self.priorities[time][row])
+
+    @rule()
+    def move_to_another_buffer(self):
+        contents = self.buffer.contents()
+        self.buffer = self.another()
+        self.buffer.restore(contents)
+
+    @precondition(lambda self: self.history)
+    @rule(n_step=st.integers(1, 4))
+    def take_all(self, n_step):
+        batch = self.buffer.take(np.arange(len(self.kept)), 0.9, n_step)
+        everything = Transitions(*(np.stack(field) for field in zip(*self.history, strict=True)))
+        for i, (time, row) in enumerate(self.kept):
+            total, bootstrap, last = followed(everything, time, row, 0.9, n_step)
+            np.testing.assert_allclose([batch.reward[i], batch.bootstrap[i]], [total, bootstrap], rtol=1e-5, atol=1e-6)
+            assert batch.observation[i] == everything.observation[time, row] and batch.next_observation[i] == last
+            assert batch.action[i] == everything.action[time, row]
+
+    @precondition(lambda self: self.history and not self.exponent)
+    @rule(seed=st.integers(0, 99))
+    def draw_uniformly(self, seed):
+        index = self.buffer.draw_uniformly((20,), rng.generator(seed, "test"))
+        assert all(0 <= i < len(self.kept) for i in index)
+
+    @precondition(lambda self: self.history and self.exponent)
+    @rule(seed=st.integers(0, 99), count=st.integers(1, 5))
+    def draw_by_priority(self, seed, count):
+        index, weight = self.buffer.draw_by_priority(count, rng.generator(seed, "test"), 0.4)
+        weights = [self.priorities[time][row] for time, row in self.kept]
+        shifts = rng.generator(seed, "test").random(count)
+        for part, (i, shift) in enumerate(zip(index, shifts, strict=True)):
+            mass, below = (part + shift) * sum(weights) / count, sum(weights[:i])
+            assert below - 1e-9 <= mass <= below + weights[i] + 1e-9
+        raw = [(len(weights) * weights[i] / sum(weights)) ** -0.4 for i in index]
+        np.testing.assert_allclose(weight, np.array(raw) / max(raw), rtol=1e-9)
+
+    @invariant()
+    def it_holds_what_the_list_holds(self):
+        assert len(self.buffer) == len(self.kept)
+        contents = self.buffer.contents()
+        expected = [self.priorities[time][row] for time, row in self.kept] if self.exponent else []
+        np.testing.assert_allclose(contents.priority, expected, rtol=1e-12)
+        seen = [self.history[time][0][row] for time, row in self.kept]
+        np.testing.assert_array_equal(contents.transitions.observation, np.reshape(seen, (-1, 1)))
+
+
+TestBufferBesideAList = BufferBesideAList.TestCase
+TestBufferBesideAList.settings = settings(max_examples=40, stateful_step_count=15)
