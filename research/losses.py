@@ -63,11 +63,11 @@ def clipped_loss(ratio: Tensor, advantage: Tensor, valid: Tensor, clip_eps: floa
 
 
 def clip_fraction(distribution: Distribution, batch: PolicyBatch, clip_eps: float) -> Tensor:
-    """The share of valid steps whose probability ratio is beyond 1 ± `clip_eps`, in either direction. Scalar."""
-    return clipped_share((distribution.log_prob(batch.action) - batch.log_prob).exp(), batch.valid, clip_eps)
+    """The fraction of valid steps whose probability ratio is beyond 1 ± `clip_eps`, in either direction. Scalar."""
+    return ratio_clip_fraction((distribution.log_prob(batch.action) - batch.log_prob).exp(), batch.valid, clip_eps)
 
 
-def clipped_share(ratio: Tensor, valid: Tensor, clip_eps: float) -> Tensor:
+def ratio_clip_fraction(ratio: Tensor, valid: Tensor, clip_eps: float) -> Tensor:
     """`clip_fraction` of the probability ratios. Scalar."""
     return masked_mean(((ratio - 1).abs() > clip_eps).to(ratio.dtype), valid)
 

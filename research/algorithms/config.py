@@ -1,4 +1,4 @@
-"""The settings that every algorithm has, and those of every one with an inner loop."""
+"""The settings of every algorithm, and of every algorithm with an inner loop."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class AlgorithmConfig:
     Attributes:
         task: Name of the task distribution.
         task_args: Its settings.
-        seed: Every random draw of the run follows from it.
-        num_iterations: Iterations of training: what is logged, evaluated and checkpointed.
+        seed: Seed of every random draw of the run.
+        num_iterations: Iterations of training, the units of logging, evaluation and checkpoints.
         meta_batch_size: Tasks in one meta-update.
         num_eval_tasks: Held-out tasks of an evaluation.
-        num_adapt_steps: Steps of adaptation in an evaluation, which may exceed those of training; None, where an
-            algorithm allows it, for as many.
+        num_adapt_steps: Steps of adaptation in an evaluation, which may exceed those of training; None for as many as
+            in training, where an algorithm allows it.
         eval_interval: Iterations between evaluations during training; 0 for none.
         checkpoint_interval: Iterations between checkpoints; 0 for one at the end only.
         device: `"cpu"` or `"cuda"` (or `"cuda:1"`).
-        dtype: Of parameters and data.
+        dtype: Floating-point type of parameters and data.
         evaluation_settings: Settings that may differ when a checkpoint is evaluated or drawn. A class that adds such
             settings adds their names to those of its bases; a name stands for the settings below it, too.
         resume_settings: Settings that may differ when a run is resumed, likewise.
@@ -60,14 +60,14 @@ class AlgorithmConfig:
 
 @dataclass(frozen=True)
 class MetaLearningConfig(AlgorithmConfig, InnerLoopConfig):
-    """Settings of a meta-learner with a differentiable inner loop, beside those of the inner loop.
+    """Settings of a meta-learner with a differentiable inner loop, in addition to those of the inner loop.
 
     Attributes:
         inner_loop: Backend of the inner loop, one of `research.inner_loops.INNER_LOOPS`.
         num_inner_steps: Gradient steps of adaptation during training.
         num_adapt_steps: Gradient steps of an evaluation; may exceed `num_inner_steps`.
-        eval_inner_lr: The learning rate of an evaluation, or one for each step (steps beyond the last use the last);
-            None for those of training.
+        eval_inner_lr: The inner learning rate of an evaluation, or a rate for each step (later steps use the last one);
+            None for the rates of training.
     """
 
     evaluation_settings = AlgorithmConfig.evaluation_settings | {"inner_loop", "eval_inner_lr"}
@@ -91,7 +91,7 @@ class MetaLearningConfig(AlgorithmConfig, InnerLoopConfig):
         make_inner_loop(self.inner_loop, self)  # checks the settings of its own, before a run has begun
 
     def at_evaluation(self, meta: MetaParams) -> MetaParams:
-        """The meta-parameters with the learning rates of an evaluation."""
+        """Returns the meta-parameters with the learning rates of an evaluation."""
         if self.eval_inner_lr is None:
             return meta
         rates = init_rates(replace(self, inner_lr=self.eval_inner_lr), meta.model, num_steps=1)

@@ -191,7 +191,7 @@ def test_a_gradient_is_the_same_in_parts_and_in_chunks_of_a_trial(policy, monkey
     output = own(steps.inputs, own.initial_state(len(steps.valid)))
     loss, _ = loss_of(output, steps, Coefficients(True, 0.2, 0.03, 0.7))
     expected = dict(zip(params, torch.autograd.grad(loss, list(own.parameters())), strict=True))
-    monkeypatch.setattr(recurrent, "_SHARD_ROWS", 3)
+    monkeypatch.setattr(recurrent, "_PART_ROWS", 3)
     (parts,) = minibatches(steps, 1)
     assert len(parts) == 3
     length = steps.valid.shape[1]
@@ -213,7 +213,7 @@ def test_a_chunk_sees_the_past_as_a_constant():
     state, total = own.initial_state(len(steps.valid)), int(steps.valid.sum())
     expected = {name: torch.zeros_like(value) for name, value in params.items()}
     for start in range(0, steps.valid.shape[1], 5):
-        part = recurrent.between(steps, slice(start, start + 5))
+        part = recurrent.in_interval(steps, slice(start, start + 5))
         output = own(part.inputs, state.detach())
         loss, _ = loss_of(output, part, Coefficients(True, 0.2, 0.03, 0.7))
         gradients = torch.autograd.grad(loss * (int(part.valid.sum()) / total), list(own.parameters()))
@@ -228,7 +228,7 @@ def test_a_chunk_sees_the_past_as_a_constant():
 def test_minibatches_hold_every_trial_once(monkeypatch):
     algorithm = made(meta_batch_size=5)
     _, steps = sampled(algorithm)
-    monkeypatch.setattr(recurrent, "_SHARD_ROWS", 2)
+    monkeypatch.setattr(recurrent, "_PART_ROWS", 2)
     shares = minibatches(steps, 3)
     assert [sum(len(part.valid) for part in share) for share in shares] == [3, 3, 4]
     assert all(len(part.valid) <= 2 for share in shares for part in share)
@@ -242,7 +242,7 @@ def test_minibatches_hold_every_trial_once(monkeypatch):
 @pytest.mark.parametrize("update", ["ppo", "trpo"])
 def test_parts_and_threads_change_nothing(update, monkeypatch):
     """With several parts in a minibatch, one thread and three give the same bits."""
-    monkeypatch.setattr(recurrent, "_SHARD_ROWS", 1)
+    monkeypatch.setattr(recurrent, "_PART_ROWS", 1)
     changes = dict(
         update=update, policy=GRUConfig(4, separate_value=True), dtype="float32", horizon=8, meta_batch_size=2
     )

@@ -1,4 +1,4 @@
-"""The settings of RL², and what follows from them at each iteration."""
+"""The settings of RL², and their values at each iteration."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from research.validation import at_least, in_open_unit_interval, in_unit_interva
 
 @dataclass(frozen=True)
 class RL2Config(AlgorithmConfig, TrustRegionConfig):
-    """Settings of RL²: those of every algorithm, those of the trust region (`update="trpo"` reads them), and its own.
+    """Settings of RL², in addition to those of every algorithm and of the trust region (read with `update="trpo"`).
 
     Attributes:
         task: Name of the task distribution, see `research.tasks.TASKS`.
-        meta_batch_size: Tasks of an iteration, the first one if there are more later.
-        final_meta_batch_size: Tasks of the last iteration, reached linearly; 0 for the same all along.
+        meta_batch_size: Tasks of an iteration; of the first one, with `final_meta_batch_size`.
+        final_meta_batch_size: Tasks of the last iteration, reached linearly; 0 for a constant number.
         trials_per_task: Trials of each task.
-        episodes_per_trial: Episodes of a trial, through which the state is carried.
-        horizon: Steps of an episode; None for the task's own.
-        policy: The network.
-        update: `"ppo"`, or `"trpo"` for the policy and Adam for the value, which then has a network of its own.
-        learn_from: `"reward"`, or `"regret"`: the advantages are of −`action_regret` in place of the reward, which the
-            policy still reads. Its sum has the same expectation up to a constant of the task, and less noise, but the
-            best policy for each task must be known in training, and discount be 1.
-        discount: γ, through the ends of episodes.
-        gae_lambda: λ of generalised advantage estimation, likewise.
-        normalize_advantages: Whether the advantages of an iteration are scaled to mean 0 and deviation 1.
-        chunk_length: Steps that a gradient goes back through: truncated BPTT; 0 for whole trials.
-        meta_lr: Step size of Adam in the first iteration.
-        final_lr_share: Share of it that is left in the last one; it falls linearly.
+        episodes_per_trial: Episodes of a trial; the state of the network is carried through all of them.
+        horizon: Steps of an episode; None for the default of the task.
+        policy: Settings of the network.
+        update: `"ppo"`, or `"trpo"` for the policy and Adam for the value, which then needs a network of its own.
+        learn_from: The signal that the update maximises: `"reward"`, or `"regret"` for −`action_regret`. The sum of the
+            latter has the same expectation up to a constant of the task, and less variance. It needs tasks whose best
+            policy is known, and discount 1. The input of the network is the reward in both cases.
+        discount: γ, also across the ends of episodes.
+        gae_lambda: λ of generalised advantage estimation, also across the ends of episodes.
+        normalize_advantages: Whether the advantages of an iteration are scaled to mean 0 and standard deviation 1.
+        chunk_length: Steps that a gradient is propagated back through (truncated BPTT); 0 for whole trials.
+        meta_lr: Step size of Adam in the first iteration; it changes linearly.
+        final_lr_share: Step size of the last iteration as a fraction of `meta_lr`.
         num_epochs: Passes over the trials of an iteration.
-        num_minibatches: Adam's steps in a pass, each on its share of the trials.
+        num_minibatches: Minibatches in a pass; each is one step of Adam.
         max_grad_norm: Longer gradients are scaled down to this norm; 0 for no limit.
         value_coef: Weight of the value's loss.
-        clip_eps: ε of PPO: beyond a probability ratio of 1 ± ε there is nothing to gain.
-        entropy_coef: Weight of PPO's entropy bonus in the first iteration.
-        entropy_until: Share of the training after which it is 0; it falls linearly. 1 and more: it lasts to the end.
+        clip_eps: ε of PPO: a probability ratio beyond 1 ± ε does not lower the loss further.
+        entropy_coef: Weight of PPO's entropy bonus in the first iteration; it falls linearly.
+        entropy_until: Fraction of the training after which that weight is 0; with more than 1 it never is.
         num_adapt_steps: Episodes of a trial after the first one in an evaluation; None for those of training.
         eval_trials: Trials for each held-out task.
-        num_threads: Threads over trials on the CPU; 0 for one per core. The numbers do not depend on it.
+        num_threads: Threads over trials on the CPU; 0 for one per core. The results do not depend on it.
     """
 
     evaluation_settings = AlgorithmConfig.evaluation_settings | {"eval_trials", "num_threads"}
@@ -124,23 +124,23 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
             )
 
     def make_tasks(self) -> TaskDistribution:
-        """The task distribution."""
+        """Returns the task distribution."""
         horizon = {} if self.horizon is None else {"horizon": self.horizon}
         return make_tasks(self.task, **horizon, **self.task_args)
 
-    def finished(self, iteration: int) -> float:
-        """The share of the training before this iteration, from 0 at the first one to 1 at the last."""
+    def progress(self, iteration: int) -> float:
+        """Returns the progress of the training: 0 at the first iteration, 1 at the last."""
         return min(1.0, iteration / max(1, self.num_iterations - 1))
 
     def tasks_at(self, iteration: int) -> int:
-        """Tasks of an iteration."""
+        """Returns the number of tasks of an iteration."""
         last = self.final_meta_batch_size or self.meta_batch_size
-        return round(interpolate(self.meta_batch_size, last, self.finished(iteration)))
+        return round(interpolate(self.meta_batch_size, last, self.progress(iteration)))
 
     def lr_at(self, iteration: int) -> float:
-        """Adam's step size: meta_lr · (1 − (1 − final_lr_share) t), t the finished share."""
-        return self.meta_lr * interpolate(1.0, self.final_lr_share, self.finished(iteration))
+        """Returns Adam's step size: meta_lr · (1 − (1 − final_lr_share) · progress)."""
+        return self.meta_lr * interpolate(1.0, self.final_lr_share, self.progress(iteration))
 
     def entropy_coef_at(self, iteration: int) -> float:
-        """Weight of the entropy bonus: entropy_coef · max(0, 1 − t / entropy_until), t the finished share."""
-        return self.entropy_coef * max(0.0, interpolate(1.0, 0.0, self.finished(iteration) / self.entropy_until))
+        """Returns the weight of the entropy bonus: entropy_coef · max(0, 1 − progress / entropy_until)."""
+        return self.entropy_coef * max(0.0, interpolate(1.0, 0.0, self.progress(iteration) / self.entropy_until))
