@@ -73,7 +73,7 @@ def collection() -> Iterator[Measurement]:
     draws = torch_generator(0, "bench")
     with torch.no_grad():
         network = _processor_seconds(lambda: [policy.act(inputs, start) for _ in range(pulls)])
-    whole = _processor_seconds(lambda: collect_trials(policy, state.meta, envs, 2500, pulls, 1, draws))
+    whole = _processor_seconds(lambda: collect_trials(policy, state.meta.model, envs, 2500, pulls, 1, draws))
     rest, note = whole - network, f"{whole / network - 1:.2f} × the network"
     yield Measurement("rl2/collect/2500x100/network", network, "s")
     yield Measurement("rl2/collect/2500x100/rest", rest, "s", at_most=network, note=note)

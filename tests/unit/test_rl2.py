@@ -44,9 +44,10 @@ def made(**changes):
 def sampled(algorithm: RL2) -> tuple[dict[str, Tensor], Steps]:
     """Parameters, and steps that other parameters sampled: ratios are not 1, and some are beyond the clip."""
     state = algorithm.init()
-    steps = algorithm.agent.sample(state.meta, state.scale, 0).steps
+    steps = algorithm.agent.sample(state.meta.model, state.scale, 0).steps
     generator = torch.Generator().manual_seed(0)
-    moved = {k: v + 0.15 * torch.randn(v.shape, generator=generator, dtype=v.dtype) for k, v in state.meta.items()}
+    params = state.meta.model
+    moved = {k: v + 0.15 * torch.randn(v.shape, generator=generator, dtype=v.dtype) for k, v in params.items()}
     return moved, steps
 
 
@@ -109,7 +110,7 @@ def test_the_scale_of_values_is_the_running_moments():
 def test_targets_of_the_value_have_the_scale_taken_out():
     algorithm = made(gae_lambda=1.0, discount=1.0)
     state = algorithm.init()
-    steps, scale, metrics = algorithm.agent.sample(state.meta, state.scale, 0)
+    steps, scale, metrics = algorithm.agent.sample(state.meta.model, state.scale, 0)
     assert steps.target[steps.valid].mean().abs() < 0.3 and 0.5 < steps.target[steps.valid].std() < 1.5
     first = steps.target[:, 0]
     torch.testing.assert_close(first.mean(), torch.tensor(0.0).double(), rtol=0, atol=1e-12)
@@ -121,7 +122,7 @@ def test_what_is_learned_from_regrets_is_their_sum_and_the_policy_still_reads_re
     settings = dict(task="tabular_mdp", horizon=3, gae_lambda=1.0, discount=1.0)
     plain, regretful = made(**settings), made(**settings, learn_from="regret")
     state = plain.init()
-    expected, (steps, scale, metrics) = (a.agent.sample(state.meta, state.scale, 0) for a in (plain, regretful))
+    expected, (steps, scale, metrics) = (a.agent.sample(state.meta.model, state.scale, 0) for a in (plain, regretful))
     pytree.tree_map(torch.testing.assert_close, steps.inputs, expected.steps.inputs)
     assert metrics["return_trial"] == expected.metrics["return_trial"]
     mean, std = scale.moments(steps.target)
@@ -257,9 +258,9 @@ TRPO = dict(update="trpo", policy=GRUConfig(3, separate_value=True, output_scale
 def test_the_fisher_product_is_the_hessian_of_the_divergence():
     algorithm = made(meta_batch_size=2, **TRPO)
     state = algorithm.init()
-    steps = algorithm.agent.sample(state.meta, state.scale, 0).steps
+    steps = algorithm.agent.sample(state.meta.model, state.scale, 0).steps
     assert not steps.valid.all()
-    objective = make_objective(algorithm.agent, state.meta, steps)
+    objective = make_objective(algorithm.agent, state.meta.model, steps)
     problem = objective.problem()
     size = len(problem.gradient)
     generator = torch.Generator().manual_seed(0)
@@ -276,24 +277,24 @@ def test_the_fisher_product_is_the_hessian_of_the_divergence():
 def test_the_trust_region_holds_and_the_value_stays():
     algorithm = made(max_kl=0.003, **TRPO)
     state = algorithm.init()
-    steps = algorithm.agent.sample(state.meta, state.scale, 0).steps
-    objective = make_objective(algorithm.agent, state.meta, steps)
+    steps = algorithm.agent.sample(state.meta.model, state.scale, 0).steps
+    objective = make_objective(algorithm.agent, state.meta.model, steps)
     params, metrics = trust_region_update(objective, algorithm.config)
     assert not any(name.startswith("value_") for name in params)
     assert metrics["step_accepted"] == 1.0 and metrics["loss_after"] < metrics["loss_before"]
-    own = recurrent_policy(algorithm, state.meta)
+    own = recurrent_policy(algorithm, state.meta.model)
     before = own(steps.inputs, own.initial_state(len(steps.valid))).distribution.logits.detach()
-    after = recurrent_policy(algorithm, state.meta | params)(steps.inputs, own.initial_state(len(steps.valid)))
+    after = recurrent_policy(algorithm, state.meta.model | params)(steps.inputs, own.initial_state(len(steps.valid)))
     p, q = before.softmax(-1), after.distribution.logits.softmax(-1)
     kl = float((p * (p / q).log()).sum(-1)[steps.valid].mean().detach())
     assert 0 < kl <= 0.003 and metrics["kl"] == pytest.approx(kl, rel=1e-9)
-    assert all(not torch.equal(value, state.meta[name]) for name, value in params.items())
+    assert all(not torch.equal(value, state.meta.model[name]) for name, value in params.items())
 
 
 def test_trpo_moves_everything_and_goes_on_from_a_checkpoint(tmp_path):
     algorithm = made(**TRPO)
     state, metrics = algorithm.step(algorithm.init())
-    assert all(not torch.equal(state.meta[name], value) for name, value in algorithm.init().meta.items())
+    assert all(not torch.equal(state.meta.model[name], value) for name, value in algorithm.init().meta.model.items())
     assert metrics["kl"] <= algorithm.config.max_kl and {"value_loss", "cg_residual"} <= set(metrics)
     assert not {"policy_loss", "clip_fraction"} & set(metrics), "there are no clipped steps"
     expected = algorithm.step(state).state
@@ -375,7 +376,7 @@ def test_the_state_of_the_policy_is_what_beats_chance_on_a_bandit():
         state = algorithm.step(state).state
     learned = algorithm.evaluate(state, 4000, None).totals["total"]
     assert learned.mean() > 6.0
-    forgetful = dict(state.meta)
+    forgetful = dict(state.meta.model)
     for name in ("weight_input", "weight_hidden", "bias_hidden"):
         forgetful[f"body.{name}"] = torch.zeros_like(forgetful[f"body.{name}"])
     total = trial_curve(algorithm.agent, forgetful, 4000, None).totals["total"]

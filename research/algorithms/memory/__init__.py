@@ -1,1 +1,1 @@
-"""Memory adaptation: a recurrent policy adapts to a task through its state (RL²)."""
+"""Memory adaptation: a recurrent policy adapts to a task through its hidden state (RL²)."""

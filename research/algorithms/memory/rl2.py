@@ -39,7 +39,7 @@ from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState, adam, adam_start
 from research.optim.flat import distance
 from research.parallel import parallel_map
-from research.types import Metrics, Params, StepResult
+from research.types import MetaParams, Metrics, Params, StepResult
 
 
 class RL2State(NamedTuple):
@@ -47,13 +47,13 @@ class RL2State(NamedTuple):
 
     Attributes:
         iteration: Finished iterations.
-        meta: The parameters of the network; there is no update rule.
+        meta: The parameters of the network; `update` is empty.
         optimizer: Adam's moments of the parameters that Adam changes.
         scale: Moments of the return from each step of a trial on.
     """
 
     iteration: int
-    meta: Params
+    meta: MetaParams
     optimizer: AdamState
     scale: ValueScale
 
@@ -70,14 +70,15 @@ class RL2:
     def init(self) -> RL2State:
         """Returns the state before the first iteration."""
         params = self.agent.init()
-        return RL2State(0, params, adam_start(self._by_adam(params)), ValueScale.start(self.agent.longest))
+        optimizer, scale = adam_start(self._by_adam(params)), ValueScale.start(self.agent.longest)
+        return RL2State(0, MetaParams(params, {}), optimizer, scale)
 
     def step(self, state: RL2State) -> StepResult:
         """Returns the state after trials of new tasks and an update on them, and metrics."""
         config, iteration = self.config, state.iteration
-        steps, scale, metrics = self.agent.sample(state.meta, state.scale, iteration)
+        steps, scale, metrics = self.agent.sample(state.meta.model, state.scale, iteration)
         start = time.perf_counter()
-        params = state.meta
+        params = state.meta.model
         if config.update == "trpo":
             objective = make_objective(self.agent, params, steps)
             moved, measured = trust_region_update(objective, config)
@@ -85,15 +86,15 @@ class RL2:
             metrics |= measured | {"entropy": objective.entropy()}
         params, optimizer, measured = self._epochs(params, state.optimizer, steps, iteration)
         metrics |= measured
-        metrics["step_norm"] = distance(params, state.meta)
+        metrics["step_norm"] = distance(params, state.meta.model)
         metrics["learning_rate"] = config.lr_at(iteration)
         metrics["entropy_coef"] = config.entropy_coef_at(iteration)
         metrics["time/update_seconds"] = time.perf_counter() - start
-        return StepResult(RL2State(iteration + 1, params, optimizer, scale), metrics)
+        return StepResult(RL2State(iteration + 1, MetaParams(params, {}), optimizer, scale), metrics)
 
     def evaluate(self, state: RL2State, num_tasks: int, num_adapt_steps: int | None) -> AdaptationCurve:
         """Returns the mean return of the first, second, ... episode of a trial on held-out tasks."""
-        return trial_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
+        return trial_curve(self.agent, state.meta.model, num_tasks, num_adapt_steps)
 
     def _epochs(
         self, params: Params, optimizer: AdamState, steps: Steps, iteration: int
