@@ -26,7 +26,7 @@ from research.tracking.settings import Choice
 
 
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
-    """Prints the error after each gradient step, and draws it as far as it is finite."""
+    """Prints and draws the errors up to the first that is not finite. Returns the paths of the pictures."""
     num_tasks = curve.score.shape[1]
     finite = np.isfinite(curve.score).all(1).cumprod().astype(bool)
     curve = curve._replace(score=curve.score[finite])

@@ -1,4 +1,4 @@
-"""What the experiments with policies that adapt have in common: named configs of the tasks, and what is reported."""
+"""Experiments with policies that adapt: the named configs of their tasks, their reports and their pictures."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def make_policy_experiment(
         script: `__file__` of the script.
         description: Its `__doc__`.
         columns: What the progress bar shows, as `{label: metric name}`.
-        named_configs: Beside those of the tasks, or in place of them.
+        named_configs: Named configs besides those of the tasks; one with the name of a task replaces that one.
     """
     configs = TASKS | dict(named_configs)
     made = make_experiment(name, algorithm.Config, script=script, description=description, named_configs=configs)

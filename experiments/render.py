@@ -1,4 +1,4 @@
-"""What `render` draws of a policy that adapts: episodes before and after, side by side, and the paths to goals."""
+"""Pictures of a policy that adapts: films of episodes before and after adaptation, and the paths to goals."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NUM_PATH_TASKS = 5
 
 
 def prepare_drawing(config: AgentConfig) -> Callable[[AdaptationCurve, Path], list[Path]]:
-    """What draws an adaptation curve into a directory and returns the paths of the pictures.
+    """Returns the function that draws an adaptation curve into a directory and returns the paths of the pictures.
 
     Raises:
-        ValueError: The task cannot be drawn, or not on this machine.
+        ValueError: The environments cannot be drawn, or not on this machine.
     """
     tasks = make_tasks(config.task, horizon=config.horizon, **config.task_args)
     try:
@@ -41,7 +41,7 @@ def prepare_drawing(config: AgentConfig) -> Callable[[AdaptationCurve, Path], li
 
 
 def draw_films(curve: AdaptationCurve, directory: Path) -> list[Path]:
-    """A film for each task of the curve, its first episode before adaptation and after the last step."""
+    """Draws a film for each task: its first episode before adaptation and after the last step, side by side."""
     from analysis.plots.film import write_film  # matplotlib, which only drawing should wait for
 
     steps = sorted({0, len(curve.score) - 1})
@@ -58,7 +58,7 @@ def draw_films(curve: AdaptationCurve, directory: Path) -> list[Path]:
 
 
 def draw_paths(curve: AdaptationCurve, directory: Path) -> list[Path]:
-    """The paths to the first few goals, if the tasks have goals on a plane and the curve its episodes."""
+    """Draws the paths to the first few goals, if the tasks have goals on a plane and the curve has `Episodes`."""
     if curve.distribution is None or not isinstance(curve.details, Episodes) or not has_paths(curve.distribution):
         return []
     from analysis.plots import plot_paths  # matplotlib, which only drawing should wait for

@@ -1,4 +1,4 @@
-"""What a script of an agent that adapts shows of an adaptation curve."""
+"""Report of an adaptation curve: a table of means over tasks, a picture, and the paths to goals."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from experiments.render import draw_paths
 from research.evaluation import AdaptationCurve, spread
 
 _ROWS = 11
-"""Most rows of a printed curve."""
+"""Largest number of steps in a printed table."""
 _GAIN = "last less first"
 
 
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
-    """Prints the adaptation curve, draws it and, where tasks are goals on a plane, the paths to some."""
+    """Prints an adaptation curve, and draws it into `directory` if there is one. Returns the paths of the pictures."""
     num_tasks = curve.score.shape[1]
     split = None if curve.distribution is None else curve.distribution.split
     tasks = "held-out tasks" if split is None or split.disjoint else f"tasks of training: {split.how}"

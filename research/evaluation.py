@@ -1,7 +1,7 @@
 """Adaptation curves: the score of an agent on held-out tasks before adaptation and after each step of it.
 
-An algorithm builds its curve beside its agent (`algorithms/*/evaluation.py`). The training loop, the records, the
-analysis and the reports read every curve in the same way, whatever kind of agent it describes.
+Each family of algorithms builds its curves in a module of its own (`algorithms/*/evaluation.py`). The training loop,
+the records, the analysis and the reports treat the curves of all families alike.
 """
 
 from __future__ import annotations

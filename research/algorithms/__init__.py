@@ -19,12 +19,12 @@ from research.types import StepResult
 
 
 class Algorithm(Protocol):
-    """What the training loop needs to know of an algorithm.
+    """Interface of an algorithm for the training loop.
 
     `Config` is a frozen dataclass that checks its ranges and declares which settings may differ when a run is resumed
     or evaluated, see `AlgorithmConfig`; a state is a NamedTuple of tensors, numbers and containers of them, with
-    `state.iteration` finished iterations. All randomness is a function of the seed and the iteration, so a state is all
-    that a checkpoint has to hold.
+    `state.iteration` finished iterations. All randomness is a function of the seed and the iteration, so a checkpoint
+    needs nothing but the state.
     """
 
     Config: ClassVar[type]
@@ -32,13 +32,13 @@ class Algorithm(Protocol):
     def __init__(self, config: Any) -> None: ...
 
     def init(self) -> Any:
-        """The state before the first iteration."""
+        """Returns the state before the first iteration."""
 
     def step(self, state: Any) -> StepResult:
-        """The next state, and the metrics of the iteration that led to it. `state` is left as it was."""
+        """Returns the next state and the metrics of its iteration. Does not change `state`."""
 
     def evaluate(self, state: Any, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """The score on held-out tasks after 0, 1, ..., `num_adapt_steps` steps of adaptation."""
+        """Returns the scores on held-out tasks after 0, 1, ..., `num_adapt_steps` steps of adaptation."""
 
 
 @runtime_checkable
