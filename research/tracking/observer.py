@@ -1,17 +1,17 @@
-"""The record of a run as files, in the layout of Sacred's FileStorageObserver, so that its readers work.
+"""The record of a run as files, in the layout of Sacred's FileStorageObserver, which existing tools can read.
 
     runs/<id>/run.json          experiment, host, times, status, result, artifacts
     runs/<id>/config.json       settings
     runs/<id>/cout.txt          captured output
-    runs/<id>/metrics.jsonl     one line per step, appended: {"step", "timestamp", "values": {name: value}}
-    runs/<id>/metrics.json      the same as Sacred has it, made from the lines when the run stops, and at times before
-    runs/<id>/metrics.cut.jsonl lines that a resumed run has computed again
-    runs/<id>/.lock             who writes here, see `lock`
+    runs/<id>/metrics.jsonl     one line for each step, appended: {"step", "timestamp", "values": {name: value}}
+    runs/<id>/metrics.json      the same in Sacred's form, made when the run stops and at times before
+    runs/<id>/metrics.cut.jsonl lines whose steps a resumed run has computed again
+    runs/<id>/.lock             the process that writes here, see `lock`
     runs/<id>/<artifact>
     runs/_sources/              every version of every source file, once
 
-Differs from Sacred's observer: ids are claimed atomically; files are replaced atomically and hold strict JSON, NaN and
-infinities as null; a beat costs what is new, not what there is; and a run that was stopped can be gone on with.
+Differs from Sacred's observer: ids are claimed atomically; files are replaced atomically and hold strict JSON, with
+null for NaN and infinities; the cost of a heartbeat depends on what is new; and a run that was stopped can be resumed.
 """
 
 from __future__ import annotations
@@ -32,31 +32,30 @@ from sacred.observers import RunObserver
 from research.files import append_lines, atomic_write, claim_number, remove_partial, write_json
 from research.tracking.lock import FILE as LOCK
 from research.tracking.lock import BusyError, Lock
-from research.tracking.provenance import slurm_ids, uncommitted_changes, without_credentials
-from research.tracking.records import CUT, METRICS, NONFINITE, cut, fold, read_rows
+from research.tracking.provenance import slurm_job, uncommitted_changes, without_credentials
+from research.tracking.records import CUT, METRICS, NONFINITE, cut, fold, read_config, read_rows, read_run
 
 _OWN_FILES = {"run.json", "config.json", "cout.txt", "metrics.json", METRICS, CUT, LOCK, "info.json", "checkpoints"}
 
 SMALL = 100_000
-"""Points up to which metrics.json is made anew while a run runs, each time that their number has doubled."""
+"""Number of points up to which metrics.json is made again during a run, whenever the number has doubled."""
 
-
-_SMALL_FILE = 1 << 22  # bytes of metrics.jsonl that hold about as many
+_SMALL_FILE = 1 << 22  # bytes of metrics.jsonl with about as many points
 
 
 class FileObserver(RunObserver):
-    """Writes a run's record below a directory.
+    """Writes the record of a run.
 
     Args:
-        basedir: Holds one directory per run.
-        resume_at: Finished iterations to go on from. The run then exists: its id must be given to Sacred, its start
-            time and artifacts are kept, its metrics are cut at that iteration. None starts a new record.
-        kept_config: Settings whose recorded value stays when a run is resumed: those that say how to find it.
-        lock: Of the run's directory, if it is held already. The id must then be given to Sacred, too.
+        basedir: Directory of the records, one directory for each run.
+        resume_at: Number of finished iterations at which an existing record is continued; None for a new record. The id
+            of an existing record must be given to Sacred. Its start time and artifacts stay, its metrics are cut.
+        kept_config: Settings whose recorded values stay when a run is resumed: those that only name the run.
+        lock: The lock of the run's directory, if it is held already. The id must then be given to Sacred, too.
         claim: Makes a directory for a new run below `basedir` and returns its number.
     """
 
-    # First of all observers: the others take over the id that it claims.
+    # First of all observers: the others receive the id that it claims.
     priority = 50
 
     def __init__(
@@ -85,7 +84,7 @@ class FileObserver(RunObserver):
         return self.directory
 
     def lock(self, _id: Any) -> None:
-        """Keeps other processes out of a run's directory, until it ends or this process does.
+        """Excludes other processes from the directory of a run, until the run or this process ends.
 
         Raises:
             BusyError: Another process writes there.
@@ -94,7 +93,7 @@ class FileObserver(RunObserver):
             self._lock = Lock(self.basedir / str(_id))
 
     def unlock(self) -> None:
-        """Lets others in."""
+        """Admits other processes again."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -107,7 +106,7 @@ class FileObserver(RunObserver):
     def queued_event(
         self, ex_info: Any, command: str, host_info: Any, queue_time: Any, config: Any, meta_info: Any, _id: Any
     ) -> Any:
-        """Claims an id and records what is to be run."""
+        """Claims an id and records a run that is to be started later."""
         number = self._begin(ex_info, command, host_info, config, meta_info, _id, status="QUEUED")
         self.unlock()
         return number
@@ -115,15 +114,15 @@ class FileObserver(RunObserver):
     def started_event(
         self, ex_info: Any, command: str, host_info: Any, start_time: Any, config: Any, meta_info: Any, _id: Any
     ) -> Any:
-        """Claims an id and starts a record, or goes on with the one there is."""
+        """Claims an id and starts a record, or continues an existing one."""
         if self.resume_at is not None:
             self.lock(_id)
-            return self._reopen(_id, ex_info, host_info, start_time, config)
+            return self._reopen(_id, self.resume_at, ex_info, host_info, start_time, config)
         fields = {"start_time": start_time.isoformat(), "status": "RUNNING", "heartbeat": None, "resumed": []}
         return self._begin(ex_info, command, host_info, config, meta_info, _id, **fields)
 
     def heartbeat_event(self, info: Any, captured_out: str, beat_time: Any, result: Any) -> None:
-        """Writes the captured output and that the run is alive."""
+        """Writes the captured output, and the time as a sign of life."""
         if self.directory is None:
             return  # the run could not be started
         self._require_lock()
@@ -138,7 +137,7 @@ class FileObserver(RunObserver):
             self._fold()
 
     def log_metrics(self, metrics_by_name: Mapping[str, Any], info: Any) -> None:
-        """Appends the points measured since the last beat."""
+        """Appends the points that were measured since the last heartbeat."""
         rows = list(_rows(metrics_by_name))
         if not rows:
             return
@@ -156,18 +155,20 @@ class FileObserver(RunObserver):
         self._end(fail_time, "FAILED", fail_trace=fail_trace)
 
     def artifact_event(self, name: str, filename: str, metadata: Any = None, content_type: Any = None) -> None:
-        """Copies a file into the record, unless it lies there already. Another of that name is replaced."""
+        """Copies a file into the record, unless it is there already. It replaces another artifact of that name."""
         target = (self._directory / name).resolve()
         if name in _OWN_FILES or self._directory.resolve() not in target.parents:
             raise ValueError(f"artifact name {name!r}: need one inside the run directory, other than its own files")
         target.parent.mkdir(parents=True, exist_ok=True)
         if Path(filename).resolve() != target:
-            _copy(Path(filename), target)
+            with Path(filename).open("rb") as source:
+                atomic_write(target, lambda file: shutil.copyfileobj(source, file), durable=False)
         self._update(artifacts=[*(known for known in self.entry["artifacts"] if known != name), name])
 
     def resource_event(self, filename: str) -> None:
         """Keeps a copy of a file that the run reads."""
-        stored = _store(Path(filename), self.basedir / "_resources")
+        path = Path(filename)
+        stored = _store(path.read_bytes(), path.stem, path.suffix, self.basedir / "_resources")
         self._update(resources=[*self.entry["resources"], [filename, str(stored)]])
 
     def _begin(
@@ -181,89 +182,78 @@ class FileObserver(RunObserver):
         self.lock(number)
         self.directory = self.basedir / str(number)
         self.entry = {
-            "uid": uuid.uuid4().hex,  # tells it from runs of other directories that have the same number
+            "uid": uuid.uuid4().hex,  # differs from those of runs in other directories that have the same number
             "experiment": self._experiment(ex_info),
             "command": command,
             "host": to_json(host_info),
             "meta": without_credentials(to_json(meta_info)),
             "resources": [],
             "artifacts": [],
-            **_under_slurm(),
+            **slurm_job(),
             **fields,
         }
         write_json(self._directory / "config.json", to_json(config))
         self._update()
         return number
 
-    def _reopen(self, _id: Any, ex_info: Any, host_info: Any, time: Any, config: Any) -> Any:
-        self.directory = self.basedir / str(_id)
-        self.entry = json.loads((self._directory / "run.json").read_text())
-        for stale in ("stop_time", "result", "fail_trace"):
-            self.entry.pop(stale, None)
-        remove_partial(self._directory)
-        recorded = json.loads((self._directory / "config.json").read_text())
+    def _reopen(self, _id: Any, resume_at: int, ex_info: Any, host_info: Any, time: Any, config: Any) -> Any:
+        directory = self.directory = self.basedir / str(_id)
+        stale = ("stop_time", "result", "fail_trace")
+        self.entry = {key: value for key, value in read_run(directory).items() if key not in stale}
+        remove_partial(directory)
+        recorded = read_config(directory)
         kept = {key: recorded[key] for key in self.kept_config if key in recorded}
-        write_json(self._directory / "config.json", to_json(dict(config)) | kept)
-        assert self.resume_at is not None  # otherwise the record is a new one
-        cut(self._directory, self.resume_at)
-        if (self._directory / METRICS).stat().st_size < _SMALL_FILE:
+        write_json(directory / "config.json", to_json(dict(config)) | kept)
+        cut(directory, resume_at)
+        if (directory / METRICS).stat().st_size < _SMALL_FILE:
             self._fold()
         else:
-            (self._directory / "metrics.json").unlink(missing_ok=True)
+            (directory / "metrics.json").unlink(missing_ok=True)
             self._points = SMALL  # it is made again at the end
-        going_on = {
-            "time": time.isoformat(),
-            "iteration": self.resume_at,
-            "experiment": self._experiment(ex_info),
-            "host": to_json(host_info),
-            **_under_slurm(),
-        }
-        self._update(status="RUNNING", **_under_slurm(), resumed=[*self.entry.get("resumed", []), going_on])
+        start = {"time": time.isoformat(), "iteration": resume_at, "experiment": self._experiment(ex_info),
+                 "host": to_json(host_info), **slurm_job()}  # fmt: skip
+        self._update(status="RUNNING", **slurm_job(), resumed=[*self.entry.get("resumed", []), start])
         return _id
 
     def _experiment(self, ex_info: Mapping[str, Any]) -> dict[str, Any]:
-        """What is known of the code, with a copy of every source file in `_sources`."""
-        root = Path(ex_info["base_dir"])
-        stored = [[name, _store(root / name, self.basedir / "_sources")] for name, _ in ex_info["sources"]]
-        sources = [[name, str(path.relative_to(self.basedir))] for name, path in stored]
+        """Returns the description of the code, and stores a copy of every source file in `_sources`."""
+        root, directory = Path(ex_info["base_dir"]), self.basedir / "_sources"
+        paths = [(name, root / name) for name, _ in ex_info["sources"]]
+        stored = [[name, _store(path.read_bytes(), path.stem, path.suffix, directory)] for name, path in paths]
+        sources = [[name, str(copy.relative_to(self.basedir))] for name, copy in stored]
         repositories = [dict(repository) for repository in ex_info["repositories"]]
         changes = uncommitted_changes(root) if repositories else ""
         if changes:
-            patch = _store_content(changes.encode(), "uncommitted", ".diff", self.basedir / "_sources")
+            patch = _store(changes.encode(), "uncommitted", ".diff", directory)
             repositories[0]["diff"] = str(patch.relative_to(self.basedir))
         return {**to_json(dict(ex_info)), "sources": sources, "repositories": repositories}
 
     def _fold(self) -> None:
-        """Makes metrics.json what the lines say."""
+        """Makes metrics.json from the lines of metrics.jsonl."""
         series = fold(read_rows(self._directory))
         self._points = self._folded = sum(len(one["steps"]) for one in series.values())
         atomic_write(self._directory / "metrics.json", lambda file: _dump_series(series, file), durable=False)
 
     def _update(self, **changes: Any) -> None:
         self.entry |= changes
-        self.entry["writes"] = self.entry.get("writes", 0) + 1  # tells which of two copies is the newer one
+        self.entry["writes"] = self.entry.get("writes", 0) + 1  # the newer one of two copies has the larger number
         write_json(self._directory / "run.json", self.entry)
 
     def _end(self, time: Any, status: str, **changes: Any) -> None:
         try:
             if self.directory is None or self._lock is None or not self._lock.is_mine():
-                return  # the run could not be started, or another process goes on with it
-            if status == "COMPLETED":  # complete is what nobody needs to touch again
+                return  # the run could not be started, or another process continues it
+            if status == "COMPLETED":  # a complete record is not changed any more
                 self._fold()
             self._update(stop_time=time.isoformat(), status=status, **changes)
-            if status != "COMPLETED":  # who is told to leave the machine may have little time
+            if status != "COMPLETED":  # a process that must leave the machine may have little time
                 self._fold()
         finally:
             self.unlock()
 
 
-def _under_slurm() -> dict[str, Any]:
-    ids = slurm_ids()
-    return {"slurm": ids} if ids else {}
-
-
 def _rows(metrics_by_name: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """One row for each step, in the order in which the steps came; a second value of a name opens another row."""
+    """Returns one row for each step, in the order of the steps; a second value of a name begins another row."""
     rows: dict[tuple[int, int], dict[str, Any]] = {}
     for name, series in metrics_by_name.items():
         seen: dict[int, int] = {}
@@ -277,7 +267,7 @@ def _rows(metrics_by_name: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 
 
 def _dump_series(series: Mapping[str, Any], file: IO[bytes]) -> None:
-    """Strict JSON, a metric at a time: all of it at once would take several times as much memory."""
+    """Writes strict JSON metric by metric: the text of all metrics would need several times as much memory."""
     file.write(b"{")
     for index, (name, values) in enumerate(sorted(series.items())):
         file.write(b",\n" if index else b"\n")
@@ -286,7 +276,7 @@ def _dump_series(series: Mapping[str, Any], file: IO[bytes]) -> None:
 
 
 def to_json(value: Any) -> Any:
-    """The value in what strict JSON has; NaN and infinities become null, what is unknown becomes its text."""
+    """Returns the value as strict JSON has it: null for NaN and infinities, text for objects of unknown types."""
     if isinstance(value, Mapping):
         return {str(key): to_json(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -300,20 +290,11 @@ def to_json(value: Any) -> Any:
     return value if isinstance(value, (str, int, bool, type(None))) else str(value)
 
 
-def _store(path: Path, directory: Path) -> Path:
-    """A copy of the file in `directory`, under a name that its content determines."""
-    return _store_content(path.read_bytes(), path.stem, path.suffix, directory)
-
-
-def _store_content(content: bytes, stem: str, suffix: str, directory: Path) -> Path:
+def _store(content: bytes, stem: str, suffix: str, directory: Path) -> Path:
+    """Writes the content to a file of `directory` whose name depends on the content, and returns its path."""
     digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
     stored = directory / f"{stem}_{digest}{suffix}"
     if not stored.exists():
         directory.mkdir(parents=True, exist_ok=True)
         atomic_write(stored, lambda file: file.write(content), durable=False)
     return stored
-
-
-def _copy(path: Path, target: Path) -> None:
-    with path.open("rb") as source:
-        atomic_write(target, lambda file: shutil.copyfileobj(source, file), durable=False)

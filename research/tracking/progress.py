@@ -1,6 +1,6 @@
-"""What a person sees of a run while it runs: a live bar on a terminal, a line every few seconds anywhere else.
+"""Progress of a run on screen: a live bar on a terminal, and elsewhere a line every few seconds.
 
-The bar is drawn on the terminal alone, never into the captured output: the record holds whole lines only.
+The bar is drawn on the terminal only, never into the captured output: the record holds whole lines only.
 """
 
 from __future__ import annotations
@@ -10,42 +10,22 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Self, TextIO
 
 from tqdm import tqdm
 
 from research.types import Metrics
 
 
-class Progress(Protocol):
-    """Shows how far a run is."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *error: Any) -> None: ...
-
-    def update(self, iteration: int, metrics: Metrics) -> None:
-        """After each iteration."""
-
-    def message(self, text: str) -> None:
-        """A line that stays, in the captured output too."""
-
-
-def make_progress(start: int, total: int, columns: Mapping[str, str]) -> Progress:
-    """A bar if this is a terminal, lines otherwise.
-
-    Args:
-        start: Iterations that are finished already.
-        total: Iterations at the end.
-        columns: Metrics to show, as `{label: metric name}`; one that an algorithm does not report is left out.
-    """
-    # Sacred's capture wraps the streams; the bar goes to the terminal behind it.
+def make_progress(start: int, total: int, columns: Mapping[str, str]) -> Lines:
+    """Returns a bar if standard error is a terminal, and lines otherwise. Arguments as for `Lines`."""
+    # Sacred's capture wraps the streams; the bar is drawn on the wrapped terminal.
     terminal = getattr(sys.stderr, "__wrapped__", sys.stderr)
     return Bar(start, total, columns, terminal) if terminal.isatty() else Lines(start, total, columns)
 
 
 def format_metrics(metrics: Metrics, columns: Mapping[str, str]) -> str:
-    """`before -38.20  after -12.10  KL 0.0097  steps/s 412,000`."""
+    """Returns the metrics of some columns in one line: `before -38.20  after -12.10  KL 0.0097  steps/s 412,000`."""
     return "  ".join(f"{label} {_number(metrics[name])}" for label, name in columns.items() if name in metrics)
 
 
@@ -56,14 +36,14 @@ def _number(value: float) -> str:
 
 
 class Lines:
-    """A plain line after the first and the last iteration, and every few seconds between.
+    """Prints a line after the first and the last iteration, and every few seconds in between.
 
     Args:
-        start: Iterations that are finished already.
+        start: Iterations that were finished before.
         total: Iterations at the end.
-        columns: Metrics to show.
-        interval: Seconds between lines.
-        clock: Seconds, from anywhere.
+        columns: Metrics to show, as `{label: metric name}`; metrics that an algorithm does not report are left out.
+        interval: Seconds between two lines.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -85,12 +65,10 @@ class Lines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
+    def __exit__(self, *error: object) -> None: ...
 
     def update(self, iteration: int, metrics: Metrics) -> None:
+        """Shows that an iteration is finished."""
         now = self.clock()
         if now - self.printed < self.interval and iteration < self.total:
             return
@@ -100,28 +78,24 @@ class Lines:
         print(f"iteration {iteration}/{self.total}  {format_metrics(metrics, self.columns)}  left {clock}", flush=True)
 
     def message(self, text: str) -> None:
+        """Prints a line that stays, and that the captured output contains."""
         print(text, flush=True)
 
 
 class _QuietBar(tqdm):
-    monitor_interval = 0  # no thread that redraws behind our back
+    monitor_interval = 0  # no thread that redraws at other times
 
 
-class Bar:
-    """A live bar on a terminal. Arguments as for `Lines`, and the terminal."""
+class Bar(Lines):
+    """Draws a live bar on a terminal. The other arguments are those of `Lines`."""
 
     def __init__(self, start: int, total: int, columns: Mapping[str, str], terminal: TextIO):
-        self.columns = columns
-        # What does not fit is cut off on the right, so what matters least stands there.
+        super().__init__(start, total, columns)
+        # A terminal cuts off the right end of a long line, so the metrics are there.
         layout = "iteration {n_fmt}/{total_fmt} |{bar}| left {remaining}  {desc}"
         self.bar = _QuietBar(initial=start, total=total, file=terminal, bar_format=layout, dynamic_ncols=True)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.close()
 
     def update(self, iteration: int, metrics: Metrics) -> None:
@@ -130,5 +104,5 @@ class Bar:
 
     def message(self, text: str) -> None:
         self.bar.clear()
-        print(text, flush=True)
+        super().message(text)
         self.bar.refresh()

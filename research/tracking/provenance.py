@@ -1,4 +1,4 @@
-"""Where a run came from: the code it ran, down to the commit, the files and the versions of the libraries."""
+"""Origin of a run: the code that it ran, as commit, files and library versions, and its Slurm job."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 SNAPSHOT = ".snapshot.json"
-"""Lies in a copy of the code that jobs run from; slurm/snapshot.py writes it."""
+"""File in a copy of the code that jobs run from; slurm/snapshot.py writes it."""
 
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
 
 
 def source_files(root: Path, main: Path | None) -> list[Path]:
-    """The files to keep with a run: the whole library, the script, and whatever else of the project is imported."""
+    """Returns the files to keep with a run: the whole library, the script and every other imported file of the project.
+
+    Files that belong to packages in a virtual environment inside the project are not its own.
+    """
     loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     imported = {Path(name).resolve() for name in loaded if name and "site-packages" not in name}
     # torch.classes names a file that does not exist.
@@ -30,24 +33,30 @@ def source_files(root: Path, main: Path | None) -> list[Path]:
 
 
 def _is_ours(path: Path, root: Path) -> bool:
-    """Whether a file is the project's own and not a package installed in a virtual environment inside it."""
     if root not in path.parents:
         return False
     parts = path.relative_to(root).parts
     return not any(part.startswith(".") or part in ("site-packages", "tests") for part in parts)
 
 
+def digests(files: Iterable[Path], root: Path, digest: Callable[[str], str]) -> list[tuple[str, str]]:
+    """Returns (path, digest) of each file; paths below `root` are relative to it."""
+    names = ((path.relative_to(root) if root in path.parents else path, path) for path in files)
+    return [(str(name), digest(str(path))) for name, path in names]
+
+
 @functools.cache
 def library_versions() -> tuple[str, ...]:
-    """Every installed distribution as `name==version`, sorted."""
+    """Returns every installed distribution as `name==version`, sorted."""
     found = {(dist.metadata["Name"] or "").lower(): dist.version for dist in metadata.distributions()}
     return tuple(f"{name}=={version}" for name, version in sorted(found.items()) if name)
 
 
 def git_state(root: Path) -> list[dict[str, Any]]:
-    """`[{"url", "commit", "dirty"}]` of the checkout at `root`, or of that which it is a copy of; empty elsewhere.
+    """Returns `[{"url", "commit", "dirty"}]` of the checkout at `root`, or of the one that `root` is a copy of.
 
-    Dirty means that the files differ from the commit, new ones that are not ignored included.
+    `dirty` is true if the files differ from the commit, or there are new files that are not ignored. The list is empty
+    if there is no checkout.
     """
     copied = snapshot_of(root)
     if copied is not None:
@@ -62,37 +71,28 @@ def git_state(root: Path) -> list[dict[str, Any]]:
 
 
 def snapshot_of(root: Path) -> dict[str, Any] | None:
-    """`{"url", "commit", "dirty", "diff"}` of the checkout that `root` is a copy of; None if it is no copy."""
+    """Returns `{"url", "commit", "dirty", "diff"}` of the checkout that `root` is a copy of; None if it is no copy."""
     path = root / SNAPSHOT
     return dict(json.loads(path.read_text())) if path.is_file() else None
 
 
 def uncommitted_changes(root: Path) -> str:
-    """What differs from the commit in the files that git knows, as a patch; empty outside of a checkout or a copy."""
+    """Returns the difference between tracked files and the commit as a patch; empty outside a checkout or a copy."""
     copied = snapshot_of(root)
     if copied is not None:
         return str(copied["diff"])
     return _git(root, "diff", "HEAD", "--no-ext-diff", "--no-color") or ""
 
 
-def slurm_ids() -> dict[str, str]:
-    """What Slurm calls this job: `job_id`, `restart_count`, `array_job_id`, `array_task_id`, ...; empty elsewhere."""
+def slurm_job() -> dict[str, dict[str, str]]:
+    """Returns `{"slurm": {"job_id", "restart_count", "array_job_id", ...}}` within a Slurm job; empty elsewhere."""
     names = ("JOB_ID", "RESTART_COUNT", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "PROCID", "JOB_NODELIST", "JOB_PARTITION")
     ids = {name.lower(): os.environ[f"SLURM_{name}"] for name in names if f"SLURM_{name}" in os.environ}
-    return {"restart_count": "0", **ids} if "job_id" in ids else {}
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git prints, or None if it is not there or fails."""
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    return {"slurm": {"restart_count": "0", **ids}} if "job_id" in ids else {}
 
 
 def without_credentials(value: Any) -> Any:
-    """The value with `user:password@` cut out of every URL in it, at any depth."""
+    """Returns the value without the `user:password@` of the URLs in it, at any depth."""
     if isinstance(value, str):
         return _USER_INFO.sub("", value)
     if isinstance(value, dict):
@@ -102,10 +102,10 @@ def without_credentials(value: Any) -> Any:
     return value
 
 
-def digests(files: Iterable[Path], root: Path, digest: Any) -> list[tuple[str, str]]:
-    """(path below `root`, digest) of each file."""
-    return [(_below(path, root), digest(str(path))) for path in files]
-
-
-def _below(path: Path, root: Path) -> str:
-    return str(path.relative_to(root)) if root in path.parents else str(path)
+def _git(root: Path, *arguments: str) -> str | None:
+    """Returns the output of git; None if git is missing or fails."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

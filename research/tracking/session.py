@@ -26,7 +26,7 @@ from research.memory import keep_freed_memory
 from research.tracking.config import from_mapping, to_mapping
 from research.tracking.experiment import Experiment
 from research.tracking.observer import to_json
-from research.tracking.progress import Progress, make_progress
+from research.tracking.progress import Lines, make_progress
 from research.tracking.records import EVALUATION
 from research.tracking.restart import Start
 from research.tracking.run import RecordedRun
@@ -294,14 +294,14 @@ class Session:
             return None
         return Checkpoints(directory / "checkpoints", self.experiment.name, to_mapping(self.config))
 
-    def _on_metrics(self, iteration: int, metrics: Metrics, progress: Progress) -> None:
+    def _on_metrics(self, iteration: int, metrics: Metrics, progress: Lines) -> None:
         for name, value in metrics.items():
             self.run.log_scalar(name, value, iteration)
         progress.update(iteration, metrics)
         if not is_due(iteration, self.config.eval_interval):  # else more will come of this step
             self.run.beat()
 
-    def _on_evaluation(self, state: Any, progress: Progress) -> float:
+    def _on_evaluation(self, state: Any, progress: Lines) -> float:
         curve = _evaluate(self.algorithm, state, self.config)
         scores = [float(step.mean()) for step in curve.score]
         for step, score in enumerate(scores):

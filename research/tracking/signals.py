@@ -1,10 +1,10 @@
-"""Stopping when asked to: signals become a flag that is polled between iterations, and an exit code that says why.
+"""Stopping a run on request: a signal sets a flag that is polled between iterations, and an exit code gives the reason.
 
-Nothing is raised inside a handler, so no iteration, checkpoint or record is ever cut through the middle. A second
-Ctrl-C stops at once.
+A handler raises nothing, so no iteration, checkpoint or record is interrupted halfway. A second Ctrl-C stops at once.
 
-SIGINT (Ctrl-C) and SIGTERM stop a run for good. The preemption signal, by which a scheduler says that it wants the
-machine back, stops it to be run again elsewhere: SIGUSR1, or what METAPOLICY_PREEMPT_SIGNAL names (USR2, TERM, ...).
+SIGINT (Ctrl-C) and SIGTERM stop a run for good. The preemption signal, with which a scheduler reclaims the machine,
+stops a run that is to be started again elsewhere: SIGUSR1, or the one that METAPOLICY_PREEMPT_SIGNAL names (USR2,
+TERM, ...).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from sacred.utils import SacredInterrupt
@@ -21,10 +21,10 @@ from sacred.utils import SacredInterrupt
 PREEMPT_SIGNAL = "METAPOLICY_PREEMPT_SIGNAL"
 
 BUSY = 75
-"""Exit code of a run that another process is at work on. Nothing was done; it may be tried again later."""
+"""Exit code if another process writes the record of the run. Nothing was done; it can be tried again later."""
 
 PREEMPTED = 85
-"""Exit code of a run that the preemption signal stopped: it is saved, and wants to be run again."""
+"""Exit code of a run that the preemption signal stopped: it is saved and should be started again."""
 
 INTERRUPTED = 128 + signal.SIGINT  # 130
 """Exit code of a run that SIGINT stopped. It is saved."""
@@ -34,10 +34,10 @@ TERMINATED = 128 + signal.SIGTERM  # 143
 
 
 class Stopped(SacredInterrupt):
-    """Ends a run that was asked to stop. Sacred records it as `STATUS`.
+    """Ends a run that a signal stopped. Sacred records `STATUS` as the status of the run.
 
     Attributes:
-        exit_code: What the process exits with: `PREEMPTED`, `INTERRUPTED` or `TERMINATED`.
+        exit_code: Exit code of the process: `PREEMPTED`, `INTERRUPTED` or `TERMINATED`.
     """
 
     STATUS = "INTERRUPTED"
@@ -48,20 +48,20 @@ class Stopped(SacredInterrupt):
 
 
 class StopSignals:
-    """While entered, remembers the first signal that asks to stop instead of dying of it.
+    """A context in which the first signal that asks to stop is stored and does not end the process.
 
     Outside the main thread, where Python delivers no signals, it does nothing.
 
     Args:
-        agree: Of several processes that stop together: the largest number that any of them has.
+        agree: From a number to the largest number among the processes that stop together.
 
     Attributes:
-        preemption: The signal that asks to stop and to be run again.
+        preemption: The preemption signal.
         handled: All signals that ask to stop.
-        signum: The signal that asked to stop; None so far.
+        signum: The signal that asked to stop; None until then.
 
     Raises:
-        ValueError: METAPOLICY_PREEMPT_SIGNAL names no signal.
+        ValueError: METAPOLICY_PREEMPT_SIGNAL does not name a signal.
     """
 
     def __init__(self, agree: Callable[[int], int] = int) -> None:
@@ -72,15 +72,15 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def requested(self) -> bool:
-        """Whether a stop was asked for, of any of the processes. All of them call it, or none."""
+        """Returns whether any of the processes was asked to stop. Either all of them call this, or none."""
         agreed = self._agree(self.signum or 0)
-        if agreed:
+        if agreed:  # otherwise a signal that arrives now would be lost
             self.signum = agreed
         return agreed != 0
 
     def stopped(self, message: str) -> Stopped:
-        """What to raise once everything is saved."""
-        assert self.signum is not None  # otherwise there is no reason to stop
+        """Returns the exception to raise when everything is saved."""
+        assert self.signum is not None  # a stop was requested
         return Stopped(message, self.signum, self.signum == self.preemption)
 
     def __enter__(self) -> Self:
@@ -88,9 +88,7 @@ class StopSignals:
             self._before = {signum: signal.signal(signum, self._handle) for signum in self.handled}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before = {}
@@ -98,12 +96,12 @@ class StopSignals:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is None:
             self.signum = signum
-        # The next Ctrl-C raises KeyboardInterrupt wherever the program is.
+        # The next Ctrl-C raises KeyboardInterrupt at any point of the program.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def preemption_signal() -> signal.Signals:
-    """The signal that METAPOLICY_PREEMPT_SIGNAL names, SIGUSR1 by default. Raises ValueError if it names none."""
+    """Returns the signal that METAPOLICY_PREEMPT_SIGNAL names, or else SIGUSR1. Raises ValueError if it names none."""
     name = os.environ.get(PREEMPT_SIGNAL, "USR1")
     allowed = ("USR1", "USR2", "TERM", "INT", "HUP", "CONT", "XCPU")
     if name.upper().removeprefix("SIG") not in allowed:
