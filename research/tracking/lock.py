@@ -1,8 +1,8 @@
-"""One writer for each record: who holds it, whether that process still lives, and when another may take over.
+"""One writer for each record: its process, whether that process is alive, and when another one may take over.
 
-`runs/<id>/.lock` holds who writes, and is empty when nobody does. The kernel's lock on it settles everything on one
-machine, and on file systems whose locks reach other machines. Where they do not, its modification time does: while a
-process holds the record, a thread touches the file, whatever an iteration takes.
+The file `runs/<id>/.lock` names the process that writes, and is empty when there is none. The kernel's lock on the file
+decides on one machine, and on file systems whose locks reach other machines. Elsewhere its modification time decides:
+while a process holds the record, a thread touches the file, however long an iteration takes.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 FILE = ".lock"
 
 TOUCH_SECONDS = 10.0
-"""Between two touches of a lock that is held."""
+"""Seconds between two touches of a lock that is held."""
 
 STALE_SECONDS = 120.0
-"""Age of the last touch from which on a process on another machine counts as dead."""
+"""Seconds since the last touch after which a process on another machine counts as dead."""
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _SETTLE_SECONDS = 0.5
 
 
 class BusyError(RuntimeError):
-    """Another process writes the record: which one, where, and what to do."""
+    """Another process writes the record. The message names the process, its machine and the possible actions."""
 
 
 class Holder(NamedTuple):
-    """Who holds a record.
+    """The process that holds a record.
 
     Attributes:
-        host: Name of the machine.
-        pid: Process on it.
-        token: Differs for every time that a lock is taken.
-        slurm_job: Id of its Slurm job, if it is one.
-        age: Seconds since it was last seen alive. Of a clock that jumped: how far it jumped.
+        host: Name of its machine.
+        pid: Its id on that machine.
+        token: A text that is different each time that a lock is taken.
+        slurm_job: Id of its Slurm job; None outside of Slurm.
+        age: Seconds since the last touch, or the distance that the clock has jumped meanwhile.
     """
 
     host: str
@@ -54,7 +54,7 @@ class Holder(NamedTuple):
 
     @property
     def is_stale(self) -> bool:
-        """Whether it was not seen alive for so long that it counts as dead."""
+        """Whether the last touch was so long ago that the process counts as dead."""
         return self.age > STALE_SECONDS
 
     def __str__(self) -> str:
@@ -63,13 +63,13 @@ class Holder(NamedTuple):
 
 
 def holder(directory: Path, now: float | None = None) -> Holder | None:
-    """Who holds the record in `directory`; None if nobody does, or nobody whose name was written down.
+    """Returns the process that holds the record of a run; None if the lock names none.
 
-    A process that was killed still stands there: ask `is_stale`.
+    A process that was killed is still named, see `Holder.is_stale`.
 
     Args:
-        directory: Of the run.
-        now: Time on the clock of the file system, seconds since the epoch; that of this machine by default.
+        directory: Directory of the run.
+        now: Time on the clock of the file system, in seconds since the epoch; by default that of this machine.
     """
     path = directory / FILE
     try:
@@ -81,13 +81,13 @@ def holder(directory: Path, now: float | None = None) -> Holder | None:
 
 
 class Lock:
-    """The right to write the record in a directory, held from here to `release` or to the end of this process.
+    """The exclusive right to write a record, from the construction to `release` or to the end of this process.
 
     Args:
-        directory: Of the run; must exist.
+        directory: Directory of the run; it must exist.
 
     Raises:
-        BusyError: Another process has it.
+        BusyError: Another process holds the record.
         OSError: The directory cannot be written.
     """
 
@@ -105,12 +105,12 @@ class Lock:
         self._toucher.start()
 
     def is_mine(self) -> bool:
-        """Whether nobody has taken over, as may happen to a process that was suspended for minutes."""
+        """Returns whether no other process has taken over, as one may if this process is suspended for minutes."""
         found = holder(self.path.parent)
         return found is None or found.token == self.token
 
     def release(self) -> None:
-        """Gives the record back."""
+        """Ends the right to write; does nothing the second time."""
         if self._released.is_set():
             return
         self._released.set()
@@ -131,13 +131,13 @@ class Lock:
         os.pwrite(self._descriptor, json.dumps(entry).encode(), 0)
         os.fsync(self._descriptor)
         if is_elsewhere or not is_locked:
-            # Where locks do not reach, several may have found the same stale one: the last to write has it.
+            # Without kernel locks several processes may have found the same stale lock: the last to write has it.
             time.sleep(_SETTLE_SECONDS)
             if not self.is_mine():
                 raise _busy(directory, holder(directory))
 
     def _lock_in_kernel(self, directory: Path) -> bool:
-        """Whether the file system has locks, in which case this process now has this one."""
+        """Returns whether the file system has locks; this process then has the lock of this file."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -150,12 +150,12 @@ class Lock:
 
     def _touch(self) -> None:
         while not self._released.wait(TOUCH_SECONDS):
-            with contextlib.suppress(OSError):  # the writer will meet it, and say so
+            with contextlib.suppress(OSError):  # the writer meets the same error and reports it
                 os.utime(self._descriptor)
 
 
 def is_dead(former: Holder) -> bool:
-    """Whether it was a process of this machine that has ended."""
+    """Returns whether the process ran on this machine and has ended."""
     if former.host != socket.gethostname():
         return False
     try:
@@ -163,12 +163,12 @@ def is_dead(former: Holder) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass
+        return False  # it is alive, and another user's
     return False
 
 
 def _clock(directory: Path) -> float:
-    """The time on the clock that dates the files of a directory, which may be another machine's."""
+    """Returns the time of the clock that dates the files of a directory, which may be that of another machine."""
     probe = directory / f".clock.{uuid.uuid4().hex}.partial"
     probe.touch()
     try:
@@ -177,7 +177,7 @@ def _clock(directory: Path) -> float:
         probe.unlink()
 
 
-def _busy(directory: Path, found: Any) -> BusyError:
+def _busy(directory: Path, found: Holder | None) -> BusyError:
     who = found or "which has not written its name yet"
     return BusyError(
         f"run={directory.name}: another process writes {directory} ({who}); stop it first, or wait: a process on "

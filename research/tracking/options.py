@@ -1,4 +1,4 @@
-"""Options of the command line beside Sacred's own."""
+"""Options of the command line besides those of Sacred."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from research.tracking.config import ConfigError
 
 @cli_option("-O", "--overrides")
 def OVERRIDES(value: str, run: Any) -> None:  # noqa: N802
-    """Settings from a JSON file, as if they stood on the command line, which wins over them."""
+    """Settings from a JSON file, as on the command line, which wins over them."""
 
 
 def read_overrides(path: str | None) -> dict[str, Any]:
-    """The settings in a JSON file, nested. Keys may be nested or dotted; values are taken as they are.
+    """Returns the settings in a JSON file as nested mappings; its keys may be nested or dotted.
 
     Raises:
-        ConfigError: There is no such file, or it holds something else.
+        ConfigError: The file is missing, or is not a JSON object.
     """
     if path is None:
         return {}
@@ -41,14 +41,14 @@ def _refuse(constant: str) -> None:
 
 
 def without_login(option: str, value: Any) -> Any:
-    """An option's value as a record may hold it: addresses of databases come with passwords."""
+    """Returns the value of an option without the password that the address of a database may contain."""
     if option == "--mongo_db" and value:
         return "..."
     return value.rpartition("@")[2] if option == "--sql" and value else value
 
 
 def refuse_bare_commas(argv: Sequence[str]) -> None:
-    """`inner_lr=0,1` reads as the list [0, 1]; who writes it nearly always means 0.1."""
+    """Raises ConfigError for a value such as `inner_lr=0,1`, which Sacred reads as [0, 1] and which often means 0.1."""
     updates = argv[argv.index("with") + 1 :] if "with" in argv else []
     for update in updates:
         key, _, text = update.partition("=")

@@ -1,4 +1,4 @@
-"""Reading and cutting the record of a run. See `observer` for what lies where; nothing here writes while a run runs."""
+"""Reading and cutting the record of a run, whose files `observer` describes. Nothing here writes during a run."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ METRICS = "metrics.jsonl"
 CUT = "metrics.cut.jsonl"
 EVALUATION = "evaluation.json"
 NONFINITE = "nonfinite_values"
-"""Metric that counts the NaNs and infinities of a step, which strict JSON holds as null."""
+"""Name of the metric that counts the NaNs and infinities of a step, which are null in strict JSON."""
 
 _TAIL = 1 << 16
 
 
 class RecordError(ValueError):
-    """A record that cannot be read: which file, where, and what to do."""
+    """A record cannot be read. The message names the file, the place and the remedy."""
 
 
 class Series(NamedTuple):
-    """One metric.
+    """The points of one metric.
 
     Attributes:
-        steps: [points]
-        values: [points], NaN for null; objects if they are no numbers.
-        timestamps: [points], UTC.
+        steps: `[points]`.
+        values: `[points]`, NaN for null; objects if they are not numbers.
+        timestamps: `[points]`, UTC.
     """
 
     steps: NDArray[np.int64]
@@ -40,23 +40,23 @@ class Series(NamedTuple):
 
 
 def read_run(directory: Path) -> dict[str, Any]:
-    """The contents of a run's run.json."""
+    """Returns the content of the run.json of a run."""
     return dict(json.loads((directory / "run.json").read_text()))
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The settings of a run."""
+    """Returns the settings of a run."""
     return dict(json.loads((directory / "config.json").read_text()))
 
 
 def run_directories(runs_dir: Path) -> list[Path]:
-    """The directories of all records below a directory, those with a number first and in order."""
+    """Returns the directories of all records in a directory: numbers first, in order, then other names."""
     found = [path.parent for path in runs_dir.glob("*/run.json")]
     return sorted(found, key=lambda path: (not path.name.isdigit(), len(path.name), path.name))
 
 
 def read_rows(directory: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl, without one at the end that is only half written.
+    """Yields the rows of the metrics.jsonl of a run, without an incomplete one at the end.
 
     Raises:
         RecordError: A line is damaged.
@@ -72,7 +72,7 @@ def read_rows(directory: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_metrics(directory: Path) -> dict[str, Series]:
-    """All metrics of a run, by name."""
+    """Returns all metrics of a run by name."""
     return {
         name: Series(
             np.asarray(series["steps"], dtype=np.int64),
@@ -84,13 +84,13 @@ def read_metrics(directory: Path) -> dict[str, Series]:
 
 
 def progress(directory: Path) -> int:
-    """The last recorded step, 0 if there is none. Reads the end of the metrics only."""
+    """Returns the last recorded step, 0 if there is none. Reads only the end of the metrics."""
     row = last_row(directory)
     return int(row["step"]) if row else 0
 
 
 def last_row(directory: Path) -> dict[str, Any] | None:
-    """The last row of a run's metrics; None if there is none. Reads the end of the metrics only."""
+    """Returns the last row of the metrics of a run; None if there is none. Reads only the end of the metrics."""
     path = directory / METRICS
     if not path.exists():
         return None
@@ -101,13 +101,13 @@ def last_row(directory: Path) -> dict[str, Any] | None:
 
 
 def fold(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
-    """Rows as Sacred's metrics.json has them: `{name: {"steps", "values", "timestamps"}}`."""
+    """Returns the rows in the form of Sacred's metrics.json: `{name: {"steps", "values", "timestamps"}}`."""
     folded: dict[str, dict[str, list[Any]]] = {}
     for row in rows:
         step, timestamp = row["step"], row["timestamp"]
         for name, value in row["values"].items():
             series = folded.get(name)
-            if series is None:
+            if series is None:  # setdefault would make three lists for every point
                 series = folded[name] = {"steps": [], "values": [], "timestamps": []}
             series["steps"].append(step)
             series["values"].append(value)
@@ -116,9 +116,9 @@ def fold(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
 
 
 def cut(directory: Path, iteration: int) -> None:
-    """Keeps the metrics of the first `iteration` iterations; the other lines go to `CUT`, damaged ones too.
+    """Keeps the metrics of the first `iteration` iterations and moves the other lines, also damaged ones, to `CUT`.
 
-    What a run reports belongs to a finished iteration, so of the first 0 there is nothing to keep.
+    Metrics belong to finished iterations, so with `iteration=0` no line is kept.
     """
     kept: list[str] = []
     removed: list[str] = []
@@ -132,7 +132,7 @@ def cut(directory: Path, iteration: int) -> None:
 
 
 def parse_row(line: str) -> dict[str, Any] | None:
-    """The row on a line; None if it is damaged."""
+    """Returns the row of a line; None if the line is damaged."""
     try:
         row = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Sacred's Run with heartbeats from the main thread, and a record that is never lost in silence."""
+"""Sacred's Run with heartbeats from the main thread; the run stops if its record cannot be written."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from research.tracking.observer import FileObserver
 class RecordedRun(Run):
     """A run whose record is written between iterations.
 
-    Differs from Sacred's, which beats in a thread of its own: there, a beat that reads the captured output while the
-    program prints can garble it, and nothing can tell when metrics have reached the disk. Here `flush` returns when
-    they have. Sacred makes its Run itself and offers no hook, so `adopt` changes the class of what it made.
+    Differs from Sacred's Run, whose heartbeats come from another thread: there a heartbeat that reads the captured
+    output while the program prints can garble it, and the program cannot know when its metrics are on disk. Here
+    `flush` returns when they are. Sacred constructs its Run itself and has no hook, so `adopt` changes the class of it.
+
+    Attributes:
+        session: The session of the command, see `session.Trainer`; None for other commands.
     """
 
     session: Any
@@ -30,7 +33,7 @@ class RecordedRun(Run):
 
     @classmethod
     def adopt(cls, run: Run) -> RecordedRun:
-        """The same run as a RecordedRun."""
+        """Returns the same object as a RecordedRun."""
         run.__class__ = cls
         adopted = cast(RecordedRun, run)
         adopted.session = None
@@ -41,18 +44,18 @@ class RecordedRun(Run):
 
     @property
     def directory(self) -> Path | None:
-        """The directory of the record; None if the run is not observed, or not started."""
+        """The directory of the record; None if the run is not observed or not started."""
         return next((seen.directory for seen in self.observers if isinstance(seen, FileObserver)), None)
 
     def beat(self) -> None:
-        """Flushes if the last time is `beat_interval` seconds ago (Sacred's `-b`)."""
+        """Calls `flush` if the last call was at least `beat_interval` seconds ago (Sacred's option `-b`)."""
         if time.monotonic() - self._last_beat >= self.beat_interval:
             self.flush()
 
     def flush(self) -> None:
-        """Writes metrics and output to the record. They are on disk when it returns.
+        """Writes metrics and output to the record; they are on disk when it returns.
 
-        What cannot be written is kept for the next time.
+        Metrics that cannot be written are kept for the next call.
         """
         self._last_beat = time.monotonic()
         self._get_captured_output()
@@ -75,14 +78,14 @@ class RecordedRun(Run):
         except (OSError, BusyError):
             if not is_failing:
                 raise
-            # Sacred goes on with the error that stopped the run, which is this one or a better one.
+            # Sacred then raises the error that stopped the run, which is this one or its cause.
 
     def _get_captured_output(self) -> None:
-        """Adds what was printed since the last time, in whole lines, so that a beat costs what is new."""
+        """Adds the whole lines printed since the last call, so that the cost of a heartbeat depends on what is new."""
         output = self._output_file
         if output is None or (output.closed and output.final is None):
             return
-        # Once it is closed, `get` returns what was printed since the last beat of a run that stopped early.
+        # `get` of a closed file returns the output since the last heartbeat of a run that stopped early.
         text = self._line + output.get()
         end = len(text) if output.closed else text.rfind("\n") + 1
         self._line = text[end:]
@@ -101,7 +104,7 @@ class RecordedRun(Run):
             except OSError as error:
                 error.add_note(
                     f"{obs.directory} cannot be written, so the run stops at its last checkpoint. Nothing recorded is "
-                    f"lost: make room, or the disk writable, and go on with it (resume, or ensure)."
+                    f"lost: make room, or make the disk writable, and continue it (resume or ensure)."
                 )
                 raise
         else:
@@ -109,5 +112,5 @@ class RecordedRun(Run):
 
 
 def _utc_now() -> datetime.datetime:
-    """As Sacred has its times: UTC, without saying so."""
+    """Returns the time as Sacred has it: UTC, without a time zone."""
     return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
