@@ -15,7 +15,7 @@ from research import rng
 from research.algorithms.memory import recurrent
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.evaluation import trial_curve
-from research.algorithms.memory.losses import Coefficients, gradient_of, loss_of
+from research.algorithms.memory.losses import rl2_gradient, rl2_loss
 from research.algorithms.memory.recurrent import Steps, ValueScale, advantages, explained_variance, minibatches
 from research.algorithms.memory.rl2 import RL2
 from research.algorithms.memory.trpo import make_objective
@@ -35,6 +35,8 @@ SMALL = RL2Config(
     dtype="float64",
     num_threads=1,
 )
+
+LOSS = dataclasses.replace(SMALL, clip_eps=0.2, value_coef=0.7)
 
 
 def made(**changes):
@@ -160,10 +162,11 @@ def test_the_loss_is_that_of_an_obvious_loop():
     policy = recurrent_policy(algorithm, params)
     with torch.no_grad():
         output = policy(steps.inputs, policy.initial_state(len(steps.valid)))
-    loss, measured = loss_of(output, steps, Coefficients(True, 0.2, 0.03, 0.7))
+    loss, measured = rl2_loss(output, steps, LOSS, 0.03)
     assert float(loss) == pytest.approx(obvious_loss(output, steps, 0.2, 0.03, 0.7), rel=1e-12)
     assert not steps.valid.all() and 0.05 < measured[4] < 0.95, "the clip does something"
-    alone, _ = loss_of(output, steps, Coefficients(False, 0.2, 0.03, 0.7))
+    separate = GRUConfig(4, separate_value=True)
+    alone, _ = rl2_loss(output, steps, dataclasses.replace(LOSS, update="trpo", policy=separate), 0.03)
     torch.testing.assert_close(alone, 0.7 * measured[1])
 
 
@@ -176,11 +179,8 @@ def recurrent_policy(algorithm: RL2, params):
 def whole_gradient(algorithm, params, parts, chunk_length=0):
     """The sum over parts, and the loss as one graph by hand."""
     total = sum(int(part.valid.sum()) for part in parts)
-    coefficients = Coefficients(True, 0.2, 0.03, 0.7)
-    results = [
-        gradient_of(algorithm.agent.policy, params, tuple(params), part, coefficients, total, chunk_length)
-        for part in parts
-    ]
+    config = dataclasses.replace(LOSS, chunk_length=chunk_length)
+    results = [rl2_gradient(algorithm.agent.policy, params, tuple(params), part, config, 0.03, total) for part in parts]
     return {name: sum(gradient[name] for gradient, _ in results) for name in params}
 
 
@@ -190,7 +190,7 @@ def test_a_gradient_is_the_same_in_parts_and_in_chunks_of_a_trial(policy, monkey
     params, steps = sampled(algorithm)
     own = recurrent_policy(algorithm, params)
     output = own(steps.inputs, own.initial_state(len(steps.valid)))
-    loss, _ = loss_of(output, steps, Coefficients(True, 0.2, 0.03, 0.7))
+    loss, _ = rl2_loss(output, steps, LOSS, 0.03)
     expected = dict(zip(params, torch.autograd.grad(loss, list(own.parameters())), strict=True))
     monkeypatch.setattr(recurrent, "_PART_ROWS", 3)
     (parts,) = minibatches(steps, 1)
@@ -216,7 +216,7 @@ def test_a_chunk_sees_the_past_as_a_constant():
     for start in range(0, steps.valid.shape[1], 5):
         part = recurrent.in_interval(steps, slice(start, start + 5))
         output = own(part.inputs, state.detach())
-        loss, _ = loss_of(output, part, Coefficients(True, 0.2, 0.03, 0.7))
+        loss, _ = rl2_loss(output, part, LOSS, 0.03)
         gradients = torch.autograd.grad(loss * (int(part.valid.sum()) / total), list(own.parameters()))
         for name, gradient in zip(expected, gradients, strict=True):
             expected[name] += gradient

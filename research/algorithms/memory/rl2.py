@@ -30,7 +30,7 @@ from torch import Tensor
 
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.evaluation import trial_curve
-from research.algorithms.memory.losses import Coefficients, gradient_of
+from research.algorithms.memory.losses import rl2_gradient
 from research.algorithms.memory.recurrent import RecurrentAgent, Steps, ValueScale, minibatches
 from research.algorithms.memory.trpo import make_objective
 from research.algorithms.outer import clip_norm
@@ -101,13 +101,11 @@ class RL2:
     ) -> tuple[Params, AdamState, Metrics]:
         """Returns the result of epochs of Adam; metrics are means over the last epoch, gradient norms over all."""
         config = self.config
-        with_policy = config.update == "ppo"
-        coefficients = Coefficients(with_policy, config.clip_eps, config.entropy_coef_at(iteration), config.value_coef)
         batches = minibatches(steps, config.num_minibatches)
         norms: list[float] = []
         terms: list[Tensor] = []
         for minibatch in batches * config.num_epochs:
-            gradient, own = self._gradient(params, minibatch, coefficients)
+            gradient, own = self._gradient(params, minibatch, config.entropy_coef_at(iteration))
             gradient, length = clip_norm(gradient, config.max_grad_norm)
             moved, optimizer = adam(self._by_adam(params), gradient, optimizer, config.lr_at(iteration))
             params = params | moved
@@ -115,17 +113,17 @@ class RL2:
             terms.append(own)
         names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
         metrics = dict(zip(names, torch.stack(terms[-len(batches) :]).mean(0).tolist(), strict=True))
-        if not with_policy:
+        if config.update == "trpo":
             return params, optimizer, {"value_loss": metrics["value_loss"]}
         return params, optimizer, metrics | {"gradient_norm": sum(norms) / len(norms)}
 
-    def _gradient(self, params: Params, minibatch: list[Steps], coefficients: Coefficients) -> tuple[Params, Tensor]:
+    def _gradient(self, params: Params, minibatch: list[Steps], entropy_coef: float) -> tuple[Params, Tensor]:
         """Returns the gradient of a minibatch's loss, and its terms: sums over the parts, in their order."""
         total = sum(int(part.valid.sum()) for part in minibatch)
         learned = tuple(self._by_adam(params))
 
         def of_part(part: Steps) -> tuple[Params, Tensor]:
-            return gradient_of(self.agent.policy, params, learned, part, coefficients, total, self.config.chunk_length)
+            return rl2_gradient(self.agent.policy, params, learned, part, self.config, entropy_coef, total)
 
         results = parallel_map(of_part, minibatch, self.agent.num_threads)
         gradient = {name: torch.stack([gradient[name] for gradient, _ in results]).sum(0) for name in learned}
