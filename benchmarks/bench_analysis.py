@@ -1,4 +1,4 @@
-"""What it costs to look at runs: loading 1,000 records of 1,000 points, in time and memory, and a command's start."""
+"""The cost of reading runs: loading 1,000 records of 1,000 points, in time and memory, and a command's start."""
 
 from __future__ import annotations
 

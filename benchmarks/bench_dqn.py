@@ -1,4 +1,4 @@
-"""DQN on CartPole-v1 at the zoo's settings beside Stable-Baselines3's, and the replay buffer alone."""
+"""DQN on CartPole-v1 at the settings of the zoo, against Stable-Baselines3, and the replay buffer alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CAPACITY = 100_000
 
 
 def our_steps_per_second(**settings: Any) -> float:
-    """Of acting and learning together, states made and restored at every iteration included."""
+    """Environment steps per second with learning; the time to build and restore the state of each iteration counts."""
     keep_freed_memory()  # as runs do
     config = LookaheadDQNConfig(**settings)
     algorithm = LookaheadDQN(config)

@@ -1,4 +1,4 @@
-"""What Lookahead costs beside the base optimiser's own step: the whole cycle over as many steps of the base alone."""
+"""The overhead of Lookahead: the time of a cycle over that of as many steps of the base optimiser alone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def parameters(device: str) -> list[nn.Parameter]:
 
 
 def seconds_of_a_cycle(optimizer: Any, device: str) -> float:
-    """Of K steps: processor time, which other processes do not lengthen; on a GPU the time that passes."""
+    """Seconds of K steps: processor time, which other processes do not lengthen; on a GPU wall-clock time."""
     clock = time.process_time if device == "cpu" else time.perf_counter
     start = clock()
     for _ in range(K):

@@ -87,13 +87,13 @@ def cheetahs(tasks: int, at_most: float) -> Iterator[Measurement]:
 
 @benchmark("maml_trpo/cheetah_vel/20x20x100")
 def cheetahs_20() -> Iterator[Measurement]:
-    """20 tasks."""
+    """MAML-TRPO on half-cheetahs, 20 tasks."""
     yield from cheetahs(20, at_most=2.6)
 
 
 @benchmark("maml_trpo/cheetah_vel/40x20x100")
 def cheetahs_40() -> Iterator[Measurement]:
-    """40 tasks."""
+    """MAML-TRPO on half-cheetahs, 40 tasks."""
     yield from cheetahs(40, at_most=5.2)
 
 

@@ -40,7 +40,7 @@ def report() -> Iterator[Measurement]:
 
 
 def _opened(page: Path, name: str) -> Iterator[Measurement]:
-    """What opening the page costs a Chromium: until something is seen, until the charts stand, and for another metric.
+    """Measures the page in Chromium: seconds to the first paint, to the charts, and to another metric.
 
     The last two are times of its main thread, the middle one of three, which other work on the machine leaves alone.
     """

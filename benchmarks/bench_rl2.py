@@ -59,7 +59,7 @@ def iteration() -> Iterator[Measurement]:
 
 @benchmark("rl2/collect/2500x100")
 def collection() -> Iterator[Measurement]:
-    """What one core spends on the environment and the records of 2,500 rows, against the network's own steps."""
+    """The time of the environment and the records of 2,500 rows on one core, against that of the network."""
     keep_freed_memory()
     torch.set_num_threads(1)
     algorithm = RL2(dataclasses.replace(BASE, meta_batch_size=2500, num_threads=1))

@@ -26,7 +26,7 @@ CONFIGS = {"maml_trpo": MAMLTRPOConfig(**_SIZE), "maml_ppo": MAMLPPOConfig(**_SI
 
 
 def iterate(name: str, num_threads: int, warmup: int, repeats: int) -> None:
-    """Prints the median seconds of an iteration, as the first rank. What each rank runs."""
+    """Prints the median seconds of an iteration, if this is the first rank. Every rank runs it."""
     keep_freed_memory()
     torch.set_num_threads(1)
     ranks = join()
@@ -41,7 +41,7 @@ def iterate(name: str, num_threads: int, warmup: int, repeats: int) -> None:
 
 
 def seconds(name: str, size: int, num_threads: int) -> float:
-    """Of an iteration, with so many ranks."""
+    """Median seconds of an iteration with `size` ranks."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]

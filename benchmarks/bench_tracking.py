@@ -1,4 +1,4 @@
-"""What recording costs: logging 20 scalars an iteration, early and late in a run, ending it, and reading its record."""
+"""The cost of a record: logging 20 scalars an iteration, early and late in a run, ending it, and reading its record."""
 
 from __future__ import annotations
 

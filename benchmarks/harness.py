@@ -1,4 +1,4 @@
-"""What every measurement shares: a registry, a stopwatch, a memory gauge, a table and a record.
+"""The parts that all benchmarks share: registry, timer, memory gauge, table and record.
 
 A benchmark is a function that yields what it measured, under a name that `ONLY` can pick it by:
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure.
+    """One measured figure.
 
     Attributes:
         name: What was measured, e.g. `"maml_trpo/navigation_2d/20x20x100/update"`.
@@ -126,7 +126,7 @@ def peak_memory_mib(target: str, *args: Any) -> float:
 
 @functools.cache
 def context() -> dict[str, Any]:
-    """What a figure depends on beside the code: threads, processor, versions; and the commit of the code."""
+    """The conditions of a figure: threads, processor, versions, and the commit of the code."""
     return {
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -150,7 +150,7 @@ def _cpu_model() -> str:
 
 
 def _git(*args: str) -> str | None:
-    """What a git command prints; None outside a repository or without git."""
+    """The output of a git command; None outside a repository or without git."""
     try:
         process = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -17,7 +17,7 @@ Self = TypeVar("Self", bound="Distribution")
 
 
 class Distribution(Protocol):
-    """What a policy returns."""
+    """A distribution of actions, as a policy returns it."""
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """An action for each batch entry, drawn with `generator` alone. Not differentiable."""

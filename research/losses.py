@@ -15,7 +15,7 @@ from research.types import Forward
 
 
 class PolicyBatch(NamedTuple):
-    """What a policy loss reads of one task's episodes; a batch of tasks has a leading `[tasks]` on every field.
+    """The episodes of one task as a policy loss reads them; a batch of tasks has a leading `[tasks]` on every field.
 
     Attributes:
         observation: `[episodes, time, obs]`.

@@ -248,7 +248,7 @@ def _finish(figure: Figure, axes: Axes, bands: dict[str, Band], statistic: str, 
 
 
 def _sentences(bands: dict[str, Band], statistic: str) -> list[str]:
-    """What the caption says: the statistic, how many runs, which interval, who has none, what was cut."""
+    """The sentences of the caption: statistic, number of runs, interval, groups without an interval, and cuts."""
     counts = {name: each.runs for name, each in bands.items()}
     several = [count for count in counts.values() if count > 1]
     sentences = [f"{NAMES[statistic]} over {runs_of(counts)}"]
@@ -262,7 +262,7 @@ def _sentences(bands: dict[str, Band], statistic: str) -> list[str]:
 
 
 def _notes(bands: dict[str, Band]) -> list[str]:
-    """What was done to the runs of each group; groups that had the same done share a sentence, numbers as ranges."""
+    """The changes that were made to the runs of each group; groups with the same changes share a sentence."""
     alike: dict[str, dict[str, list[str]]] = {}
     for name, each in bands.items():
         for note in each.notes:

@@ -131,7 +131,7 @@ def plot_estimates(
 
 
 def _draw_estimates(axes: Axes, estimators: Mapping[str, Sequence[Any]], sizes: Sequence[int], field: str) -> None:
-    """One estimator beside the other at each size, with intervals."""
+    """The estimators at each size, with intervals."""
     for index, (name, estimates) in enumerate(estimators.items()):
         value, low, high = np.transpose([getattr(estimate, field) for estimate in estimates])
         told = low > 0 if field == "bias" else np.ones(len(sizes), bool)

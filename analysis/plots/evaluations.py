@@ -49,7 +49,7 @@ def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
 
 
 def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
-    """Draws the mean score after each step beside that of the best policies, and the regret that has piled up by then.
+    """Draws the mean score after each step and that of the best policies, and the cumulative regret.
 
     Args:
         curve: With the extra `regret` and the totals `total` and `total_regret`, as
@@ -187,7 +187,7 @@ def _paths_legend(figure: Figure, episodes: int) -> None:
 
 
 def _marker(points: NDArray[Any]) -> str:
-    """What marks the points of a curve: nothing if they are many."""
+    """The marker of the points of a curve; none if there are many."""
     return "o" if len(points) <= _MARKED else ""
 
 

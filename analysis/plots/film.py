@@ -1,4 +1,4 @@
-"""Episodes side by side as a moving picture (GIF), with what they are and how they fare written beside them."""
+"""Episodes side by side as a moving picture (GIF), with their names and scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pictures ask of the frames that they are given."""
+"""Checks of the frames that pictures are drawn from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names beside the ends of lines, none on top of another."""
+"""Names at the ends of lines, placed so that none overlaps another."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ LINES = ("#0072B2", "#D55E00", "#00875F", "#B5578C", "#A87400", "#000000")
 """The same, darkened to a contrast of 3 with white where thin lines need it; sky blue is too near to blue then."""
 
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)))
-"""What tells lines apart without colour. The first group's is drawn through."""
+"""Dash patterns that distinguish lines without colour; the first is solid."""
 
 INK = "#333333"
 COLUMN = 3.3

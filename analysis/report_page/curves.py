@@ -24,7 +24,7 @@ _BUDGET_OF_BANDS = 40_000
 
 _FEWEST_OF_BAND, _MOST_OF_BAND = 100, 500
 _RESAMPLES = 1000
-"""Of the bootstrap at each point of an interval."""
+"""Bootstrap samples at each point of an interval."""
 
 ALL: Any = {"status": None, "repeats": "all", "allow_different_tasks": True}
 """Every run, whatever its status: for curves of single runs, which are not averaged."""
@@ -157,7 +157,7 @@ def _estimates(value: NDArray[np.float64], group: int, remarks: Sequence[str]) -
 
 
 def _nothing(group: int, count: int, reason: str) -> dict[str, Any]:
-    """What stands for a group whose runs cannot be averaged."""
+    """The entry of a group whose runs cannot be averaged."""
     axes: dict[str, Any] = {"x": [], **{name: [] for name in ("iteration", "seconds", "env_steps")}}
     return axes | {"group": group, "count": count, "interval": "", "note": reason, "y": [], "low": [], "high": []}
 
@@ -193,7 +193,7 @@ class Packer:
         return [_grid(mine) if mine else {} for mine in parts]
 
     def payloads(self, grids: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Of each metric, its curves and the bands of groups."""
+        """Yields the curves of each metric and the bands of its groups."""
         steps = [np.array(grid.get("iteration", []), np.int64) for grid in grids]
         for curves, found in self._kept:
             packed = []

@@ -25,18 +25,18 @@ _FIRST = (r"eval/score_after_\d+", r"return_post", r".*(return|score|reward)", r
 
 @dataclass(frozen=True)
 class PageConfig:
-    """What a page is to show.
+    """Settings of a page.
 
     Attributes:
-        command: How to make it again.
-        title: Its heading.
-        where: Which runs were asked for.
-        metric: The one that is chosen when it opens; empty: a score or a return, if there is one.
-        by: Settings that make a group; None: those that differ.
-        seeds: Those that every group should have; empty: those that others of its experiment have.
+        command: The command that makes the page.
+        title: Heading of the page.
+        where: The expression that selects the runs.
+        metric: The metric that is shown first; empty for a score or a return, if there is one.
+        by: Settings whose values define the groups; None for those that differ.
+        seeds: Seeds that every group should have; empty for those of the other groups of its experiment.
         allow_different_tasks: Whether runs of one group may have been evaluated on different tasks.
-        pictures_mib: How much the pictures may weigh.
-        generated: A time to print; empty: none, so that the same runs give the same bytes.
+        pictures_mib: Limit on the size of all pictures, in MiB.
+        generated: The time to print; empty for none, so that the same runs give the same bytes.
     """
 
     command: str
@@ -55,7 +55,7 @@ class PageConfig:
 
 
 def render(runs: Runs, config: PageConfig) -> str:
-    """The page.
+    """Returns the HTML page.
 
     Raises:
         ValueError: No run has the metric or a key, or a group mixes runs that were evaluated on different tasks.

@@ -1,4 +1,4 @@
-"""What a report says of runs without their curves: the table, troubles and output, what is missing, configurations."""
+"""The parts of a report without curves: table of runs, errors and output, missing runs, configurations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEYS_IN_TABLE = 6
 """Settings that differ and have a column of their own; the others are among the configurations."""
 
 _LINES = 20
-"""Of a run's output."""
+"""Lines of a run's output that a report shows."""
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 """Colours and cursor movements of terminals, and other control characters."""
@@ -37,7 +37,7 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What a cell shows, and what it is sorted by; empty if nothing was recorded."""
+    """The text of a cell and its sort key; empty if nothing was recorded."""
 
     text: str
     key: str

@@ -21,7 +21,7 @@ class Paired(NamedTuple):
     Attributes:
         estimate: The statistic of the differences, value − reference.
         pairs: The seeds that both groups have.
-        unpaired: The seeds that one group lacks. Their runs are left out, and must be named beside the estimate.
+        unpaired: The seeds that one group lacks. Their runs are left out, and a report must name them.
     """
 
     estimate: Estimate
@@ -152,7 +152,7 @@ def beats(values: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArra
 
 
 def _farthest(found: float, end: float, z: float, m: int, n: int) -> float:
-    """Of the probabilities between what was found and an end, the farthest that agrees with it."""
+    """The probability between the estimate and an end that is farthest from the estimate and agrees with the data."""
     inside, outside = found, end
     for _ in range(60):
         middle = (inside + outside) / 2

@@ -29,7 +29,7 @@ from research.types import Metrics, Params
 
 
 class Part(NamedTuple):
-    """Some of the episodes, and the action distributions on them as a function of the parameters.
+    """A part of the episodes, and the action distributions on it as a function of the parameters.
 
     Attributes:
         batch: The episodes.

@@ -22,7 +22,7 @@ Rows = tuple[tuple[float, ...], ...]
 
 
 class Game(Protocol):
-    """What a player and a reader of the results need to know of a game."""
+    """A two-player game: losses of the players, their strategies, and how far they are from an equilibrium."""
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -32,13 +32,13 @@ class Game(Protocol):
         """The gradient of each player's own loss in its own parameters: what simultaneous descent follows."""
 
     def strategies(self, params: Params) -> Params:
-        """What the players do, e.g. the probabilities of their actions."""
+        """The strategies of the players, e.g. the probabilities of their actions."""
 
     def distance(self, params: Params) -> Tensor:
         """How far the strategies are from the equilibrium, `[*plays]`."""
 
     def exploitability(self, params: Params) -> Tensor:
-        """What both players together could gain by answering the other best, `[*plays]`; 0 at an equilibrium."""
+        """The sum of what each player gains by a best response to the other, `[*plays]`; 0 at an equilibrium."""
 
 
 class MatrixGame:
@@ -168,7 +168,7 @@ def make_game(name: str, **settings: Any) -> Game:
 def bilinear_contraction(
     singular_values: Float[Tensor, "*values"], lr: float, k: int, alpha: float
 ) -> Float[Tensor, "*values"]:
-    """What a cycle multiplies the distance in each pair (x_j, y_j) of the bilinear game by: |1 − α + α (1 + iησ)ᵏ|."""
+    """The factor by which a cycle contracts each pair (x_j, y_j) of the bilinear game: |1 − α + α (1 + iησ)ᵏ|."""
     step = torch.complex(torch.ones_like(singular_values), lr * singular_values)
     return (1 - alpha + alpha * step**k).abs()
 
@@ -176,7 +176,7 @@ def bilinear_contraction(
 def starts(game: Game, num_plays: int, scale: float, rng: np.random.Generator) -> Params:
     """Normal parameters of this standard deviation to start from, `[num_plays, size]` for each player, in float64."""
     names = ("player_1", "player_2")
-    # A play has the same start however many there are beside it.
+    # The start of a play does not depend on the number of plays.
     drawn = rng.normal(0.0, scale, (num_plays, sum(game.sizes)))
     return dict(zip(names, torch.from_numpy(drawn).split(game.sizes, -1), strict=True))
 

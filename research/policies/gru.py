@@ -59,7 +59,7 @@ class GRUConfig:
 
 
 class Inputs(NamedTuple):
-    """What the network reads, encoded; all with the same leading axes.
+    """The encoded inputs of the network; all have the same leading axes.
 
     Attributes:
         features: `[..., features]`: observation, last action, last reward, whether the last step ended an episode.
@@ -79,7 +79,7 @@ class Inputs(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What the network says, `[rows, time, ...]`, and its state after the last step.
+    """The outputs of the network, `[rows, time, ...]`, and its state after the last step.
 
     Attributes:
         distribution: Of the action.
@@ -195,7 +195,7 @@ class GRUPolicy(nn.Module):
         return torch.cat([body.initial_state(rows) for body in bodies], -1)
 
     def first_action(self, rows: int) -> Tensor:
-        """What stands for the last action before there was one: −1, or zeros if actions are continuous."""
+        """Returns the last action at the start of a trial: −1, or zeros if actions are continuous."""
         like = self.action_bias
         if self.is_discrete:
             return torch.full((rows,), -1, device=like.device)
@@ -204,7 +204,7 @@ class GRUPolicy(nn.Module):
     def encode(
         self, observation: Tensor, last_observation: Tensor, last_action: Tensor, last_reward: Tensor, ended: Tensor
     ) -> Inputs:
-        """What the network reads.
+        """Returns the inputs of the network.
 
         Args:
             observation: `[..., obs]`.

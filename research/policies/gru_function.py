@@ -53,7 +53,7 @@ def gru_step(
 
 
 def gru_recorded(gates: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """What `gru_function` computes, recorded operation by operation."""
+    """Returns the result of `gru_function`, with every operation recorded by autograd."""
     states = []
     for own in gates.unbind(0):
         state = gru_step(own, state, state @ weight.mT, bias)
