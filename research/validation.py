@@ -58,6 +58,19 @@ def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f"did you mean {prefix}{nearest[0]}?" if nearest else f"there are {', '.join(names)}"
 
 
+def positive_ranges(settings: Any, *names: str) -> None:
+    """Each named attribute must be a range of numbers above 0, see `ordered`; at least one range must have a width."""
+    ordered(settings, *names)
+    for name in names:
+        low, high = getattr(settings, name)
+        if low <= 0:
+            raise ValueError(f"{name}=({low!r}, {high!r}): need values above 0; equal ends fix the quantity")
+    first = getattr(settings, names[0])
+    if all(low == high for low, high in (getattr(settings, name) for name in names)):
+        raise ValueError(f"{names[0]}={first!r}: every task is the same, so none can be held out; need one of "
+                         f"{', '.join(names)} to be wider than a point")  # fmt: skip
+
+
 def _check(settings: Any, names: Sequence[str], holds: Any, allowed: str) -> None:
     for name in names:
         value = settings[name] if isinstance(settings, Mapping) else getattr(settings, name)

@@ -1,7 +1,7 @@
-"""Any Gymnasium environment: made by its id with errors that say what exists, and run in rows of a vector environment.
+"""Any Gymnasium environment by its id, and vector environments whose rows are such environments.
 
-For environments without a batched version. Each row is an environment of its own, which costs what it costs: this is
-the convenient way, not the fast one.
+This serves environments that have no batched version. Every row is a separate Python object, so it is slower than
+`MujocoEnvs` and `RowEnvs`.
 """
 
 from __future__ import annotations
@@ -19,39 +19,40 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from research import rng as random
+from research import rng
+from research.sampling.vector import TaskEnvs
 
 Env = gymnasium.Env[Any, Any]
 
 _FRAMES_PER_SECOND = 30
 
 MAX_OBSERVATION = 4096
-"""Longest observation vector: policies and baselines see vectors, and the baseline fits one weight or two to each."""
+"""Longest observation vector that is accepted: the linear baseline has one or two weights per entry."""
 
 
 def find_spec(env_id: str) -> EnvSpec:
-    """What is registered under `env_id`; in `module:id` the module is imported first, so that it registers its own.
+    """Returns the specification registered as `env_id`. For `module:id` the module is imported first.
 
     Raises:
-        ValueError: No environment has that id; the message lists those that exist, the nearest first.
+        ValueError: No environment has that id; the message lists the ids that exist, the most similar first.
     """
     module, _, name = env_id.rpartition(":")
     if module:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise ValueError(f"env_id={env_id!r}: there is no module {error.name}; install it, or mend the name "
-                             f"before the colon") from error  # fmt: skip
+            raise ValueError(f"env_id={env_id!r}: there is no module {error.name}; install it, or correct "
+                             f"the name before the colon") from error  # fmt: skip
     if name not in gymnasium.registry:
         raise ValueError(f"env_id={env_id!r}: no such environment; there are {nearest_first(name, gymnasium.registry)}")
     return gymnasium.registry[name]
 
 
 def make_env(env_id: str, horizon: int, kwargs: Mapping[str, Any]) -> Env:
-    """The environment `env_id`, truncated after `horizon` steps in place of its own limit.
+    """Makes the environment `env_id` with a limit of `horizon` steps instead of its own limit.
 
     Raises:
-        ValueError: There is no such environment, a package that it needs is missing, or it refuses an argument.
+        ValueError: The environment does not exist, needs a package that is missing, or refuses an argument.
     """
     spec = find_spec(env_id)
     refuse_unknown_kwargs(env_id, kwargs)
@@ -65,7 +66,7 @@ def make_env(env_id: str, horizon: int, kwargs: Mapping[str, Any]) -> Env:
 
 
 def parameters(env_id: str) -> Mapping[str, inspect.Parameter]:
-    """The arguments that an environment can be made with. Raises as `make_env`."""
+    """Returns the arguments of the constructor of an environment. Raises ValueError as `make_env`."""
     spec = find_spec(env_id)
     if spec.entry_point is None:
         raise ValueError(f"env_id={env_id!r}: it exists as a vector environment only; need one that makes single ones")
@@ -77,12 +78,15 @@ def parameters(env_id: str) -> Mapping[str, inspect.Parameter]:
 
 
 def refuse_unknown_kwargs(env_id: str, kwargs: Mapping[str, Any], setting: str = "kwargs") -> None:
-    """Raises ValueError if the environment takes no such argument; the message lists those that it takes.
+    """Refuses arguments that the constructor of an environment does not have.
 
     Args:
-        env_id: Its id.
+        env_id: Id of the environment.
         kwargs: Argument → value.
-        setting: Where they stand, for the message.
+        setting: Name of the setting that has these arguments, for the message.
+
+    Raises:
+        ValueError: An argument does not exist; the message lists the arguments that do.
     """
     known = parameters(env_id)
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values()):
@@ -94,7 +98,7 @@ def refuse_unknown_kwargs(env_id: str, kwargs: Mapping[str, Any], setting: str =
 
 
 def nearest_first(name: str, known: Mapping[str, Any] | Sequence[str], limit: int = 100) -> str:
-    """The known names in a line, those that resemble `name` first, at most `limit` of them."""
+    """Returns at most `limit` of the known names as a comma-separated text, the most similar to `name` first."""
     nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     names = [*nearest, *sorted(set(known) - set(nearest))]
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
@@ -112,18 +116,18 @@ def _reason(error: Exception) -> str:
 
 
 class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
-    """An environment as a row of `GymEnvs`: flat observations, actions within their bounds, rest after the end.
+    """Wrapper that makes an environment a row of `GymEnvs`: vector observations, clipped actions, rest after the end.
 
-    Observations of any space that NumPy can flatten become a vector (Discrete: one-hot; Dict, Tuple: concatenated),
-    declared without bounds: an environment whose attributes were changed need not respect those that it had. Box
-    actions beyond their bounds act as the nearest bound; Discrete ones count from 0.
+    Observations of any space that NumPy can flatten become a vector (Discrete: one-hot; Dict, Tuple: concatenated). It
+    is declared without bounds, because a change of attributes may move an environment out of its declared bounds. Box
+    actions beyond their bounds act as the nearest bound; Discrete actions count from 0.
 
-    An ended row returns its last observation with reward 0 until it is reset with a seed. A reset without a seed is
-    that of a vector environment in NEXT_STEP mode, which is to have no effect.
+    A row that has ended returns its last observation with reward 0 until it is reset with a seed. A reset without a
+    seed comes from Gymnasium's vector environment in NEXT_STEP mode, and has no effect on a row that has ended.
 
     Raises:
-        ValueError: The observations cannot be flattened or are pictures, or the actions are neither Discrete nor a Box
-            of floats.
+        ValueError: The observations cannot be flattened or are images, or the actions are neither Discrete nor a Box
+            of floating-point numbers.
     """
 
     def __init__(self, env: Env):
@@ -136,7 +140,7 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
         assert isinstance(flat, spaces.Box)
         if flat.shape[0] > MAX_OBSERVATION:
             raise ValueError(f"observation space {self._observed}: a vector of {flat.shape[0]} numbers; need at most "
-                             f"{MAX_OBSERVATION}, pictures are not served")  # fmt: skip
+                             f"{MAX_OBSERVATION}, images are not supported")  # fmt: skip
         dtype = np.float64 if flat.dtype == np.float64 else np.float32
         self.flat_space = spaces.Box(-np.inf, np.inf, flat.shape, dtype)
         self.observation_space = self.flat_space
@@ -154,7 +158,7 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
         return self._last, {}
 
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
-        """A step, or rest. Never both terminated and truncated."""
+        """Steps the environment unless it has ended. A step is never both terminated and truncated."""
         if self._ended:
             assert self._last is not None
             return self._last, 0.0, False, False, {}
@@ -167,7 +171,7 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
 
 
 def _actions(space: gymnasium.Space[Any]) -> tuple[gymnasium.Space[Any], Callable[[Any], Any]]:
-    """The space that a policy sees, and what turns one of its actions into one of `space`."""
+    """The action space of the policy, and a function from its actions to those of `space`."""
     if isinstance(space, spaces.Discrete):
         first = int(space.start)
         return spaces.Discrete(int(space.n)), lambda action: first + int(action)
@@ -177,37 +181,32 @@ def _actions(space: gymnasium.Space[Any]) -> tuple[gymnasium.Space[Any], Callabl
     raise ValueError(f"action space {space}: need Discrete or a Box of floating-point numbers")
 
 
-class GymEnvs(gymnasium.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
-    """Gymnasium's vector environment over `Row`s, without automatic resets.
+class GymEnvs(TaskEnvs):
+    """Gymnasium's vector environments over `Row`s, without autoreset.
 
     Args:
-        makers: Make the environment of each row.
-        vectorization: `"sync"`: one after the other. `"async"`: each in a process of its own, which pays for few and
-            slow environments only.
+        makers: Functions that make the environment of each row.
+        vectorization: `"sync"` steps the rows one after the other, `"async"` in one process per row, which is faster
+            for few rows of a slow environment only.
     """
-
-    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - Gymnasium declares it so
 
     def __init__(self, makers: Sequence[Callable[[], Env]], vectorization: Literal["sync", "async"] = "sync"):
         rows: list[Callable[[], Env]] = [_Maker(make) for make in makers]
         kind = SyncVectorEnv if vectorization == "sync" else AsyncVectorEnv
         self._rows = kind(rows, autoreset_mode=AutoresetMode.NEXT_STEP)
-        self.num_envs = self._rows.num_envs
-        self.single_observation_space = self._rows.single_observation_space
-        self.single_action_space = self._rows.single_action_space
-        self.observation_space = self._rows.observation_space
-        self.action_space = self._rows.action_space
+        super().__init__(len(rows), self._rows.single_observation_space, self._rows.single_action_space)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Resets every row, or those of `options["reset_mask"]`.
+        """Starts an episode in every row, or in those of `options["reset_mask"]`.
 
-        Row i gets `seed + i`, as in every Gymnasium vector environment, or the i-th of a list; i is counted in the
-        batch that the rows are part of (`options["rows"]`). Where no seed is given, it is drawn from the one before.
+        Row i gets `seed + i`, as in every Gymnasium vector environment, or the i-th seed of a list. If the rows are
+        part of a larger batch (`options["rows"]`), i is the number in that batch. Without a seed, the seeds are drawn
+        from the generator that the last seed made.
         """
         super().reset(seed=seed if isinstance(seed, int) else None)
-        numbers = random.rows_of(options, self.num_envs).number.tolist()
+        numbers = rng.rows_of(options, self.num_envs).number.tolist()
         given = [seed + row for row in numbers] if isinstance(seed, int) else seed
         drawn = self.np_random.integers(2**31, size=self.num_envs)
         own = [int(drawn[row]) if given is None or given[row] is None else given[row] for row in range(self.num_envs)]
@@ -218,24 +217,24 @@ class GymEnvs(gymnasium.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Steps every row that has not ended. What the environments report beside is dropped."""
+        """Steps every row that has not ended. The `info` of the environments is dropped."""
         observation, reward, terminated, truncated, _ = self._rows.step(actions)
         return observation, reward, terminated, truncated, {}
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Closes the rows and ends their processes."""
+        """Closes the environments of the rows, and their processes."""
         self._rows.close(**kwargs)
 
 
 class DrawnGymEnvs(GymEnvs):
-    """`GymEnvs` whose rows can be drawn.
+    """`GymEnvs` that draw pictures of their rows.
 
     Args:
-        makers: Make the environment of each row, with `render_mode="rgb_array"`.
-        env_id: Their id, for messages.
+        makers: Functions that make the environment of each row, with `render_mode="rgb_array"`.
+        env_id: Id of the environments, for messages.
 
     Attributes:
-        dt: Seconds between two steps, from the frames per second that the environment declares; 1/30 if it does not.
+        dt: Seconds between two steps: the inverse of the environment's `render_fps`, or 1/30 without it.
     """
 
     def __init__(self, makers: Sequence[Callable[[], Env]], env_id: str):
@@ -244,7 +243,7 @@ class DrawnGymEnvs(GymEnvs):
         self.dt = 1.0 / float(self._rows.metadata.get("render_fps") or _FRAMES_PER_SECOND)
 
     def draw(self, row: int) -> NDArray[np.uint8]:
-        """A picture `[height, width, 3]` of a row as it stands. Raises ValueError if the environment draws none."""
+        """Returns a picture `[height, width, 3]` of a row. Raises ValueError if the environment draws none."""
         assert isinstance(self._rows, SyncVectorEnv)
         try:
             picture = self._rows.envs[row].render()
@@ -259,7 +258,7 @@ class DrawnGymEnvs(GymEnvs):
 
 
 class _Maker:
-    """Makes a row. A class, because a process of its own gets it pickled."""
+    """Function that makes a row. It is a class so that it can be pickled for another process."""
 
     def __init__(self, make: Callable[[], Env]):
         self.make = make

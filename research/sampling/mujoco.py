@@ -1,28 +1,28 @@
-"""Batched MuJoCo as a Gymnasium vector environment: simulations of every row, read and rewarded in NumPy."""
+"""Batched MuJoCo as a Gymnasium vector environment: many simulations, whose states NumPy reads and rewards."""
 
 from __future__ import annotations
 
 import functools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
 import mujoco
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from research import rng as random
+from research import rng
 from research.sampling.offscreen import Camera
 from research.sampling.simulations import Robot, Simulations, State, load_robot
+from research.sampling.vector import TaskEnvs, reset_mask
 from research.validation import at_least, positive
 
 __all__ = ["MujocoEnvs", "Robot", "State", "Step", "action_space", "load_robot", "observation_space"]
 
 
 class Step(NamedTuple):
-    """What a step shows, `[rows, ...]` each, as Gymnasium's `step` returns it."""
+    """Return value of Gymnasium's `step`; every array is `[rows, ...]`."""
 
     observation: NDArray[np.float64]
     reward: NDArray[np.float64]
@@ -31,28 +31,31 @@ class Step(NamedTuple):
     info: dict[str, Any]
 
 
-class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], NDArray[Any]], ABC):
-    """A Gymnasium vector environment over batched simulations; a task family adds start, observation, reward and end.
+class MujocoEnvs(TaskEnvs):
+    """Vector environments over batched simulations. A task family adds starts, observations, rewards and terminations.
 
-    Autoreset is off: a row that is done stands still at no cost, with reward 0, until `reset`, which takes
-    `options={"reset_mask": rows}`. Row i of `reset(seed=s)` starts as a Gymnasium environment does after
-    `reset(seed=s + i)`; of rows that are part of a larger batch (`options["rows"]`), i is the number there. A row whose
-    simulation blows up, or whose observation or reward is not finite, terminates with reward 0 and its last finite
-    observation; `info["diverged"] [rows]` says which did in this step.
+    A row that is done costs no simulation. Row i of `reset(seed=s)` starts as a Gymnasium environment does after
+    `reset(seed=s + i)`; if the rows are part of a larger batch (`options["rows"]`), i is the number in that batch. A
+    row whose simulation diverges, or whose observation or reward is not finite, terminates with reward 0 and its last
+    finite observation; `info["diverged"] [rows]` marks it in that step.
 
     Args:
-        robot: What is simulated.
+        robot: The robot that is simulated.
         models: The model of each row, or a single one for all.
-        num_envs: Rows.
-        horizon: Steps after which an episode is truncated.
-        observation_size: Size of an observation.
-        frame_skip: Physics steps of an environment step.
-        fields: Arrays of `MjData` that observations, rewards and ends read; see `State`.
-        contact_forces: See `Simulations`.
-        clip_actions: Whether rewards see actions clipped to the actuators' range. The physics always clips.
-    """
+        num_envs: Number of rows.
+        horizon: Number of steps after which an episode is truncated.
+        observation_size: Length of an observation.
+        frame_skip: Number of physics steps of an environment step.
+        fields: Names of the `MjData` arrays that observations, rewards and terminations read; see `State`.
+        contact_forces: Whether contact forces are computed, see `Simulations`.
+        clip_actions: Whether rewards see actions clipped to the range of the actuators. The physics always clips.
 
-    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - Gymnasium declares it so
+    Attributes:
+        dt: Seconds between two steps.
+
+    Raises:
+        ValueError: A number is not above 0, or `models` has neither one entry nor one per row.
+    """
 
     def __init__(
         self,
@@ -70,12 +73,8 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
         positive(dict(num_envs=num_envs, horizon=horizon, frame_skip=frame_skip), "num_envs", "horizon", "frame_skip")
         if len(models) not in (1, num_envs):
             raise ValueError(f"models: got {len(models)}, need 1 or one for each of the {num_envs} rows")
-        self.num_envs = num_envs
-        self.single_observation_space = observation_space(observation_size)
-        self.single_action_space = self._actions = action_space(robot.model)
-        batch = gymnasium.vector.utils.batch_space
-        self.observation_space = batch(self.single_observation_space, num_envs)
-        self.action_space = batch(self.single_action_space, num_envs)
+        self._actions = action_space(robot.model)
+        super().__init__(num_envs, observation_space(observation_size), self._actions)
         self.robot = robot
         self.models = list(models) * (num_envs if len(models) == 1 else 1)
         self.horizon = horizon
@@ -91,23 +90,23 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
 
     @abstractmethod
     def start(self, row: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """`qpos [nq]` and `qvel [nv]` at the start of an episode of `row`, drawn with `rng` alone."""
+        """Draws `qpos [nq]` and `qvel [nv]` at the start of an episode of `row`. All randomness comes from `rng`."""
 
     @abstractmethod
     def observe(self, rows: NDArray[np.intp], state: State) -> NDArray[np.float64]:
-        """Observations `[rows, obs]` of these rows, a new array. `state` is theirs."""
+        """Returns the observations `[rows, obs]` of the rows with these numbers and states, as a new array."""
 
     @abstractmethod
     def reward(self, rows: NDArray[np.intp], before: State, after: State, action: NDArray[Any]) -> NDArray[np.float64]:
-        """Rewards `[rows]` of these rows for the step that led from `before` to `after`."""
+        """Returns the rewards `[rows]` of these rows for the step from the state `before` to the state `after`."""
 
     def has_ended(self, rows: NDArray[np.intp], state: State) -> NDArray[np.bool_]:
-        """Whether the task ends here, `[rows]`. Never, unless a family says otherwise."""
+        """Returns whether the episodes of these rows terminate, `[rows]`. False, unless a family overrides it."""
         return np.zeros(len(rows), bool)
 
     @property
     def num_threads(self) -> int:
-        """Threads that step the rows; 0 for one per core. The numbers do not depend on it."""
+        """Number of threads that step the rows; 0 for one per core. Results do not depend on it."""
         return self._simulations.num_threads
 
     @num_threads.setter
@@ -118,10 +117,14 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-        """Starts a new episode in every row, or in those of `options["reset_mask"]`."""
+        """Starts an episode in every row, or in those of `options["reset_mask"]`.
+
+        Raises:
+            ValueError: The mask is not a mask of some rows, or a seed is negative, or there is not one for each row.
+        """
         super().reset(seed=seed if isinstance(seed, int) else None, options=options)
-        rows = np.flatnonzero(self._reset_mask(options))
-        self._seed(rows, seed, random.rows_of(options, self.num_envs).number)
+        rows = np.flatnonzero(reset_mask(options, self.num_envs))
+        self._seed(rows, seed, rng.rows_of(options, self.num_envs).number)
         starts = [self.start(row, self._generators[row]) for row in rows]  # type: ignore[arg-type]
         qpos, qvel = (np.array(part) for part in zip(*starts, strict=True))
         state = self._simulations.reset(rows.tolist(), qpos, qvel)
@@ -135,9 +138,13 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
         return self.begin(actions, slice(0, self.num_envs))()
 
     def begin(self, actions: NDArray[Any], rows: slice) -> Callable[[], Step]:
-        """Sets the rows of a slice in motion and returns at once; calling the result waits and gives their step.
+        """Begins a step of a slice of rows and returns at once; calling the result waits for it and returns the step.
 
-        So a policy can decide for some rows while others move. Every slice must be waited for before it is begun again.
+        A policy can thus choose actions for some rows while others move. Wait for a slice before it begins again.
+
+        Raises:
+            ValueError: The actions have another shape than `[rows, ...]` of the slice.
+            gymnasium.error.ResetNeeded: The environments were never reset, or are closed.
         """
         if not self._state:
             raise gymnasium.error.ResetNeeded("step: call reset first")
@@ -187,16 +194,16 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
         return Step(own, reward, terminated, truncated, {"diverged": diverged})
 
     def markers(self, row: int) -> Sequence[Sequence[float]]:
-        """Places `[x, y, z]` that a picture of the row shows. None, unless a family says otherwise."""
+        """Returns points `[x, y, z]` that a picture of the row marks. None, unless a family overrides it."""
         return ()
 
     def draw(self, row: int) -> NDArray[np.uint8]:
-        """A picture `[height, width, 3]` of a row as it stands. Raises ValueError where no OpenGL works."""
+        """Returns a picture `[height, width, 3]` of a row. Raises ValueError if no OpenGL works."""
         self._camera = self._camera or Camera(self.robot.model)
         return self._camera.draw(self.models[row], self._simulations.data(row), self.markers(row))
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Hands the simulations back; the environments cannot be used any more."""
+        """Releases the simulations; the environments cannot be used afterwards."""
         if self._camera:
             self._camera.close()
         self._simulations.close()
@@ -209,7 +216,7 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
             self._state[name][rows] = values
 
     def _seed(self, rows: NDArray[np.intp], seed: int | list[int | None] | None, numbers: NDArray[np.intp]) -> None:
-        """A generator of its own for each of `rows` that is given a seed, or that has none yet."""
+        """Makes a generator for each of `rows` that gets a seed, or that has no generator yet."""
         if isinstance(seed, Sequence) and len(seed) != self.num_envs:
             raise ValueError(f"seed: got {len(seed)} seeds, need one for each of the {self.num_envs} rows")
         for row in rows:
@@ -219,26 +226,20 @@ class MujocoEnvs(gymnasium.vector.VectorEnv[NDArray[np.float64], NDArray[Any], N
             if own is not None or self._generators[row] is None:
                 self._generators[row] = np.random.Generator(np.random.PCG64(own))  # as Gymnasium makes them
 
-    def _reset_mask(self, options: dict[str, Any] | None) -> NDArray[np.bool_]:
-        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
-        if getattr(mask, "shape", None) != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
-            raise ValueError(f"options['reset_mask']={mask!r}: need {self.num_envs} booleans, one of them true")
-        return mask
-
 
 def _spread(values: NDArray[Any], where: NDArray[np.intp] | slice, count: int) -> NDArray[Any]:
-    """`count` zeros, with `values` at these places."""
+    """An array of `count` zeros with `values` at the indices `where`."""
     spread = np.zeros(count, values.dtype)
     spread[where] = values
     return spread
 
 
 def observation_space(size: int) -> gymnasium.spaces.Box:
-    """Any float64 vector of this size, as Gymnasium's own environments have it."""
+    """Returns the space of all float64 vectors of length `size`, as Gymnasium's MuJoCo environments have it."""
     return gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64)
 
 
 def action_space(model: mujoco.MjModel) -> gymnasium.spaces.Box:
-    """The range of the model's actuators."""
+    """Returns the space of the controls within the range of the model's actuators, float32 `[nu]`."""
     low, high = model.actuator_ctrlrange.astype(np.float32).T
     return gymnasium.spaces.Box(low, high, dtype=np.float32)

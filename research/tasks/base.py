@@ -1,20 +1,26 @@
-"""What a task distribution offers: a batch of tasks, and environments that carry it out."""
+"""Interface of task distributions: a batch of tasks, environments that carry it out, and optional abilities.
+
+`TaskDistribution` is what every algorithm needs. The other protocols are optional: code that uses one asks with
+`isinstance` whether a distribution, a task batch or an environment has the ability.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from research.rng import generator
+
 
 class Split(NamedTuple):
-    """How the tasks of training and of evaluation relate.
+    """Relation between the tasks of training and those of evaluation.
 
     Attributes:
         disjoint: Whether training never draws a task of evaluation.
-        how: What sees to it, or why it is not so, for a reader of the results.
+        how: The reason, for readers of the results.
     """
 
     disjoint: bool
@@ -29,7 +35,7 @@ class TaskDistribution(Protocol):
 
     @property
     def horizon(self) -> int:
-        """Steps after which an episode is truncated."""
+        """Number of steps after which an episode is truncated."""
 
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
@@ -41,51 +47,79 @@ class TaskDistribution(Protocol):
 
     @property
     def split(self) -> Split:
-        """How `sample` and `test_tasks` relate."""
+        """Relation between `sample` and `test_tasks`."""
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Any:
-        """Training tasks, drawn with `rng` alone."""
+        """Draws a batch of training tasks. All randomness comes from `rng`."""
 
     def test_tasks(self, num_tasks: int) -> Any:
-        """The tasks of evaluation: always the same ones, none of which training draws unless `split` says so."""
+        """Returns the first `num_tasks` evaluation tasks of one fixed sequence.
+
+        Training never draws them, unless `split` says so.
+
+        Raises:
+            ValueError: The distribution holds out fewer tasks than `num_tasks`.
+        """
 
     def make_envs(self, tasks: Any, episodes: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-        """Environments with `tasks × episodes` rows, the episodes of a task next to each other.
+        """Makes environments with `tasks × episodes` rows; the episodes of a task are adjacent rows.
 
-        Rows that are part of a larger batch draw what they would draw there: a reset with a seed may be given
-        `options={"rows": research.rng.Rows}`.
+        A reset with a seed accepts `options={"rows": research.rng.Rows(...)}`: the rows are then part of a larger
+        batch, and draw the random numbers that they would draw there.
+
+        Raises:
+            ValueError: `episodes` is not above 0.
         """
+
+
+class ContinuousTasks(TaskDistribution):
+    """Base of distributions with continuous parameters: evaluation tasks are draws from a random stream of their own.
+
+    Two draws from a continuous distribution are different with probability 1, so the splits are disjoint.
+
+    Attributes:
+        test_stream: Name of that random stream, e.g. `"navigation_2d/test"`. Published results depend on it.
+    """
+
+    test_stream: ClassVar[str]
+
+    @property
+    def split(self) -> Split:
+        return Split(True, "evaluation tasks are one fixed sequence that training never draws from")
+
+    def test_tasks(self, num_tasks: int) -> Any:
+        return self.sample(num_tasks, generator(0, self.test_stream))
 
 
 @runtime_checkable
 class SolvedTasks(Protocol):
-    """Tasks whose best policies are known: regret can be measured without the luck of moves and rewards."""
+    """Distributions whose optimal policies are known, so that regret has no noise from transitions and rewards."""
 
     def optimal_return(self, tasks: Any) -> NDArray[np.float64]:
-        """The expected return of one episode under the best policy for each known task, `[tasks]`."""
+        """Returns the expected undiscounted return of one episode under the optimal policy of each task, `[tasks]`."""
 
     def action_regret(self, tasks: Any, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float64]:
-        """V*_t(s) − Q*_t(s, a): what each action gives away, if the best ones follow it; undiscounted.
+        """Returns V*_t(s) − Q*_t(s, a), the undiscounted return lost by each action if optimal actions follow it.
 
-        Its sum over an episode has the expectation `optimal_return` − E return, whatever the policy (the performance
+        For every policy the sum over an episode has the expectation `optimal_return` − E[return] (performance
         difference lemma: Kakade & Langford 2002).
 
         Args:
-            tasks: A batch.
-            observation: `[tasks, ..., time, obs]`, of whole episodes, one after the other.
+            tasks: A task batch.
+            observation: `[tasks, ..., time, obs]`, whole episodes, one after the other.
             action: `[tasks, ..., time]`.
 
         Returns:
-            `[tasks, ..., time]`, none below 0.
+            `[tasks, ..., time]`, at least 0.
         """
 
 
 @runtime_checkable
 class KnownOptimum(Protocol):
-    """Solved tasks whose best returns have a known mean over the whole distribution."""
+    """Solved distributions with a closed form of the mean optimal return."""
 
     def mean_optimal_return(self) -> float | None:
-        """E `optimal_return` over the distribution, exactly; None where these settings have no closed form."""
+        """Returns E[`optimal_return`] over the distribution; None where these settings have no closed form."""
 
 
 @runtime_checkable

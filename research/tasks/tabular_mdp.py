@@ -1,7 +1,7 @@
-"""Random tabular MDPs: neither the transitions nor the rewards are known.
+"""Random tabular MDPs with unknown transitions and rewards.
 
-P(·|s, a) ~ Dirichlet(1, …, 1), mean reward of (s, a) ~ N(1, 1), rewards ~ N(mean, reward_std²), every episode starts in
-state 0 and ends at the horizon. The observation is the state, one-hot; it does not hold the time.
+P(·|s, a) ~ Dirichlet(1, …, 1), mean reward of (s, a) ~ N(1, 1), rewards ~ N(mean, reward_std²); every episode starts in
+state 0 and ends at the horizon. The observation is the one-hot state, without the time step.
 (Duan et al. 2016, arXiv:1611.02779, section 3.1.2, after Osband, Russo & Van Roy 2013, arXiv:1306.0940.)
 """
 
@@ -14,13 +14,12 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from research import rng as random
 from research.oracles.planning import optimal_action_values
-from research.tasks.base import Split
-from research.tasks.rows import RowEnvs
+from research.rng import generator
+from research.tasks.base import Split, TaskDistribution
+from research.tasks.rows import Moved, RowEnvs
 from research.validation import at_least, positive
 
-_TEST_SEED = 0
 _REWARD_MEAN, _REWARD_SPREAD = 1.0, 1.0
 
 
@@ -37,14 +36,14 @@ class TabularTasks(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TabularMDP:
+class TabularMDP(TaskDistribution):
     """The task distribution.
 
     Attributes:
-        horizon: Steps of an episode.
-        num_states: States, at least 2.
-        num_actions: Actions, at least 2.
-        reward_std: Standard deviation of the normal noise on rewards.
+        horizon: Number of steps of an episode.
+        num_states: Number of states, at least 2.
+        num_actions: Number of actions, at least 2.
+        reward_std: Standard deviation of the Gaussian noise on rewards.
     """
 
     horizon: int = 10
@@ -59,7 +58,7 @@ class TabularMDP:
 
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
-        """The state, one-hot."""
+        """The one-hot state."""
         return gymnasium.spaces.Box(0.0, 1.0, (self.num_states,), np.float32)
 
     @property
@@ -68,29 +67,26 @@ class TabularMDP:
 
     @property
     def split(self) -> Split:
-        return Split(True, "MDPs of one fixed sequence that training never draws from")
+        return Split(True, "evaluation tasks are one fixed sequence that training never draws from")
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> TabularTasks:
-        """MDPs for training."""
         return self._draw(num_tasks, rng, rng)
 
     def test_tasks(self, num_tasks: int) -> TabularTasks:
-        """The first `num_tasks` MDPs of a fixed sequence of its own."""
-        streams = ("tabular_mdp/test/transition", "tabular_mdp/test/reward")
-        return self._draw(num_tasks, *(random.generator(_TEST_SEED, stream) for stream in streams))
+        streams = ("tabular_mdp/test/transition", "tabular_mdp/test/reward")  # so fewer tasks are the first of more
+        return self._draw(num_tasks, *(generator(0, stream) for stream in streams))
 
     def make_envs(self, tasks: TabularTasks, episodes: int) -> TabularEnvs:
-        """See `TaskDistribution.make_envs`."""
         return TabularEnvs(self, tasks, episodes)
 
     def optimal_return(self, tasks: TabularTasks) -> NDArray[np.float64]:
-        """See `SolvedTasks`. The best policy may depend on the time."""
+        """Returns the optimal value of state 0 at time 0, `[tasks]`. See `SolvedTasks`."""
         return optimal_action_values(tasks.transition, tasks.reward, self.horizon)[:, 0, 0].max(-1)
 
     def action_regret(
         self, tasks: TabularTasks, observation: NDArray[Any], action: NDArray[Any]
     ) -> NDArray[np.float64]:
-        """See `SolvedTasks`."""
+        """Returns V*_t(s) − Q*_t(s, a), `[tasks, ..., time]`. See `SolvedTasks`."""
         values = optimal_action_values(tasks.transition, tasks.reward, self.horizon)
         gap = values.max(-1, keepdims=True) - values
         task = np.arange(len(action)).reshape(-1, *[1] * (np.ndim(action) - 1))
@@ -103,32 +99,34 @@ class TabularMDP:
         return TabularTasks(transition, rewards.normal(_REWARD_MEAN, _REWARD_SPREAD, size))
 
 
-class TabularEnvs(RowEnvs):
-    """Walks through tabular MDPs, all rows in one NumPy operation."""
+class _Pairs(NamedTuple):
+    """Index of the first (state, action) pair of each task in an array of the pairs of all tasks, `[tasks]`."""
+
+    first: NDArray[np.int64]
+
+
+class TabularEnvs(RowEnvs[TabularMDP, _Pairs]):
+    """Episodes in tabular MDPs. The state is the index of the MDP's state, `[rows]`."""
 
     def __init__(self, distribution: TabularMDP, tasks: TabularTasks, episodes: int):
-        positive(dict(episodes=episodes), "episodes")
         num_tasks, states, actions = tasks.reward.shape
-        super().__init__(distribution, num_tasks * episodes)
+        super().__init__(distribution, _Pairs(np.arange(num_tasks) * states * actions), episodes)
         self._reward = np.array(tasks.reward, np.float64).ravel()
-        # Without the last column, which is 1 up to rounding: no draw lands beyond the last state.
+        # Without the last column, which is 1 up to rounding: no draw is above the last state.
         self._cumulative = np.cumsum(tasks.transition, -1)[..., :-1].reshape(-1, states - 1)
-        self._first = np.repeat(np.arange(num_tasks) * states * actions, episodes)
-        self._state = np.zeros(self.num_envs, np.int64)
         self._rows = np.arange(self.num_envs)
-        self._num_states, self._std = states, distribution.reward_std
+        self._num_states, self._num_actions, self._std = states, actions, distribution.reward_std
 
-    def _start(self, rows: NDArray[np.bool_]) -> None:
-        self._state[rows] = 0
+    def start(self) -> NDArray[np.int64]:
+        return np.zeros(self.num_envs, np.int64)
 
-    def _move(self, actions: NDArray[np.int64], active: NDArray[np.bool_]) -> NDArray[np.float64]:
-        pair = self._first + self._state * self._num_actions + actions
-        noise = self.np_random.standard_normal(self._drawn_rows)[self._drawn]
-        passed = self.np_random.random((self._drawn_rows, 1))[self._drawn] >= self._cumulative[pair]
-        self._state = np.where(active, np.count_nonzero(passed, 1), self._state)
-        return self._reward[pair] + self._std * noise
+    def move(self, state: NDArray[Any], action: NDArray[Any]) -> Moved:
+        pair, batch = self.tasks.first + state * self._num_actions + action, self.batch
+        noise = self.np_random.standard_normal(batch.total)[batch.number]
+        passed = self.np_random.random((batch.total, 1))[batch.number] >= self._cumulative[pair]
+        return np.count_nonzero(passed, 1), self._reward[pair] + self._std * noise, False
 
-    def _observe(self) -> NDArray[np.float32]:
+    def observe(self, state: NDArray[Any]) -> NDArray[np.float32]:
         observation = np.zeros((self.num_envs, self._num_states), np.float32)
-        observation[self._rows, self._state] = 1.0
+        observation[self._rows, state] = 1.0
         return observation

@@ -37,7 +37,7 @@ def assert_same_as_gymnasium(tasks, actions, seeds):
                 continue
             expected = env.step(int(action[row]))
             np.testing.assert_array_equal(observation[row], expected[0])
-            np.testing.assert_array_equal(envs._state[:, row], env.state)  # before it is rounded to float32
+            np.testing.assert_array_equal(envs.state[row], env.state)  # before it is rounded to float32
             assert (reward[row], terminated[row], truncated[row]) == expected[1:4]
             if terminated[row]:
                 ended_at[row] = t
@@ -88,10 +88,10 @@ def test_a_row_that_has_fallen_stands_still_and_a_mask_resets_it_alone():
     still, reward, terminated, truncated, _ = envs.step(np.array([0, 0]))
     np.testing.assert_array_equal(still[row], observation[row])
     assert reward[row] == 0 and not terminated[row] and not truncated[row]
-    other = envs._state[:, 1 - row].copy()
+    other = envs.state[1 - row].copy()
     envs.reset(seed=1, options={"reset_mask": fallen})
-    np.testing.assert_array_equal(envs._state[:, 1 - row], other)
-    assert (np.abs(envs._state[:, row]) <= 0.05).all()
+    np.testing.assert_array_equal(envs.state[1 - row], other)
+    assert (np.abs(envs.state[row]) <= 0.05).all()
     assert envs.step(np.array([0, 0]))[1][row] == 1
 
 

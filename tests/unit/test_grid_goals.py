@@ -58,7 +58,7 @@ def test_training_draws_every_goal_that_is_not_held_out_and_no_other():
 def test_moves_go_where_they_say_and_walls_stop():
     envs = GridGoals(size=3).make_envs(GridTasks(np.array([[1.0, 1.0]])), 1)
     envs.reset(seed=0)
-    envs._cell[:] = 0
+    envs.state = np.zeros((1, 2), int)
     places = []
     for action in (UP, LEFT, RIGHT, RIGHT, RIGHT, DOWN, UP, LEFT, DOWN, DOWN, RIGHT):
         observation, reward, terminated, truncated, _ = envs.step(np.array([action]))

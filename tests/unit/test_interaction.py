@@ -21,8 +21,8 @@ TASKS = {
 class SlipperyGrid(GridEnvs):
     """Rows of different length that share a generator: at every step all draw whether they slip."""
 
-    def _move(self, actions, active):
-        return super()._move(np.where(self.np_random.random(self.num_envs) < 0.3, 0, actions), active)
+    def move(self, state, action):
+        return super().move(state, np.where(self.np_random.random(self.num_envs) < 0.3, 0, action))
 
 
 @pytest.fixture(params=[*TASKS, "slippery"])

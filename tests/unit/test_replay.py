@@ -70,7 +70,7 @@ class Reset(NavigationEnvs):
     """Is elsewhere after the end, as environments are that reset themselves."""
 
     def positions(self):
-        return np.where(self._done[:, None] & (self._steps < 12)[:, None] & self._rested[:, None], 99.0, self._position)
+        return np.where(self._done[:, None] & (self._steps < 12)[:, None] & self._rested[:, None], 99.0, self.state)
 
     def step(self, actions):
         self._rested = self._done.copy()
@@ -125,8 +125,8 @@ class Restless(NavigationEnvs):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed, options=options)
         Restless.visits += 1
-        self._position += 0.01 * Restless.visits
-        return self._position.astype(np.float32), {}
+        self.state += 0.01 * Restless.visits
+        return self.state.astype(np.float32), {}
 
 
 class RestlessTasks(Navigation2D):
@@ -166,7 +166,7 @@ class Painted(NavigationEnvs):
     dt = 0.05
 
     def draw(self, row):
-        return np.broadcast_to((100 + 50 * self._position[row, :1]).astype(np.uint8), (2, 4, 3)).copy()
+        return np.broadcast_to((100 + 50 * self.state[row, :1]).astype(np.uint8), (2, 4, 3)).copy()
 
 
 @dataclasses.dataclass(frozen=True)
