@@ -1,5 +1,6 @@
 """Task distributions, one domain per file: `TASKS` for reinforcement learning, `REGRESSION_TASKS` for regression."""
 
+import dataclasses
 from typing import Any, TypeVar
 
 from research.tasks.ant import AntDir, AntGoal, AntVel
@@ -48,23 +49,27 @@ REGRESSION_TASKS: dict[str, type[RegressionDistribution]] = {
 
 
 def make_tasks(name: str, **settings: Any) -> TaskDistribution:
-    """The task distribution `name` with these settings.
+    """Makes the task distribution registered as `name`.
+
+    Args:
+        name: A key of `TASKS`.
+        settings: Values of its settings, where they differ from the defaults.
 
     Raises:
-        ValueError: No task has that name, or it has no such setting, or a setting is out of range.
+        ValueError: No task has that name, it has no such setting, or a setting is out of range.
     """
     return _make(TASKS, name, settings)
 
 
 def make_regression_tasks(name: str, **settings: Any) -> RegressionDistribution:
-    """The distribution `name` over regression tasks with these settings. Raises as `make_tasks`."""
+    """Makes the distribution registered as `name` in `REGRESSION_TASKS`. Arguments and errors: see `make_tasks`."""
     return _make(REGRESSION_TASKS, name, settings)
 
 
 def _make(registry: dict[str, type[T]], name: str, settings: dict[str, Any]) -> T:
     if name not in registry:
         raise ValueError(f"task={name!r}: need one of {', '.join(sorted(registry))}")
-    known = registry[name].__dataclass_fields__  # type: ignore[attr-defined]
+    known = [field.name for field in dataclasses.fields(registry[name])]  # type: ignore[arg-type]
     for key in settings:
         if key not in known:
             raise ValueError(f"task_args.{key}: {name} has no such setting; it has {', '.join(known)}")

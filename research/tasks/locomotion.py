@@ -1,157 +1,189 @@
-"""What the robots that run have in common: settings, starts, the shape of the reward, ends, directions.
+"""Base of families with a robot that runs: starts, rewards, terminations, and targets that families share.
 
-With bonus = survive_reward while the robot is healthy and 0 otherwise, the reward of a step is
-
-    (progress + bonus) − costs
-
-in Gymnasium's order of operations, so that a task that asks what Gymnasium asks gives Gymnasium's reward bit for bit.
+The reward of a step is progress − costs, and for robots that can fall (progress + bonus) − costs with
+bonus = survive_reward while the robot is healthy, else 0. The order of operations is Gymnasium's: a task that asks for
+Gymnasium's progress has Gymnasium's reward bit for bit.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from research import rng as random
-from research.sampling.mujoco import MujocoEnvs, Robot, State
-from research.tasks.base import Split
-from research.validation import at_least, one_of, positive
+from research.sampling.mujoco import State
+from research.tasks.base import ContinuousTasks, Split
+from research.tasks.robots import RobotEnvs, RobotTasks, T
+from research.validation import at_least, one_of
+
+TWO_DIRECTIONS = Split(False, "there are only two directions, so evaluation has those of training")
+"""Split of families whose tasks are forward and backward."""
 
 
 @dataclass(frozen=True)
-class Locomotion:
-    """Settings of every robot that runs.
+class Locomotion(RobotTasks):
+    """Settings of all robots that run.
 
     Attributes:
-        horizon: Steps of an episode.
-        start_noise: Spread of the starts: positions uniform within it; velocities too, or (Ant) normal with this
-            deviation.
-        terminate: Whether an episode ends when the robot is no longer healthy. It gets no bonus then in any case.
-        clip_actions: Whether control costs see actions clipped to the range of the motors, or as they are. The motors
-            clip in any case.
+        start_noise: Scale of the random starts: positions are uniform in ±start_noise around the rest position;
+            velocities are uniform in ±start_noise, or (ant, cheetah) normal with this standard deviation.
+        horizon: This and other settings: see `RobotTasks`.
     """
 
-    horizon: int = 200
     start_noise: float = 0.1
-    terminate: bool = True
-    clip_actions: bool = False
 
     def __post_init__(self) -> None:
-        positive(self, "horizon")
+        super().__post_init__()
         at_least(self, 0, "start_noise")
-        one_of(self, "terminate", (False, True))
-        one_of(self, "clip_actions", (False, True))
 
 
-class LocomotionEnvs(MujocoEnvs):
-    """Robots that run. A family adds what they observe, how far they came, what it costs, and when they are healthy.
+@dataclass(frozen=True)
+class UprightLocomotion(Locomotion):
+    """Settings of robots that can fall.
 
-    Args:
-        settings: See `Locomotion`.
-        robot: What is simulated.
-        models: The model of each task, or a single one for all.
-        num_tasks: Tasks.
-        episodes: Rows of each task.
-        survive_reward: Bonus of a step after which the robot is healthy.
-        normal_velocities: Whether velocities start normal instead of uniform.
-        mujoco_settings: See `MujocoEnvs`.
+    Attributes:
+        terminate: Whether an episode terminates when the robot is not healthy. Without a healthy robot a step has no
+            bonus in either case.
+        horizon: This and other settings: see `Locomotion`.
     """
 
-    def __init__(
-        self,
-        settings: Locomotion,
-        robot: Robot,
-        models: Sequence[mujoco.MjModel],
-        num_tasks: int,
-        episodes: int,
-        *,
-        survive_reward: float,
-        normal_velocities: bool = False,
-        **mujoco_settings: Any,
-    ):
-        positive(dict(episodes=episodes), "episodes")
-        super().__init__(
-            robot,
-            models if len(models) == 1 else [model for model in models for _ in range(episodes)],
-            num_tasks * episodes,
-            horizon=settings.horizon,
-            clip_actions=settings.clip_actions,
-            **mujoco_settings,
-        )
-        self._noise = settings.start_noise
-        self._terminate = settings.terminate
-        self._survive_reward = survive_reward
-        self._normal_velocities = normal_velocities
+    terminate: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of(self, "terminate", (False, True))
+
+
+D = TypeVar("D", bound=Locomotion)
+U = TypeVar("U", bound=UprightLocomotion)
+
+
+class LocomotionEnvs(RobotEnvs[D, T]):
+    """Robots that run. A family adds observations, progress and costs.
+
+    Attributes:
+        normal_velocities: Whether start velocities are normal instead of uniform.
+    """
+
+    normal_velocities: ClassVar[bool] = False
 
     @abstractmethod
     def progress(self, rows: NDArray[np.intp], before: State, after: State) -> NDArray[np.float64]:
-        """What the task asks for, `[rows]`."""
+        """Returns the part of the reward that depends on the task, `[rows]`."""
 
     @abstractmethod
     def costs(self, after: State, action: NDArray[Any]) -> NDArray[np.float64]:
-        """What the step cost, `[rows]`."""
-
-    @abstractmethod
-    def healthy(self, state: State) -> NDArray[np.bool_]:
-        """Whether the robots are upright, `[rows]`."""
+        """Returns the costs of the step, `[rows]`."""
 
     def start(self, row: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        noise, model = self._noise, self.robot.model
+        noise, model = self.distribution.start_noise, self.robot.model
         qpos = model.qpos0 + rng.uniform(-noise, noise, model.nq)
-        if self._normal_velocities:
+        if self.normal_velocities:
             return qpos, noise * rng.standard_normal(model.nv)
         return qpos, rng.uniform(-noise, noise, model.nv)
 
     def reward(self, rows: NDArray[np.intp], before: State, after: State, action: NDArray[Any]) -> NDArray[np.float64]:
-        bonus = self.healthy(after) * self._survive_reward
+        return self.progress(rows, before, after) - self.costs(after, action)
+
+
+class UprightEnvs(LocomotionEnvs[U, T]):
+    """Robots that can fall. A family adds when they are healthy, and the bonus."""
+
+    @property
+    @abstractmethod
+    def survive_reward(self) -> float:
+        """Bonus of a step after which the robot is healthy."""
+
+    @abstractmethod
+    def healthy(self, state: State) -> NDArray[np.bool_]:
+        """Returns whether the robots are upright, `[rows]`."""
+
+    def reward(self, rows: NDArray[np.intp], before: State, after: State, action: NDArray[Any]) -> NDArray[np.float64]:
+        bonus = self.healthy(after) * self.survive_reward
         return self.progress(rows, before, after) + bonus - self.costs(after, action)
 
     def has_ended(self, rows: NDArray[np.intp], state: State) -> NDArray[np.bool_]:
-        return ~self.healthy(state) & self._terminate
+        return ~self.healthy(state) & self.distribution.terminate
 
 
 def flat(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A vector for each row, `[rows, numbers]`, also when there are no rows."""
+    """Returns `[rows, ...]` as `[rows, numbers]`, also for 0 rows."""
     return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
+class VelocityTasks(NamedTuple):
+    """Tasks of running at a given velocity: `velocity [tasks]`, along x, in metres per second."""
+
+    velocity: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class VelocityTarget(Locomotion, ContinuousTasks):
+    """Distribution over velocities, uniform in a range. A base class to name after the settings of a robot.
+
+    Attributes:
+        velocity_low: Lower end of the range, in metres per second.
+        velocity_high: Upper end of the range, in metres per second.
+        horizon: This and other settings: see `Locomotion`.
+    """
+
+    velocity_low: float = 0.0
+    velocity_high: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low_below_high(self, "velocity")
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> VelocityTasks:
+        return VelocityTasks(rng.uniform(self.velocity_low, self.velocity_high, num_tasks))
+
+    def describe(self, tasks: VelocityTasks) -> dict[str, list[Any]]:
+        return {"velocity": [f"{velocity:.2f} m/s" for velocity in tasks.velocity]}
+
+
 class DirectionTasks(NamedTuple):
-    """Tasks of running in a direction: `direction [tasks, 2]`, vectors of length 1 on the ground."""
+    """Tasks of running in a given direction: `direction [tasks, 2]`, unit vectors on the ground."""
 
     direction: NDArray[np.float64]
 
 
-Directions = Literal["line", "plane"]
-"""`"line"`: forward and backward along x, each with probability ½. `"plane"`: every direction on the ground."""
+@dataclass(frozen=True)
+class DirectionTarget(Locomotion, ContinuousTasks):
+    """Distribution over directions on the ground. A base class to name after the settings of a robot.
+
+    Attributes:
+        directions: `"line"`: forward and backward along x, each with probability ½; the evaluation tasks alternate
+            between them. `"plane"`: uniform over all directions.
+        horizon: This and other settings: see `Locomotion`.
+    """
+
+    directions: Literal["line", "plane"] = "line"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of(self, "directions", ("line", "plane"))
+
+    @property
+    def split(self) -> Split:
+        return TWO_DIRECTIONS if self.directions == "line" else super().split
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> DirectionTasks:
+        if self.directions == "line":
+            return _along_x(rng.choice([-1.0, 1.0], num_tasks))
+        angle = rng.uniform(0, 2 * math.pi, num_tasks)
+        return DirectionTasks(np.stack([np.cos(angle), np.sin(angle)], 1))
+
+    def test_tasks(self, num_tasks: int) -> DirectionTasks:
+        return _along_x(alternating(num_tasks)) if self.directions == "line" else super().test_tasks(num_tasks)
 
 
-def sample_directions(kind: Directions, num_tasks: int, rng: np.random.Generator) -> DirectionTasks:
-    """Directions for training."""
-    if kind == "line":
-        return _along_x(rng.choice([-1.0, 1.0], num_tasks))
-    angle = rng.uniform(0, 2 * math.pi, num_tasks)
-    return DirectionTasks(np.stack([np.cos(angle), np.sin(angle)], 1))
-
-
-def held_out_directions(kind: Directions, num_tasks: int, stream: str) -> DirectionTasks:
-    """Forward and backward in turn, or the first `num_tasks` of a fixed sequence of directions."""
-    if kind == "line":
-        return _along_x(np.where(np.arange(num_tasks) % 2 == 0, 1.0, -1.0))
-    return sample_directions(kind, num_tasks, random.generator(0, stream))
-
-
-def direction_split(kind: Directions) -> Split:
-    """How the directions of training and evaluation relate."""
-    if kind == "line":
-        return Split(False, "there are only two directions, so evaluation asks for those of training")
-    return Split(True, "directions of one fixed sequence that training never draws from")
+def alternating(num_tasks: int) -> NDArray[np.float64]:
+    """Returns +1, −1, +1, …, `[tasks]`: the evaluation tasks of families with two directions."""
+    return np.where(np.arange(num_tasks) % 2 == 0, 1.0, -1.0)
 
 
 def _along_x(sign: NDArray[np.float64]) -> DirectionTasks:
@@ -159,7 +191,7 @@ def _along_x(sign: NDArray[np.float64]) -> DirectionTasks:
 
 
 def low_below_high(settings: Any, name: str) -> None:
-    """The setting `<name>_low` must be below `<name>_high`, and both finite. Raises ValueError."""
+    """The setting `<name>_low` must be below `<name>_high`, and both must be finite. Raises ValueError."""
     low, high = getattr(settings, f"{name}_low"), getattr(settings, f"{name}_high")
     for key, value in ((f"{name}_low", low), (f"{name}_high", high)):
         if not math.isfinite(value):

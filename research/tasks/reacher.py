@@ -1,7 +1,7 @@
-"""Reacher: bring the tip of an arm with two joints to a place that is not shown.
+"""Reacher: move the tip of an arm with two joints to a goal that is not observed.
 
-The arm, its start and its reward are those of Gymnasium's Reacher-v5, except that the goal belongs to the task and not
-to the episode, and that neither it nor the way to it is observed:
+Arm, start and reward are those of Gymnasium's Reacher-v5, but the goal belongs to the task instead of the episode, and
+neither the goal nor the offset to it is observed:
 
     −‖tip − goal‖₂ − control_cost ‖a‖²
 
@@ -10,25 +10,21 @@ Episodes end at the horizon only.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from research import rng as random
-from research.sampling.mujoco import MujocoEnvs, State, action_space, load_robot, observation_space
-from research.tasks.base import Split
+from research.sampling.mujoco import State
+from research.tasks.base import ContinuousTasks
+from research.tasks.robots import RobotEnvs, RobotTasks, uniform_on_disc
 from research.validation import at_least, one_of, positive
 
-_MODEL = "reacher.xml"
-_FRAME_SKIP = 2
 _SIZES = {"tip": 8, "gymnasium": 10}
-_TIP, _TARGET = 3, 4  # their bodies
+_TIP, _TARGET = 3, 4  # indices of their bodies
 _START_POSITION, _START_VELOCITY = 0.1, 0.005
-_REACH = 0.27  # the range of the target's joints
+_REACH = 0.27  # range of the joints of the target
 
 
 class ReacherTasks(NamedTuple):
@@ -38,88 +34,58 @@ class ReacherTasks(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ReacherGoal:
+class ReacherGoal(RobotTasks, ContinuousTasks):
     """The task distribution.
 
     Attributes:
-        horizon: Steps of an episode.
-        observation: `"tip"`: cosines and sines of the joints' angles, their velocities, and where the tip is, 8
-            numbers. `"gymnasium"`: Gymnasium's 10, which show the goal: what an agent could do that knows the task.
-        goal_radius: Goals are uniform on the disc of this radius about the shoulder; the arm is 0.21 long.
+        observation: `"tip"`: cosines and sines of the joint angles, their velocities, and the position of the tip, 8
+            numbers. `"gymnasium"`: Gymnasium's 10 numbers, which include the goal: an upper bound for adaptation.
+        goal_radius: Goals are uniform on the disc of this radius around the shoulder, in metres, at most 0.27; the arm
+            has a length of 0.21.
         control_cost: Factor of ‖a‖².
-        clip_actions: Whether ‖a‖² is that of the action clipped to [-1, 1]. The motors clip in any case.
+        horizon: This and other settings: see `RobotTasks`.
     """
 
+    model_file = "reacher.xml"
+    test_stream = "reacher_goal/test"
     horizon: int = 50
     observation: Literal["tip", "gymnasium"] = "tip"
     goal_radius: float = 0.2
     control_cost: float = 1.0
-    clip_actions: bool = False
 
     def __post_init__(self) -> None:
-        positive(self, "horizon", "goal_radius")
+        super().__post_init__()
+        positive(self, "goal_radius")
         if self.goal_radius > _REACH:
             raise ValueError(f"goal_radius={self.goal_radius}: need at most {_REACH}, where the table ends")
         at_least(self, 0, "control_cost")
         one_of(self, "observation", tuple(_SIZES))
-        one_of(self, "clip_actions", (False, True))
 
     @property
-    def observation_space(self) -> gymnasium.spaces.Box:
-        return observation_space(_SIZES[self.observation])
-
-    @property
-    def action_space(self) -> gymnasium.spaces.Box:
-        """Torques of the two joints, in [-1, 1]."""
-        return action_space(load_robot(_MODEL).model)
-
-    @property
-    def split(self) -> Split:
-        return Split(True, "goals of one fixed sequence that training never draws from")
+    def observation_size(self) -> int:
+        return _SIZES[self.observation]
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> ReacherTasks:
-        """Goals for training."""
-        area, turn = rng.random((num_tasks, 2)).T
-        radius, angle = self.goal_radius * np.sqrt(area), 2 * math.pi * turn
-        return ReacherTasks(np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1))
-
-    def test_tasks(self, num_tasks: int) -> ReacherTasks:
-        """The first `num_tasks` goals of a fixed sequence of its own."""
-        return self.sample(num_tasks, random.generator(0, "reacher_goal/test"))
+        return ReacherTasks(uniform_on_disc(self.goal_radius, num_tasks, rng))
 
     def make_envs(self, tasks: ReacherTasks, episodes: int) -> ReacherEnvs:
-        """See `TaskDistribution.make_envs`."""
-        return ReacherEnvs(self, tasks, episodes)
+        return ReacherEnvs(self, tasks, episodes, fields=("qpos", "qvel", "xpos"))
 
 
-class ReacherEnvs(MujocoEnvs):
-    """Arms. A seed does not start them as it starts Gymnasium's, where it says the goal, too."""
+class ReacherEnvs(RobotEnvs[ReacherGoal, ReacherTasks]):
+    """Arms. A seed gives another start than in Gymnasium, whose reset also draws the goal."""
 
-    def __init__(self, distribution: ReacherGoal, tasks: ReacherTasks, episodes: int):
-        positive(dict(episodes=episodes), "episodes")
-        robot = load_robot(_MODEL)
-        super().__init__(
-            robot,
-            [robot.model],
-            len(tasks.goal) * episodes,
-            horizon=distribution.horizon,
-            observation_size=_SIZES[distribution.observation],
-            frame_skip=_FRAME_SKIP,
-            fields=("qpos", "qvel", "xpos"),
-            clip_actions=distribution.clip_actions,
-        )
-        self.distribution = distribution
-        self._goal = np.repeat(np.asarray(tasks.goal, np.float64), episodes, axis=0)
+    frame_skip = 2
 
     def start(self, row: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         model = self.robot.model
         qpos = rng.uniform(-_START_POSITION, _START_POSITION, model.nq) + model.qpos0
         qvel = rng.uniform(-_START_VELOCITY, _START_VELOCITY, model.nv)
-        qpos[2:], qvel[2:] = self._goal[row], 0.0  # the target has joints, too
+        qpos[2:], qvel[2:] = self.tasks.goal[row], 0.0  # the joints of the target
         return qpos, qvel
 
     def positions(self) -> NDArray[np.float64]:
-        """Where each tip is, `[rows, 2]`."""
+        """Returns the position of each tip, `[rows, 2]`; a copy."""
         return self._state["xpos"][:, _TIP, :2].copy()
 
     def observe(self, rows: NDArray[np.intp], state: State) -> NDArray[np.float64]:
@@ -133,9 +99,10 @@ class ReacherEnvs(MujocoEnvs):
 
     def reward(self, rows: NDArray[np.intp], before: State, after: State, action: NDArray[Any]) -> NDArray[np.float64]:
         offset = _offset(after)
-        squared = (offset[:, None, :] @ offset[:, :, None])[:, 0, 0]  # sums as np.linalg.norm does for one vector
+        squared = (offset[:, None, :] @ offset[:, :, None])[:, 0, 0]  # summed as np.linalg.norm sums a single vector
         return -np.sqrt(squared) - self.distribution.control_cost * np.square(action).sum(1)
 
 
 def _offset(state: State) -> NDArray[np.float64]:
+    """Vector from the target to the tip, `[rows, 3]`."""
     return state["xpos"][:, _TIP] - state["xpos"][:, _TARGET]

@@ -8,7 +8,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from research import rng
 from research.tasks import make_tasks
-from research.tasks.cheetah import CheetahDirTasks, CheetahVelTasks
+from research.tasks.cheetah import CheetahDirTasks
+from research.tasks.locomotion import VelocityTasks
 
 STEPS = 200
 
@@ -42,7 +43,7 @@ def test_it_is_gymnasiums_half_cheetah_to_the_last_bit(dtype):
 def test_rewards_are_those_of_the_tasks():
     targets = np.array([0.3, 1.7])
     directions = make_tasks("cheetah_dir").make_envs(CheetahDirTasks(np.array([1.0, -1.0])), 2)
-    velocities = make_tasks("cheetah_vel").make_envs(CheetahVelTasks(targets), 2)
+    velocities = make_tasks("cheetah_vel").make_envs(VelocityTasks(targets), 2)
     seeds = [1, 2, 1, 2]
     directions.reset(seed=seeds), velocities.reset(seed=seeds)
     peers = [gymnasium.make("HalfCheetah-v5") for _ in range(2)]
@@ -59,7 +60,7 @@ def test_rewards_are_those_of_the_tasks():
 
 
 def test_clipped_actions_cost_less_and_move_alike():
-    tasks = CheetahVelTasks(np.array([1.0]))
+    tasks = VelocityTasks(np.array([1.0]))
     raw, clipped = (make_tasks("cheetah_vel", clip_actions=clip).make_envs(tasks, 1) for clip in (False, True))
     raw.reset(seed=0), clipped.reset(seed=0)
     action = np.array([[2.0, -3.0, 0.5, 0.0, 1.0, -1.0]])
@@ -71,7 +72,7 @@ def test_clipped_actions_cost_less_and_move_alike():
 def test_the_torso_observation_adds_where_gymnasium_sees_the_torso():
     tasks = make_tasks("cheetah_vel", observation="torso")
     assert tasks.observation_space.shape == (20,)
-    envs = tasks.make_envs(CheetahVelTasks(np.array([1.0])), 1)
+    envs = tasks.make_envs(VelocityTasks(np.array([1.0])), 1)
     peer = gymnasium.make("HalfCheetah-v5")
     observation, expected = envs.reset(seed=0)[0], peer.reset(seed=0)[0]
     for action in actions(1, steps=30):
@@ -116,7 +117,7 @@ def test_both_directions_are_drawn_and_evaluated_and_it_says_so():
 
 
 def test_start_noise_is_a_setting():
-    envs = make_tasks("cheetah_vel", start_noise=0.0).make_envs(CheetahVelTasks(np.array([1.0])), 3)
+    envs = make_tasks("cheetah_vel", start_noise=0.0).make_envs(VelocityTasks(np.array([1.0])), 3)
     assert not envs.reset(seed=0)[0].any()
 
 
@@ -137,4 +138,4 @@ def test_impossible_settings_are_refused(settings, message):
 
 def test_no_episodes_are_refused():
     with pytest.raises(ValueError, match="episodes=0: need a value above 0"):
-        make_tasks("cheetah_vel").make_envs(CheetahVelTasks(np.array([1.0])), 0)
+        make_tasks("cheetah_vel").make_envs(VelocityTasks(np.array([1.0])), 0)

@@ -11,9 +11,9 @@ import pytest
 
 from research import rng
 from research.tasks import make_tasks
-from research.tasks.ant import AntGoalTasks, AntVelTasks
+from research.tasks.ant import AntGoalTasks
 from research.tasks.body_params import BodyTasks
-from research.tasks.locomotion import DirectionTasks
+from research.tasks.locomotion import DirectionTasks, VelocityTasks
 from research.tasks.reacher import ReacherTasks
 
 FORWARD = DirectionTasks(np.array([[1.0, 0.0]]))
@@ -91,8 +91,8 @@ ANT_TASKS = [
     ("ant_dir", {}, DirectionTasks(np.array([[-1.0, 0.0]])), lambda x, v: -v[0], 0.05, 0.005),
     ("ant_dir", dict(directions="plane", reward="promp"), DirectionTasks(np.array([[0.6, 0.8]])),
      lambda x, v: 0.6 * v[0] + 0.8 * v[1], 1.0, 0.5),
-    ("ant_vel", {}, AntVelTasks(np.array([1.5])), lambda x, v: 1 - abs(v[0] - 1.5), 0.05, 0.005),
-    ("ant_vel", dict(reward="promp"), AntVelTasks(np.array([0.2])), lambda x, v: 1 - abs(v[0] - 0.2), 1.0, 0.5),
+    ("ant_vel", {}, VelocityTasks(np.array([1.5])), lambda x, v: 1 - abs(v[0] - 1.5), 0.05, 0.005),
+    ("ant_vel", dict(reward="promp"), VelocityTasks(np.array([0.2])), lambda x, v: 1 - abs(v[0] - 0.2), 1.0, 0.5),
     ("ant_goal", {}, AntGoalTasks(np.array([[1.0, -2.0]])),
      lambda x, v: 4 - abs(x[0] - 1) - abs(x[1] + 2), 0.05, 0.005),
     ("ant_goal", dict(reward="promp", goals="disc"), AntGoalTasks(np.array([[-1.0, 2.0]])),

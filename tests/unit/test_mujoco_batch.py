@@ -16,7 +16,7 @@ from research.policies import GaussianMLP
 from research.sampling.collect import collect
 from research.sampling.mujoco import MujocoEnvs, load_robot
 from research.tasks import make_tasks
-from research.tasks.cheetah import CheetahVelTasks
+from research.tasks.locomotion import VelocityTasks
 
 ROWS = 6
 LOW = 1.2  # a hopper starts at 1.25
@@ -256,11 +256,11 @@ def test_as_many_simulations_are_made_as_threads_step_at_once():
 
 def test_gymnasiums_own_checks_pass():
     """Those written for single environments, as far as they make sense for rows: spaces, seeds, options, aliasing."""
-    envs = make_tasks("cheetah_vel").make_envs(CheetahVelTasks(np.array([0.5, 1.0, 1.5])), 2)
+    envs = make_tasks("cheetah_vel").make_envs(VelocityTasks(np.array([0.5, 1.0, 1.5])), 2)
     env_checker.check_reset_seed_determinism(envs)
     env_checker.check_reset_options(envs)
     env_checker.check_reset_return_type(envs)
-    env_checker.check_returned_data_not_reused(make_tasks("cheetah_vel").make_envs(CheetahVelTasks(np.ones(1)), 1))
+    env_checker.check_returned_data_not_reused(make_tasks("cheetah_vel").make_envs(VelocityTasks(np.ones(1)), 1))
     env_checker.check_space_limit(envs.single_action_space, "action")
     observation, info = envs.reset(seed=1)
     assert observation in envs.observation_space
@@ -273,7 +273,7 @@ def test_gymnasiums_own_checks_pass():
 
 
 def test_gymnasiums_vector_wrappers_work_on_it():
-    envs = make_tasks("cheetah_vel", horizon=4).make_envs(CheetahVelTasks(np.array([0.5, 1.0])), 2)
+    envs = make_tasks("cheetah_vel", horizon=4).make_envs(VelocityTasks(np.array([0.5, 1.0])), 2)
     wrapped = gymnasium.wrappers.vector.RecordEpisodeStatistics(envs)
     wrapped.reset(seed=0)
     total = np.zeros(4)
