@@ -61,16 +61,12 @@ class AdaptationCurve(NamedTuple):
         return {"label": self.label, "unit": self.unit, "score": self.score.mean(1).tolist(), **means}
 
     def by_task(self) -> dict[str, Any]:
-        """Returns the content of `evaluation.json`: the score and the extras of every task, `[steps + 1, tasks]`.
-
-        The record of a curve without a regret has the key `regret` too, with the value None.
-        """
+        """Returns the content of `evaluation.json`: the score and the extras of every task, `[steps + 1, tasks]`."""
         return {
             "label": self.label,
             "unit": self.unit,
             "lower_is_better": self.lower_is_better,
             "score": self.score.tolist(),
-            "regret": None,
             **{name: values.tolist() for name, values in self.extras.items()},
         }
 

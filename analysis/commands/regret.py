@@ -51,7 +51,7 @@ def _regret(arguments: argparse.Namespace) -> str:
     table = runs.table.loc[ours["run"].unique()]
     game = game_of(table, ours.groupby("run")["adapt_step"].max() + 1)
     ours["group"] = [_name(table.loc[run]) for run in ours["run"]]
-    if ours["regret"].isna().any():
+    if "regret" not in ours or ours["regret"].isna().any():
         raise ValueError(
             "the runs have no recorded regret; need runs on tasks whose best returns are known, evaluated again"
         )

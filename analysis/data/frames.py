@@ -23,6 +23,26 @@ Named = Mapping[str, tuple[Source, Record]]
 SeriesByRun = Mapping[str, Mapping[str, Points]]
 
 
+Part = tuple[list[NDArray[Any]], dict[str, NDArray[np.float64]]]
+"""Some rows of `adaptation`: its first columns, and the other columns by name."""
+
+
+class Evaluation(NamedTuple):
+    """The last evaluation of a run.
+
+    Attributes:
+        iteration: The iteration of the checkpoint.
+        score: `[steps + 1, tasks]`.
+        tasks: `[tasks]`, the number of each task; `MEAN` if only the mean over tasks was recorded.
+        extras: The other recorded quantities of each step and task by name, each `[steps + 1, tasks]`.
+    """
+
+    iteration: int
+    score: NDArray[np.float64]
+    tasks: NDArray[np.int64]
+    extras: dict[str, NDArray[np.float64]]
+
+
 class Pause(NamedTuple):
     """A resumption of a run: its time, the iteration of the checkpoint, and the seconds since the last work."""
 
@@ -98,41 +118,42 @@ def metrics(points: SeriesByRun) -> pd.DataFrame:
 
 
 def adaptation(named: Named, points: SeriesByRun) -> pd.DataFrame:
-    """Returns `run`, `iteration`, `task`, `adapt_step`, `value`, `regret`, `unit`; see `analysis.data.load.Runs`."""
+    """Returns `run`, `iteration`, `task`, `adapt_step`, `value`, the extras by name, `unit`; see `load.Runs`."""
     units = _units(named)
     parts = [part for number, name in enumerate(named) for part in _evaluations(number, named[name], points[name])]
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.empty(0)] * 6
-    numbers, iteration, task, step = (column.astype(np.int64) for column in columns[:4])
+    columns = [np.concatenate(column) for column in zip(*(part for part, _ in parts), strict=True)]
+    numbers, iteration, task, step = (column.astype(np.int64) for column in columns[:4] or [np.empty(0)] * 4)
     order = np.lexsort((step, task, iteration, numbers))
     names = np.array(list(named), object)
     unit = [units.get(name) or units.get(_experiment(record)) or "steps" for name, (_, record) in named.items()]
+    values = {"value": columns[4] if columns else np.empty(0)}
+    for extra in dict.fromkeys(extra for _, extras in parts for extra in extras):
+        filled = [extras.get(extra, np.full(len(part[0]), np.nan)) for part, extras in parts]
+        values[extra] = np.concatenate(filled)
     return pd.DataFrame(
         {
             "run": pd.Series(names[numbers[order]], dtype=object),
             "iteration": iteration[order],
             "task": task[order],
             "adapt_step": step[order],
-            "value": columns[4][order],
-            "regret": columns[5][order],
+            **{name: column[order] for name, column in values.items()},
             "unit": pd.Series(np.array(unit, object)[numbers[order]], dtype=object),
         }
     )
 
 
-def _evaluations(
-    number: int, pair: tuple[Source, Record], series: Mapping[str, Points]
-) -> Iterator[list[NDArray[Any]]]:
-    """Yields run, iteration, task, step, value and regret of a run's evaluations, as arrays of equal lengths."""
+def _evaluations(number: int, pair: tuple[Source, Record], series: Mapping[str, Points]) -> Iterator[Part]:
+    """Yields the evaluations of a run: the columns run, iteration, task, step and value, and the extras."""
     last = _last(*pair)
     for metric, one in series.items():
         step = metric.removeprefix(SCORE)
         if metric.startswith(SCORE) and step.isdigit():
-            kept = one.steps != (-1 if last is None else last[0])
-            yield _columns(number, one.steps[kept], MEAN, int(step), one.values[kept], np.nan)
+            kept = one.steps != (-1 if last is None else last.iteration)
+            yield _columns(number, one.steps[kept], MEAN, int(step), one.values[kept]), {}
     if last is not None:
-        iteration, score, regret, tasks = last
-        steps, places = np.indices(score.shape)
-        yield _columns(number, iteration, tasks[places], steps, score, regret)
+        steps, places = np.indices(last.score.shape)
+        columns = _columns(number, last.iteration, last.tasks[places], steps, last.score)
+        yield columns, {name: values.ravel() for name, values in last.extras.items()}
 
 
 def _columns(*values: Any) -> list[NDArray[Any]]:
@@ -154,8 +175,8 @@ def _units(named: Named) -> dict[Any, str]:
     return {key: units.pop() for key, units in found.items() if len(units) == 1}
 
 
-def _last(source: Source, record: Record) -> tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]] | None:
-    """Returns the last evaluation: iteration, scores and regrets `[steps + 1, tasks]`, and the task numbers."""
+def _last(source: Source, record: Record) -> Evaluation | None:
+    """Returns the last evaluation of a run; None if it has no recorded result with scores."""
     result = record.run.get("result")
     if not isinstance(result, Mapping) or not isinstance(result.get("score"), list):
         return None
@@ -164,13 +185,15 @@ def _last(source: Source, record: Record) -> tuple[int, NDArray[Any], NDArray[An
     if evaluation is not None:
         try:
             score = np.array(evaluation["score"], np.float64)
-            regret = np.full_like(score, np.nan) if evaluation.get("regret") is None else evaluation["regret"]
-            tasks = np.arange(score.shape[1])
-            return iteration, score, np.array(regret, np.float64).reshape(score.shape), tasks
+            extras = {
+                name: np.array(values, np.float64).reshape(score.shape)
+                for name, values in evaluation.items()
+                if name != "score" and isinstance(values, list)
+            }
+            return Evaluation(iteration, score, np.arange(score.shape[1]), extras)
         except (KeyError, TypeError, ValueError, IndexError):
             record.problems.append("evaluation.json: damaged, the recorded mean over tasks is used")
-    score = np.array(result["score"], np.float64)[:, None]
-    return iteration, score, np.full_like(score, np.nan), np.array([MEAN])
+    return Evaluation(iteration, np.array(result["score"], np.float64)[:, None], np.array([MEAN]), {})
 
 
 def artifacts(named: Named) -> pd.DataFrame:

@@ -79,7 +79,8 @@ def adaptation_curves(runs: Runs, by: Sequence[str] | None = None, **choice: Any
         choice: As for `curves`.
 
     Returns:
-        `group, seed, run, adapt_step, value, regret, unit`; `regret` is NaN where it is not known.
+        `group, seed, run, adapt_step, value, unit`, and a column for each extra of the recorded curves, such as
+        `regret`; NaN for runs without it.
 
     Raises:
         ValueError: No run has an evaluation, or the rules above refuse the runs.
@@ -91,9 +92,10 @@ def adaptation_curves(runs: Runs, by: Sequence[str] | None = None, **choice: Any
     last = whole[whole["iteration"] == whole.groupby("run")["iteration"].transform("max")]
     last = last[last["run"].isin(table.index)]
     keys = ["run", "adapt_step", "unit"]
-    means = last.groupby(keys, sort=False)[["value", "regret"]].mean().reset_index()
+    values = [name for name in whole.columns if name not in (*keys, "iteration", "task")]
+    means = last.groupby(keys, sort=False)[values].mean().reset_index()
     found = table.loc[means["run"], ["group", "seed"]].reset_index(drop=True)
-    return pd.concat([found, means], axis=1)[["group", "seed", "run", "adapt_step", "value", "regret", "unit"]]
+    return pd.concat([found, means], axis=1)[["group", "seed", "run", "adapt_step", *values, "unit"]]
 
 
 def scores(

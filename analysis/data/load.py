@@ -45,9 +45,9 @@ class Runs:
             recorded one, or `STALE` (the record says RUNNING, but no process works on the run), `TORN` (run.json is
             missing or damaged) or `EMPTY` (a folder without a record).
         metrics: `run`, `metric` (both categorical), `step`, `value`, `time`; each step occurs once.
-        adaptation: `run`, `iteration`, `task`, `adapt_step`, `value`, `regret`, `unit`. The last evaluation has a row
-            for every task. Evaluations during training, and records without evaluation.json, have the mean over
-            tasks, as task −1.
+        adaptation: `run`, `iteration`, `task`, `adapt_step`, `value`, `unit`, and a column for each extra of the
+            recorded curves, such as `regret`, NaN if unknown. The last evaluation has a row for every task.
+            Evaluations during training, and records without evaluation.json, have the mean over tasks, as task −1.
         artifacts: `run`, `name`, `path`.
         pauses: `run`, `time`, `iteration`, `seconds`: the time and iteration at which a run was resumed, and the
             seconds since the last work on it.
@@ -73,7 +73,7 @@ class Runs:
         return joins.curves(self, metric, x, by, **choice)
 
     def adaptation_curves(self, by: Sequence[str] | None = None, **choice: Any) -> pd.DataFrame:
-        """Returns `group, seed, run, adapt_step, value, regret, unit`: `joins.adaptation_curves`."""
+        """Returns `group, seed, run, adapt_step, value, unit` and extras: `joins.adaptation_curves`."""
         return joins.adaptation_curves(self, by, **choice)
 
     def scores(self, metric: str, by: Sequence[str] | None = None, **choice: Any) -> pd.DataFrame:

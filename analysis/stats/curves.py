@@ -147,14 +147,11 @@ def steps_to_threshold(
         confidence: Share of intervals that hold the true median, in (0, 1).
 
     Raises:
-        ValueError: As `align`; or a curve ends before the horizon and has not reached the threshold, so that nobody
-            knows.
+        ValueError: As `align`, or a curve ends before the horizon without reaching the threshold.
 
     Example:
-        >>> curves = [([0, 10, 20], [0.0, 6.0, 9.0]), ([0, 10, 20], [0.0, 1.0, 2.0])]
-        >>> found = steps_to_threshold(curves, threshold=5.0)
-        >>> found.steps.tolist(), found.reached
-        ([10.0, inf], 1)
+        >>> steps_to_threshold([([0, 10], [0.0, 6.0]), ([0, 10], [0.0, 1.0])], threshold=5.0).steps.tolist()
+        [10.0, inf]
     """
     named, _ = _cleaned(curves)
     until = min(x[-1] for x, _ in named.values()) if horizon is None else horizon
@@ -171,8 +168,7 @@ def steps_to_threshold(
             f"horizon={until:g}: runs that end before it without reaching {threshold:g}: {', '.join(unknown)}; "
             "lower the horizon, or leave them out and say so"
         )
-    # The median draws nothing, so any generator will do.
-    median = estimate(steps, np.random.default_rng(0), "median", confidence)
+    median = estimate(steps, np.random.default_rng(0), "median", confidence)  # draws no random numbers
     return Reached(steps, float(until), int(np.isfinite(steps).sum()), median)
 
 

@@ -239,13 +239,17 @@ def test_adaptation_has_every_task_at_the_end_and_means_before(tmp_path):
     assert list(runs.scores("result.score_after_1")["value"]) == [-2.0, -2.0]
 
 
-def test_regret_is_read_where_it_is_known(tmp_path):
+def test_extras_of_evaluations_are_columns_by_their_names(tmp_path):
     one = write_record(tmp_path / "1", metrics={"loss": [1.0]}, score=[[1.0, 2.0]])
-    evaluation = {"score": [[1.0, 2.0]], "regret": [[0.5, 0.25]]}
+    write_record(tmp_path / "2", seed=1, score=[[3.0]])
+    evaluation = {"score": [[1.0, 2.0]], "regret": [[0.5, 0.25]], "entropy": [[4, 2]], "unit": "pulls", "unknown": None}
     (one / "evaluation.json").write_text(json.dumps(evaluation))
-    assert list(load_runs(tmp_path).adaptation["regret"]) == [0.5, 0.25]
-    (one / "evaluation.json").write_text(json.dumps({"score": [1.0]}))
     runs = load_runs(tmp_path)
+    assert list(runs.adaptation.columns[4:]) == ["value", "regret", "entropy", "unit"]
+    np.testing.assert_array_equal(runs.adaptation["regret"], [0.5, 0.25, np.nan])
+    np.testing.assert_array_equal(runs.adaptation_curves()["entropy"], [3.0, np.nan])
+    (one / "evaluation.json").write_text(json.dumps({"score": [1.0]}))
+    runs = load_runs(one)
     assert runs.table.loc["1", "problems"] == "evaluation.json: damaged, the recorded mean over tasks is used"
     assert list(runs.adaptation["task"]) == [-1]
 
