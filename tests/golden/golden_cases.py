@@ -35,7 +35,7 @@ CHEETAH: Settings = {
     "episodes_per_task": 16,
     "eval_episodes": 16,
 }
-GRID: Settings = {"task": "grid_goals", "horizon": 12}
+GRID: Settings = {"task": "grid_goals", "task_args": {"size": 3, "test_fraction": 0.5}, "horizon": 12}
 
 # Ten conjugate-gradient iterations on problems as small as these turn the last bit into the sixth digit.
 TRPO = AGENT | {"cg_iterations": 4}
@@ -73,21 +73,21 @@ TD = SHARED | {
     "network": {"hidden_sizes": [6]},
     "num_eval_tasks": 3,
     "eval_episodes": 3,
-    "td_steps_per_adapt_step": 2,
-    "adapt_transitions": 12,
+    "td_steps_per_adapt_step": 30,
+    "adapt_transitions": 40,
 }
 DQN = TD | {
     "task": "gym_env",
     "meta_batch_size": 1,
     "rows_per_task": 2,
-    "horizon": 15,
+    "horizon": 40,
     "inner_optimizer": "adam",
-    "inner_lr": 0.01,
+    "inner_lr": 0.03,
     "target": "hard",
     "target_interval": 5,
     "learning_starts": 10,
     "train_freq": 8,
-    "gradient_steps": 3,
+    "gradient_steps": 12,
     "phases_per_iteration": 2,
     "replay": {"buffer_size": 60},
 }
@@ -95,11 +95,11 @@ ACROSS_TASKS = TD | {
     "task": "cartpole_params",
     "meta_batch_size": 3,
     "rows_per_task": 2,
-    "horizon": 15,
+    "horizon": 30,
     "num_inner_steps": 4,
     "target_interval": 2,
 }
-REPTILE_DQN = ACROSS_TASKS | {"inner_optimizer": "adam", "inner_lr": 0.01, "target": "hard"}
+REPTILE_DQN = ACROSS_TASKS | {"inner_optimizer": "adam", "inner_lr": 0.03, "target": "hard"}
 MAML_DQN = ACROSS_TASKS | {
     "inner_optimizer": "sgd",
     "inner_lr": 0.1,
@@ -108,7 +108,7 @@ MAML_DQN = ACROSS_TASKS | {
     "target_steps": 2,
     "meta_lr": 0.01,
 }
-LEAST_TRIED: Settings = {"task": "grid_goals", "adapt_actions": "least_tried", "adapt_epsilon": 0.7}
+LEAST_TRIED = GRID | {"adapt_actions": "least_tried", "adapt_epsilon": 0.7}
 
 # Two of the three backends treat tasks one after the other.
 TRPO_SMALL = TRPO | {"meta_batch_size": 2}
