@@ -1,4 +1,4 @@
-"""Attributes of an object by path, such as `model.opt.gravity[2]`: read, written, listed, and computed from others."""
+"""Attributes of an object by path, such as `model.opt.gravity[2]`: read, write, list, and compute them from others."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _OPERATORS: dict[type[ast.AST], Any] = {
 
 
 class NoSuchAttributeError(ValueError):
-    """Nothing is at a path.
+    """A path leads to no attribute.
 
     Attributes:
-        owner: The object at the part of the path that exists.
-        where: That part; empty for the root.
-        name: What it lacks.
+        owner: The object at the longest part of the path that exists.
+        where: That part of the path; empty for the root.
+        name: The attribute that `owner` does not have.
     """
 
     def __init__(self, owner: Any, where: str, name: str):
@@ -40,7 +40,7 @@ class NoSuchAttributeError(ValueError):
 
 
 def parse(path: str) -> list[str | int]:
-    """The steps of a path: names, and indices in brackets. Raises ValueError if it is none."""
+    """Splits a path into attribute names and indices. Raises ValueError if it is not a path."""
     steps: list[str | int] = []
     for part in path.split("."):
         match = _PART.fullmatch(part)
@@ -51,19 +51,19 @@ def parse(path: str) -> list[str | int]:
 
 
 def read(root: Any, path: str) -> Any:
-    """What is at the path. Raises NoSuchAttributeError."""
+    """Returns the value at a path. Raises NoSuchAttributeError if there is none."""
     return _read(root, parse(path))
 
 
 def write(root: Any, path: str, value: Any) -> None:
-    """Puts a value where one is.
+    """Replaces the value at a path.
 
-    An entry of a list or an array is changed in a copy, which then takes the place of the old one: a class or a module
-    may share that with other environments.
+    To change an entry of a list or an array, the container is replaced by a changed copy, because a class or a module
+    may share the container with other environments.
 
     Raises:
-        NoSuchAttributeError: Nothing is there.
-        AttributeError, TypeError: It cannot be changed.
+        NoSuchAttributeError: The path leads to no attribute.
+        AttributeError, TypeError: The attribute cannot be changed.
     """
     _read(root, parse(path))
     _write(root, parse(path), value)
@@ -93,24 +93,24 @@ def _write(root: Any, steps: Sequence[str | int], value: Any) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number; True and False are not."""
+    """Returns whether the value is a real number; booleans are not."""
     return isinstance(value, (Number, np.number)) and not isinstance(value, (bool, np.bool_, complex))
 
 
 def is_integer(value: Any) -> bool:
-    """Whether it is of an integer type."""
+    """Returns whether the value has an integer type; booleans have not."""
     return is_number(value) and isinstance(value, (int, np.integer))
 
 
 def numeric(owner: Any) -> list[str]:
-    """The names of an object's public attributes that hold a number, or numbers in a row (`name[0..n]`)."""
+    """Returns the public attributes of an object that are a number, or a list of numbers (as `name[0..n]`)."""
     names = []
     for name in dir(owner):
         if name.startswith("_"):
             continue
         try:
             value = getattr(owner, name)
-        except Exception:  # a property may raise whatever it likes; this only makes a message
+        except Exception:  # a property may raise anything, and this only makes a message
             continue
         if is_number(value):
             names.append(name)
@@ -120,10 +120,15 @@ def numeric(owner: Any) -> list[str]:
 
 
 def compute(root: Any, expression: str) -> Any:
-    """The value of an expression of numbers, attributes and + − * / **, e.g. `masspole * length`.
+    """Returns the value of an expression of numbers, attributes and + − * / **, e.g. `masspole * length`.
+
+    Args:
+        root: Object that has the attributes.
+        expression: The expression, in Python's syntax.
 
     Raises:
-        ValueError: It is none, or names an attribute that is not there (NoSuchAttributeError).
+        ValueError: It is not such an expression.
+        NoSuchAttributeError: It names an attribute that does not exist.
     """
     try:
         tree = ast.parse(expression, mode="eval")

@@ -1,12 +1,15 @@
-"""One Gymnasium environment as it is: a distribution over tasks that has a single one.
+"""One Gymnasium environment as it is: a distribution with a single task.
 
-There is nothing to adapt to. It is for algorithms that also learn a single task, such as DQN, and for comparisons with
-published figures; `gym_tasks` makes many tasks of an environment.
+There is nothing to adapt to. It serves algorithms that also learn a single task, such as DQN, and comparisons with
+published results; `gym_tasks` makes many tasks of an environment.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -14,75 +17,99 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from research.sampling.gym import DrawnGymEnvs, GymEnvs, Row, make_env
-from research.tasks.base import Split
+from research.sampling.gym import DrawnGymEnvs, Env, GymEnvs, Row, make_env
+from research.sampling.vector import per_row
+from research.tasks.base import Split, TaskDistribution
 from research.validation import one_of, positive
 
-
-class GymEnvTasks(NamedTuple):
-    """The task, as often as asked for: `number [tasks]`, zeros."""
-
-    number: NDArray[np.int64]
+Spaces = tuple[gymnasium.spaces.Box, gymnasium.Space[Any]]
+"""Spaces of an observation and of an action."""
 
 
 @dataclass(frozen=True)
-class GymEnv:
-    """The task distribution.
+class GymDistribution(TaskDistribution, ABC):
+    """Settings of distributions whose environments Gymnasium makes; the field of their task batches is `[tasks, ...]`.
 
     Attributes:
-        horizon: Steps of an episode, in place of the environment's own limit.
+        horizon: Number of steps of an episode, instead of the environment's own limit.
         env_id: A registered id, or `module:id`, which imports the module first.
-        kwargs: Arguments of `gymnasium.make`.
-        vectorization: `"sync"`, or `"async"`: every row in a process of its own.
+        kwargs: Argument of `gymnasium.make` → its value in every task.
+        vectorization: `"sync"`, or `"async"` for one process per row.
     """
 
-    horizon: int = 500
-    env_id: str = "CartPole-v1"
+    horizon: int = 100
+    env_id: str = "Pendulum-v1"
     kwargs: dict[str, Any] = field(default_factory=dict)
     vectorization: Literal["sync", "async"] = "sync"
 
     def __post_init__(self) -> None:
         positive(self, "horizon")
         one_of(self, "vectorization", ("sync", "async"))
-        _ = self._row  # makes the environment, before a run has begun
+
+    @abstractmethod
+    def make_task_env(self, task: NDArray[Any]) -> Env:
+        """Makes the environment of one task; `task [...]` is the entry of the batch's field. Raises ValueError."""
+
+    @property
+    @abstractmethod
+    def spaces(self) -> Spaces:
+        """Spaces of the vector observation and of the action, found by making environments."""
 
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
-        """The flattened observation, declared without bounds."""
-        return self._row.flat_space
+        """The observation as a vector, without bounds."""
+        return self.spaces[0]
 
     @property
     def action_space(self) -> gymnasium.Space[Any]:
-        """That of the environment."""
-        return self._row.action_space
+        """Actions of the environment: Discrete from 0, or a flat Box."""
+        return self.spaces[1]
+
+    def make_envs(self, tasks: Any, episodes: int) -> GymEnvs:
+        return GymEnvs(self._makers(tasks, episodes), self.vectorization)
+
+    def make_drawn_envs(self, tasks: Any, episodes: int) -> DrawnGymEnvs:
+        drawn = dataclasses.replace(self, kwargs=self.kwargs | {"render_mode": "rgb_array"})
+        return DrawnGymEnvs(drawn._makers(tasks, episodes), self.env_id)
+
+    def _makers(self, tasks: Any, episodes: int) -> list[Callable[[], Env]]:
+        return [functools.partial(self.make_task_env, task) for task in per_row(tasks, episodes)[0]]
+
+
+class GymEnvTasks(NamedTuple):
+    """The single task, repeated: `number [tasks]`, zeros."""
+
+    number: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class GymEnv(GymDistribution):
+    """The task distribution. Settings: see `GymDistribution`."""
+
+    horizon: int = 500
+    env_id: str = "CartPole-v1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.spaces  # makes the environment, so that wrong settings are refused here
 
     @property
     def split(self) -> Split:
-        return Split(False, "there is one task: an evaluation sees other episodes of it")
+        return Split(False, "there is one task, and evaluation has other episodes of it")
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> GymEnvTasks:
-        """The task."""
-        return GymEnvTasks(np.zeros(num_tasks, np.int64))
+        """Returns the task `num_tasks` times."""
+        return self.test_tasks(num_tasks)
 
     def test_tasks(self, num_tasks: int) -> GymEnvTasks:
-        """The task."""
+        """Returns the task `num_tasks` times."""
         return GymEnvTasks(np.zeros(num_tasks, np.int64))
 
-    def make_envs(self, tasks: GymEnvTasks, episodes: int) -> GymEnvs:
-        """See `TaskDistribution.make_envs`."""
-        positive(dict(episodes=episodes), "episodes")
-        return GymEnvs([self._make] * (len(tasks.number) * episodes), self.vectorization)
-
-    def make_drawn_envs(self, tasks: GymEnvTasks, episodes: int) -> DrawnGymEnvs:
-        """The same environments, made so that they can be drawn. Raises ValueError if they cannot be."""
-        positive(dict(episodes=episodes), "episodes")
-        kwargs = self.kwargs | {"render_mode": "rgb_array"}
-        make = functools.partial(make_env, self.env_id, self.horizon, kwargs)
-        return DrawnGymEnvs([make] * (len(tasks.number) * episodes), self.env_id)
+    def make_task_env(self, task: NDArray[Any]) -> Env:
+        return make_env(self.env_id, self.horizon, self.kwargs)
 
     @functools.cached_property
-    def _row(self) -> Row:
-        return Row(self._make())
-
-    def _make(self) -> gymnasium.Env[Any, Any]:
-        return make_env(self.env_id, self.horizon, self.kwargs)
+    def spaces(self) -> Spaces:
+        row = Row(make_env(self.env_id, self.horizon, self.kwargs))
+        row.close()
+        return row.flat_space, row.action_space

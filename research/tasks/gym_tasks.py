@@ -1,40 +1,30 @@
-"""Any registered Gymnasium environment as a distribution over tasks: name what differs, and between which values.
+"""Any registered Gymnasium environment as a distribution over tasks: name the quantities that differ, and their values.
 
     maml_trpo.py with task=gym_tasks task_args.env_id=Pendulum-v1 'task_args.randomize.g=[5.0,15.0]' horizon=200
 
-An attribute is set once, after the environment is made and before its first reset. What the environment computed from
-it while it was made stays as it was: CartPole-v1 multiplies mass and length of its pole at the start, so `length` alone
-changes half of the equations. `derived` computes such attributes anew. An argument of `gymnasium.make`
-(`randomize_kwargs`) has no such trap, and is to be preferred where there is one.
+An attribute is set once, after the environment is made and before its first reset. Values that the environment computed
+from it in its constructor stay as they were: CartPole-v1 multiplies the mass and the length of its pole there, so a new
+`length` alone changes half of the equations. `derived` computes such attributes again. Arguments of `gymnasium.make`
+(`randomize_kwargs`) do not have this problem; prefer them where they exist.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from research.sampling.gym import (
-    DrawnGymEnvs,
-    Env,
-    GymEnvs,
-    Row,
-    make_env,
-    nearest_first,
-    parameters,
-    refuse_unknown_kwargs,
-)
+from research.sampling.gym import Env, Row, make_env, nearest_first, parameters, refuse_unknown_kwargs
 from research.tasks import attributes
 from research.tasks.attributes import NoSuchAttributeError
 from research.tasks.base import Split
+from research.tasks.gym_env import GymDistribution, Spaces
 from research.tasks.quantities import Quantity, Space, entries, from_choices, from_range
-from research.validation import in_open_unit_interval, one_of, positive
+from research.validation import in_open_unit_interval
 
 _DEFAULT_ENV = "Pendulum-v1"
 _DEFAULT_RANGES = {"g": [5.0, 15.0]}
@@ -44,94 +34,61 @@ _MAX_PROBES = 20
 
 
 class GymTaskBatch(NamedTuple):
-    """Tasks: `values [tasks, quantities]` in the order of `GymTasks.quantities`, the index for a choice."""
+    """Tasks: `values [tasks, quantities]` in the order of `GymTasks.quantities`; for a choice its index."""
 
     values: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class GymTasks:
+class GymTasks(GymDistribution):
     """The task distribution. Attributes are those of `env.unwrapped`, by path, e.g. `model.opt.gravity[2]`.
 
     Attributes:
-        horizon: Steps of an episode, in place of the environment's own limit.
-        env_id: A registered id, or `module:id`, which imports the module first.
-        randomize: Attribute → [low, high], uniform. Whole numbers if both ends and the attribute are. None: nothing,
-            or the gravity of Pendulum-v1 from 5 to 15 if no other setting says what to do.
-        choose: Attribute → list of values, each as likely.
-        scale: Attribute → [low, high], a factor for the value that it has. An array is scaled as a whole.
+        randomize: Attribute → [low, high], uniform; integers if both ends and the attribute are. None: nothing, or
+            the gravity of Pendulum-v1 from 5 to 15 if no other setting names a quantity.
+        choose: Attribute → list of values, with equal probability.
+        scale: Attribute → [low, high], the range of a factor of its value. An array has one factor.
         randomize_kwargs: Argument of `gymnasium.make` → [low, high], as `randomize`.
-        choose_kwargs: Argument → list of values.
-        kwargs: Argument → the value that it has in every task.
-        derived: Attribute → what it is computed from after all others are set, e.g. `masspole * length`; in this order.
-        test_fraction: Share of the tasks that is held out where there are finitely many.
-        vectorization: `"sync"`, or `"async"`: every row in a process of its own, made anew in every iteration.
+        choose_kwargs: Argument of `gymnasium.make` → list of values.
+        derived: Attribute → expression that computes it after all others are set, e.g. `masspole * length`; computed
+            in the given order.
+        test_fraction: Fraction of the tasks that is held out where there are finitely many, in (0, 1).
+        horizon: This and other settings: see `GymDistribution`.
     """
 
-    horizon: int = 100
-    env_id: str = _DEFAULT_ENV
     randomize: dict[str, Any] | None = None
     choose: dict[str, Any] = field(default_factory=dict)
     scale: dict[str, Any] = field(default_factory=dict)
     randomize_kwargs: dict[str, Any] = field(default_factory=dict)
     choose_kwargs: dict[str, Any] = field(default_factory=dict)
-    kwargs: dict[str, Any] = field(default_factory=dict)
     derived: dict[str, Any] = field(default_factory=dict)
     test_fraction: float = 0.2
-    vectorization: Literal["sync", "async"] = "sync"
 
     def __post_init__(self) -> None:
-        positive(self, "horizon")
-        one_of(self, "vectorization", ("sync", "async"))
+        super().__post_init__()
         in_open_unit_interval(self, "test_fraction")
-        _ = self._spaces  # makes the environment at the ends of all ranges, before a run has begun
+        _ = self.spaces  # makes environments at the ends of all ranges, so that wrong settings are refused here
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
-        """What differs from task to task."""
+        """The quantities that differ from task to task."""
         return self._space.quantities
 
     @property
-    def observation_space(self) -> gymnasium.spaces.Box:
-        """The flattened observation, declared without bounds."""
-        return self._spaces[0]
-
-    @property
-    def action_space(self) -> gymnasium.Space[Any]:
-        """That of the environment."""
-        return self._spaces[1]
-
-    @property
     def split(self) -> Split:
-        """See `TaskDistribution.split`."""
         if not self._space.is_finite:
-            return Split(True, "held-out tasks are a fixed sequence of draws from the ranges that training draws from")
+            return Split(True, "evaluation tasks are one fixed sequence of draws that training never draws")
         how = f"{self._space.num_held_out} of the {self._space.size} tasks are held out, training draws from the others"
         return Split(True, how)
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> GymTaskBatch:
-        """Tasks for training."""
         return GymTaskBatch(self._space.draw(num_tasks, rng))
 
     def test_tasks(self, num_tasks: int) -> GymTaskBatch:
-        """The first `num_tasks` held-out tasks. Raises ValueError if so many do not exist."""
         return GymTaskBatch(self._space.held_out(num_tasks))
 
-    def make_envs(self, tasks: GymTaskBatch, episodes: int) -> GymEnvs:
-        """See `TaskDistribution.make_envs`."""
-        positive(dict(episodes=episodes), "episodes")
-        makers = [functools.partial(self._make, task) for task in tasks.values for _ in range(episodes)]
-        return GymEnvs(makers, self.vectorization)
-
-    def make_drawn_envs(self, tasks: GymTaskBatch, episodes: int) -> DrawnGymEnvs:
-        """The same environments, made so that they can be drawn. Raises ValueError if they cannot be."""
-        positive(dict(episodes=episodes), "episodes")
-        drawn = dataclasses.replace(self, kwargs=self.kwargs | {"render_mode": "rgb_array"}, vectorization="sync")
-        makers = [functools.partial(drawn._make, task) for task in tasks.values for _ in range(episodes)]
-        return DrawnGymEnvs(makers, self.env_id)
-
     def describe(self, tasks: GymTaskBatch) -> dict[str, list[Any]]:
-        """The values of every quantity, by the name of its setting."""
+        """Returns the values of every quantity, by the name of its setting."""
         columns = zip(self.quantities, tasks.values.T, strict=True)
         return {quantity.key: [quantity.decode(drawn) for drawn in column] for quantity, column in columns}
 
@@ -140,11 +97,10 @@ class GymTasks:
         return Space(_quantities(self), self.test_fraction)
 
     @functools.cached_property
-    def _spaces(self) -> tuple[gymnasium.spaces.Box, gymnasium.Space[Any]]:
+    def spaces(self) -> Spaces:
         return _probe(self)
 
-    def _make(self, task: NDArray[np.float64]) -> Env:
-        """The environment of a task."""
+    def make_task_env(self, task: NDArray[np.float64]) -> Env:
         values = [(quantity, quantity.decode(drawn)) for quantity, drawn in zip(self.quantities, task, strict=True)]
         drawn_kwargs = {quantity.name: value for quantity, value in values if quantity.setting in _ON_KWARGS}
         env = make_env(self.env_id, self.horizon, self.kwargs | drawn_kwargs)
@@ -164,7 +120,7 @@ def _set(env: Env, quantity: Quantity, value: Any) -> None:
 
 
 def _quantities(tasks: GymTasks) -> list[Quantity]:
-    """What the settings name, each checked against the environment. Raises ValueError."""
+    """The quantities that the settings name, checked against the environment. Raises ValueError."""
     on_kwargs = _kwargs_quantities(tasks)
     settings = {name: dict(entries(name, getattr(tasks, name) or {})) for name in _ON_ATTRIBUTES}
     if tasks.randomize is None and tasks.env_id == _DEFAULT_ENV and not on_kwargs and not any(settings.values()):
@@ -233,7 +189,7 @@ def _check_derived(env: Env, path: str, expression: Any) -> None:
 
 
 def _existing(env: Env, given: str, path: str) -> Any:
-    """What is at the path. Raises ValueError with the names that exist."""
+    """The value at a path. Raises ValueError with the names that exist."""
     try:
         return attributes.read(env.unwrapped, path)
     except NoSuchAttributeError as error:
@@ -244,18 +200,18 @@ def _existing(env: Env, given: str, path: str) -> Any:
 
 def _unknown(env: Env, given: str, error: NoSuchAttributeError) -> ValueError:
     place = type(env.unwrapped).__name__ + (f".{error.where}" if error.where else "")
-    return ValueError(f"{given}: {place} has no {error.name}; of numbers it has {_names(error.owner, error.name)}")
+    return ValueError(f"{given}: {place} has no {error.name}; its numbers are {_names(error.owner, error.name)}")
 
 
 def _names(owner: Any, name: str = "") -> str:
     return nearest_first(name, attributes.numeric(owner), limit=40) or "none"
 
 
-def _probe(tasks: GymTasks) -> tuple[gymnasium.spaces.Box, gymnasium.Space[Any]]:
-    """The spaces, after environments at the ends of all ranges and at all choices were made and reset.
+def _probe(tasks: GymTasks) -> Spaces:
+    """The spaces; makes and resets environments at the ends of all ranges and for all choices.
 
     Raises:
-        ValueError: One of them cannot be made or reset, does not keep a value, or has other spaces than the first.
+        ValueError: An environment cannot be made or reset, does not keep a value, or has other spaces than the first.
     """
     quantities = tasks.quantities
     count = min(max(2, *(len(quantity.choices) for quantity in quantities)), _MAX_PROBES)
@@ -280,7 +236,7 @@ def _probe(tasks: GymTasks) -> tuple[gymnasium.spaces.Box, gymnasium.Space[Any]]
 
 
 def _extreme(quantity: Quantity, i: int) -> float:
-    """Choice i in turn, or one of the ends. Ranges of real numbers are open: their ends are never drawn."""
+    """Choice i modulo the number of choices, or an end of the range, just inside it for real numbers."""
     if quantity.choices:
         return float(i % quantity.num_values)
     inward = 0.0 if quantity.num_values else 1e-6 * (quantity.high - quantity.low)
@@ -289,7 +245,7 @@ def _extreme(quantity: Quantity, i: int) -> float:
 
 def _made(tasks: GymTasks, probe: NDArray[np.float64]) -> Env:
     try:
-        return tasks._make(probe)
+        return tasks.make_task_env(probe)
     except (AttributeError, TypeError, OverflowError) as error:
         given = tasks.describe(GymTaskBatch(probe[None]))
         raise ValueError(f"env_id={tasks.env_id!r}: it does not take {given}: {error}") from error
@@ -301,7 +257,7 @@ def _values(row: Row, quantities: tuple[Quantity, ...]) -> dict[str, Any]:
 
 
 def _check_kept(row: Row, quantities: tuple[Quantity, ...], probe: NDArray[np.float64], values: dict[str, Any]) -> None:
-    """Raises ValueError if an attribute is not what was written: reset by the environment, or shared with others."""
+    """Raises ValueError if an attribute lost its value, because a reset overwrites it or environments share it."""
     for quantity, drawn in zip(quantities, probe, strict=True):
         if quantity.setting not in _ON_ATTRIBUTES:
             continue
@@ -309,6 +265,6 @@ def _check_kept(row: Row, quantities: tuple[Quantity, ...], probe: NDArray[np.fl
         now = attributes.read(row.unwrapped, quantity.name)
         same = np.allclose(now, written, rtol=1e-5) if np.asarray(now).dtype.kind in "fiu" else now == written
         if not same:
-            raise ValueError(f"{quantity.key}: the environment does not keep it: {written!r} was written, {now!r} is "
-                             "there after a reset; name what it is computed from, or an argument "
+            raise ValueError(f"{quantity.key}: the environment does not keep it: {written!r} was written, but it is "
+                             f"{now!r} after a reset; name the attributes that it is computed from, or an argument "
                              "(task_args.randomize_kwargs)")  # fmt: skip

@@ -1,4 +1,4 @@
-"""LunarLander with other gravity, wind and turbulence in every task. Needs Box2D (setup.cfg, the extra `box2d`)."""
+"""LunarLander whose gravity, wind and turbulence differ from task to task. Needs Box2D (extra `box2d`)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from research.tasks.gym_tasks import GymTasks
 
 @dataclass(frozen=True)
 class LunarLanderParams(GymTasks):
-    """The task distribution: `gym_tasks` with settings of its own, see there.
+    """The task distribution: `GymTasks` with other defaults.
 
-    Gymnasium allows gravity from −12 to 0 and recommends wind up to 20 and turbulence up to 2. Gravity stays away from
-    0 here, where a lander never lands.
+    Gymnasium allows gravity from −12 to 0 and recommends wind up to 20 and turbulence up to 2. The range of gravity
+    excludes values near 0, with which the lander never lands.
     """
 
     horizon: int = 1000

@@ -1,4 +1,4 @@
-"""What differs from task to task, as settings say it: ranges and choices, how they are drawn, what is held out."""
+"""Quantities that differ from task to task: ranges and choices from settings, draws, and held-out combinations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from research import rng as random
+from research.rng import generator
 from research.tasks.attributes import is_integer, is_number
 
 _TEST_SEED = 0
@@ -18,15 +18,15 @@ _MAX_HELD_OUT = 10_000
 
 
 class Quantity(NamedTuple):
-    """One thing that differs from task to task.
+    """A quantity that differs from task to task.
 
     Attributes:
         setting: The setting that names it, e.g. `"randomize"`.
         name: Path of an attribute, or name of an argument.
-        low: Lower end; for choices 0.
-        high: Upper end; for choices the last index.
-        num_values: How many there are; 0 for a range of real numbers.
-        choices: The values, if they are listed.
+        low: Lower end of the range; 0 for choices.
+        high: Upper end of the range; the last index for choices.
+        num_values: Number of values; 0 for a range of real numbers.
+        choices: The listed values of choices; empty for a range.
     """
 
     setting: str
@@ -38,18 +38,18 @@ class Quantity(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What it is called in settings and messages."""
+        """Its name in settings and messages, e.g. `"randomize.length"`."""
         return f"{self.setting}.{self.name}"
 
     def decode(self, drawn: float) -> Any:
-        """The value that a column of a task batch stands for."""
+        """Returns the value that an entry of a task batch encodes: a choice, an integer or a real number."""
         if self.choices:
             return self.choices[int(drawn)]
         return int(drawn) if self.num_values > 1 else float(drawn)
 
 
 def entries(setting: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(path, value) of a nested mapping: on a command line every dot opens a level."""
+    """Yields (path, value) of a nested mapping; on a command line every dot opens a level."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from ((f"{key}.{path}", inner) for path, inner in entries(setting, value))
@@ -58,12 +58,16 @@ def entries(setting: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]
 
 
 def from_range(setting: str, name: str, value: Any, like: Any) -> Quantity:
-    """A quantity that is uniform in [low, high]; whole numbers if both ends are, and what it replaces (`like`) is.
+    """Returns a quantity that is uniform in [low, high]; equal ends fix it.
 
-    Equal ends fix it.
+    Args:
+        setting: The setting that names it.
+        name: Path of an attribute, or name of an argument.
+        value: The range [low, high].
+        like: The value that it replaces. The range is one of integers if both ends and `like` are integers.
 
     Raises:
-        ValueError: The value is no range.
+        ValueError: The value is not a range.
     """
     key = f"{setting}.{name}"
     is_pair = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(is_number, value))
@@ -78,7 +82,11 @@ def from_range(setting: str, name: str, value: Any, like: Any) -> Quantity:
 
 
 def from_choices(setting: str, name: str, value: Any) -> Quantity:
-    """A quantity that is one of the listed values, each as likely. Raises ValueError if it is no list."""
+    """Returns a quantity that is one of the listed values with equal probability.
+
+    Raises:
+        ValueError: The value is not a list, is empty, or has equal entries.
+    """
     key = f"{setting}.{name}"
     if not isinstance(value, (list, tuple)) or not value:
         raise ValueError(f"{key}={value!r}: need a list of values; write {key}=[first,second]")
@@ -88,14 +96,24 @@ def from_choices(setting: str, name: str, value: Any) -> Quantity:
 
 
 class Space:
-    """All tasks that quantities allow, in two parts: those for training, and those that are held out.
+    """All combinations of the values of quantities, split into training tasks and held-out tasks.
 
-    Where a quantity is a range of real numbers, the held-out tasks are a fixed sequence of draws, which no other draw
-    meets. Where all are whole numbers and choices, there are only so many tasks: a fixed share is held out, and
-    training draws from the others.
+    If a quantity is a range of real numbers, the held-out tasks are one fixed sequence of draws that other draws never
+    equal. If all are integers and choices, the number of tasks is finite: a fixed fraction is held out, and training
+    draws from the others.
+
+    Args:
+        quantities: The quantities.
+        test_fraction: Fraction of finitely many tasks that is held out, at most 10,000 tasks.
+
+    Attributes:
+        quantities: The quantities.
+        is_finite: Whether the number of tasks is finite.
+        size: Number of tasks; 0 if it is not finite.
+        num_held_out: Number of held-out tasks; 0 if the number of tasks is not finite.
 
     Raises:
-        ValueError: There is a single task only.
+        ValueError: There is only one task, or more than 2^62.
     """
 
     def __init__(self, quantities: Sequence[Quantity], test_fraction: float):
@@ -106,33 +124,32 @@ class Space:
             given = ", ".join(quantity.key for quantity in quantities)
             raise ValueError(f"{given}: every task is the same, so none can be held out; need a wider range")
         if self.size > 2**62:
-            raise ValueError(f"{quantities[0].key}: {self.size} tasks are too many to count; write a range of whole "
-                             "numbers as one of real numbers, e.g. [0.0,1e9]")  # fmt: skip
-        share = min(round(test_fraction * self.size), _MAX_HELD_OUT)
-        self.num_held_out = min(max(share, 1), self.size - 1) if self.is_finite else 0
+            raise ValueError(f"{quantities[0].key}: {self.size} tasks are too many to count; write a range of "
+                             "integers as one of real numbers, e.g. [0.0,1e9]")  # fmt: skip
+        wanted = min(round(test_fraction * self.size), _MAX_HELD_OUT)
+        self.num_held_out = min(max(wanted, 1), self.size - 1) if self.is_finite else 0
 
     def draw(self, num_tasks: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Tasks for training, `[tasks, quantities]`: each column a value, or the index of a choice."""
+        """Draws training tasks, `[tasks, quantities]`: values, or indices of choices."""
         if not self.is_finite:
             return self._independent(num_tasks, rng)
         held_out = np.sort(self._held_out())
         rank = rng.integers(self.size - self.num_held_out, size=num_tasks)
-        # The rank counts the training tasks alone; every held-out task up to the one meant moves it on by one.
+        # The rank counts training tasks only; every held-out task before the drawn one adds 1 to its index.
         return self._decode(rank + np.searchsorted(held_out - np.arange(self.num_held_out), rank, side="right"))
 
     def held_out(self, num_tasks: int) -> NDArray[np.float64]:
-        """The first `num_tasks` held-out tasks. Raises ValueError if there are fewer."""
+        """Returns the first `num_tasks` held-out tasks, `[tasks, quantities]`. Raises ValueError if there are fewer."""
         if not self.is_finite:
-            return self._independent(num_tasks, random.generator(_TEST_SEED, _TEST_STREAM))
+            return self._independent(num_tasks, generator(_TEST_SEED, _TEST_STREAM))
         if num_tasks > self.num_held_out:
             raise ValueError(f"num_eval_tasks={num_tasks}: of the {self.size} tasks that there are, "
-                             f"{self.num_held_out} are held out; need at most so many, or a larger "
+                             f"{self.num_held_out} are held out; need at most {self.num_held_out}, or a larger "
                              "task_args.test_fraction")  # fmt: skip
         return self._decode(self._held_out()[:num_tasks])
 
     def _held_out(self) -> NDArray[np.int64]:
-        generator = random.generator(_TEST_SEED, _TEST_STREAM)
-        return generator.choice(self.size, self.num_held_out, replace=False)
+        return generator(_TEST_SEED, _TEST_STREAM).choice(self.size, self.num_held_out, replace=False)
 
     def _independent(self, num_tasks: int, rng: np.random.Generator) -> NDArray[np.float64]:
         columns = []

@@ -1,7 +1,7 @@
 """Sinusoid regression: sine waves that differ in amplitude and phase, to be learned from a few points.
 
-y = A sin(x − φ), with A uniform in [0.1, 5], φ in [0, π] and x in [−5, 5]; no noise.
-(Finn et al. 2017, arXiv:1703.03400, section 5.1. The sign of φ is that of the authors' program.)
+y = A sin(x − φ), with A uniform in [0.1, 5], φ in [0, π] and x in [−5, 5], without noise.
+(Finn et al. 2017, arXiv:1703.03400, section 5.1. The sign of φ is that of the authors' code.)
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from research import rng as random
-from research.tasks.regression import Examples
-
-_TEST_SEED = 0
+from research.rng import generator
+from research.tasks.regression import Examples, RegressionDistribution
 
 
 class SinusoidTasks(NamedTuple):
@@ -27,13 +25,13 @@ class SinusoidTasks(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sinusoid:
+class Sinusoid(RegressionDistribution):
     """The task distribution.
 
     Attributes:
-        amplitude_range: Amplitudes are uniform between these.
-        phase_range: Phases are uniform between these, in radians.
-        input_range: Inputs are uniform between these.
+        amplitude_range: (low, high); amplitudes are uniform in this range.
+        phase_range: (low, high); phases are uniform in this range, in radians.
+        input_range: (low, high); inputs are uniform in this range.
     """
 
     amplitude_range: tuple[float, float] = (0.1, 5.0)
@@ -55,23 +53,20 @@ class Sinusoid:
         return 1
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> SinusoidTasks:
-        """Sine waves for training."""
         return SinusoidTasks(rng.uniform(*self.amplitude_range, num_tasks), rng.uniform(*self.phase_range, num_tasks))
 
     def test_tasks(self, num_tasks: int) -> SinusoidTasks:
-        """The first `num_tasks` sine waves of a fixed sequence of its own."""
-        draws = random.generator(_TEST_SEED, "sinusoid/test").random((num_tasks, 2))
+        draws = generator(0, "sinusoid/test").random((num_tasks, 2))
         low = np.array([self.amplitude_range[0], self.phase_range[0]])
         high = np.array([self.amplitude_range[1], self.phase_range[1]])
         amplitude, phase = (low + (high - low) * draws).T
         return SinusoidTasks(amplitude, phase)
 
     def examples(self, tasks: SinusoidTasks, num_points: int, rng: np.random.Generator) -> Examples:
-        """Points of each wave: `inputs` and `targets`, `[tasks, num_points, 1]`."""
         inputs = rng.uniform(*self.input_range, (len(tasks.amplitude), num_points, 1))
         return Examples(inputs, self.values(tasks, inputs))
 
     def values(self, tasks: SinusoidTasks, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """A sin(x − φ) for inputs `[tasks, points, 1]`, of the same shape."""
+        """Returns A sin(x − φ) for inputs `[tasks, points, 1]`, in the same shape."""
         amplitude, phase = (field[:, None, None] for field in tasks)
         return np.asarray(amplitude * np.sin(inputs - phase))
