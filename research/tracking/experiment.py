@@ -24,7 +24,7 @@ from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
 from research.tracking.options import OVERRIDES, read_overrides, refuse_bare_commas, without_login
 from research.tracking.provenance import digests, git_state, library_versions, source_files
-from research.tracking.restart import COMMANDS, Start, ensured_directory, find_ensured, find_start, is_free
+from research.tracking.restart import COMMANDS, Start, ensured_directory, find_start, is_free
 from research.tracking.run import RecordedRun
 from research.tracking.settings import RUN_KEYS, Choice, Settings
 from research.tracking.signals import BUSY, Stopped
@@ -203,17 +203,17 @@ class Experiment(sacred.Experiment):
         updates = merge(read_overrides(options["--overrides"]), convert_to_nested_dict(dict(config_updates or {})))
         if options["--file_storage"]:
             updates["runs_dir"] = options["--file_storage"]
-        self.settings.refuse_unknown_names(named_configs)
         command = str(command_name or self.default_command)
         # Sacred's own check knows less than `_check` (`--force` turns it off), and its observers of files and MongoDB
         # are not used.
         ours = {**options, "--force": True, "--file_storage": None, "--mongo_db": None}
+        given = self.settings.given(updates, named_configs)
         with contextlib.ExitStack() as on_error:
-            lock = self._lock_ensured(updates, named_configs) if command == "ensure" and self.trainer else None
+            lock = self._lock_ensured(given) if command == "ensure" and self.trainer else None
             if lock is not None:
                 on_error.callback(lock.release)
-            start = self._find_start(command, updates, named_configs)
-            config = self.settings.given(updates, named_configs) if start is None else start.config
+            start = self._find_start(command, updates, given)
+            config = given if start is None else start.config
             self.configurations[0] = ConfigDict(self.settings.defaults(config))
             run = RecordedRun.adopt(super()._create_run(command, config, (), info, meta_info, ours))
             recorded = {key: without_login(key, value) for key, value in options.items()}
@@ -255,32 +255,19 @@ class Experiment(sacred.Experiment):
                 tempfile.TemporaryFile(dir=observer.basedir).close()
         run.observers.extend([observer, server.mirror(observer)] if server else [observer])
 
-    def _find_start(self, command: str, updates: Mapping[str, Any], names: Sequence[str]) -> Start | None:
-        """The start of a command that continues from a record or a checkpoint; None for one that does not."""
+    def _find_start(self, command: str, updates: Mapping[str, Any], given: Mapping[str, Any]) -> Start | None:
+        """Returns the start of a command that continues from a record or a checkpoint; None for other commands."""
         if self.trainer is None:
             return None
         for key in ("run", "checkpoint") if command == self.default_command else ():
             if updates.get(key) is not None:
-                raise ConfigError(f"{key}={updates[key]!r}: {command} starts anew; to go on with a run: "
+                raise ConfigError(f"{key}={updates[key]!r}: {command} starts a new run; to continue this one: "
                                   f"resume with {key}={updates[key]}")  # fmt: skip
-        if command not in COMMANDS:
-            return None
-        given = self.settings.given(updates, names)
-        if command == "ensure":
-            config, run_config = self.settings.typed(given)
-            start = find_ensured(self.name, config, run_config)
-        else:
-            start = find_start(command, self.name, self.settings, given)
-        if start.resume_at is not None:
-            record = Path(start.config["runs_dir"], str(start.run_id))
-            start.config.update(self.settings.of_ingredients(given, record))
-        elif not start.is_complete:
-            start.config.update(self.settings.of_ingredients(given))
-        return start
+        return find_start(command, self.name, self.settings, given) if command in COMMANDS else None
 
-    def _lock_ensured(self, updates: Mapping[str, Any], names: Sequence[str]) -> Lock:
-        """The lock of the run that `ensure` is asked for, taken before its record is read."""
-        _, run_config = self.settings.typed(self.settings.given(updates, names))
+    def _lock_ensured(self, given: Mapping[str, Any]) -> Lock:
+        """Returns the lock of the run that `ensure` is asked for, taken before its record is read."""
+        _, run_config = self.settings.typed(given)
         directory = ensured_directory(run_config)
         with _writing(run_config.runs_dir):
             directory.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
-"""Starting from what there is: which checkpoint is meant, and which of its settings a command line may change."""
+"""Starts from a record or a checkpoint: which one a command line names, and which settings it may change."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from research import checkpoint
 from research.checkpoint import Checkpoint, CheckpointError
 from research.tracking.config import ConfigError, flatten, from_mapping, merge, to_mapping
+from research.tracking.records import read_config, read_run
 from research.tracking.settings import RUN_KEYS, RunConfig, Settings
 
 COMMANDS = ("resume", "ensure", "evaluate", "render")
@@ -19,18 +19,20 @@ COMMANDS = ("resume", "ensure", "evaluate", "render")
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {"render": {"num_eval_tasks": 3}}
 """By command: settings whose default is not the value in the checkpoint."""
 
+_ABSENT = object()
+
 
 @dataclass(frozen=True)
 class Start:
-    """Where a command starts.
+    """The start of a command.
 
     Attributes:
-        checkpoint: The state to start from; None for the initial one.
+        checkpoint: The checkpoint with the first state; None for the initial state.
         config: Plain values of all settings: those of the checkpoint, changed by the command line.
-        run_id: The record to write; None for a new one under the next number.
-        resume_at: Finished iterations at which a record goes on; None for a new one.
-        is_complete: Whether there is nothing left to do.
-        result: What a complete run resulted in.
+        run_id: Id of the record to write; None for the next number.
+        resume_at: Number of finished iterations at which the record is continued; None for a new record.
+        is_complete: Whether the run is complete already.
+        result: The result of a complete run.
     """
 
     checkpoint: Checkpoint | None
@@ -42,18 +44,77 @@ class Start:
 
 
 def find_start(command: str, name: str, settings: Settings, given: Mapping[str, Any]) -> Start:
-    """What `resume`, `evaluate` or `render` starts from.
+    """Returns the start of a command. The record of a run that `ensure` completes must be locked.
 
     Args:
-        command: One of `COMMANDS`, other than `ensure`.
+        command: One of `COMMANDS`.
         name: Name of the algorithm.
         settings: The settings of the experiment.
         given: Nested plain values from the command line.
 
     Raises:
-        ConfigError: It is not clear what is meant, or a setting contradicts the checkpoint.
+        ConfigError: The run is not named clearly, or a setting contradicts its record or checkpoint.
         CheckpointError: The checkpoint cannot be used.
     """
+    if command == "ensure":
+        start = _find_ensured(name, *settings.typed(given))
+    else:
+        start = _find_checkpoint(command, name, settings, given)
+    if start.resume_at is not None:  # a record keeps the settings of its ingredients
+        start.config.update(settings.of_ingredients(given, Path(start.config["runs_dir"], str(start.run_id))))
+    elif not start.is_complete:
+        start.config.update(settings.of_ingredients(given))
+    return start
+
+
+def ensured_directory(run_config: RunConfig) -> Path:
+    """Returns the directory of the run that `ensure` is asked for. Raises ConfigError if none is named."""
+    if run_config.run is None or run_config.checkpoint is not None:
+        raise ConfigError("ensure needs run=<id> and no checkpoint: it starts that run, goes on with it, or finds it "
+                          "complete, e.g. `ensure with run=7`")  # fmt: skip
+    return Path(run_config.runs_dir, str(run_config.run))
+
+
+def is_free(directory: Path, command: str) -> bool:
+    """Returns whether a command may write a new record in a directory.
+
+    It may if there is no record. Commands that start from the beginning each time may also replace a record of
+    themselves that is not complete; training is continued by `ensure` instead.
+    """
+    if not (directory / "run.json").is_file():
+        return True
+    run = read_run(directory)
+    return command in ("evaluate", "render") and run["command"] == command and run["status"] != "COMPLETED"
+
+
+def _find_ensured(name: str, config: Any, run_config: RunConfig) -> Start:
+    asked, run_id = to_mapping(config), run_config.run
+    values, record = asked | to_mapping(run_config), Path(run_config.runs_dir, str(run_id))
+    if not (record / "run.json").is_file():
+        return Start(None, values, run_id)
+    _refuse_contradictions("ensure", type(config), record, read_config(record), asked)
+    run = read_run(record)
+    if run["status"] == "COMPLETED" and run["result"]["iteration"] >= asked["num_iterations"]:
+        return Start(None, values, run_id, is_complete=True, result=run["result"])
+    found = _usable_checkpoint(record / "checkpoints")
+    if found is None:
+        return Start(None, values, run_id, resume_at=0)
+    found.require_algorithm(name)
+    return Start(found, values, run_id, found.iteration)
+
+
+def _usable_checkpoint(directory: Path) -> Checkpoint | None:
+    """Returns the latest checkpoint, or the best one if it is damaged; None if neither can be read."""
+    for path in (directory / "latest.pt", directory / "best.pt"):
+        if path.exists():
+            try:
+                return checkpoint.load(path)
+            except CheckpointError as error:
+                print(f"warning: {error}", flush=True)
+    return None
+
+
+def _find_checkpoint(command: str, name: str, settings: Settings, given: Mapping[str, Any]) -> Start:
     run_config = from_mapping(RunConfig, {key: value for key, value in given.items() if key in RUN_KEYS})
     found = checkpoint.load(_path(command, run_config))
     found.require_algorithm(name)
@@ -72,66 +133,6 @@ def find_start(command: str, name: str, settings: Settings, given: Mapping[str, 
     if command == "resume":
         return _resume(found, config, given)
     return Start(found, config | {key: given[key] for key in RUN_KEYS & given.keys()})
-
-
-def find_ensured(name: str, config: Any, run_config: RunConfig) -> Start:
-    """What `ensure` has to do to bring a run to its end, whatever there is of it. Its record must be locked.
-
-    Args:
-        name: Name of the algorithm.
-        config: Its settings.
-        run_config: Says which run.
-
-    Raises:
-        ConfigError: The run was trained with other settings.
-        CheckpointError: Its checkpoint belongs to another algorithm.
-    """
-    asked = to_mapping(config)
-    values = asked | to_mapping(run_config)
-    record = Path(run_config.runs_dir, str(run_config.run))
-    if not (record / "run.json").is_file():
-        return Start(None, values, run_config.run)
-    _refuse_contradictions("ensure", type(config), record, json.loads((record / "config.json").read_text()), asked)
-    run = json.loads((record / "run.json").read_text())
-    if run["status"] == "COMPLETED" and run["result"]["iteration"] >= asked["num_iterations"]:
-        return Start(None, values, run_config.run, is_complete=True, result=run["result"])
-    found = _usable_checkpoint(record / "checkpoints")
-    if found is None:
-        return Start(None, values, run_config.run, resume_at=0)
-    found.require_algorithm(name)
-    return Start(found, values, run_config.run, found.iteration)
-
-
-def ensured_directory(run_config: RunConfig) -> Path:
-    """The directory of the run that `ensure` is asked for. Raises ConfigError if none is named."""
-    if run_config.run is None or run_config.checkpoint is not None:
-        raise ConfigError(
-            "ensure needs run=<id> and no checkpoint: it starts that run, goes on with it, or finds it complete, "
-            "e.g. `ensure with run=7`"
-        )
-    return Path(run_config.runs_dir, str(run_config.run))
-
-
-def is_free(directory: Path, command: str) -> bool:
-    """Whether a command may write its record there: there is none, or one of a start of it that did not complete.
-
-    Only for commands that begin anew every time; of training, `ensure` goes on with what there is.
-    """
-    if not (directory / "run.json").is_file():
-        return True
-    run = json.loads((directory / "run.json").read_text())
-    return command in ("evaluate", "render") and run["command"] == command and run["status"] != "COMPLETED"
-
-
-def _usable_checkpoint(directory: Path) -> Checkpoint | None:
-    """The latest checkpoint, or the best if that one is damaged; None if neither can be read."""
-    for path in (directory / "latest.pt", directory / "best.pt"):
-        if path.exists():
-            try:
-                return checkpoint.load(path)
-            except CheckpointError as error:
-                print(f"warning: {error}", flush=True)
-    return None
 
 
 def _path(command: str, run_config: RunConfig) -> Path:
@@ -182,6 +183,3 @@ def _refuse_contradictions(
                 f"{key}={value!r}: {path} was trained with {was}, and {command} keeps to it. Leave the key out, or "
                 f"train a new run. Allowed here: {', '.join(sorted(allowed))}"
             )
-
-
-_ABSENT = object()

@@ -54,7 +54,7 @@ class Choice:
     classes: Mapping[str, type[Any]]
 
     def class_of(self, values: Mapping[str, Any]) -> type[Any]:
-        """The class that the values choose. Raises ConfigError if there is none, or a key belongs to another class."""
+        """Returns the class that the values choose. Raises ConfigError without one, or for a key of another class."""
         chosen = values.get(self.key, next(iter(self.classes)))
         if chosen not in self.classes:
             raise ConfigError(f"{self.key}={chosen!r}: need one of {', '.join(self.classes)}")
@@ -67,7 +67,7 @@ class Choice:
         return config_class
 
     def merged(self, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Layers of values as one, later layers win; each with its differences for the class that the layers choose."""
+        """Returns several layers of values as one: later layers win, and differences for other classes are left out."""
         choices = [layer[self.key] for layer in layers if not isinstance(layer.get(self.key, {}), Mapping)]
         chosen = choices[-1] if choices else next(iter(self.classes))
         values: dict[str, Any] = {}
@@ -95,21 +95,20 @@ class Settings:
         ingredients: Sequence[Ingredient],
         named_configs: Mapping[str, Callable[[], Mapping[str, Any]]],
     ):
-        self._config_class = config_class
+        self._choice = config_class if isinstance(config_class, Choice) else Choice("", {"": config_class})
         self._named_configs = named_configs
         self._ingredients = {str(one.path): {"seed", *_keys_of(one)} for one in ingredients}
 
     def class_of(self, values: Mapping[str, Any]) -> type[Any]:
-        """The class of the algorithm's settings in a run with these values. Raises ConfigError, see `Choice`."""
-        given = self._config_class
-        return given.class_of(values) if isinstance(given, Choice) else given
+        """Returns the class of the algorithm's settings in a run with these values. Raises ConfigError."""
+        return self._choice.class_of(values)
 
     def defaults(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Plain defaults of a run with these values, without those of ingredients, which Sacred knows."""
+        """Returns the plain defaults of a run with these values, without those of ingredients, which Sacred knows."""
         return to_mapping(self.class_of(values)()) | to_mapping(RunConfig())
 
     def typed(self, values: Mapping[str, Any]) -> tuple[Any, RunConfig]:
-        """The settings of the algorithm and those of the run. Raises ConfigError."""
+        """Returns the settings of the algorithm and those of the run. Raises ConfigError."""
         config_class, arguments = self._converted(self._own(values))
         task: Any = {**TASKS, **REGRESSION_TASKS}.get(arguments.get("task", ""))
         if task is not None and "task_args" in arguments:
@@ -122,35 +121,32 @@ class Settings:
         return construct(config_class, arguments), construct(RunConfig, own)
 
     def checked(self, values: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
-        """The values without those of ingredients, unconverted. Raises ConfigError for a wrong key or type.
+        """Returns the values without those of ingredients, unconverted. Raises ConfigError for a wrong key or type.
 
         Args:
             values: Values for a command that continues from a checkpoint.
             trained: The values in the checkpoint, which choose the class of settings.
         """
-        own, given = self._own(values), self._config_class
-        chosen = {given.key: trained[given.key]} if isinstance(given, Choice) and given.key in trained else {}
-        self._converted(chosen | own)
+        own, key = self._own(values), self._choice.key
+        self._converted({key: trained[key], **own} if key in trained else own)
         return own
 
     def given(self, updates: Mapping[str, Any], named_configs: Sequence[str]) -> dict[str, Any]:
-        """The values that named configs and updates set, nested; updates win, and later named configs over earlier."""
-        named = (self._named_configs[key]() if key in self._named_configs else load_config_file(key)
-                 for key in named_configs)  # fmt: skip
-        layers = [*map(dict, named), updates]
-        given = self._config_class
-        return given.merged(layers) if isinstance(given, Choice) else functools.reduce(merge, layers, {})
+        """Returns the values that are set, as nested mappings: updates win over named configs, later ones over earlier.
 
-    def refuse_unknown_names(self, named_configs: Sequence[str]) -> None:
-        """Raises ConfigError unless each is a named config or a file."""
+        Raises:
+            ConfigError: A name is neither that of a named config nor the path of a file.
+        """
         for name in named_configs:
             if name not in self._named_configs and not Path(name).is_file():
-                raise ConfigError(
-                    f"{name}: no such named config (and no key=value); {suggestion(name, self._named_configs)}"
-                )
+                advice = suggestion(name, self._named_configs)
+                raise ConfigError(f"{name}: no such named config (and no key=value); {advice}")
+        named = (self._named_configs[name]() if name in self._named_configs else load_config_file(name)
+                 for name in named_configs)  # fmt: skip
+        return self._choice.merged([*map(dict, named), updates])
 
     def of_ingredients(self, values: Mapping[str, Any], record: Path | None = None) -> dict[str, Any]:
-        """The values that belong to ingredients; those of the record of a run, if one is named.
+        """Returns the values that belong to ingredients, or those in the record of a run, if one is given.
 
         Raises:
             ConfigError: A value differs from that of the record, which cannot change.
@@ -184,7 +180,7 @@ def _keys_of(ingredient: Ingredient) -> set[str]:
 
 @functools.cache
 def _union_of(*classes: type[Any]) -> type[Any]:
-    """A dataclass with the fields of all classes: settings share one namespace on the command line."""
+    """Returns a dataclass with the fields of all classes: settings share one namespace on the command line."""
     fields: dict[str, Any] = {}
     for cls in classes:
         hints = typing.get_type_hints(cls)

@@ -62,7 +62,7 @@ def test_nan_is_recorded_as_null(lab):
         ("with seed=-1", "seed=-1: need an integer from 0"),
         ("with seed=abc", "seed='abc': need an integer"),
         ("with lnog", "lnog: no such named config (and no key=value); did you mean long?"),
-        ("with run=3", "run=3: train starts anew"),
+        ("with run=3", "run=3: train starts a new run; to continue this one: resume with run=3"),
         ("print_config with sed=3", "did you mean seed?"),
         ("resume", "resume needs either run=<id> or checkpoint=<path>"),
         ("evaluate with run=1 checkpoint=x", "evaluate needs either"),
