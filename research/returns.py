@@ -1,4 +1,4 @@
-"""Returns, advantages and means over valid steps: pure tensors, time on the last axis."""
+"""Returns, advantages and means over valid steps: functions of tensors whose last axis is time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def masked_mean(values: Float[Tensor, "*axes"], valid: Bool[Tensor, "*axes"]) -> Float[Tensor, ""]:
-    """Σ valid·values / Σ valid over all axes; zero when nothing is valid."""
+    """Returns Σ valid · values / Σ valid over all axes; 0 if no entry is valid."""
     weights = valid.to(values.dtype)
     return (values * weights).sum() / weights.sum().clamp_min(1.0)
 
 
 def discounted_returns(reward: Float[Tensor, "*batch time"], discount: float) -> Float[Tensor, "*batch time"]:
-    """G_t = r_t + γ G_{t+1}, with G = 0 beyond the last step. Rewards after the end of an episode must be zero."""
+    """Returns G_t = r_t + γ G_{t+1}, with G = 0 after the last step. Rewards after the end of an episode must be 0."""
     returns = torch.empty_like(reward)
     running = torch.zeros_like(reward[..., 0])
     for t in reversed(range(reward.shape[-1])):
@@ -32,7 +32,7 @@ def gae(
     discount: float,
     gae_lambda: float,
 ) -> Float[Tensor, "*batch time"]:
-    """Generalised advantage estimates, zero where `valid` is false.
+    """Returns generalised advantage estimates, 0 where `valid` is false.
 
     δ_t = r_t + γ (1 − terminated_t) V_{t+1} − V_t,  A_t = δ_t + γλ A_{t+1}
     (Schulman et al. 2016, arXiv:1506.02438, eq. 16).
@@ -41,8 +41,8 @@ def gae(
         reward: Reward of each step.
         value: V of the observation before each step.
         last_value: V of the observation after the last valid step; not read where that step terminated.
-        terminated: The task ended with this step.
-        valid: The step belongs to the episode; valid steps come first.
+        terminated: Whether the task ended with this step.
+        valid: Whether the step belongs to the episode; valid steps come first.
         discount: γ in [0, 1].
         gae_lambda: λ in [0, 1]; 1 gives discounted returns minus the value.
     """
@@ -53,7 +53,7 @@ def gae(
         bootstrap = torch.where(terminated[..., t], torch.zeros_like(next_value), next_value)
         delta = reward[..., t] + discount * bootstrap - value[..., t]
         estimate = delta + discount * gae_lambda * running
-        # Before the episode's end is reached from behind, the recursion stands still.
+        # Backwards in time, the recursion starts at the last valid step.
         running = torch.where(valid[..., t], estimate, running)
         next_value = torch.where(valid[..., t], value[..., t], next_value)
         advantage[..., t] = torch.where(valid[..., t], estimate, torch.zeros_like(estimate))
@@ -63,7 +63,7 @@ def gae(
 def normalize(
     values: Float[Tensor, "*batch time"], valid: Bool[Tensor, "*batch time"], eps: float = 1e-8
 ) -> Float[Tensor, "*batch time"]:
-    """(values − mean) / (std + eps) over the valid entries of all axes but the first; zero elsewhere."""
+    """Returns (values − mean) / (std + eps) over the valid entries of all axes but the first; 0 elsewhere."""
     axes = tuple(range(1, values.ndim))
     weights = valid.to(values.dtype)
     count = weights.sum(axes, keepdim=True).clamp_min(1.0)

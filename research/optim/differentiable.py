@@ -1,12 +1,13 @@
 """Optimiser steps as pure functions: SGD, Adam and AdamW with torch's numbers, differentiable in every argument.
 
-`rule(params, grads, state, lr) -> (params, state)` is one step. Nothing is changed in place and nothing is detached, so
-derivatives of any order flow through the parameters, the gradients, the state, and every hyper-parameter that is given
-as a tensor. Every operation acts on elements: parameters may carry leading axes, e.g. `[tasks]`, and `vmap` applies.
+`rule(params, grads, state, lr) -> (params, state)` is one step. It changes nothing in place and detaches nothing, so
+that derivatives of every order pass through the parameters, the gradients, the state, and all hyper-parameters that are
+given as tensors. Every operation acts on elements: parameters may have leading axes, e.g. `[tasks]`, and `vmap`
+applies.
 
-At an element whose gradients were all zero Adam's √v has an infinite derivative, and torch's own `differentiable=True`
-mode returns NaN there. The update itself is differentiable: the first moment m vanishes together with v, so
-d(m / (√v + ε)) = dm / ε. That is what these functions return. It needs ε > 0.
+At an element whose gradients were all 0, Adam's √v has an infinite derivative, and torch's own `differentiable=True`
+mode returns NaN. The update itself is differentiable there: the first moment m is 0 together with v, so
+d(m / (√v + ε)) = dm / ε. These functions return that. It needs ε > 0.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from research.types import Params
 
 Scalar = float | Tensor
-"""A hyper-parameter: a number, or a tensor that broadcasts against every parameter."""
+"""A hyper-parameter: a number, or a tensor that broadcasts to every parameter."""
 
 LearningRate = Scalar | Mapping[str, Scalar] | Callable[[str], Scalar]
 """One rate, a rate (or a tensor of rates) for each name, or a function from the name to it."""
@@ -36,7 +38,7 @@ class AdamState(NamedTuple):
     """Moments by parameter name.
 
     Attributes:
-        step: How many steps were made.
+        step: Number of finished steps.
         exp_avg: Running mean of the gradients, m.
         exp_avg_sq: Running mean of the squared gradients, v.
     """
@@ -47,7 +49,7 @@ class AdamState(NamedTuple):
 
 
 UpdateRule = Callable[[Params, Params, Any, LearningRate], tuple[Params, Any]]
-"""`rule(params, grads, state, lr) -> (params, state)`; `state=None` starts."""
+"""`rule(params, grads, state, lr) -> (params, state)`; `state=None` is the state before the first step."""
 
 
 def sgd(
@@ -61,19 +63,19 @@ def sgd(
     weight_decay: Scalar = 0.0,
     nesterov: bool = False,
 ) -> tuple[Params, SGDState]:
-    """Parameters and state after one step of stochastic gradient descent, as in `torch.optim.SGD`.
+    """Returns parameters and state after one step of stochastic gradient descent, as in `torch.optim.SGD`.
 
     g ← g + λθ,  b ← μb + (1 − d)g  (b = g at the first step),  θ ← θ − α·b, or θ − α(g + μb) with `nesterov`.
 
     Args:
         params: The parameters θ.
         grads: Their gradients g, under the same names.
-        state: What the previous step returned; None at the first step.
+        state: State that the previous step returned; None at the first step.
         lr: The learning rate α, see `LearningRate`.
         momentum: μ.
         dampening: d.
         weight_decay: λ.
-        nesterov: Whether to look ahead along the momentum.
+        nesterov: Whether to use Nesterov's momentum.
 
     Raises:
         ValueError: `params` and `grads` differ in their names.
@@ -103,7 +105,7 @@ def adam(
     eps: Scalar = 1e-8,
     weight_decay: Scalar = 0.0,
 ) -> tuple[Params, AdamState]:
-    """Parameters and state after one step of Adam, as in `torch.optim.Adam`.
+    """Returns parameters and state after one step of Adam, as in `torch.optim.Adam`.
 
     g ← g + λθ,  m ← β₁m + (1 − β₁)g,  v ← β₂v + (1 − β₂)g²,  θ ← θ − α · m/(1 − β₁ᵗ) / (√v/√(1 − β₂ᵗ) + ε).
     (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1.)
@@ -111,12 +113,12 @@ def adam(
     Args:
         params: The parameters θ.
         grads: Their gradients g, under the same names.
-        state: What the previous step returned; None at the first step.
+        state: State that the previous step returned; None at the first step.
         lr: The learning rate α, see `LearningRate`.
         beta1: β₁.
         beta2: β₂.
-        eps: ε, above 0 if gradients can be zero.
-        weight_decay: λ, added to the gradient.
+        eps: ε, above 0 if gradients can be 0.
+        weight_decay: λ.
 
     Raises:
         ValueError: `params` and `grads` differ in their names.
@@ -141,22 +143,9 @@ def adamw(
     eps: Scalar = 1e-8,
     weight_decay: Scalar = 1e-2,
 ) -> tuple[Params, AdamState]:
-    """Parameters and state after one step of AdamW, as in `torch.optim.AdamW`.
+    """Returns parameters and state after one step of AdamW, as in `torch.optim.AdamW`. Arguments as for `adam`.
 
     θ ← (1 − αλ)θ, then Adam's update with λ = 0. (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.)
-
-    Args:
-        params: The parameters θ.
-        grads: Their gradients g, under the same names.
-        state: What the previous step returned; None at the first step.
-        lr: The learning rate α, see `LearningRate`.
-        beta1: β₁.
-        beta2: β₂.
-        eps: ε, above 0 if gradients can be zero.
-        weight_decay: λ, decoupled from the gradient.
-
-    Raises:
-        ValueError: `params` and `grads` differ in their names.
     """
     decayed = {name: param * (1 - _rate(lr, name) * weight_decay) for name, param in params.items()}
     return adam(decayed, grads, state, lr, beta1=beta1, beta2=beta2, eps=eps)
@@ -168,7 +157,7 @@ def adam_start(params: Params) -> AdamState:
 
 
 UPDATE_RULES: dict[str, UpdateRule] = {"sgd": sgd, "adam": adam, "adamw": adamw}
-"""The rules by name, each with torch's default settings."""
+"""The rules by name, each with torch's defaults."""
 
 
 def _moments(grads: Params, state: AdamState | None, beta1: Scalar, beta2: Scalar) -> AdamState:
@@ -180,24 +169,26 @@ def _moments(grads: Params, state: AdamState | None, beta1: Scalar, beta2: Scala
     )
 
 
-def _direction(state: AdamState, name: str, beta1: Scalar, beta2: Scalar, eps: Scalar) -> Tensor:
+def _direction(state: AdamState, name: str, beta1: Scalar, beta2: Scalar, eps: Scalar) -> Float[Tensor, "*_"]:
     mean = state.exp_avg[name] / (1 - beta1**state.step)
     root = _sqrt(state.exp_avg_sq[name]) / (1 - beta2**state.step) ** 0.5
     return mean / (root + eps)
 
 
-def _sqrt(values: Tensor) -> Tensor:
-    """√values, with derivative 0 instead of ∞ at 0."""
+def _sqrt(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Returns √values, with derivative 0 instead of ∞ at 0."""
     zero = values == 0
     return torch.where(zero, 0.0, torch.where(zero, 1.0, values).sqrt())
 
 
-def _decayed(grad: Tensor, weight_decay: Scalar, param: Tensor) -> Tensor:
+def _decayed(
+    grad: Float[Tensor, "*shape"], weight_decay: Scalar, param: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
     return grad if _is_zero(weight_decay) else grad + weight_decay * param
 
 
 def _is_zero(value: Scalar) -> bool:
-    """Whether a setting is the number 0; a tensor never is, since its derivative may be wanted."""
+    """Returns whether a setting is the number 0; a tensor never is, since its derivative may be needed."""
     return not isinstance(value, Tensor) and value == 0
 
 

@@ -1,7 +1,7 @@
 """The derivative of a function at one point, as products with vectors, by reverse mode alone.
 
-vjp(u) = Jᵀ u is a backward pass through the kept graph. As it is linear in u, differentiating it in u gives J v (the
-double-vjp trick): no operation needs a forward-mode rule, and nothing is computed again between products.
+vjp(u) = Jᵀ u is a backward pass through a graph that is kept. As it is linear in u, its derivative in u gives J v (the
+double-vjp trick): no operation needs a forward-mode rule, and products repeat none of the function's computations.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+Tensors = Sequence[Float[Tensor, "*_"]]
+
 
 class LinearMap(NamedTuple):
-    """J = ∂function/∂inputs at a point.
+    """The products with J = ∂function/∂inputs at a point.
 
     Attributes:
         value: The function's value there, a tree of tensors without a graph.
-        jvp: Tangents of the inputs (a tree like them) → tangents of the value (a tree like it).
-        vjp: Cotangents of the value → cotangents of the inputs.
+        jvp: Tangents of the inputs (a tree like them) → tangents of the value (a tree like it), J v.
+        vjp: Cotangents of the value → cotangents of the inputs, Jᵀ u.
     """
 
     value: Any
@@ -29,16 +32,20 @@ class LinearMap(NamedTuple):
 
 
 def linearize(function: Callable[[Any], Any], inputs: Any) -> LinearMap:
-    """The derivative of `function` (tree of tensors → tree of tensors) at `inputs`.
+    """Returns the derivative of `function` at `inputs`.
 
-    Inputs that the value does not depend on have zero cotangents; values that depend on no input have zero tangents.
+    Inputs on which the value does not depend have zero cotangents; values that depend on no input have zero tangents.
+
+    Args:
+        function: Tree of tensors → tree of tensors, differentiable by reverse mode.
+        inputs: The point.
     """
     primals, input_spec = pytree.tree_flatten(inputs)
     leaves = [leaf.detach().requires_grad_() for leaf in primals]  # leaves of a graph of their own
     with torch.enable_grad():
         value = function(pytree.tree_unflatten(leaves, input_spec))
         outputs, output_spec = pytree.tree_flatten(value)
-        # The graph of vjp(u) is wanted for symbolic u; at which u it is made does not matter.
+        # vjp(u) is linear in u, so its graph is the same for every u.
         probes = [torch.zeros_like(output, requires_grad=True) for output in outputs]
         pulled = _gradients(outputs, leaves, probes, create_graph=True)
 
@@ -53,9 +60,9 @@ def linearize(function: Callable[[Any], Any], inputs: Any) -> LinearMap:
 
 
 def _gradients(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], create_graph: bool = False
-) -> list[Tensor]:
-    """Σ cotangentᵀ ∂output/∂input for each input, through the graph, which is kept; zeros where there is no path."""
+    outputs: Tensors, inputs: Tensors, cotangents: Tensors, create_graph: bool = False
+) -> list[Float[Tensor, "*_"]]:
+    """Returns Σ cotangentᵀ ∂output/∂input for each input, 0 where there is no path; the graph is kept."""
     pairs = [(output, cotangent) for output, cotangent in zip(outputs, cotangents, strict=True) if output.requires_grad]
     if not pairs:
         return [torch.zeros_like(leaf) for leaf in inputs]

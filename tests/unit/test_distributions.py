@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 from torch.func import jacrev, vmap
 
 from research.distributions import Categorical, DiagGaussian
@@ -148,3 +149,11 @@ def test_mode_is_most_probable(kind):
     ours, _ = make(kind, 6)
     drawn = ours.sample(torch.Generator().manual_seed(0))
     assert (ours.log_prob(ours.mode()) >= ours.log_prob(drawn)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_and_types_of_actions_are_checked(kind):
+    distribution, _ = make(kind, 4)
+    other = "categorical" if kind == "gaussian" else "gaussian"
+    with pytest.raises(TypeCheckError):
+        distribution.log_prob(actions(other, 4))

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import Tensor
 from torch.func import grad
 
 from research.distributions import Categorical, DiagGaussian
-from research.losses import PolicyBatch, mean_kl, reinforce, surrogate
+from research.losses import PolicyBatch, clipped_loss, mean_kl, ratio_clip_fraction, reinforce, surrogate, value_error
 
 EPISODES, TIME = 3, 4
 LENGTHS = torch.tensor([4, 1, 2])
@@ -96,3 +97,15 @@ def test_descending_raises_the_probability_of_a_good_action():
     moved = weight - 0.1 * grad(lambda w: reinforce(policy(w), batch))(weight)
     before, after = (policy(w)(batch.observation).log_prob(batch.action) for w in (weight, moved))
     assert after > before
+
+
+def test_shapes_that_do_not_match_are_refused():
+    ratio, short, valid = torch.ones(2, 3), torch.ones(2, 2), torch.ones(2, 3, dtype=torch.bool)
+    for call in (
+        lambda: clipped_loss(ratio, short, valid, 0.2),
+        lambda: ratio_clip_fraction(short, valid, 0.2),
+        lambda: value_error(ratio, ratio, ratio),  # the mask is no bool
+        lambda: value_error(ratio, torch.ones(1), valid),  # it would broadcast
+    ):
+        with pytest.raises(TypeCheckError):
+            call()
