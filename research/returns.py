@@ -8,13 +8,23 @@ from torch import Tensor
 
 
 def masked_mean(values: Float[Tensor, "*axes"], valid: Bool[Tensor, "*axes"]) -> Float[Tensor, ""]:
-    """Returns Σ valid · values / Σ valid over all axes; 0 if no entry is valid."""
+    """Returns Σ valid · values / Σ valid over all axes; 0 if no entry is valid.
+
+    Example:
+        >>> float(masked_mean(torch.tensor([1.0, 3.0, 99.0]), torch.tensor([True, True, False])))
+        2.0
+    """
     weights = valid.to(values.dtype)
     return (values * weights).sum() / weights.sum().clamp_min(1.0)
 
 
 def discounted_returns(reward: Float[Tensor, "*batch time"], discount: float) -> Float[Tensor, "*batch time"]:
-    """Returns G_t = r_t + γ G_{t+1}, with G = 0 after the last step. Rewards after the end of an episode must be 0."""
+    """Returns G_t = r_t + γ G_{t+1}, with G = 0 after the last step. Rewards after the end of an episode must be 0.
+
+    Example:
+        >>> discounted_returns(torch.tensor([1.0, 0.0, 4.0]), discount=0.5)
+        tensor([2., 2., 4.])
+    """
     returns = torch.empty_like(reward)
     running = torch.zeros_like(reward[..., 0])
     for t in reversed(range(reward.shape[-1])):
@@ -45,6 +55,11 @@ def gae(
         valid: Whether the step belongs to the episode; valid steps come first.
         discount: γ in [0, 1].
         gae_lambda: λ in [0, 1]; 1 gives discounted returns minus the value.
+
+    Example:
+        >>> reward, value, valid = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 1.0]), torch.tensor([True, True])
+        >>> gae(reward, value, torch.tensor(2.0), ~valid, valid, discount=0.5, gae_lambda=1.0)
+        tensor([1., 0.])
     """
     advantage = torch.zeros_like(reward)
     running = torch.zeros_like(last_value)
@@ -63,7 +78,12 @@ def gae(
 def normalize(
     values: Float[Tensor, "*batch time"], valid: Bool[Tensor, "*batch time"], eps: float = 1e-8
 ) -> Float[Tensor, "*batch time"]:
-    """Returns (values − mean) / (std + eps) over the valid entries of all axes but the first; 0 elsewhere."""
+    """Returns (values − mean) / (std + eps) over the valid entries of all axes but the first; 0 elsewhere.
+
+    Example:
+        >>> normalize(torch.tensor([[1.0, 3.0, 99.0]]), torch.tensor([[True, True, False]]))
+        tensor([[-1.,  1.,  0.]])
+    """
     axes = tuple(range(1, values.ndim))
     weights = valid.to(values.dtype)
     count = weights.sum(axes, keepdim=True).clamp_min(1.0)

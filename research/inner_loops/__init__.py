@@ -24,6 +24,16 @@ def make_inner_loop(name: str, config: InnerLoopConfig) -> InnerLoop:
     Raises:
         ValueError: No backend has that name, or it does not support a setting.
         ModuleNotFoundError: The library that the backend is built on is not installed.
+
+    Example:
+        >>> import torch
+        >>> inner_loop = make_inner_loop("func", InnerLoopConfig(inner_lr=0.5))
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> params, batch = {"weight": torch.zeros(1, 1)}, {"x": torch.ones(2, 1), "y": torch.tensor([[1.0], [-1.0]])}
+        >>> update = inner_loop.init_update(model, params, num_steps=1)
+        >>> loss = lambda forward, batch: (forward(batch["x"]) - batch["y"]).square().mean()
+        >>> inner_loop.adapt(model, params, update, loss, [batch])["weight"].flatten()  # one weight per task
+        tensor([ 1., -1.])
     """
     if name not in INNER_LOOPS:
         nearest = difflib.get_close_matches(name, INNER_LOOPS, n=1)

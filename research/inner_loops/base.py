@@ -36,6 +36,10 @@ class InnerLoopConfig(LookaheadConfig):
         transform: The meta-learned transform of the gradient: `"none"`, or `"kronecker"` or `"meta_curvature"` with
             the `learn2learn` backend.
         learn_lookahead_alpha: Whether α is meta-learned. A learned α is not limited to (0, 1].
+
+    Example:
+        >>> InnerLoopConfig(inner_lr=(0.5, 0.1), learn_inner_lr="per_step").learned_keys
+        ('learn_inner_lr',)
     """
 
     inner_optimizer: str = "sgd"
@@ -70,7 +74,12 @@ class InnerLoopConfig(LookaheadConfig):
 
 
 def check_rates(name: str, given: float | tuple[float, ...]) -> tuple[float, ...]:
-    """Returns the rates of a setting as a tuple. Raises ValueError if there is none, or one is not above 0."""
+    """Returns the rates of a setting as a tuple. Raises ValueError if there is none, or one is not above 0.
+
+    Example:
+        >>> check_rates("inner_lr", 0.5)
+        (0.5,)
+    """
     rates = given if isinstance(given, tuple) else (given,)
     if not rates or any(not rate > 0 for rate in rates):
         raise ValueError(f"{name}={given}: need a rate above 0, or one above 0 for each inner step")
@@ -118,7 +127,13 @@ Backend = Callable[[InnerLoopConfig], InnerLoop]
 
 
 def init_update(config: InnerLoopConfig, params: Params, num_steps: int) -> Params:
-    """Returns the initial parameters of the update rule: the learning rates, and α with Lookahead."""
+    """Returns the initial parameters of the update rule: the learning rates, and α with Lookahead.
+
+    Example:
+        >>> config = InnerLoopConfig(inner_lr=0.5, lookahead_k=5, lookahead_alpha=0.75)
+        >>> init_update(config, {"w": torch.zeros(2)}, num_steps=1)
+        {'lr': tensor(0.5000), 'lookahead_alpha': tensor(0.7500)}
+    """
     rates = init_rates(config, params, num_steps)
     if not config.lookahead_k:
         return rates
@@ -130,6 +145,13 @@ def init_rates(config: InnerLoopConfig, params: Params, num_steps: int) -> Param
     """Returns the initial learning rates.
 
     They are `{"lr": [] or [steps]}`; for Meta-SGD `{"lr.<name>": tensor}`, shaped as the parameters.
+
+    Example:
+        >>> params = {"w": torch.zeros(2)}
+        >>> init_rates(InnerLoopConfig(inner_lr=0.5, learn_inner_lr="per_step"), params, num_steps=3)
+        {'lr': tensor([0.5000, 0.5000, 0.5000])}
+        >>> init_rates(InnerLoopConfig(inner_lr=0.5, learn_inner_lr="per_parameter"), params, num_steps=3)
+        {'lr.w': tensor([0.5000, 0.5000])}
     """
     like = next(iter(params.values()))
     rates = config.inner_lr if isinstance(config.inner_lr, tuple) else (config.inner_lr,)
@@ -143,7 +165,12 @@ def init_rates(config: InnerLoopConfig, params: Params, num_steps: int) -> Param
 
 
 def rate(update: Params, name: str, step: int) -> Tensor:
-    """Returns the learning rate of parameter `name` at inner step `step`; later steps use the last rate."""
+    """Returns the learning rate of parameter `name` at inner step `step`; later steps use the last rate.
+
+    Example:
+        >>> [float(rate({"lr": torch.tensor([0.5, 0.25])}, "w", step)) for step in range(3)]
+        [0.5, 0.25, 0.25]
+    """
     if "lr" not in update:
         return update[f"lr.{name}"]
     lr = update["lr"]
@@ -155,6 +182,11 @@ def adapted_names(config: InnerLoopConfig, params: Params) -> tuple[str, ...]:
 
     Raises:
         ValueError: A pattern of `adapt_only` matches no parameter.
+
+    Example:
+        >>> params = {"body.weight": torch.zeros(1), "head.weight": torch.zeros(1)}
+        >>> adapted_names(InnerLoopConfig(adapt_only=("head.*",)), params)
+        ('head.weight',)
     """
     if not config.adapt_only:
         return tuple(params)

@@ -39,7 +39,19 @@ class Linearized(NamedTuple):
 def linearize_by_reverse_mode(
     inner_loop: Adapts, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]
 ) -> Linearized:
-    """Returns the linearisation of any `inner_loop.adapt` at `meta`, see `research.optim.linear_map`."""
+    """Returns the linearisation of any `inner_loop.adapt` at `meta`, see `research.optim.linear_map`.
+
+    Example:
+        >>> import torch
+        >>> from research.inner_loops import InnerLoopConfig, make_inner_loop
+        >>> inner_loop, model = make_inner_loop("func", InnerLoopConfig()), torch.nn.Linear(1, 1, bias=False)
+        >>> meta = MetaParams({"weight": torch.zeros(1, 1)}, {"lr": torch.tensor(0.25)})
+        >>> loss, batches = lambda forward, x: forward(x).square().sum(), [torch.ones(2, 1)]
+        >>> result = linearize_by_reverse_mode(inner_loop, model, meta, loss, batches)
+        >>> tangent = MetaParams({"weight": torch.ones(1, 1)}, {"lr": torch.tensor(0.0)})
+        >>> result.jvp(tangent)["weight"].flatten()  # 1 − 2α for each of two tasks
+        tensor([0.5000, 0.5000])
+    """
 
     def adapt(at: MetaParams) -> Params:
         return inner_loop.adapt(model, at.model, at.update, loss, batches)

@@ -31,6 +31,11 @@ def check_model(model: nn.Module, second_order: bool) -> None:
 
     Raises:
         ValueError: A module is known to give wrong meta-gradients; the message has its path, the reason and the fix.
+
+    Example:
+        >>> check_model(nn.Dropout(0.5), second_order=True)
+        Traceback (most recent call last):
+        ValueError: model: Dropout cannot be adapted: it is random in training mode, so ...
     """
     paths: dict[nn.Module, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -51,6 +56,10 @@ def vmappable(model: nn.Module) -> bool:
 
     This holds for the forward pass alone. torch's batching rules for the backward passes of LayerNorm, of InstanceNorm
     with weights and of BatchNorm give wrong second derivatives, so do not call `torch.func.grad` inside the vmap.
+
+    Example:
+        >>> vmappable(nn.Linear(2, 2)), vmappable(nn.GRU(2, 2))
+        (True, False)
     """
     return not any(isinstance(module, _UNBATCHED) for module in model.modules())
 
@@ -62,6 +71,11 @@ def twice_differentiable(model: nn.Module) -> Iterator[None]:
     Fused attention kernels and cuDNN's recurrent kernels have no double backward; plain operations replace them. The
     switches belong to the process. Threads that overlap share one setting, and the last one to leave restores the
     state that the first one found.
+
+    Example:
+        >>> with twice_differentiable(nn.GRU(1, 1)):
+        ...     torch.backends.cudnn.enabled
+        False
     """
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     with _PLAIN_ATTENTION, _NO_CUDNN if recurrent else contextlib.nullcontext():

@@ -128,7 +128,12 @@ make: Backend = HigherInnerLoop
 
 
 def registered_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
-    """Returns the classes of torch.optim that higher can differentiate, by their names in lower case."""
+    """Returns the classes of torch.optim that higher can differentiate, by their names in lower case.
+
+    Example:
+        >>> {"sgd", "adam", "adamw"} <= registered_optimizers().keys()
+        True
+    """
     return {kind.__name__.lower(): kind for kind in higher.optim._opt_mapping if kind is not Lookahead}
 
 

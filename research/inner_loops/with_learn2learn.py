@@ -215,6 +215,10 @@ def learn2learn() -> ModuleType:
 
     Raises:
         ModuleNotFoundError: learn2learn is not installed; the message has the command.
+
+    Example:
+        >>> learn2learn().algorithms.MAML.__name__
+        'MAML'
     """
     with _lock:
         return _load()

@@ -44,6 +44,15 @@ class AdaptiveLookahead(Lookahead):
 
     Raises:
         ValueError: As `Lookahead`; or a range is empty, or beyond what is allowed.
+
+    Example:
+        >>> weight = torch.tensor([4.0], requires_grad=True)
+        >>> optimizer = AdaptiveLookahead(torch.optim.SGD([weight], lr=0.1), k=2, alpha=0.5, alpha_lr=0.1)
+        >>> for _ in range(3):  # the first gradient after the sync changes α
+        ...     weight.grad = weight.detach().clone()
+        ...     optimizer.step()
+        >>> round(optimizer.param_groups[0]["lookahead_alpha"], 3)
+        0.775
     """
 
     def __init__(

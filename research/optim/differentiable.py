@@ -79,6 +79,11 @@ def sgd(
 
     Raises:
         ValueError: `params` and `grads` differ in their names.
+
+    Example:
+        >>> params, state = sgd({"w": torch.tensor(1.0)}, {"w": torch.tensor(2.0)}, None, lr=0.25)
+        >>> params
+        {'w': tensor(0.5000)}
     """
     _check_names(params, grads)
     buffers: Params = {}
@@ -122,6 +127,11 @@ def adam(
 
     Raises:
         ValueError: `params` and `grads` differ in their names.
+
+    Example:
+        >>> params, state = adam({"w": torch.tensor(1.0)}, {"w": torch.tensor(2.0)}, None, lr=0.25)
+        >>> params, state.step
+        ({'w': tensor(0.7500)}, 1)
     """
     _check_names(params, grads)
     grads = {name: _decayed(grads[name], weight_decay, param) for name, param in params.items()}
@@ -146,13 +156,23 @@ def adamw(
     """Returns parameters and state after one step of AdamW, as in `torch.optim.AdamW`. Arguments as for `adam`.
 
     θ ← (1 − αλ)θ, then Adam's update with λ = 0. (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.)
+
+    Example:
+        >>> params, _ = adamw({"w": torch.tensor(1.0)}, {"w": torch.tensor(2.0)}, None, lr=0.25, weight_decay=1.0)
+        >>> params
+        {'w': tensor(0.5000)}
     """
     decayed = {name: param * (1 - _rate(lr, name) * weight_decay) for name, param in params.items()}
     return adam(decayed, grads, state, lr, beta1=beta1, beta2=beta2, eps=eps)
 
 
 def adam_start(params: Params) -> AdamState:
-    """Returns Adam's state before the first step: zero moments, tensors of their own, for a checkpoint to restore."""
+    """Returns Adam's state before the first step: zero moments, tensors of their own, for a checkpoint to restore.
+
+    Example:
+        >>> adam_start({"w": torch.ones(2)})
+        AdamState(step=0, exp_avg={'w': tensor([0., 0.])}, exp_avg_sq={'w': tensor([0., 0.])})
+    """
     return AdamState(0, *({name: torch.zeros_like(value) for name, value in params.items()} for _ in range(2)))
 
 

@@ -66,6 +66,13 @@ def lookahead(
 
     Raises:
         ValueError: A setting is out of range, or `params` and `grads` differ in their names.
+
+    Example:
+        >>> params, state, gradient = {"w": torch.tensor(1.0)}, None, {"w": torch.tensor(1.0)}
+        >>> for _ in range(2):
+        ...     params, state = lookahead(params, gradient, state, lr=0.25, k=2, alpha=0.5)
+        >>> params  # halfway from 1 to the fast weight 0.5
+        {'w': tensor(0.7500)}
     """
     check_settings({"k": k, "alpha": 1.0 if isinstance(alpha, Tensor) else alpha, "inner_state": inner_state})
     if state is None:
@@ -90,7 +97,12 @@ def sync(fast: Params, state: LookaheadState, alpha: Scalar, inner_state: InnerS
 
 
 def interpolate(slow: Tensor, fast: Tensor, alpha: Scalar) -> Tensor:
-    """Returns slow + α (fast − slow); at α = 1 exactly `fast`, with the derivative fast − slow with respect to α."""
+    """Returns slow + α (fast − slow); at α = 1 exactly `fast`, with the derivative fast − slow with respect to α.
+
+    Example:
+        >>> interpolate(torch.tensor(1.0), torch.tensor(0.0), 0.25)
+        tensor(0.7500)
+    """
     return fast - (1 - alpha) * (fast - slow)
 
 

@@ -39,6 +39,11 @@ def linearize(function: Callable[[Any], Any], inputs: Any) -> LinearMap:
     Args:
         function: Tree of tensors → tree of tensors, differentiable by reverse mode.
         inputs: The point.
+
+    Example:
+        >>> square = linearize(lambda x: x**2, torch.tensor([1.0, 3.0]))
+        >>> square.value, square.jvp(torch.tensor([1.0, 1.0]))
+        (tensor([1., 9.]), tensor([2., 6.]))
     """
     primals, input_spec = pytree.tree_flatten(inputs)
     leaves = [leaf.detach().requires_grad_() for leaf in primals]  # leaves of a graph of their own

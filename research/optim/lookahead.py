@@ -83,6 +83,15 @@ class Lookahead(torch.optim.Optimizer):
     Raises:
         ValueError: A setting is out of range, a parameter is in the groups twice, or the base optimiser was made with
             `differentiable=True`.
+
+    Example:
+        >>> weight = torch.tensor([1.0], requires_grad=True)
+        >>> optimizer = Lookahead(torch.optim.SGD([weight], lr=0.25), k=2, alpha=0.5)
+        >>> for _ in range(2):
+        ...     weight.grad = torch.ones(1)
+        ...     optimizer.step()
+        >>> weight.detach()  # halfway from 1 to the fast weight 0.5
+        tensor([0.7500])
     """
 
     def __init__(
@@ -345,6 +354,11 @@ def lookahead_around(
 
     Raises:
         ValueError: A setting is out of range.
+
+    Example:
+        >>> weight = torch.zeros(1, requires_grad=True)
+        >>> lookahead_around(torch.optim.Adam, k=10)([weight], lr=1e-3).param_groups[0]["lookahead_k"]
+        10
     """
     check_settings({"k": k, "alpha": alpha, "inner_state": inner_state})
     return functools.partial(_make, kind, k, alpha, inner_state)
@@ -357,7 +371,12 @@ def _make(
 
 
 def interpolated(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The entries of a parameter's state that `"pullback"` acts on: floating tensors that do not count steps."""
+    """The entries of a parameter's state that `"pullback"` acts on: floating tensors that do not count steps.
+
+    Example:
+        >>> interpolated({"step": torch.tensor(3.0), "exp_avg": torch.tensor([0.5])})
+        {'exp_avg': tensor([0.5000])}
+    """
     return {
         key: value
         for key, value in state.items()

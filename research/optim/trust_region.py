@@ -96,6 +96,12 @@ def conjugate_gradient(
         tolerance: Stop when the squared residual falls below this times ‖target‖².
 
     Source: Hestenes & Stiefel 1952, as in Nocedal & Wright 2006, algorithm 5.2.
+
+    Example:
+        >>> scale = torch.tensor([1.0, 2.0])
+        >>> x, residual = conjugate_gradient(lambda v: scale * v, torch.tensor([3.0, 4.0]), iterations=2)
+        >>> x
+        tensor([3., 2.])
     """
     x = torch.zeros_like(target)
     residual, direction = target.clone(), target.clone()
@@ -118,6 +124,14 @@ def trust_region_step(problem: Problem, config: TrustRegionConfig) -> TrustRegio
     Args:
         problem: The minimisation, see `Problem`.
         config: The settings.
+
+    Example:
+        >>> def evaluate(step):  # f = 3 s₁ + 4 s₂, D = ½ ‖s‖²
+        ...     return float(step.dot(torch.tensor([3.0, 4.0]))), float(step.dot(step) / 2)
+        >>> problem = Problem(0.0, torch.tensor([3.0, 4.0]), lambda v: v, evaluate)
+        >>> result = trust_region_step(problem, TrustRegionConfig(max_kl=0.5, cg_damping=1e-3))
+        >>> result.accepted, [round(float(element), 2) for element in result.step]
+        (True, [-0.6, -0.8])
     """
 
     def damped(vector: Tensor) -> Tensor:
