@@ -19,7 +19,7 @@ def refuse_learned_update(config: InnerLoopConfig, algorithm: str) -> None:
     for key in config.learned_keys:
         raise ValueError(
             f"{key}={getattr(config, key)!r}: {algorithm} has no gradient to learn it by; need "
-            f"{getattr(InnerLoopConfig(), key)!r}, or maml_ppo or maml_trpo, which have one"
+            f"{getattr(InnerLoopConfig(), key)!r}, or maml_trpo, maml_ppo or maml_regression, which have one"
         )
 
 

@@ -23,9 +23,9 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 
+from research.algorithms.outer import refuse_learned_update
 from research.algorithms.regression.agent import Learner, RegressionConfig
 from research.evaluation import AdaptationCurve
-from research.inner_loops import InnerLoopConfig
 from research.types import MetaParams, Params, StepResult
 
 
@@ -55,11 +55,7 @@ class ReptileRegression:
     def __init__(self, config: RegressionConfig):
         if config.num_inner_steps < 1:
             raise ValueError(f"num_inner_steps={config.num_inner_steps}: Reptile needs at least 1 step to move along")
-        for key in config.learned_keys:
-            raise ValueError(
-                f"{key}={getattr(config, key)!r}: Reptile has no gradient to learn it by; need "
-                f"{getattr(InnerLoopConfig(), key)!r}"
-            )
+        refuse_learned_update(config, "Reptile")
         self.config = config
         self.learner = Learner(config)
 
