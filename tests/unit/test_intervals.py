@@ -22,7 +22,7 @@ from research.evaluation import AdaptationCurve
 
 ROOT = Path(__file__).parents[2]
 SCORES = {
-    loop: np.random.default_rng(seed).normal(10.0, 3.0, size=(5, 4)) for seed, loop in enumerate(("func", "higher"))
+    loop: np.random.default_rng(seed).normal(10.0, 3.0, size=(6, 4)) for seed, loop in enumerate(("func", "higher"))
 }
 """Values of a metric by inner loop, `[seeds, iterations]`."""
 
@@ -43,7 +43,7 @@ def to_two_places(*found):
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Five seeds of two inner loops, evaluated after every iteration; at the end on two tasks, after 0 and 1 steps."""
+    """Six seeds of two inner loops, evaluated after every iteration; at the end on two tasks, after 0 and 1 steps."""
     monkeypatch.chdir(tmp_path)
     for loop, scores in SCORES.items():
         for seed, values in enumerate(scores):
