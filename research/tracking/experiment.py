@@ -39,13 +39,13 @@ class Trainer(Protocol):
     """The part of an experiment that knows the algorithm. `session.add_commands` gives it to an experiment."""
 
     def build(self, config: Any) -> Any:
-        """The algorithm with these settings. Raises ValueError if they do not go together."""
+        """Returns the algorithm with these settings. Raises ValueError if they do not go together."""
 
-    def prepare(self, command: str, run: RecordedRun, config: Any, start: Start | None) -> Any:
-        """The session of a command, before anything is recorded. Raises ValueError to refuse the run."""
+    def prepare(self, command: str, run: RecordedRun, config: Any) -> Any:
+        """Returns the session of a command, before anything is recorded. Raises ValueError to refuse the run."""
 
     def follow(self, ranks: Ranks) -> None:
-        """The work of every process but the first, when several were started as the ranks of one run."""
+        """Does the work of every process but the first, when several were started as the ranks of one run."""
 
 
 def make_experiment(
@@ -159,7 +159,7 @@ class Experiment(sacred.Experiment):
             raise _refusal(error, 1) from None
         except KeyboardInterrupt:
             run: Any = self.current_run
-            print(f"\nStopped at once. {run.session.how_to_go_on() if run and run.session else ''}", file=sys.stderr)
+            print(f"\nStopped at once. {run.session.how_to_resume() if run and run.session else ''}", file=sys.stderr)
             raise SystemExit(130) from None
         finally:
             self.ranks.leave()
@@ -219,26 +219,25 @@ class Experiment(sacred.Experiment):
             recorded = {key: without_login(key, value) for key, value in options.items()}
             run.meta_info |= {"options": recorded, "config_updates": updates, "named_configs": list(named_configs)}
             if not run.main_function.unobserved:
-                self._observe(command, run, start, lock, options["--mongo_db"])
+                run.start = start
+                self._observe(command, run, lock, options["--mongo_db"])
             on_error.pop_all()
         return run
 
-    def _observe(
-        self, command: str, run: RecordedRun, start: Start | None, lock: Lock | None, mongo: str | None
-    ) -> None:
+    def _observe(self, command: str, run: RecordedRun, lock: Lock | None, mongo: str | None) -> None:
         """Gives a run its session and its observers. Raises ConfigError, CheckpointError or BusyError to refuse it."""
-        config, run_config = self.settings.typed(run.config)
-        try:
-            run.session = self.trainer.prepare(command, run, config, start) if self.trainer else None
-        except (ConfigError, CheckpointError):
-            raise
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        (config, run_config), start = self.settings.typed(run.config), run.start
         if start is not None and start.is_complete:
             run.unobserved = True
             if lock is not None:
                 lock.release()
             return
+        try:
+            run.session = self.trainer.prepare(command, run, config) if self.trainer else None
+        except (ConfigError, CheckpointError):
+            raise
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         observer = FileObserver(Path(run_config.runs_dir), start.resume_at if start else None, RUN_KEYS, lock)
         server = None if run.unobserved else find_server(mongo)
         if run._id is not None and (observer.basedir / str(run._id)).exists():

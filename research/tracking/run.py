@@ -13,6 +13,7 @@ from sacred.run import Run
 
 from research.tracking.lock import BusyError
 from research.tracking.observer import FileObserver
+from research.tracking.restart import Start
 
 
 class RecordedRun(Run):
@@ -23,9 +24,11 @@ class RecordedRun(Run):
     `flush` returns when they are. Sacred constructs its Run itself and has no hook, so `adopt` changes the class of it.
 
     Attributes:
+        start: The record or checkpoint from which the command starts; None for other commands.
         session: The session of the command, see `session.Trainer`; None for other commands.
     """
 
+    start: Start | None
     session: Any
     _last_beat: float
     _line: str
@@ -36,7 +39,7 @@ class RecordedRun(Run):
         """Returns the same object as a RecordedRun."""
         run.__class__ = cls
         adopted = cast(RecordedRun, run)
-        adopted.session = None
+        adopted.start = adopted.session = None
         adopted._last_beat = time.monotonic()
         adopted._line = ""
         adopted._unwritten = []

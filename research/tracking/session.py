@@ -1,7 +1,7 @@
 """The commands of a training script: `train`, `resume`, `ensure`, `evaluate` and perhaps `render`.
 
-A script makes an experiment with `make_experiment`, gives it named configs, hands it and the algorithm to
-`add_commands` and calls `experiment.run_commandline()`.
+A script makes an experiment with its named configs by `make_experiment`, gives it the algorithm by `add_commands`, and
+calls `experiment.run_commandline()`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from research.tracking.experiment import Experiment
 from research.tracking.observer import to_json
 from research.tracking.progress import Lines, make_progress
 from research.tracking.records import EVALUATION
-from research.tracking.restart import Start
 from research.tracking.run import RecordedRun
 from research.tracking.settings import RunConfig
 from research.tracking.signals import StopSignals
@@ -36,14 +35,13 @@ from research.train import is_due, train
 from research.types import Metrics
 
 _SHOWN = 6
-"""Entries of a curve that a line of an evaluation during training shows."""
+"""Largest number of scores in the line that reports an evaluation during training."""
 
 Report = Callable[[AdaptationCurve, Path | None], list[Path]]
-"""Prints a curve, draws pictures of it into a directory (if there is one) and returns their paths."""
-
+"""Prints a curve, draws pictures of it in a directory (if there is one) and returns their paths."""
 
 Draw = Callable[[AdaptationCurve, Path], list[Path]]
-"""Draws what a curve is made of into a directory and returns the paths of the pictures."""
+"""Draws the episodes of a curve in a directory and returns the paths of the pictures."""
 
 
 def add_commands(
@@ -82,6 +80,9 @@ def _register(experiment: Experiment, can_render: bool) -> None:
 
     def ensure(_run: Any) -> dict[str, Any]:
         """Complete a run: start it, continue it, or find it complete, e.g. `ensure with run=7`."""
+        if _run.start.is_complete:
+            print(f"Run {_run.start.run_id} is complete, nothing is left to do.", flush=True)
+            return _run.start.result
         return _run.session.train()
 
     def evaluate(_run: Any) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def _register(experiment: Experiment, can_render: bool) -> None:
 
 @dataclass(frozen=True)
 class Trainer:
-    """What the commands of an experiment work with. The arguments are those of `add_commands`."""
+    """The part of an experiment that knows the algorithm. The attributes are the arguments of `add_commands`."""
 
     experiment: Experiment
     algorithm: Callable[[Any], Algorithm]
@@ -108,23 +109,21 @@ class Trainer:
     prepare_drawing: Callable[[Any], Draw] | None
 
     def build(self, config: Any) -> Algorithm:
-        """The algorithm with these settings. Raises ValueError if they do not go together."""
+        """Returns the algorithm with these settings. Raises ValueError if they do not go together."""
         return self.algorithm(config)
 
-    def prepare(self, command: str, run: RecordedRun, config: Any, start: Start | None) -> Session | Complete:
-        """The session of a command, before anything is recorded. Raises ValueError to refuse the run."""
-        if start is not None and start.is_complete:
-            return Complete(start)
+    def prepare(self, command: str, run: RecordedRun, config: Any) -> Session:
+        """Returns the session of a command, before anything is recorded. Raises ValueError to refuse the run."""
         ranks = self.experiment.ranks
         if command in ("evaluate", "render"):
             ranks.tell(None)
         draw = self.prepare_drawing(config) if self.prepare_drawing and command == "render" else None
         if draw and run.unobserved:
             raise ValueError("-u: render writes its pictures into the record of a run; leave -u out")
-        return Session(self, self._build_for(ranks, config), run, config, start, draw)
+        return Session(self, self._build_for(ranks, config), run, config, draw)
 
     def follow(self, ranks: Ranks) -> None:
-        """Trains in step with the first rank, from its state, and records nothing.
+        """Trains together with the first rank, from its state, and records nothing.
 
         It evaluates when the first rank does, which would otherwise wait for it until `TIMEOUT`. The first rank reports
         how the run ended: a stop ends this process without an error.
@@ -149,7 +148,7 @@ class Trainer:
             )
 
     def _build_for(self, ranks: Ranks, config: Any) -> Algorithm:
-        """The algorithm of this process. Raises ValueError if it cannot share its tasks, or on this device."""
+        """Returns the algorithm of this process. Raises ValueError if it cannot share its tasks, or on this device."""
         _prepare_process(config)
         algorithm = self.algorithm(config)
         if ranks.size == 1:
@@ -162,33 +161,13 @@ class Trainer:
         return algorithm.with_ranks(ranks)
 
 
-class Complete:
-    """What `ensure` has to do for a run that is complete: nothing."""
-
-    def __init__(self, start: Start):
-        self.start = start
-
-    def train(self) -> Any:
-        """Returns the result that the record holds."""
-        print(f"Run {self.start.run_id} is complete, nothing is left to do.", flush=True)
-        return self.start.result
-
-
 class Session:
-    """One command at work: an algorithm, its state, and the run that records them.
+    """The execution of one command: an algorithm, its state, and the run that records them.
 
-    Everything that can refuse the settings happens in the constructor, before anything is recorded.
+    The constructor refuses settings that do not fit the checkpoint, before anything is recorded.
     """
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        algorithm: Algorithm,
-        run: RecordedRun,
-        config: Any,
-        start: Start | None,
-        draw: Draw | None = None,
-    ):
+    def __init__(self, trainer: Trainer, algorithm: Algorithm, run: RecordedRun, config: Any, draw: Draw | None = None):
         self.trainer = trainer
         self.experiment = trainer.experiment
         self.algorithm = algorithm
@@ -196,22 +175,22 @@ class Session:
         self.config = config
         self.draw = draw
         self.state = algorithm.init()
-        checkpoint = start.checkpoint if start is not None else None
-        self.is_resumed = checkpoint is not None and start is not None and start.resume_at is not None
-        if checkpoint is not None:
-            self.state = checkpoint.restore(self.state)
+        self.is_resumed = False
+        if run.start is not None and run.start.checkpoint is not None:
+            self.state = run.start.checkpoint.restore(self.state)
+            self.is_resumed = run.start.resume_at is not None
 
     def train(self) -> dict[str, Any]:
-        """Trains from where the state is to the end, then evaluates. Returns the result of the run.
+        """Trains from the current state to the end, then evaluates. Returns the result of the run.
 
         Raises:
-            Stopped: A signal asked for it; everything is saved.
+            Stopped: A signal asked to stop; everything is saved.
         """
         try:
             return self._train()
         except BaseException:
             if self.experiment.ranks.size > 1:
-                # Who has started several processes ends all when one has failed: the record comes first.
+                # srun and torchrun end all processes once one has failed: the record is written before that.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise
 
@@ -226,7 +205,7 @@ class Session:
             if self.is_resumed:
                 print(f"Going on after iteration {self.state.iteration} of {total}.", flush=True)
             elif checkpoints:
-                checkpoints.save(self.state)  # from here on the run can be resumed, whenever it is killed
+                checkpoints.save(self.state)  # the run can be resumed even if it is killed in the first iteration
             with make_progress(self.state.iteration, total, self.trainer.columns) as progress:
                 self.state, status = train(
                     self.algorithm,
@@ -241,7 +220,7 @@ class Session:
                     should_stop=stop.requested,
                 )
             if status == "interrupted":
-                message = f"Stopped after iteration {self.state.iteration} of {total}. {self.how_to_go_on()}"
+                message = f"Stopped after iteration {self.state.iteration} of {total}. {self.how_to_resume()}"
                 print(message, flush=True)
                 raise stop.stopped(message)
             return self.evaluate()
@@ -263,7 +242,7 @@ class Session:
         return self._result(curve, self.draw(curve, directory))
 
     def _result(self, curve: AdaptationCurve, pictures: list[Path]) -> dict[str, Any]:
-        """Says where everything is. Returns the result of the run."""
+        """Prints the paths of all files. Returns the result of the run."""
         directory = self.run.directory
         for picture in pictures:
             self.run.add_artifact(str(picture))
@@ -277,8 +256,8 @@ class Session:
                 print(f"Picture:     {picture}")
         return {"iteration": self.state.iteration, **curve.summary()}
 
-    def how_to_go_on(self) -> str:
-        """The command that resumes this run."""
+    def how_to_resume(self) -> str:
+        """Returns the command line that resumes this run."""
         directory = self.run.directory
         if directory is None or not (directory / "checkpoints" / "latest.pt").exists():
             return "Nothing was saved to go on from."
@@ -298,7 +277,7 @@ class Session:
         for name, value in metrics.items():
             self.run.log_scalar(name, value, iteration)
         progress.update(iteration, metrics)
-        if not is_due(iteration, self.config.eval_interval):  # else more will come of this step
+        if not is_due(iteration, self.config.eval_interval):  # otherwise the scores of this step follow
             self.run.beat()
 
     def _on_evaluation(self, state: Any, progress: Lines) -> float:
@@ -316,14 +295,14 @@ def _evaluate(algorithm: Algorithm, state: Any, config: Any) -> AdaptationCurve:
 
 
 def _prepare_process(config: Any) -> None:
-    """Raises ValueError if there is no such device."""
+    """Sets up memory and threads. Raises ValueError if torch cannot use the device."""
     _check_device(config.device)
     keep_freed_memory()
-    torch.set_num_threads(1)  # the cores work on tasks, a thread each (research/parallel.py), not on single kernels
+    torch.set_num_threads(1)  # each core works on other tasks (research/parallel.py), not on a part of a kernel
 
 
 def _check_device(name: str) -> None:
-    """Raises ValueError unless torch can compute there."""
+    """Raises ValueError if torch cannot use the device."""
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -332,6 +311,6 @@ def _check_device(name: str) -> None:
 
 
 def _short(path: Path) -> str:
-    """The path relative to here, if it lies below."""
+    """Returns the path relative to the working directory, if it is inside it."""
     relative = os.path.relpath(path)
     return str(path.absolute()) if relative.startswith("..") else relative
