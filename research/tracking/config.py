@@ -1,7 +1,7 @@
 """Settings from the command line, checked against the typed dataclasses that define them.
 
-Command lines and JSON know no tuples, no dataclasses and no ranges; the dataclasses know all three. What does not fit
-is refused with the key, the value, what is allowed and, for a key, the nearest valid one.
+Command lines and JSON have neither tuples, nor dataclasses, nor ranges; the dataclasses have all three. An error names
+the key, the value, what is allowed and, for an unknown key, the nearest valid one.
 """
 
 from __future__ import annotations
@@ -19,28 +19,36 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be: which key, what it was, what is allowed."""
+    """A setting is invalid. The message names the key, the value and what is allowed."""
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """An instance of a dataclass from plain values.
+    """Returns an instance of a dataclass from plain values.
 
-    Accepted are: an int for a float; a list for a tuple; a mapping for a dataclass. Nothing else is converted.
+    An int becomes a float, a list a tuple and a mapping a dataclass where the field requires it. Nothing else is
+    converted.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config:
+    ...     inner_lr: float = 0.1
+    ...     hidden_sizes: tuple[int, ...] = (64, 64)
+    >>> from_mapping(Config, {"inner_lr": 1, "hidden_sizes": [8]})
+    Config(inner_lr=1.0, hidden_sizes=(8,))
 
     Args:
-        cls: A dataclass whose fields are bool, int, float, str, None, Any, Literal, unions, tuples, lists, dicts and
-            dataclasses of such.
-        values: Values by field name; what is missing takes its default.
+        cls: A dataclass. Its fields have the types bool, int, float, str, None, Any, Literal, or are unions, tuples,
+            lists, dicts and dataclasses of these.
+        values: Values by field name; a missing field takes its default.
         prefix: Dotted path of the instance within the whole configuration, for messages.
 
     Raises:
-        ConfigError: An unknown key, a missing one, a value of another type, or one that `__post_init__` refuses.
+        ConfigError: A key is unknown or missing, a value has another type, or `__post_init__` refuses it.
     """
     return construct(cls, convert_fields(cls, values, prefix), prefix)
 
 
 def construct(cls: type[T], arguments: Mapping[str, Any], prefix: str = "") -> T:
-    """An instance of a dataclass from converted arguments. Raises ConfigError if one is missing or out of range."""
+    """Returns an instance of a dataclass from converted arguments. Raises ConfigError if one is missing or invalid."""
     for field in _fields(cls).values():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in arguments:
@@ -50,7 +58,7 @@ def construct(cls: type[T], arguments: Mapping[str, Any], prefix: str = "") -> T
     except ConfigError:
         raise
     except ValueError as error:
-        # A nested dataclass names its own fields; the reader needs the whole path.
+        # The message of a nested dataclass begins with the name of its field; the reader needs the whole path.
         is_own = prefix and str(error).startswith(tuple(_fields(cls)))
         raise ConfigError(f"{prefix}.{error}" if is_own else str(error)) from error
 
@@ -58,7 +66,7 @@ def construct(cls: type[T], arguments: Mapping[str, Any], prefix: str = "") -> T
 def convert_fields(
     cls: type[Any], values: Mapping[str, Any], prefix: str = "", reserved: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
-    """The arguments for a dataclass: keys and types checked, ranges not. `reserved` fields may not be given."""
+    """Returns the arguments for a dataclass, keys and types checked, ranges not; `reserved` fields are no keys."""
     hints = _hints_of(cls)
     known = [name for name in _fields(cls) if name not in reserved]
     for key in values:
@@ -68,12 +76,16 @@ def convert_fields(
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """The plain JSON values of a dataclass instance: `from_mapping(type(config), to_mapping(config)) == config`."""
+    """Returns the plain JSON values of an instance: `from_mapping(type(config), to_mapping(config)) == config`."""
     return {name: _to_plain(getattr(config, name)) for name in _fields(type(config))}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys. An empty mapping stays a value."""
+    """Returns nested mappings as one mapping with dotted keys. An empty mapping stays a value.
+
+    >>> flatten({"policy": {"hidden_sizes": [8]}, "task_args": {}})
+    {'policy.hidden_sizes': [8], 'task_args': {}}
+    """
     flat: dict[str, Any] = {}
     for key, value in values.items():
         path = _join(prefix, key)
@@ -82,7 +94,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings as one; where both have a value, that of `above`."""
+    """Returns two nested mappings as one; where both have a value, that of `above`.
+
+    >>> merge({"policy": {"hidden_sizes": [8], "activation": "tanh"}}, {"policy": {"hidden_sizes": [4]}})
+    {'policy': {'hidden_sizes': [4], 'activation': 'tanh'}}
+    """
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -116,7 +132,7 @@ def _to_plain(value: Any) -> Any:
 
 
 def _paths(cls: type[Any], prefix: str = "") -> list[str]:
-    """The dotted paths of all fields, at every depth."""
+    """Returns the dotted paths of all fields, nested ones included."""
     paths = []
     for name, hint in _hints_of(cls).items():
         if name in _fields(cls):
@@ -141,7 +157,7 @@ def _nearest_leaf(key: str, paths: list[str]) -> list[str]:
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
-    """The value as the type of `hint` has it. Raises ConfigError."""
+    """Returns the value converted to the type of `hint`. Raises ConfigError."""
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path}={value!r}: need keys below it, {path}.<key>=...; there are "
@@ -157,15 +173,15 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     return converted
 
 
-_NO = object()  # "the value is not of that type": None and False are values
+_NO = object()  # stands for "the value has another type"; None and False are values
 
 
 def _convert_union(hint: Any, value: Any, path: str) -> Any:
     members = typing.get_args(hint)
     nested = [member for member in members if dataclasses.is_dataclass(member)]
     if len(nested) == 1 and isinstance(value, Mapping):
-        return _convert(nested[0], value, path)  # what is wrong inside is said as such
-    # An int is kept as it is where an int is allowed, whatever the order of the members.
+        return _convert(nested[0], value, path)  # the message names the nested key
+    # An int stays an int where that is allowed, whatever the order of the members.
     for member in sorted(members, key=lambda member: member is float):
         try:
             return _convert(member, value, path)
@@ -175,7 +191,11 @@ def _convert_union(hint: Any, value: Any, path: str) -> Any:
 
 
 def _convert_plain(hint: Any, value: Any, path: str) -> Any:
-    """The value as a type that is no dataclass and no union, or `_NO`. Raises ConfigError for what is inside."""
+    """Returns the value converted to a type that is neither dataclass nor union, or `_NO`.
+
+    Raises:
+        ConfigError: An entry of a container has another type.
+    """
     origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
     if hint is Any:
         return value
@@ -216,7 +236,7 @@ _NAMES: dict[Any, str] = {
 
 
 def describe(hint: Any) -> str:
-    """A type in words, as a person at a command line would say it."""
+    """Returns a type in words for a message."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
@@ -232,7 +252,7 @@ def describe(hint: Any) -> str:
 
 
 def _advice(hint: Any, value: Any, path: str) -> str:
-    """What was probably meant."""
+    """Returns the value that was probably meant, for the end of a message."""
     if hint is bool and str(value).lower() in ("true", "false", "yes", "no", "1", "0"):
         meant = str(value).lower() in ("true", "yes", "1")
         return f"; write {path}={meant}"
