@@ -1,4 +1,4 @@
-"""Policies: modules from observations to action distributions."""
+"""Policies: modules that map observations to action distributions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class PolicyConfig:
     Attributes:
         hidden_sizes: Units of each hidden layer.
         activation: `"tanh"` or `"relu"`.
-        output_scale: The last layer's weights start at this times Glorot's. Below 1, the first actions hardly depend on
-            the observation, so an unlucky draw cannot make the untrained agent run away.
-        init_log_std: Log standard deviation at the start (continuous actions).
-        min_log_std: Log standard deviations below this act as this (continuous actions).
+        output_scale: Factor on the initial weights of the last layer (Glorot's). With less than 1, the first actions
+            hardly depend on the observation, so that no initial policy drives the agent far away.
+        init_log_std: Initial log standard deviation (continuous actions).
+        min_log_std: Lower limit of the log standard deviation (continuous actions).
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -46,32 +46,18 @@ def make_policy(
     action_space: gymnasium.Space[Any],
     generator: torch.Generator,
 ) -> nn.Module:
-    """An MLP policy for these spaces: Gaussian for a Box of actions, categorical for a Discrete one.
+    """Returns an MLP policy for these spaces: Gaussian for Box actions, categorical for Discrete ones.
 
     Raises:
-        TypeError: Another action space.
+        TypeError: The action space is neither.
     """
     num_observations = math.prod(observation_space.shape)
+    network = (config.hidden_sizes, config.activation, config.output_scale)
     if isinstance(action_space, gymnasium.spaces.Discrete):
-        return CategoricalMLP(
-            num_observations,
-            int(action_space.n),
-            config.hidden_sizes,
-            config.activation,
-            config.output_scale,
-            generator=generator,
-        )
+        return CategoricalMLP(num_observations, int(action_space.n), *network, generator=generator)
     if isinstance(action_space, gymnasium.spaces.Box):
-        return GaussianMLP(
-            num_observations,
-            math.prod(action_space.shape),
-            config.hidden_sizes,
-            config.activation,
-            config.output_scale,
-            config.init_log_std,
-            config.min_log_std,
-            generator=generator,
-        )
+        limits = (config.init_log_std, config.min_log_std)
+        return GaussianMLP(num_observations, math.prod(action_space.shape), *network, *limits, generator=generator)
     raise TypeError(f"action space {action_space}: there are policies for Box and Discrete actions only")
 
 

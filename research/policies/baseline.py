@@ -1,4 +1,4 @@
-"""Linear feature baseline: a value function that is fitted afresh to every batch of episodes.
+"""Linear feature baseline: a value function that is fitted to each batch of episodes.
 
 Duan et al. 2016 (arXiv:1604.06778), as used by Finn et al. 2017 (arXiv:1703.03400).
 """
@@ -17,7 +17,7 @@ _OBSERVATION_CLIP = 10.0
 
 
 def features(observation: Float[Tensor, "*batch time obs"], start: int = 0) -> Float[Tensor, "*batch time features"]:
-    """[s, s², τ, τ², τ³, 1] of each step, with s clipped to ±10 and τ = t/100 counted from the episode's start.
+    """Returns [s, s², τ, τ², τ³, 1] of each step, with s clipped to ±10 and τ = t/100, t from the episode's start.
 
     Args:
         observation: Observations of consecutive steps.
@@ -32,12 +32,10 @@ def features(observation: Float[Tensor, "*batch time obs"], start: int = 0) -> F
 def fit_values(
     trajectories: Trajectories, discount: float, ridge: float = 1e-5
 ) -> tuple[Float[Tensor, "tasks episodes time"], Float[Tensor, "tasks episodes"]]:
-    """Values of every step and of the last observation, by ridge regression on each task's own discounted returns.
+    """Returns the values of all steps, and of the last observation, by ridge regression on the discounted returns.
 
-    w = (ΦᵀΦ + ridge·I)⁻¹ Φᵀ G over the valid steps of one task, solved in float64.
-
-    Returns:
-        V of each step's observation, and V of `last_observation` at the time after the last valid step.
+    w = (ΦᵀΦ + ridge·I)⁻¹ Φᵀ G over the valid steps of one task, solved in float64. The time of `last_observation` is
+    that after the last valid step.
     """
     phi = features(trajectories.observation).double()
     returns = discounted_returns(trajectories.reward, discount).double()
@@ -53,7 +51,7 @@ def fit_values(
 
 
 def _last_features(trajectories: Trajectories) -> Tensor:
-    """Features of `last_observation` at each episode's own length, `[tasks, episodes, features]`."""
+    """Returns the features of `last_observation` at each episode's length, `[tasks, episodes, features]`."""
     observation = trajectories.last_observation
     phi = features(observation.unsqueeze(-2)).squeeze(-2)
     tau = trajectories.valid.sum(-1).to(phi.dtype) / _TIME_SCALE

@@ -1,6 +1,6 @@
-"""A recurrent policy and value: a GRU that reads what it did and what came of it, and so learns within its state.
+"""A recurrent policy and value: a GRU whose state can learn the task, as its input has past actions and rewards.
 
-Its input at each step is what RL² gives it (Duan et al. 2016, arXiv:1611.02779, section 2.2): the observation, the last
+The input at each step is that of RL² (Duan et al. 2016, arXiv:1611.02779, section 2.2): the observation, the last
 action (one-hot if it is discrete), the last reward, and whether the last step ended an episode; zeros before the first
 step of a trial. It knows no environment and no loss.
 """
@@ -28,17 +28,17 @@ class GRUConfig:
 
     Attributes:
         hidden_size: Units of the state.
-        separate_value: Whether the value has a GRU of its own, or a second head on the policy's.
+        separate_value: Whether the value has a GRU of its own, or a second head on the policy's GRU.
         layer_norm: Whether both products of the cell, with the input and with the state, are layer-normalised
-            (Ba et al. 2016, arXiv:1607.06450). Several times slower: it has no fused backward pass.
-        learn_start: Whether the state at the start of a trial is learned, or zero.
-        outer_input: Whether the input also has onehot(s, a) and reward · onehot(s, a) of the last step. For one-hot
-            observations, or one that never changes, and discrete actions.
-        per_state_heads: Whether each state has output weights of its own. For the same observations.
-        output_scale: The policy's output weights start at this times Glorot's: below 1, the first actions hardly depend
-            on anything.
-        init_log_std: Log standard deviation at the start (continuous actions).
-        min_log_std: Log standard deviations below this act as this (continuous actions).
+            (Ba et al. 2016, arXiv:1607.06450). Several times slower, as it has no fused backward pass.
+        learn_start: Whether the state at the start of a trial is learned, or 0. outer_input: Whether the input also has
+        onehot(s, a) and reward · onehot(s, a) of the last step. It needs one-hot
+            (or constant) observations and discrete actions.
+        per_state_heads: Whether each state has output weights of its own. It needs one-hot (or constant) observations.
+        output_scale: Factor on the initial output weights of the policy (Glorot's): with less than 1, the first actions
+            hardly depend on the input.
+        init_log_std: Initial log standard deviation (continuous actions).
+        min_log_std: Lower limit of the log standard deviation (continuous actions).
     """
 
     hidden_size: int = 64
@@ -63,9 +63,9 @@ class Inputs(NamedTuple):
 
     Attributes:
         features: `[..., features]`: observation, last action, last reward, whether the last step ended an episode.
-        pair: `[...]` int64, the last observation and action as one number; None without `outer_input`.
-        reward: `[...]`, the last reward; None without `outer_input`.
-        place: `[...]` int64, the number of the observed state; None without `per_state_heads`.
+        pair: `[...]` int64: index of the last observation and action together; None without `outer_input`.
+        reward: `[...]`: the last reward; None without `outer_input`.
+        place: `[...]` int64: index of the observed state; None without `per_state_heads`.
     """
 
     features: Tensor
@@ -74,17 +74,17 @@ class Inputs(NamedTuple):
     place: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Inputs:
-        """The function of every tensor that is there."""
+        """Returns the inputs with `function` applied to every tensor; None stays."""
         return Inputs(function(self.features), *(None if field is None else function(field) for field in self[1:]))
 
 
 class Output(NamedTuple):
-    """The outputs of the network, `[rows, time, ...]`, and its state after the last step.
+    """The output of the network.
 
     Attributes:
-        distribution: Of the action.
-        value: `[rows, time]`.
-        state: `[rows, state]`.
+        distribution: Action distributions, `[rows, time, ...]`.
+        value: Values, `[rows, time]`.
+        state: The state after the last step, `[rows, state]`.
     """
 
     distribution: Any
@@ -96,9 +96,9 @@ class Recurrent(nn.Module):
     """A GRU with its input projection.
 
     Args:
-        config: Size, layer norm, learned start.
+        config: The settings.
         num_features: Size of the dense input.
-        num_pairs: Pairs of state and action for the outer input; 0 for none.
+        num_pairs: Number of pairs of state and action for the outer input; 0 for none.
         generator: Source of the initial weights.
     """
 
@@ -110,14 +110,14 @@ class Recurrent(nn.Module):
         self.weight_hidden = nn.Parameter(torch.cat([_orthogonal(size, generator) for _ in range(3)]))
         self.bias_hidden = nn.Parameter(torch.zeros(size))
         self.pair: nn.Parameter | None = None
-        if num_pairs:  # one more for "nothing yet"; the second half is for the reward
+        if num_pairs:  # one more for the start of a trial; the second half is multiplied by the reward
             self.pair = _glorot(2 * (num_pairs + 1), 3 * size, generator, fan=size + num_features)
         self.norm_input = nn.LayerNorm(3 * size) if config.layer_norm else None
         self.norm_hidden = nn.LayerNorm(3 * size) if config.layer_norm else None
         self.start = nn.Parameter(torch.zeros(size)) if config.learn_start else None
 
     def forward(self, inputs: Inputs, state: Tensor) -> Tensor:
-        """The states after each step, `[time, rows, hidden]`, for inputs `[time, rows, ...]`."""
+        """Returns the states after each step, `[time, rows, hidden]`, for inputs `[time, rows, ...]`."""
         gates = input_product(inputs.features, self.weight_input, self.bias_input)
         if self.pair is not None and inputs.pair is not None and inputs.reward is not None:
             plain, weighted = self.pair.split(len(self.pair) // 2)
@@ -132,7 +132,7 @@ class Recurrent(nn.Module):
         return torch.stack(states)
 
     def initial_state(self, rows: int) -> Tensor:
-        """The state at the start of a trial, `[rows, hidden]`."""
+        """Returns the state at the start of a trial, `[rows, hidden]`."""
         start = self.bias_hidden.new_zeros(len(self.bias_hidden)) if self.start is None else self.start
         return start.expand(rows, -1)
 
@@ -143,18 +143,13 @@ class GRUPolicy(nn.Module):
     Args:
         config: The settings.
         num_observations: Size of an observation.
-        num_actions: Actions if they are discrete, else the size of one.
-        is_discrete: Which of the two it is.
+        num_actions: Number of actions if they are discrete, else the size of an action.
+        is_discrete: Whether actions are discrete.
         generator: Source of the initial weights.
     """
 
     def __init__(
-        self,
-        config: GRUConfig,
-        num_observations: int,
-        num_actions: int,
-        is_discrete: bool,
-        generator: torch.Generator,
+        self, config: GRUConfig, num_observations: int, num_actions: int, is_discrete: bool, generator: torch.Generator
     ):
         super().__init__()
         self.config, self.num_actions, self.is_discrete = config, num_actions, is_discrete
@@ -171,35 +166,34 @@ class GRUPolicy(nn.Module):
         self.log_std = None if is_discrete else nn.Parameter(torch.full((num_actions,), float(config.init_log_std)))
 
     def forward(self, inputs: Inputs, state: Tensor) -> Output:
-        """The output for `inputs [rows, time, ...]`, from the state before them, `[rows, state]`."""
+        """Returns the output for `inputs [rows, time, ...]` and the state before them, `[rows, state]`."""
         inputs = inputs.map(lambda field: field.transpose(0, 1))
         size = self.config.hidden_size
         hidden = self.body(inputs, state[:, :size])
         ends = [hidden[-1]]
-        seen = hidden
+        value_hidden = hidden
         if self.value_body is not None:
-            seen = self.value_body(inputs, state[:, size:])
-            ends.append(seen[-1])
+            value_hidden = self.value_body(inputs, state[:, size:])
+            ends.append(value_hidden[-1])
         action = self._head(hidden, self.action_weight, self.action_bias, inputs.place).transpose(0, 1)
-        value = self._head(seen, self.value_weight, self.value_bias, inputs.place).squeeze(-1).transpose(0, 1)
+        value = self._head(value_hidden, self.value_weight, self.value_bias, inputs.place).squeeze(-1).transpose(0, 1)
         return Output(self._distribution(action), value, torch.cat(ends, -1) if len(ends) > 1 else ends[0])
 
     def act(self, inputs: Inputs, state: Tensor) -> Output:
-        """The same for one step: `inputs [rows, ...]`, distribution and value `[rows, ...]`."""
+        """Returns the output for one step: `inputs [rows, ...]`, distribution and value `[rows, ...]`."""
         distribution, value, state = self(inputs.map(lambda field: field.unsqueeze(1)), state)
         return Output(type(distribution)(*(leaf.squeeze(1) for leaf in distribution)), value.squeeze(1), state)
 
     def initial_state(self, rows: int) -> Tensor:
-        """The state at the start of a trial, `[rows, state]`."""
+        """Returns the state at the start of a trial, `[rows, state]`."""
         bodies = [self.body] if self.value_body is None else [self.body, self.value_body]
         return torch.cat([body.initial_state(rows) for body in bodies], -1)
 
     def first_action(self, rows: int) -> Tensor:
         """Returns the last action at the start of a trial: −1, or zeros if actions are continuous."""
-        like = self.action_bias
         if self.is_discrete:
-            return torch.full((rows,), -1, device=like.device)
-        return like.new_zeros(rows, self.num_actions)
+            return torch.full((rows,), -1, device=self.action_bias.device)
+        return self.action_bias.new_zeros(rows, self.num_actions)
 
     def encode(
         self, observation: Tensor, last_observation: Tensor, last_action: Tensor, last_reward: Tensor, ended: Tensor
@@ -210,8 +204,8 @@ class GRUPolicy(nn.Module):
             observation: `[..., obs]`.
             last_observation: `[..., obs]`, read with `outer_input` only.
             last_action: `[...]` int64 or `[..., act]`; `first_action` at the start of a trial.
-            last_reward: `[...]`, 0 there.
-            ended: `[...]` bool, whether the last step ended an episode.
+            last_reward: `[...]`; 0 at the start of a trial.
+            ended: `[...]` bool: whether the last step ended an episode.
         """
         dtype = observation.dtype
         action = last_action
@@ -228,7 +222,7 @@ class GRUPolicy(nn.Module):
         return Inputs(features, pair, last_reward if self.num_pairs else None, place)
 
     def _head(self, hidden: Tensor, weight: Tensor, bias: Tensor, place: Tensor | None) -> Tensor:
-        """The outputs of the head of each row's state, or of the only one."""
+        """Returns the outputs of the head for each row's observed state, or of the only head."""
         outputs = F.linear(hidden, weight, bias)
         if place is None:
             return outputs
@@ -248,10 +242,10 @@ def make_gru_policy(
     action_space: gymnasium.Space[Any],
     generator: torch.Generator,
 ) -> GRUPolicy:
-    """A GRU policy for these spaces: Gaussian for a Box of actions, categorical for a Discrete one.
+    """Returns a GRU policy for these spaces: Gaussian for Box actions, categorical for Discrete ones.
 
     Raises:
-        ValueError: A setting for one-hot observations or discrete actions, with others; or another action space.
+        ValueError: The action space is neither, or a setting needs one-hot observations or discrete actions.
     """
     check_spaces(config, observation_space, action_space)
     is_discrete = isinstance(action_space, gymnasium.spaces.Discrete)
@@ -260,7 +254,7 @@ def make_gru_policy(
 
 
 def check_spaces(config: GRUConfig, observations: gymnasium.spaces.Box, actions: gymnasium.Space[Any]) -> None:
-    """Raises ValueError if there is no such policy for these spaces; see `make_gru_policy`."""
+    """Raises ValueError if `make_gru_policy` cannot make a policy for these spaces."""
     if not isinstance(actions, (gymnasium.spaces.Discrete, gymnasium.spaces.Box)):
         raise ValueError(f"task: its actions are {actions}; there are policies for Box and Discrete actions only")
     if config.outer_input and not isinstance(actions, gymnasium.spaces.Discrete):
@@ -273,7 +267,7 @@ def check_spaces(config: GRUConfig, observations: gymnasium.spaces.Box, actions:
 
 
 def _glorot(rows: int, columns: int, generator: torch.Generator, fan: int, scale: float = 1.0) -> nn.Parameter:
-    """Uniform weights `[rows, columns]` of a layer with `fan` inputs and outputs, times `scale`."""
+    """Returns uniform weights `[rows, columns]` for a layer with `fan` inputs and outputs together, times `scale`."""
     bound = scale * math.sqrt(6.0 / fan)
     return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound, generator=generator))
 

@@ -4,15 +4,15 @@ With x the projected inputs, `[time, rows, 3·hidden]` for the gates r, z and n,
 
     r = σ(x_r + W_r h),  z = σ(x_z + W_z h),  q = W_n h + b,  n = tanh(x_n + r ∘ q),  h' = n + z ∘ (h − n)
 
-(Cho et al. 2014, arXiv:1406.1078, with the reset gate behind the product, as cuDNN and torch.nn.GRU have it.)
-Backward, from δ = ∂h' of the step, which collects what comes from the output and from the step behind:
+(Cho et al. 2014, arXiv:1406.1078, with the reset gate after the product, as in cuDNN and torch.nn.GRU.)
+Backward, from δ = ∂h', the sum of the cotangents from the output and from the next step:
 
     ∂n = δ ∘ (1 − z) ∘ (1 − n²),  ∂z = δ ∘ (h − n) ∘ z (1 − z),  ∂r = ∂n ∘ q ∘ r (1 − r),  ∂q = ∂n ∘ r
     ∂h = δ ∘ z + W_rᵀ ∂r + W_zᵀ ∂z + W_nᵀ ∂q
 
-The derivatives of the weights are one product over all steps at the end. Recorded operation by operation a step is
-some twenty small tensors that the memory has to hold; here it is five, and the loop writes into them in place. Where a
-graph of the gradient is asked for, the loop is run again and recorded.
+The derivatives of the weights are one product over all steps at the end. A step that is recorded operation by operation
+keeps some twenty small tensors; here it keeps five, and the loop writes into them in place. If a graph of the gradient
+is needed, the loop is run again and recorded.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def gru_function(
     weight: Float[Tensor, "gates hidden"],
     bias: Float[Tensor, " hidden"],
 ) -> Float[Tensor, "time rows hidden"]:
-    """The states after each step, differentiable in every argument to any order.
+    """Returns the states after each step, differentiable in every argument to any order.
 
     Args:
-        gates: What the inputs contribute to the gates r, z and n, biases included.
-        state: Before the first step.
-        weight: W, the gates' rows in the same order.
-        bias: b, of the part of n that the reset gate acts on.
+        gates: The projected inputs x of the gates r, z and n, biases included.
+        state: The state before the first step.
+        weight: W, with the rows of the gates in the same order.
+        bias: b, added where the reset gate acts.
     """
     return _GRU.apply(gates, state, weight, bias)  # type: ignore[no-untyped-call]
 
@@ -45,7 +45,7 @@ def gru_function(
 def gru_step(
     gates: Float[Tensor, "rows gates"], state: Float[Tensor, "rows hidden"], product: Tensor, bias: Tensor
 ) -> Float[Tensor, "rows hidden"]:
-    """The state after one step, recorded operation by operation; `product` is W h, `[rows, 3·hidden]`."""
+    """Returns the state after one step, recorded operation by operation; `product` is W h, `[rows, 3·hidden]`."""
     size = state.shape[-1]
     reset, update = (gates[:, : 2 * size] + product[:, : 2 * size]).sigmoid().split(size, -1)
     new = (gates[:, 2 * size :] + reset * (product[:, 2 * size :] + bias)).tanh()
@@ -53,7 +53,7 @@ def gru_step(
 
 
 def gru_recorded(gates: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Returns the result of `gru_function`, with every operation recorded by autograd."""
+    """Returns `gru_function` of the arguments, recorded operation by operation."""
     states = []
     for own in gates.unbind(0):
         state = gru_step(own, state, state @ weight.mT, bias)
@@ -64,10 +64,10 @@ def gru_recorded(gates: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> 
 def input_product(
     inputs: Float[Tensor, "*axes features"], weight: Float[Tensor, "out features"], bias: Float[Tensor, " out"]
 ) -> Float[Tensor, "*axes out"]:
-    """inputs Wᵀ + b, differentiable in `weight` and `bias`; no gradient reaches the inputs.
+    """Returns inputs Wᵀ + b, differentiable in `weight` and `bias`; the inputs are constants.
 
-    What `F.linear` gives. Its derivative takes the product the other way round, which for a few features and thousands
-    of rows is five times as fast.
+    The numbers are those of `F.linear`. The derivative is the transpose of the product in the opposite order, which is
+    five times as fast for a few features and thousands of rows.
     """
     return _InputProduct.apply(inputs, weight, bias)  # type: ignore[no-untyped-call]
 
@@ -107,7 +107,7 @@ class _GRU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, states, switches, news, products = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a graph of the gradient is asked for
+        if torch.is_grad_enabled():  # a graph of the gradient is needed
             wanted = [leaf for leaf in inputs if leaf.requires_grad]
             found = torch.autograd.grad(gru_recorded(*inputs), wanted, cotangents, create_graph=True)
             gradients = iter(found)
@@ -118,7 +118,7 @@ class _GRU(torch.autograd.Function):
 def _backward(
     weight: Tensor, states: Tensor, switches: Tensor, news: Tensor, products: Tensor, cotangent: Tensor
 ) -> tuple[Tensor, ...]:
-    """The cotangents of the gates, the first state, the weights and the bias."""
+    """Returns the cotangents of the gates, the first state, the weights and the bias."""
     time, rows, size = news.shape
     to_gates, to_products = news.new_empty(time, rows, 3 * size), torch.empty_like(news)
     weight_rz, weight_n = weight[: 2 * size], weight[2 * size :]

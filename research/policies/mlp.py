@@ -26,9 +26,9 @@ def check_layers(config: Any) -> None:
 
 
 class TaskLinear(nn.Linear):
-    """A linear layer that also takes parameters with a leading `[tasks]` axis, as one batched matrix product.
+    """A linear layer whose parameters may have a leading `[tasks]` axis: a batched matrix product.
 
-    With `weight [tasks, out, in]` the input is `[tasks, ..., in]` and each task uses its own weights.
+    With `weight [tasks, out, in]` the input is `[tasks, ..., in]`, and each task uses its own weights.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -39,12 +39,12 @@ class TaskLinear(nn.Linear):
 
 
 class MLP(nn.Sequential):
-    """Linear layers with an activation between them. Where gradients are wanted it is one node of their graph."""
+    """Linear layers with an activation between them; one node of the autograd graph if gradients are needed."""
 
     def layers(self) -> tuple[list[Tensor], list[Tensor], type[nn.Module] | None]:
-        """Returns weights, biases and the class of all activations; None if `mlp_function` does not have that class.
+        """Returns weights, biases, and the class of all activations if `mlp_function` has it and applies, else None.
 
-        It is None, too, for a slice of the module that ends with an activation. `higher` makes subclasses.
+        A slice of the module that ends with an activation has None, too. `higher` makes subclasses of the activations.
         """
         modules = list(self)
         linear, between = cast(list[TaskLinear], modules[::2]), modules[1::2]
@@ -63,7 +63,7 @@ class MLP(nn.Sequential):
 
 
 def _one_node(inputs: Tensor, weights: Sequence[Tensor]) -> bool:
-    """Whether `mlp_function` applies: gradients for the parameters of one task, and not for the inputs."""
+    """Returns whether `mlp_function` applies: gradients for the parameters of one task, and not for the inputs."""
     if not torch.is_grad_enabled() or inputs.requires_grad or inputs.ndim < 2:
         return False
     return all(w.ndim == 2 for w in weights) and not any(
@@ -72,12 +72,12 @@ def _one_node(inputs: Tensor, weights: Sequence[Tensor]) -> bool:
 
 
 def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator, output_scale: float = 1.0) -> MLP:
-    """Linear layers of the given sizes with the activation between them; Glorot-uniform weights, zero biases.
+    """Returns linear layers of the given sizes with the activation between them.
 
-    The last layer's weights start at `output_scale` times that.
+    Initial weights are Glorot-uniform, those of the last layer times `output_scale`; biases are 0.
 
     Raises:
-        ValueError: An unknown activation, or a size below 1.
+        ValueError: The activation is unknown, or a size is below 1.
     """
     one_of({"activation": activation}, "activation", tuple(ACTIVATIONS))
     if any(size < 1 for size in sizes):
@@ -96,16 +96,16 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator, outpu
 
 
 class GaussianMLP(nn.Module):
-    """Observation → normal distribution with an MLP's output as mean and a standard deviation of its own.
+    """Observation → normal distribution: the mean is the output of an MLP, the standard deviation a parameter.
 
     Args:
         num_observations: Size of an observation.
         num_actions: Size of an action.
-        hidden_sizes: Units of each hidden layer.
-        activation: `"tanh"` or `"relu"`.
-        output_scale: See `mlp`.
-        init_log_std: Log standard deviation at the start, the same for every action dimension.
-        min_log_std: Log standard deviations below this act as this.
+        hidden_sizes: See `PolicyConfig`, likewise for the arguments that follow.
+        activation: The activation.
+        output_scale: Factor on the initial weights of the last layer.
+        init_log_std: Initial log standard deviation, the same for every action dimension.
+        min_log_std: Lower limit of the log standard deviation.
         generator: Source of the initial weights.
     """
 

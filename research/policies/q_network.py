@@ -1,4 +1,4 @@
-"""Networks from observations to the values of discrete actions. They know no environment and no loss."""
+"""Networks for the values of discrete actions. They know no environment and no loss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class QNetworkConfig:
     Attributes:
         hidden_sizes: Units of each hidden layer.
         activation: `"relu"` or `"tanh"`.
-        dueling: Whether value and advantages are parted after all hidden layers but the last; see `DuelingQNetwork`.
+        dueling: Whether the last hidden layer and the output are separate for value and advantages, see
+            `DuelingQNetwork`.
     """
 
     hidden_sizes: tuple[int, ...] = (256, 256)
@@ -37,7 +38,7 @@ class QNetworkConfig:
 
 
 class QNetwork(nn.Module):
-    """Q(s, ·) of every action, `[..., actions]`, as one MLP."""
+    """Observations `[..., obs]` → Q(s, ·) of every action, `[..., actions]`, as one MLP."""
 
     accepts_task_axis = True
 
@@ -51,9 +52,9 @@ class QNetwork(nn.Module):
 
 
 class DuelingQNetwork(nn.Module):
-    """Q(s, a) = V(s) + A(s, a) − mean_a' A(s, a'), `[..., actions]`.
+    """Observations `[..., obs]` → Q(s, a) = V(s) + A(s, a) − mean_a' A(s, a'), `[..., actions]`.
 
-    Wang et al. 2016, arXiv:1511.06581, eq. 9. V and A share all hidden layers but the last, of which each has its own.
+    Wang et al. 2016, arXiv:1511.06581, eq. 9. V and A share all hidden layers except the last.
     """
 
     accepts_task_axis = True
@@ -80,7 +81,7 @@ def make_q_network(
     action_space: gymnasium.Space[Any],
     generator: torch.Generator,
 ) -> QNetwork | DuelingQNetwork:
-    """A Q-network for these spaces.
+    """Returns a Q-network for these spaces.
 
     Raises:
         ValueError: The actions are not Discrete.
