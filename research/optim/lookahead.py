@@ -155,7 +155,6 @@ class Lookahead(torch.optim.Optimizer):
         """
         if self._is_showing_slow:
             raise RuntimeError("step: the model holds the slow weights; leave slow_weights() first")
-        closure = self._before_step(closure)
         loss = self.base.step() if closure is None else self.base.step(closure)
         steps, k = self._name("steps"), self._name("k")
         for group in self.param_groups:
@@ -193,7 +192,10 @@ class Lookahead(torch.optim.Optimizer):
         """The `state_dict` of the base optimiser, with the slow weights under `"lookahead"`, indexed like its state."""
         for prepare in self._optimizer_state_dict_pre_hooks.values():
             prepare(self)
-        saved = {**self.base.state_dict(), self._name(): self._own_state()}
+        params = self._params()
+        slow_state = {index: self.slow_state[param] for index, param in enumerate(params)}
+        own = {"slow": dict(enumerate(self._slow_of(params))), "slow_state": slow_state}
+        saved = {**self.base.state_dict(), self._name(): own}
         for change in self._optimizer_state_dict_post_hooks.values():
             changed = change(self, saved)
             saved = saved if changed is None else changed
@@ -248,10 +250,6 @@ class Lookahead(torch.optim.Optimizer):
             self.slow[param] = param.detach().clone()  # separate memory, outside of any graph
         self._start_cycle(group)
 
-    def _before_step(self, closure: Closure | None) -> Closure | None:
-        """Called before every step; may put another closure in place of the given one."""
-        return closure
-
     @torch.no_grad()
     def _sync(self, group: Group) -> None:
         fast, alpha = group["params"], group[self._name("alpha")]
@@ -290,14 +288,6 @@ class Lookahead(torch.optim.Optimizer):
         for param in params:
             self.slow[param] = self.slow[param].to(param)
         return [self.slow[param] for param in params]
-
-    def _own_state(self) -> dict[str, Any]:
-        """The entries of a checkpoint besides those of the base optimiser."""
-        params = self._params()
-        return {
-            "slow": dict(enumerate(self._slow_of(params))),
-            "slow_state": {index: self.slow_state[param] for index, param in enumerate(params)},
-        }
 
     def _load_own_state(self, own: dict[str, Any]) -> None:
         for index, param in enumerate(self._params()):

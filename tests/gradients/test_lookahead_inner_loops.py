@@ -15,7 +15,6 @@ from research.algorithms.regression.maml import MAMLRegression
 from research.algorithms.regression.reptile import ReptileRegression, ReptileRegressionConfig
 from research.inner_loops.with_higher import DifferentiableLookahead, higher, registered_optimizers
 from research.optim import Lookahead
-from research.optim.adaptive import AdaptiveLookahead
 from research.types import MetaParams
 
 INNER_STATES = ["maintain", "reset", "pullback"]
@@ -159,9 +158,6 @@ def test_what_has_no_form_in_higher_is_refused() -> None:
     nested = Lookahead(Lookahead(torch.optim.SGD(model.parameters(), lr=0.1)))
     with pytest.raises(ValueError, match="base_optimizer=Lookahead: need another one"):
         higher.get_diff_optim(nested, model.parameters())
-    adaptive = AdaptiveLookahead(torch.optim.SGD(model.parameters(), lr=0.1), alpha_lr=0.1)
-    with pytest.raises(ValueError, match="not supported by higher"):
-        higher.get_diff_optim(adaptive, model.parameters())
     assert "lookahead" not in registered_optimizers()
 
 
