@@ -92,10 +92,12 @@ class Checkpoints:
 
     @property
     def latest(self) -> Path:
+        """The path of the latest checkpoint."""
         return self.directory / "latest.pt"
 
     @property
     def best(self) -> Path:
+        """The path of the checkpoint with the best score."""
         return self.directory / "best.pt"
 
     def save(self, state: Any, score: float | None = None) -> None:
@@ -185,7 +187,7 @@ def _describe_content(content: Any) -> str:
 
 
 def to_plain(tree: Any, path: str = "state") -> Any:
-    """The tree with dicts in place of NamedTuples, lists in place of tuples, and tensors copied to the CPU.
+    """Returns the tree with dicts for NamedTuples, lists for tuples, and tensors copied to the CPU.
 
     Raises:
         TypeError: A leaf is neither a tensor nor a bool, int, float, str or None.

@@ -152,7 +152,7 @@ class Ranks:
             self._text(json.dumps(order))
 
     def told(self) -> Any:
-        """What the first rank says."""
+        """Returns the object that the first rank has sent."""
         return json.loads(self._text(""))
 
     def leave(self) -> None:
@@ -236,7 +236,7 @@ def join() -> Ranks:
 
 
 class Place(NamedTuple):
-    """What the environment says: which rank of how many, which of its machine, and where all meet."""
+    """The rank of a process, the number of ranks, its rank on its machine, and the address where all meet."""
 
     rank: int
     size: int
@@ -245,7 +245,7 @@ class Place(NamedTuple):
 
 
 def find_place(environment: Mapping[str, str]) -> Place | None:
-    """What torchrun, or srun, says of this process; None if it is the only one.
+    """Returns the place that torchrun or srun gave this process; None if it is the only one.
 
     A step of Slurm counts, and not its job: the batch script of a job with several tasks is no rank.
     """

@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Makes glibc reuse freed blocks of up to 256 MiB instead of returning them to the kernel; whether it could.
 
     Tensors of a few hundred KB come and go thousands of times in an iteration. By default each goes back to the kernel
-    and the next one is faulted in anew, page by page, which costs a third of a Fisher-vector product. Call it once,
+    and the next one is faulted in again, page by page, which costs a third of a Fisher-vector product. Call it once,
     early. It changes no result, and the peak memory hardly; on other C libraries it does nothing.
     """
     if not sys.platform.startswith("linux"):

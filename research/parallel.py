@@ -51,12 +51,11 @@ def parallel_map(function: Callable[..., T], work: Iterable[Any], num_threads: i
 
 
 def start_sharing(function: Callable[[Iterator[T]], None], work: Sequence[T], num_threads: int) -> Callable[[], None]:
-    """What to call to end `function(items)`, begun on `num_threads - 1` threads at once.
+    """Starts `function(items)` on `num_threads - 1` threads, and returns a function that ends the work.
 
-    The caller's thread is the last of the `num_threads`: it joins in when it calls what is returned, and until then it
-    is free for something else. All draw from one iterator over `work`: a thread that is free takes the next item, so
-    none waits for a slow one. For work that releases the GIL and leaves its results in place. The first error is
-    raised, after all threads have ended.
+    The caller's thread is the last of the `num_threads`: it takes part once it calls the returned function. All threads
+    draw from one iterator over `work`, so none waits for a slow item. The work should release the GIL and write its
+    results in place. The returned function raises the first error after all threads have ended.
     """
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads}: need at least 1 thread")

@@ -20,11 +20,11 @@ Loss = Callable[[Forward, Any], Tensor]
 """`loss(forward, batch) -> scalar`, written for one task; `batch` is any tree of tensors without the task axis."""
 
 Metrics = dict[str, float]
-"""What one iteration reports, by the names that docs/metrics.md explains."""
+"""The metrics of an iteration, by the names that docs/metrics.md explains."""
 
 
 class MetaParams(NamedTuple):
-    """What is meta-learned.
+    """The meta-learned parameters.
 
     Attributes:
         model: The initial parameters of the model or policy.
@@ -62,6 +62,7 @@ class Trajectories(NamedTuple):
 
     @property
     def num_tasks(self) -> int:
+        """The number of tasks."""
         return self.reward.shape[0]
 
     def returns(self) -> Tensor:
@@ -70,7 +71,7 @@ class Trajectories(NamedTuple):
 
 
 class Trials(NamedTuple):
-    """Trials of a batch of tasks: several episodes on end, through which a recurrent policy carries its state.
+    """Trials of a batch of tasks: several consecutive episodes, through which a recurrent policy carries its state.
 
     The tensors are views of memory with time first, in which a recurrent network goes through them.
 
@@ -99,6 +100,7 @@ class Trials(NamedTuple):
 
     @property
     def num_tasks(self) -> int:
+        """The number of tasks."""
         return self.reward.shape[0]
 
     def episode_sums(self, values: Tensor, num_episodes: int) -> Tensor:
@@ -109,7 +111,7 @@ class Trials(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What `Algorithm.step` returns: the next state and the metrics of the iteration that led to it."""
+    """The result of `Algorithm.step`: the next state and the metrics of the iteration."""
 
     state: Any
     metrics: Metrics

@@ -35,12 +35,12 @@ class Terms(NamedTuple):
 
 
 def array_command(folder: Folder, array: Array, terms: Terms, after: str | None = None) -> list[str]:
-    """What submits an array.
+    """Returns the command that submits an array.
 
     Args:
-        folder: Of the sweep.
+        folder: The folder of the sweep.
         array: Its lines.
-        terms: See there.
+        terms: The profile and the code of the jobs.
         after: Id of an array: task i waits until task i of that one has completed, and is dropped if it does not.
     """
     limit = terms.profile.throttle

@@ -119,7 +119,7 @@ def _check_stage(experiment: Experiment, trained: Mapping[str, Any], fixed: Keys
 
 
 def config_hash(name: str, config: Mapping[str, Any]) -> str:
-    """Of an experiment's name and the settings of its algorithm: the same for 1 and 1.0, and in any order."""
+    """Returns a hash of an experiment's name and settings: the same for 1 and 1.0, and for any order of the keys."""
     own = {key: value for key, value in config.items() if key not in RUN_KEYS}
     text = json.dumps([name, _canonical(own)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

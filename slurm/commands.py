@@ -1,4 +1,4 @@
-"""What to do with a sweep that was submitted: `status`, `logs`, `cancel`, `retry`, `reset-stale`, `sync-mongo`."""
+"""The commands for a submitted sweep: `status`, `logs`, `cancel`, `retry`, `reset-stale`, `sync-mongo`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this package refuses to do."""
+"""The error of an impossible request, with a message for a person."""
 
 
 class SlurmError(ValueError):

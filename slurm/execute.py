@@ -15,9 +15,9 @@ def execute(folder: Folder, lines: Sequence[Sequence[int]], terms: Terms, argume
     """Does lines of each stage as the command line says. Returns the exit status.
 
     Args:
-        folder: Of the sweep.
-        lines: To do, of each stage.
-        terms: See there.
+        folder: The folder of the sweep.
+        lines: The lines of each stage that are to be done.
+        terms: The profile and the code of the jobs.
         arguments: `local`, `jobs`, `max_array`, `dry_run`.
     """
     count = sum(map(len, lines))

@@ -59,18 +59,22 @@ class Folder(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The name of the sweep."""
         return self.path.name
 
     @property
     def runs_dir(self) -> Path:
+        """The directory of runs that the sweep writes to."""
         return self.path.parent.parent
 
     @property
     def code(self) -> Path:
+        """The path of the copy of the code."""
         return self.path / "code"
 
     @property
     def profile(self) -> Path:
+        """The path of the profile that the sweep was submitted with."""
         return self.path / "profile.json"
 
     def code_or(self, root: Path) -> Path:
@@ -78,6 +82,7 @@ class Folder(NamedTuple):
         return self.code if self.code.is_dir() else root
 
     def manifest(self, stage: int) -> Path:
+        """The path of the manifest of a stage."""
         return self.path / (f"manifest-{stage}.jsonl" if stage else "manifest.jsonl")
 
     def stages(self) -> list[list[Entry]]:
@@ -86,7 +91,7 @@ class Folder(NamedTuple):
         return [read_manifest(self.manifest(stage)) for stage in range(count)]
 
     def arrays(self) -> list[Array]:
-        """What was submitted, in that order."""
+        """The submitted arrays, in the order of submission."""
         return [Array(**json.loads(line)) for line in whole_lines(self.path / "jobs.jsonl")]
 
     def add(self, array: Array) -> None:

@@ -31,7 +31,7 @@ class Work(NamedTuple):
 
 
 def chain(lines: Sequence[Sequence[int]]) -> list[Work]:
-    """What is to be done of each stage, as work: what is to be done first carries what follows."""
+    """Returns the lines of each stage as work: a run carries the stages that follow it."""
     later = [(stage, line) for stage, own in enumerate(lines[1:], start=1) for line in own]
     first = [Work(0, line, [Work(stage, other) for stage, other in later if other == line]) for line in lines[0]]
     return first + [Work(stage, line) for stage, line in later if line not in lines[0]]

@@ -19,15 +19,15 @@ from slurm.errors import SlurmError
 
 
 class Entry(NamedTuple):
-    """One run.
+    """One run of a sweep.
 
     Attributes:
         run: Its id: the name of its directory in the directory of runs.
-        hash: Of the experiment's name and all settings; see `checking.config_hash`.
+        hash: Hash of the experiment's name and all settings; see `checking.config_hash`.
         seed: Its seed, if its settings have one.
         script: Path of the experiment's script below the root of the code.
-        command: What of the script to run.
-        named_configs: To start from.
+        command: The command of the script.
+        named_configs: The named configs that come first.
         overrides: Settings by dotted key.
     """
 

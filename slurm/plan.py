@@ -37,10 +37,11 @@ class Plan(NamedTuple):
 
     @property
     def known(self) -> dict[str, int]:
+        """The ids of completed and live runs by hash."""
         return {**self.completed, **self.live}
 
     def hashes(self) -> list[list[str]]:
-        """Of each stage, line by line."""
+        """The hashes of each stage, line by line."""
         trained = [configuration.hash for configuration in self.checked.configurations]
         return [trained, *([stage_hash(self.checked.name, stage, of) for of in trained] for stage in self.sweep.then)]
 
@@ -50,7 +51,7 @@ class Plan(NamedTuple):
         return [[line for line, hash_ in enumerate(hashes) if hash_ not in known] for hashes in self.hashes()]
 
     def lines(self) -> list[list[int]]:
-        """What can be submitted of each stage: not what follows a run of another sweep that has not completed."""
+        """The lines of each stage to submit, without those that follow an unfinished run of another sweep."""
         first, *later = self.new()
         waiting = {line for line, hash_ in enumerate(self.hashes()[0]) if hash_ in self.live}
         return [first, *([line for line in own if line not in waiting] for own in later)]

@@ -72,7 +72,7 @@ class Profile:
         return self if limit is None else replace(self, throttle=limit)
 
     def sbatch_options(self) -> list[str]:
-        """What sbatch is told beside what `array.sbatch` says."""
+        """The options of sbatch, besides those in `array.sbatch`."""
         plain = {name: getattr(self, name) for name in ("partition", "account", "qos", "constraint", "gres")}
         named = {**plain, "ntasks": self.ntasks, "cpus-per-task": self.cpus, "mem": self.mem, "time": self.time}
         options = [f"--{name}={value}" for name, value in named.items() if value is not None]

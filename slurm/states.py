@@ -69,11 +69,12 @@ class RunState(NamedTuple):
 
     @property
     def seconds_left(self) -> float | None:
+        """The estimated seconds to the end; None if the rate is unknown."""
         return None if not self.rate or self.total is None else (self.total - self.iteration) / self.rate
 
     @property
     def share(self) -> float:
-        """How much of it is done, 0 to 1."""
+        """The finished fraction of the run, 0 to 1."""
         if self.state in ("completed", "diverged"):
             return 1.0
         return self.iteration / self.total if self.total else 0.0

@@ -1,4 +1,4 @@
-"""`submit`."""
+"""The command `submit`: starts the runs of a sweep file."""
 
 from __future__ import annotations
 

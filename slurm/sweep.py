@@ -39,11 +39,11 @@ Command = Literal["evaluate", "render"]
 
 @dataclass(frozen=True)
 class Stage:
-    """What follows a run.
+    """A command that follows each run.
 
     Attributes:
         command: A command of the experiment that takes `run=<id>`.
-        fixed: Its settings.
+        fixed: The settings of the command.
     """
 
     command: Command

@@ -1,4 +1,4 @@
-"""What a person sees of sweeps and runs: tables on a terminal, plain values for scripts."""
+"""Tables of sweeps and runs for a terminal, and plain values for scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task of an array does: it becomes the run of its line.
+"""The entry point of an array task, which becomes the run of its line.
 
 The settings reach the run in a JSON file: no value is ever part of a command line, of a shell's or of any other.
 """
@@ -40,7 +40,7 @@ def _is_complete(directory: Path) -> bool:
 
 
 def arguments(folder: Folder, entry: Entry, root: Path) -> list[str]:
-    """What Python is called with. Writes the file that holds the settings."""
+    """Writes the settings to a file, and returns the arguments of Python."""
     settings: dict[str, Any] = {**entry.overrides, "runs_dir": str(folder.runs_dir)}
     options = []
     if entry.command == "ensure":

@@ -63,7 +63,7 @@ def choice(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def load(source: Sequence[str], where: str | None) -> Runs:
-    """Calls `load_runs`. It is imported here because its import takes longest."""
+    """Calls `load_runs`, which is imported here because its import takes longest."""
     from analysis.data.load import load_runs
 
     return load_runs(source, where)

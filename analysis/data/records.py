@@ -75,7 +75,7 @@ class Source(Protocol):
         """Returns the content of evaluation.json; None if the file is missing or damaged."""
 
     def close(self) -> None:
-        """Closes connections. `log` may be called later, and opens a connection of its own."""
+        """Closes all connections. `log` may be called later, and opens a connection of its own."""
 
     def log(self, record: Record) -> str:
         """Returns the last `LOG_BYTES` bytes of the captured output as text."""

@@ -40,7 +40,7 @@ def difference(
     """The difference of a statistic of two independent groups: that of the values less that of the reference.
 
     Means have Welch's t interval (his degrees of freedom rounded down); the others that of a bootstrap that draws both
-    sides anew, as `widened_ends` has it.
+    sides, as `widened_ends` has it.
 
     Args:
         values: `[runs]`.

@@ -58,6 +58,7 @@ class Estimate(NamedTuple):
 
     @property
     def has_interval(self) -> bool:
+        """Whether both ends are known."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
     def text(self, digits: int = 3, sign: bool = False) -> str:
@@ -162,7 +163,7 @@ def interval(
 
 
 def interval_name(statistic: str, count: int, confidence: float = 0.95) -> str:
-    """What the interval of a statistic is called in captions and tables.
+    """Returns the name of the interval of a statistic, for captions and tables.
 
     Example:
         >>> interval_name("mean", 5), interval_name("median", 5), interval_name("iqm", 1)

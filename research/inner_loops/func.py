@@ -62,7 +62,6 @@ class FuncInnerLoop:
             raise ValueError(f"chunk_size={self.chunk_size}: need at least 1 task, or None to choose")
 
     def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
-        """See `InnerLoop.init_update`."""
         return init_update(self.config, params, num_steps)
 
     def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
@@ -76,7 +75,6 @@ class FuncInnerLoop:
         return max(1, _ROWS_PER_CHUNK.get(leaves[0].device.type, 2048) // max(rows, 1))
 
     def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
-        """See `InnerLoop.adapt`."""
         check_model(model, second_order=not self.config.first_order)
         size = self.tasks_per_chunk(model, batches)
         parts = [

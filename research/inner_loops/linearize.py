@@ -19,7 +19,7 @@ class Adapts(Protocol):
     """The method of an inner loop that is differentiated here."""
 
     def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
-        """See `base.InnerLoop.adapt`."""
+        """Returns the adapted parameters, see `base.InnerLoop.adapt`."""
 
 
 class Linearized(NamedTuple):

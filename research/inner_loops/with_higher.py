@@ -63,19 +63,15 @@ class HigherInnerLoop:
             raise ValueError(f"transform={self.config.transform!r}: only inner_loop='learn2learn' has transforms")
 
     def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
-        """See `InnerLoop.init_update`."""
         return init_update(self.config, params, num_steps)
 
     def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
-        """See `InnerLoop.tasks_per_chunk`."""
         return 1
 
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
-        """See `InnerLoop.linearize`."""
         return linearize_by_reverse_mode(self, model, meta, loss, batches)
 
     def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
-        """See `InnerLoop.adapt`."""
         check_model(model, second_order=not self.config.first_order)
         patched = _Patched(model, params)
         names = adapted_names(self.config, params)

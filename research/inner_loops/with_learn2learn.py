@@ -79,15 +79,12 @@ class Learn2LearnInnerLoop:
         return update
 
     def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
-        """See `InnerLoop.tasks_per_chunk`."""
         return 1
 
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
-        """See `InnerLoop.linearize`."""
         return linearize_by_reverse_mode(self, model, meta, loss, batches)
 
     def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
-        """See `InnerLoop.adapt`."""
         check_model(model, second_order=not self.config.first_order)
         tracked = torch.is_grad_enabled() and any(t.requires_grad for t in (*params.values(), *update.values()))
         slots, tasks = _Slots(model, params, adapted_names(self.config, params)), num_tasks(batches)

@@ -100,7 +100,7 @@ def check_envs(envs: gymnasium.vector.VectorEnv[Any, Any, Any], num_tasks: int) 
         raise ValueError(f"num_tasks={num_tasks}: {envs.num_envs} rows do not divide into so many tasks")
     if envs.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
         raise ValueError(
-            "envs: autoreset_mode=SAME_STEP puts the next episode's first observation in place of the last one; "
+            "envs: autoreset_mode=SAME_STEP puts the next episode's first observation where the last one belongs; "
             "need NEXT_STEP, or DISABLED with rows that may be stepped after their end"
         )
 

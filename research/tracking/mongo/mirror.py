@@ -67,7 +67,7 @@ class Server:
         return Mirror(self, files)
 
     def connect(self, pulse: Pulse | None = None) -> Database[Document]:
-        """The database. Nothing is sent yet.
+        """Returns the database; nothing is sent yet.
 
         Raises:
             ConfigError: It is no address of a MongoDB.

@@ -8,7 +8,7 @@ The files are the queue: whatever the database missed still stands in them, and 
 same function serves during a run, at its end and afterwards, any number of times and from several processes at once.
 Every point arrives once: a batch goes in only where what is stored still has the length that it continues.
 
-Differs from Sacred's observer: it never decides a run; it starts a run's metrics anew when the run goes on from an
+Differs from Sacred's observer: it never decides a run; it starts a run's metrics again when the run goes on from an
 earlier checkpoint; the captured output is capped, large artifacts stay on disk (path and hash), null stands for NaN.
 """
 
@@ -108,7 +108,7 @@ def bring_up_to_date(database: Database[Document], directory: Path, cursor: Curs
 
 
 def origin(directory: Path, uid: str | None) -> Document:
-    """What tells a run from one of another directory that has the same number."""
+    """Returns the fields that distinguish a run from one of another directory with the same number."""
     return {"uid": uid, "host": socket.gethostname(), "directory": str(directory.resolve())}
 
 
