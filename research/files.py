@@ -1,4 +1,4 @@
-"""Files that are whole or absent, never half: what a killed process leaves behind can always be read."""
+"""Atomic writes, appended lines and unique directories: files that stay readable whenever a process is killed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SUFFIX = ".partial"
 
 
 def atomic_write(path: Path, write: Callable[[IO[bytes]], Any], durable: bool = True) -> None:
-    """Lets `write` fill a file that takes the place of `path` once it is complete.
+    """Writes a file under another name and renames it to `path` when it is complete.
 
-    Readers, and whoever comes after a process that was killed, find the old file or the new one.
+    At any time `path` is either the old file or the new one, also after the process was killed.
 
     Args:
-        path: The file to replace, or to make.
-        write: Fills an open binary file.
-        durable: Whether to wait for the disk, so that the same holds after a power cut.
+        path: The file to replace or to create.
+        write: Writes the content to an open binary file.
+        durable: Whether to wait for the disk, so that this holds after a power failure, too.
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_SUFFIX}")
     try:
@@ -32,30 +32,30 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], Any], durable: bool = 
                 os.fsync(file.fileno())
         partial.replace(path)
     finally:
-        with contextlib.suppress(FileNotFoundError):  # it has become `path`
+        with contextlib.suppress(FileNotFoundError):  # it was renamed
             partial.unlink()
     if durable:
         _sync_directory(path.parent)
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
-    """Atomically writes UTF-8."""
+    """Writes a text as UTF-8, atomically."""
     atomic_write(path, lambda file: file.write(text.encode()), durable)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomically writes strict JSON, indented.
+    """Writes a value as strict, indented JSON, atomically.
 
     Raises:
-        ValueError: The value holds a number that JSON does not have (NaN, an infinity).
+        ValueError: The value contains NaN or an infinity.
     """
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def append_lines(path: Path, lines: list[str]) -> None:
-    """Appends lines and waits until they are on disk. Only the last line of a file can ever be torn.
+    """Appends lines and waits until they are on disk.
 
-    If they do not fit on the disk, the file is left as it was.
+    If the disk is full, the file stays as it was. If the process is killed, only the last line can be incomplete.
     """
     with path.open("ab", buffering=0) as file:
         size = file.tell()
@@ -74,7 +74,7 @@ def _write_all(file: IO[bytes], content: bytes) -> None:
 
 
 def whole_lines(path: Path) -> Iterator[str]:
-    """The lines of a file, without one at the end that a killed writer has torn. None if there is no file."""
+    """Yields the lines of a file without an incomplete one at the end; no line if there is no file."""
     if path.exists():
         with path.open("rb") as file:
             for line in file:
@@ -83,30 +83,35 @@ def whole_lines(path: Path) -> Iterator[str]:
 
 
 def remove_partial(directory: Path) -> None:
-    """Deletes what writers that were killed left behind. No writer may be at work in the directory."""
+    """Deletes the incomplete files of processes that were killed. No other process may write in the directory."""
     for path in directory.glob(f".*{_SUFFIX}"):
         path.unlink()
 
 
 def next_number(root: Path) -> int:
-    """One more than the highest number that names something in `root`: 1 if there is none."""
+    """Returns one more than the highest number that is a name in `root`; 1 if there is none."""
     numbers = (int(path.name) for path in root.iterdir() if path.name.isdigit()) if root.is_dir() else ()
     return max(numbers, default=0) + 1
 
 
 def claim_number(root: Path) -> int:
-    """Makes the directory `root/<n>` and returns n: one more than the highest, and never one that another has claimed.
-
-    `mkdir` either makes a directory or fails, on network file systems too, so any number of processes may do this at
-    once.
-    """
+    """Creates the directory `root/<n>` and returns n, one more than the highest number. See `claim_numbers`."""
     return claim_numbers(root, 1)[0]
 
 
-def claim_numbers(root: Path, count: int) -> list[int]:
-    """The same for several numbers, which rise and need not be consecutive."""
+def claim_numbers(root: Path, count: int, first: int | None = None) -> list[int]:
+    """Creates a directory `root/<n>` for each of several numbers and returns them, ascending but perhaps with gaps.
+
+    `mkdir` creates a directory or fails, also on network file systems, so processes that claim numbers at the same time
+    get different ones.
+
+    Args:
+        root: Parent of the directories; created if it is missing.
+        count: Number of directories.
+        first: Lowest number to try; by default one more than the highest.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    number = next_number(root)
+    number = next_number(root) if first is None else first
     claimed: list[int] = []
     while len(claimed) < count:
         with contextlib.suppress(FileExistsError):

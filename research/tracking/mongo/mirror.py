@@ -1,7 +1,8 @@
-"""Shows runs in a MongoDB while they run, without ever waiting for it.
+"""Copies a run to a MongoDB while it runs, without ever delaying it.
 
-A thread brings the database up to what the run's files say, every few seconds and at the end. If the database is slow,
-away, or never there, the run does not notice: the files hold everything, and the next time brings what was missed.
+A thread brings the database up to date with the files of the run every few seconds and at the end. A database that is
+slow, interrupted or absent does not affect the run: the files hold everything, and the next pass copies what is
+missing.
 """
 
 from __future__ import annotations
@@ -19,31 +20,31 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, PyMongoError
 from sacred.observers import RunObserver
 
-from research.files import claim_number
+from research.files import claim_number, claim_numbers
 from research.tracking.config import ConfigError
 from research.tracking.mongo.store import Cursor, Document, bring_up_to_date, next_number, placeholder
 from research.tracking.observer import FileObserver
 
 INTERVAL_SECONDS = 10.0
-"""Between two times that the database is brought up to date."""
+"""Seconds between two passes."""
 
 START_SECONDS = 1.5
-"""For the first answer of a server, after which a run starts without it."""
+"""Seconds until the first answer of a server, after which a run starts without it."""
 
 SILENCE_SECONDS = 2.0
-"""For the next answer at the end of a run, after which the run ends without it."""
+"""Seconds until the next answer at the end of a run, after which the run ends without it."""
 
 END_SECONDS = 30.0
-"""For all that is left to do at the end of a run, while the server answers."""
+"""Longest time in seconds that a run waits at its end, while the server answers."""
 
 
 class Server:
-    """Which MongoDB to write to. Its address may hold a password, so nothing here ever shows it.
+    """A MongoDB to write to. Its address may contain a password, so no message contains the address.
 
     Args:
-        address: `mongodb://user:password@host:27017/database`, or `host:port:database` as Sacred's `-m` has it; the
-            database is `sacred` if none is named.
-        source: Where it comes from, for messages.
+        address: `mongodb://user:password@host:27017/database`, or `host:port:database` as in Sacred's `-m`; the default
+            database is `sacred`.
+        source: The option or variable that holds the address, for messages.
 
     Attributes:
         database_name: Name of the database.
@@ -57,25 +58,25 @@ class Server:
         self._address = address
         self.place = address.partition("://")[2].rpartition("@")[2].partition("/")[0].partition("?")[0]
         self.database_name = urlsplit(address).path.strip("/") or "sacred"
-        self.connect().client.close()  # only to see whether it is an address
+        self.connect().client.close()  # checks the address
 
     def __repr__(self) -> str:
         return f"MongoDB at {self.place}, database {self.database_name}"
 
     def mirror(self, files: FileObserver) -> Mirror:
-        """An observer that keeps the database up to the files of a run."""
+        """Returns an observer that copies a run to the database."""
         return Mirror(self, files)
 
     def connect(self, pulse: Pulse | None = None) -> Database[Document]:
-        """Returns the database; nothing is sent yet.
+        """Returns the database. Nothing is sent yet.
 
         Raises:
-            ConfigError: It is no address of a MongoDB.
+            ConfigError: The address is not that of a MongoDB.
         """
         milliseconds = int(1000 * START_SECONDS)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error")  # for an option that does not exist
+                warnings.simplefilter("error")  # an unknown option
                 client: MongoClient[Document] = MongoClient(
                     self._address,
                     connect=False,
@@ -89,7 +90,7 @@ class Server:
             kind = type(error).__name__
         else:
             return client[self.database_name]
-        # Outside of the handler: the other error knows the address.
+        # Outside the handler, because the caught error contains the address.
         raise ConfigError(
             f"{self.source}: no address of a MongoDB server ({kind}); need mongodb://user:password@host:27017/database,"
             " special characters of the password percent-encoded"
@@ -97,7 +98,7 @@ class Server:
 
 
 class Pulse(monitoring.CommandListener):
-    """When a server last answered, on the clock `time.monotonic`."""
+    """The time of the last answer of a server, on the clock `time.monotonic`."""
 
     def __init__(self) -> None:
         self.last = time.monotonic()
@@ -111,17 +112,17 @@ class Pulse(monitoring.CommandListener):
 
 
 class Mirror(RunObserver):
-    """Keeps a database up to what the files of one run say.
+    """Copies the files of one run to a database.
 
     Args:
-        server: Which one.
-        files: Writes the files. From now on it claims numbers that the database does not have.
+        server: The server of the database.
+        files: The observer that writes the files. From now on it claims numbers that are also free in the database.
 
     Attributes:
-        is_complete: Whether the database has everything, at the end.
+        is_complete: Whether the database has everything at the end.
     """
 
-    # After the files, whatever there is to say.
+    # Sacred calls it after the observer of the files.
     priority = 10
 
     def __init__(self, server: Server, files: FileObserver):
@@ -130,7 +131,7 @@ class Mirror(RunObserver):
         files.claim = self.claim
         self.is_complete = False
         self._pulse = Pulse()
-        self._database = server.connect(self._pulse)  # nothing is sent, nothing is refused
+        self._database = server.connect(self._pulse)  # nothing is sent yet
         self._wake = threading.Event()
         self._is_ending = False
         self._is_down = False
@@ -138,23 +139,23 @@ class Mirror(RunObserver):
         self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
 
     def claim(self, runs_dir: Path) -> int:
-        """Makes the directory of a new run and returns its number: one that no run in the database has.
+        """Creates the directory of a new run and returns its number, which no run in the database has.
 
-        Without an answer from the database, the directory alone decides.
+        Without an answer from the database only the directories count.
         """
         number = claim_number(runs_dir)
         try:
             self._database.client.admin.command("ping")
             while not self._reserve(runs_dir / str(number)):
                 taken = runs_dir / str(number)
-                number = _claim_from(runs_dir, max(number + 1, next_number(self._database)))
+                (number,) = claim_numbers(runs_dir, 1, max(number + 1, next_number(self._database)))
                 taken.rmdir()
         except PyMongoError as error:
             self._note(error)
         return number
 
     def _reserve(self, directory: Path) -> bool:
-        """Whether the number was still free in the database."""
+        """Reserves the number of a run in the database. Returns whether it was free."""
         try:
             self._database["runs"].insert_one(placeholder(int(directory.name), directory, None))
         except DuplicateKeyError:
@@ -171,7 +172,7 @@ class Mirror(RunObserver):
         self._say_news()
 
     def join(self) -> None:
-        """Waits for the database to be brought up to date, as long as it answers and not longer than END_SECONDS."""
+        """Waits for the last pass as long as the server answers, and at most END_SECONDS."""
         if not self._thread.is_alive():
             self._database.client.close()  # the run was not started
             return
@@ -209,7 +210,7 @@ class Mirror(RunObserver):
         try:
             is_first = cursor is None
             cursor = bring_up_to_date(self._database, directory, cursor)
-        except Exception as error:  # the run goes on, whatever it is
+        except Exception as error:  # the run continues after any error
             self._note(error)
             if cursor is not None:
                 cursor.stored = None
@@ -224,7 +225,7 @@ class Mirror(RunObserver):
         return cursor
 
     def _note(self, error: Exception) -> None:
-        """Warns, once for each outage."""
+        """Warns once in each outage."""
         if not self._is_down:
             kind = type(error).__name__
             reason = kind if isinstance(error, PyMongoError) else f"{kind}: {error}"
@@ -234,23 +235,13 @@ class Mirror(RunObserver):
         self._is_down = True
 
     def _say_news(self) -> None:
-        """Prints what the thread has to say. It does not print itself: Sacred's capture would garble it."""
+        """Prints the messages of the thread, whose own output Sacred's capture would garble."""
         while not self._news.empty():
             print(self._news.get(), flush=True)
 
 
-def _claim_from(runs_dir: Path, number: int) -> int:
-    """Makes the directory of the first number from this one on that nobody has, and returns that number."""
-    while True:
-        try:
-            (runs_dir / str(number)).mkdir()
-            return number
-        except FileExistsError:
-            number += 1
-
-
 def _from_sacred(text: str, source: str) -> str:
-    """The address that Sacred's `[host:port:]database` or `host:port` means."""
+    """Returns the address that Sacred's `[host:port:]database` or `host:port` stands for."""
     parts = text.split(":")
     if len(parts) == 2 and parts[1].isdigit():
         parts = [*parts, "sacred"]

@@ -1,15 +1,15 @@
-"""Brings a MongoDB up to what the files of a run say, in the layout that Sacred's observer writes and Omniboard reads.
+"""Copies the files of a run to a MongoDB, in the layout that Sacred's observer writes and Omniboard reads.
 
-    runs       one document for each run, its `_id` the number of the run
-    metrics    one for each metric of a run: {run_id, name, steps, values, timestamps}; a new one every CHUNK points
+    runs       one document for each run; its `_id` is the number of the run
+    metrics    one document for each metric of a run and CHUNK points: {run_id, name, steps, values, timestamps}
     fs.*       sources and artifacts that are not large (GridFS)
 
-The files are the queue: whatever the database missed still stands in them, and memory is needed for one batch only. The
-same function serves during a run, at its end and afterwards, any number of times and from several processes at once.
-Every point arrives once: a batch goes in only where what is stored still has the length that it continues.
+The files serve as the queue: they contain everything that the database lacks, and memory is needed for one batch only.
+`bring_up_to_date` can be called during a run, at its end and afterwards, any number of times and by several processes
+at once. Every point is stored once: a batch is appended only to a document whose length is that before the batch.
 
-Differs from Sacred's observer: it never decides a run; it starts a run's metrics again when the run goes on from an
-earlier checkpoint; the captured output is capped, large artifacts stay on disk (path and hash), null stands for NaN.
+Differs from Sacred's observer: it never stops a run; it replaces the metrics of a run that was resumed; the captured
+output is limited, large artifacts stay on disk (path and hash are stored), and NaN is null.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from research.tracking.records import METRICS, RecordError, fold, parse_row, read_config, read_run
 
 CHUNK = 200_000
-"""Points of a metric in one document, some 9 MB; MongoDB takes 16."""
+"""Points of a metric in one document, about 9 MB; MongoDB accepts 16."""
 
 BATCH = 1_000
-"""Rows of metrics in one exchange."""
+"""Rows of metrics in one write."""
 
 OUTPUT_CAP = 1 << 20
-"""Bytes of captured output in the database: the last ones."""
+"""Bytes of captured output in the database, taken from its end."""
 
 LARGE = 8 << 20
-"""Bytes from which on an artifact stays on disk."""
+"""Size in bytes from which an artifact stays on disk."""
 
 _TIMES = ("start_time", "stop_time", "heartbeat")
 _ATTEMPTS = 10
@@ -51,22 +51,22 @@ Document = dict[str, Any]
 
 
 class ChangedError(RuntimeError):
-    """Others kept changing what is stored for a run."""
+    """Other processes kept changing the stored metrics of a run."""
 
 
 @dataclass
 class Cursor:
-    """How far the database is with a run.
+    """The part of a run that the database has.
 
     Attributes:
-        uid: Of the run.
+        uid: Unique id of the run.
         number: Its `_id` in the database.
-        generation: How often the run was gone on with. Metrics of another generation are outdated.
+        generation: Number of times that the run was resumed. Metrics of other generations are outdated.
         offset: Bytes of metrics.jsonl that are stored.
-        counts: Points of each metric in those.
-        stored: Points of each metric in the database; None: ask it.
-        files: Ids of sources and artifacts that are stored, by what tells their content.
-        hashes: Of artifacts, by path, size and time.
+        counts: Points of each metric within these bytes.
+        stored: Points of each metric in the database; None if the database must be asked.
+        files: Ids of the stored sources and artifacts, by a text that identifies their content.
+        hashes: Hashes of artifacts, by path, size and time.
     """
 
     uid: str
@@ -80,15 +80,15 @@ class Cursor:
 
 
 def bring_up_to_date(database: Database[Document], directory: Path, cursor: Cursor | None = None) -> Cursor:
-    """Makes the database say of a run what its files say.
+    """Copies to the database everything in the files of a run that it lacks. Returns the new cursor.
 
     Args:
-        database: The one with the collections `runs` and `metrics`.
-        directory: Of the run.
-        cursor: What the last call returned; without it, the database is asked and the files are read from the start.
+        database: The database with the collections `runs` and `metrics`.
+        directory: Directory of the run.
+        cursor: Return value of the last call; without it, the database is asked and the files are read from the start.
 
     Raises:
-        PyMongoError: The database cannot be reached or refuses. Call it again, without the cursor.
+        PyMongoError: The database cannot be reached, or refuses. Call this again without a cursor.
         RecordError: The record is damaged.
     """
     run = read_run(directory)
@@ -108,17 +108,17 @@ def bring_up_to_date(database: Database[Document], directory: Path, cursor: Curs
 
 
 def origin(directory: Path, uid: str | None) -> Document:
-    """Returns the fields that distinguish a run from one of another directory with the same number."""
+    """Returns a document that distinguishes a run from one in another directory with the same number."""
     return {"uid": uid, "host": socket.gethostname(), "directory": str(directory.resolve())}
 
 
 def placeholder(number: int | str, directory: Path, uid: str | None) -> Document:
-    """A run of which nothing is stored yet but who it is."""
+    """Returns the document of a run of which nothing is stored yet."""
     return {"_id": number, "status": "QUEUED", "writes": 0, "record": origin(directory, uid)}
 
 
 def own_number(database: Database[Document], directory: Path, uid: str) -> int | str:
-    """The run's `_id`: its own number, or the next free one if a run from elsewhere has that."""
+    """Returns the `_id` of a run: its number, or the next free number if a run of another directory has that."""
     runs = database["runs"]
     found = runs.find_one({"record.uid": uid}, {"_id": 1})
     if found is not None:
@@ -138,17 +138,17 @@ def own_number(database: Database[Document], directory: Path, uid: str) -> int |
 
 
 def next_number(database: Database[Document]) -> int:
-    """One more than the highest number of a run."""
+    """Returns one more than the highest number of a run."""
     return max((run["_id"] for run in database["runs"].find({}, {"_id": 1}) if type(run["_id"]) is int), default=0) + 1
 
 
 def metric_id(number: int | str, name: str, chunk: int) -> ObjectId:
-    """The `_id` of a metric's document, the same whoever makes it."""
+    """Returns the `_id` of a document of a metric, which is the same in every process."""
     return ObjectId(hashlib.sha256(f"{number!r}/{name}/{chunk}".encode()).digest()[:12])
 
 
 def _push_metrics(database: Database[Document], directory: Path, cursor: Cursor) -> bool:
-    """Stores the rows beyond the cursor; False if someone else has changed what is stored meanwhile."""
+    """Stores the rows after the cursor. Returns False if another process has changed the stored points meanwhile."""
     metrics = database["metrics"]
     if cursor.stored is None:
         cursor.stored = _stored_points(database, cursor)
@@ -183,7 +183,7 @@ def _rows(path: Path, lines: Iterable[bytes]) -> Iterable[Document]:
 
 
 def _stored_points(database: Database[Document], cursor: Cursor) -> dict[str, int]:
-    """Points of each metric in the database. What belongs to another generation of the run is removed."""
+    """Returns the number of points of each metric in the database. Removes those of other generations of the run."""
     metrics = database["metrics"]
     metrics.delete_many({"run_id": cursor.number, "generation": {"$ne": cursor.generation}})
     stored: dict[str, int] = {}
@@ -193,7 +193,7 @@ def _stored_points(database: Database[Document], cursor: Cursor) -> dict[str, in
 
 
 def _operations(cursor: Cursor, name: str, series: Mapping[str, list[Any]]) -> Iterable[Any]:
-    """What stores the points of a metric that are not stored yet. Each works once only."""
+    """Yields the writes that store the missing points of a metric. Each of them succeeds only once."""
     assert cursor.stored is not None
     begin = cursor.counts.get(name, 0)
     end = begin + len(series["steps"])
@@ -215,7 +215,7 @@ def _operations(cursor: Cursor, name: str, series: Mapping[str, list[Any]]) -> I
 
 
 def _apply(metrics: Any, operations: list[Any]) -> bool:
-    """Whether all of them found what they continue."""
+    """Returns whether all writes found the document that they continue."""
     try:
         done = metrics.bulk_write(operations, ordered=False)
     except BulkWriteError as error:
@@ -226,7 +226,7 @@ def _apply(metrics: Any, operations: list[Any]) -> bool:
 
 
 def _put_run(database: Database[Document], directory: Path, run: Document, cursor: Cursor) -> None:
-    """Stores the run, unless a newer version of it is there: others may have been quicker."""
+    """Stores the run, unless another process has stored a newer version of it."""
     runs, document = database["runs"], _document(directory, run, cursor)
     done = runs.replace_one({"_id": cursor.number, "writes": {"$lte": document["writes"]}}, document)
     if not done.matched_count and runs.find_one({"_id": cursor.number}, {"_id": 1}) is None:
@@ -234,21 +234,18 @@ def _put_run(database: Database[Document], directory: Path, run: Document, curso
 
 
 def _document(directory: Path, run: Document, cursor: Cursor) -> Document:
-    """A run as Sacred's observer has it."""
+    """Returns a run in the form of Sacred's observer."""
     info_path = directory / "info.json"
     info = json.loads(info_path.read_text()) if info_path.exists() else {}
-    names = sorted(cursor.stored or {})
     ids = [
         {"name": name, "id": str(metric_id(cursor.number, name, chunk))}
-        for name in names
-        for chunk in range(-(-(cursor.stored or {})[name] // CHUNK))
+        for name, points in sorted((cursor.stored or {}).items())
+        for chunk in range(-(-points // CHUNK))
     ]
-    experiment = dict(run["experiment"])
-    experiment["sources"] = []
     document = {
         "writes": 1,
         **run,
-        "experiment": experiment,
+        "experiment": {**run["experiment"], "sources": []},
         "format": "MongoObserver-0.7.0",
         "config": read_config(directory),
         "captured_out": _output(directory),
@@ -274,7 +271,7 @@ def _output(directory: Path) -> str:
 
 
 def _artifact(directory: Path, name: str, cursor: Cursor) -> Document:
-    """An artifact as Sacred has it, or with path and hash if it is large."""
+    """Returns an artifact in Sacred's form, with path and hash if it is large."""
     path = directory / name
     digest, size = _digest(path, cursor), path.stat().st_size
     if size < LARGE:
@@ -283,9 +280,9 @@ def _artifact(directory: Path, name: str, cursor: Cursor) -> Document:
 
 
 def _store_files(database: Database[Document], directory: Path, run: Document, cursor: Cursor) -> bool:
-    """Stores sources and artifacts that are not stored yet. Returns whether there were any.
+    """Stores the missing sources and artifacts. Returns whether there were any.
 
-    The path of a source below the runs tells its content, as the hash of an artifact does.
+    The path of a source below the runs identifies its content, as the hash of an artifact does.
     """
     wanted = {path: (directory.parent / path, name) for name, path in run["experiment"]["sources"]}
     for name in run["artifacts"]:
@@ -313,7 +310,7 @@ def _digest(path: Path, cursor: Cursor) -> str:
 
 
 def _put(database: Database[Document], path: Path, name: str, digest: str) -> ObjectId:
-    """Stores a file and returns its id. Two who do so at once store it twice, which harms nobody."""
+    """Stores a file and returns its id. Two processes may store it twice, which does no harm."""
     kind = mimetypes.guess_type(path.name)[0]
     content = path.read_bytes()
     return gridfs.GridFS(database).put(content, filename=name, contentType=kind, metadata={"digest": digest})
@@ -324,7 +321,7 @@ def _time(text: str) -> datetime.datetime:
 
 
 def _bson(value: Any) -> Any:
-    """JSON as BSON takes it: no dots and dollars in keys (written as Sacred does), no integers beyond 64 bits."""
+    """Returns JSON as BSON accepts it: no dots and dollars in keys (written as Sacred does), integers of 64 bits."""
     if isinstance(value, Mapping):
         return {_key(str(key)): _bson(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""`python -m research.tracking sync [RUNS_DIR] [--run ID ...]`: makes MongoDB say what the files of runs say."""
+"""`python -m research.tracking sync [RUNS_DIR] [--run ID ...]`: copies the files of runs to MongoDB."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from research.tracking.records import RecordError, run_directories
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 if all is stored, 1 if something is not, 2 if it is not clear what is meant."""
+    """Returns the exit code: 0 if all runs are stored, 1 if one is not, 2 for wrong arguments."""
     parser = argparse.ArgumentParser(prog="python -m research.tracking", description=__doc__)
     command = parser.add_subparsers(dest="command", required=True).add_parser("sync", help="files to MongoDB")
     command.add_argument("runs_dir", nargs="?", default="runs", type=Path, help="default: %(default)s")
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def sync(server: Server, directories: Sequence[Path]) -> int:
-    """Brings the database up to what the files of some runs say. Returns 0, or 1 if some could not be."""
+    """Copies the files of runs to the database. Returns 0, or 1 if a run could not be stored."""
     database = server.connect()
     try:
         database.client.admin.command("ping")
