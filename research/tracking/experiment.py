@@ -175,19 +175,17 @@ class Experiment(sacred.Experiment):
             BusyError: Another process writes the record of the run.
             Stopped: A signal stopped the run; everything is saved.
         """
+        if not self._from_command_line:
+            return super().run(*arguments, **named)
         try:
             return super().run(*arguments, **named)
         except (ConfigError, CheckpointError) as error:
-            if not self._from_command_line or named["options"]["--debug"]:
+            if named["options"]["--debug"]:
                 raise
             raise _refusal(error) from None
         except BusyError as error:
-            if not self._from_command_line:
-                raise
             raise _refusal(error, BUSY) from None
         except Stopped as stopped:
-            if not self._from_command_line:
-                raise
             raise SystemExit(stopped.exit_code) from None
 
     def _create_run(

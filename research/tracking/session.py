@@ -195,13 +195,14 @@ class Session:
             raise
 
     def _train(self) -> dict[str, Any]:
-        total, ranks = self.config.num_iterations, self.experiment.ranks
+        total, ranks, directory = self.config.num_iterations, self.experiment.ranks, self.run.directory
         if ranks.size > 1:
             self.run.info["ranks"] = ranks.size
-        ranks.tell(to_mapping(self.config))
+        settings = to_mapping(self.config)
+        ranks.tell(settings)
         self.state = ranks.first(self.state)
         with StopSignals(ranks.largest) as stop:
-            checkpoints = self._checkpoints()
+            checkpoints = directory and Checkpoints(directory / "checkpoints", self.experiment.name, settings)
             if self.is_resumed:
                 print(f"Going on after iteration {self.state.iteration} of {total}.", flush=True)
             elif checkpoints:
@@ -266,12 +267,6 @@ class Session:
             updates.append(f"runs_dir={directory.parent}")
         command = [_short(Path(sys.executable)), _short(self.experiment.script), "resume", "with", *updates]
         return f"Go on with:\n  {shlex.join(command)}"
-
-    def _checkpoints(self) -> Checkpoints | None:
-        directory = self.run.directory
-        if directory is None:
-            return None
-        return Checkpoints(directory / "checkpoints", self.experiment.name, to_mapping(self.config))
 
     def _on_metrics(self, iteration: int, metrics: Metrics, progress: Lines) -> None:
         for name, value in metrics.items():
