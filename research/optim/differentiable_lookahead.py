@@ -75,13 +75,10 @@ def lookahead(
         {'w': tensor(0.7500)}
     """
     check_settings({"k": k, "alpha": 1.0 if isinstance(alpha, Tensor) else alpha, "inner_state": inner_state})
-    if state is None:
-        state = LookaheadState(0, params, None, None)
+    state = state or LookaheadState(0, params, None, None)
     fast, rule_state = rule(params, grads, state.rule, lr, **settings)
     state = state._replace(steps=state.steps + 1, rule=rule_state)
-    if state.steps < k:
-        return fast, state
-    return sync(fast, state, alpha, inner_state)
+    return (fast, state) if state.steps < k else sync(fast, state, alpha, inner_state)
 
 
 def sync(fast: Params, state: LookaheadState, alpha: Scalar, inner_state: InnerState) -> tuple[Params, LookaheadState]:

@@ -73,14 +73,13 @@ def collect_transitions(
     policy = None if config.adapt_epsilon == 1 else FlatNetwork(network, params)
     counts: list[dict[bytes, NDArray[np.float64]]] = [{} for _ in range(num_tasks)]
 
-    def explore(observation: NDArray[Any]) -> NDArray[np.int64]:
-        if config.adapt_actions == "random":
-            return draws.integers(num_actions, size=len(observation))
-        return _least_tried(observation, counts, draws.random((len(observation), num_actions)))
-
     def act(observation: NDArray[Any]) -> NDArray[np.int64]:
-        explores = draws.random(len(observation)) < config.adapt_epsilon
-        explored = explore(observation)
+        rows = len(observation)
+        explores = draws.random(rows) < config.adapt_epsilon
+        if config.adapt_actions == "random":
+            explored = draws.integers(num_actions, size=rows)
+        else:
+            explored = _least_tried(observation, counts, draws.random((rows, num_actions)))
         return explored if policy is None else np.where(explores, explored, policy.greedy(observation))
 
     interaction = Interaction(envs, int(draws.integers(2**31)))
