@@ -38,8 +38,8 @@ _POPULATION = 2_000_000
 _COUNTS = (3, 5, 7, 10, 20)
 
 
-def _two_modes(share: float, distance: float) -> Draw:
-    return lambda draws, shape: draws.normal(size=shape) + distance * (draws.random(shape) >= share)
+def _two_modes(fraction: float, distance: float) -> Draw:
+    return lambda draws, shape: draws.normal(size=shape) + distance * (draws.random(shape) >= fraction)
 
 
 POPULATIONS: dict[str, Draw] = {

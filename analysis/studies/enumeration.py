@@ -134,8 +134,8 @@ def finite_sample_return(
     weight = episodes.returns_to_go(mdp.discount) if advantage is None else advantage.detach()  # a constant, see above
     batches = all_batches(len(weight), num_episodes)
     scores = torch.func.jacrev(lambda table: (episodes.log_prob(table) * weight).sum(-1))(logits)
-    share = _counts(batches, len(weight), logits.dtype) / num_episodes
-    adapted = logits + step_size * torch.einsum("bk,ksa->bsa", share, scores)
+    fraction = _counts(batches, len(weight), logits.dtype) / num_episodes
+    adapted = logits + step_size * torch.einsum("bk,ksa->bsa", fraction, scores)
     returns = expected_return(mdp.expand(len(batches)), adapted)
     return (batch_probability(episodes.probability(logits), batches) * returns).sum()
 

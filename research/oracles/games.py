@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from research.types import Params
@@ -26,19 +25,19 @@ class Game(Protocol):
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """How many parameters each player has."""
+        """The number of parameters of each player."""
 
     def descent(self, params: Params) -> Params:
-        """The gradient of each player's own loss in its own parameters: what simultaneous descent follows."""
+        """Returns the gradient of each player's own loss in its own parameters."""
 
     def strategies(self, params: Params) -> Params:
-        """The strategies of the players, e.g. the probabilities of their actions."""
+        """Returns the strategies of the players, e.g. the probabilities of their actions."""
 
     def distance(self, params: Params) -> Tensor:
-        """How far the strategies are from the equilibrium, `[*plays]`."""
+        """Returns the distance of the strategies from the equilibrium, `[*plays]`."""
 
     def exploitability(self, params: Params) -> Tensor:
-        """The sum of what each player gains by a best response to the other, `[*plays]`; 0 at an equilibrium."""
+        """Returns the sum of both players' gains from a best response to the other, `[*plays]`; 0 at an equilibrium."""
 
 
 class MatrixGame:
@@ -62,12 +61,12 @@ class MatrixGame:
         return {name: logits.softmax(-1) for name, logits in params.items()}
 
     def payoffs(self, params: Params) -> Params:
-        """The expected payoff of each player, pᵀAq and pᵀBq, `[*plays]`."""
+        """Returns the expected payoff of each player, pᵀAq and pᵀBq, `[*plays]`."""
         p, q, a, b = self._all(params)
         return {"player_1": _bilinear(p, a, q), "player_2": _bilinear(p, b, q)}
 
     def descent(self, params: Params) -> Params:
-        """−∂(pᵀAq)/∂x = −p ∘ (Aq − pᵀAq) for the logits x of p, and likewise for player 2."""
+        """Returns −∂(pᵀAq)/∂x = −p ∘ (Aq − pᵀAq) for the logits x of p, and likewise for player 2."""
         p, q, a, b = self._all(params)
         gains = {"player_1": (p, q @ a.mT), "player_2": (q, p @ b)}
         return {name: -own * (gain - (own * gain).sum(-1, keepdim=True)) for name, (own, gain) in gains.items()}
@@ -78,20 +77,20 @@ class MatrixGame:
         return (p - best[0]).abs().sum(-1) + (q - best[1]).abs().sum(-1)
 
     def exploitability(self, params: Params) -> Tensor:
-        """max_a (Aq)_a − pᵀAq + max_b (pᵀB)_b − pᵀBq."""
+        """Returns max_a (Aq)_a − pᵀAq + max_b (pᵀB)_b − pᵀBq."""
         p, q, a, b = self._all(params)
         payoffs = self.payoffs(params)
         return (q @ a.mT).amax(-1) - payoffs["player_1"] + (p @ b).amax(-1) - payoffs["player_2"]
 
     def _all(self, params: Params) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Policies and payoff matrices."""
+        """Returns the policies and the payoff matrices."""
         p, q = (params[name].softmax(-1) for name in ("player_1", "player_2"))
         return p, q, p.new_tensor(self.first), p.new_tensor(self.second)
 
 
 @dataclass(frozen=True)
 class RockPaperScissors(MatrixGame):
-    """Rock beats scissors, scissors beat paper, paper beats rock; the equilibrium is to draw lots."""
+    """Rock beats scissors, scissors beat paper, paper beats rock; the equilibrium is uniformly random."""
 
     first = ((0.0, -1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 1.0, 0.0))
     second = ((0.0, 1.0, -1.0), (-1.0, 0.0, 1.0), (1.0, -1.0, 0.0))
@@ -100,7 +99,7 @@ class RockPaperScissors(MatrixGame):
 
 @dataclass(frozen=True)
 class MatchingPennies(MatrixGame):
-    """Player 1 wins when the pennies match, player 2 when they do not; the equilibrium is to toss them."""
+    """Player 1 wins when the pennies match, player 2 when they do not; the equilibrium is uniformly random."""
 
     first = ((1.0, -1.0), (-1.0, 1.0))
     second = ((-1.0, 1.0), (1.0, -1.0))
@@ -111,7 +110,7 @@ class MatchingPennies(MatrixGame):
 class BilinearGame:
     """min over x, max over y of xᵀ diag(σ) y, without bounds; the equilibrium is 0 and the distance ‖(x, y)‖₂.
 
-    Its exploitability is what could be gained within the unit ball: ‖σ ∘ x‖₂ + ‖σ ∘ y‖₂.
+    The exploitability is the gain that is possible within the unit ball: ‖σ ∘ x‖₂ + ‖σ ∘ y‖₂.
 
     Attributes:
         singular_values: σ, above 0.
@@ -131,7 +130,7 @@ class BilinearGame:
         return dict(params)
 
     def descent(self, params: Params) -> Params:
-        """σ ∘ y for x, which descends, and −σ ∘ x for y, which ascends."""
+        """Returns σ ∘ y for x, which descends, and −σ ∘ x for y, which ascends."""
         x, y = params["player_1"], params["player_2"]
         sigma = x.new_tensor(self.singular_values)
         return {"player_1": sigma * y, "player_2": -sigma * x}
@@ -151,10 +150,10 @@ GAMES: dict[str, type[Game]] = {
 
 
 def make_game(name: str, **settings: Any) -> Game:
-    """The game `name` with these settings.
+    """Returns the game of that name with these settings.
 
     Raises:
-        ValueError: No game has that name, or it has no such setting, or a setting is out of range.
+        ValueError: The name is unknown, the game has no such setting, or a setting is out of range.
     """
     if name not in GAMES:
         raise ValueError(f"task={name!r}: need one of {', '.join(GAMES)}")
@@ -165,16 +164,8 @@ def make_game(name: str, **settings: Any) -> Game:
     return GAMES[name](**settings)
 
 
-def bilinear_contraction(
-    singular_values: Float[Tensor, "*values"], lr: float, k: int, alpha: float
-) -> Float[Tensor, "*values"]:
-    """The factor by which a cycle contracts each pair (x_j, y_j) of the bilinear game: |1 − α + α (1 + iησ)ᵏ|."""
-    step = torch.complex(torch.ones_like(singular_values), lr * singular_values)
-    return (1 - alpha + alpha * step**k).abs()
-
-
 def starts(game: Game, num_plays: int, scale: float, rng: np.random.Generator) -> Params:
-    """Normal parameters of this standard deviation to start from, `[num_plays, size]` for each player, in float64."""
+    """Draws initial parameters from N(0, scale²), `[num_plays, size]` for each player, in float64."""
     names = ("player_1", "player_2")
     # The start of a play does not depend on the number of plays.
     drawn = rng.normal(0.0, scale, (num_plays, sum(game.sizes)))

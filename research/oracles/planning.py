@@ -1,7 +1,4 @@
-"""Values of the best plan in tabular MDPs of finite horizon, in NumPy and for many MDPs at once.
-
-For callers that know no torch, or that plan thousands of times.
-"""
+"""Optimal action values of tabular MDPs with finite horizon, in NumPy and for many MDPs at once."""
 
 from __future__ import annotations
 
@@ -14,18 +11,19 @@ from research.validation import at_least
 
 Floats = NDArray[np.float64]
 Backup = Callable[[Floats], Floats]
-"""Values `[mdps, states]` of the step that follows → action values `[mdps, states, actions]`."""
+"""State values `[mdps, states]` of the next step → action values `[mdps, states, actions]`."""
 
 
 def optimal_action_values(transition: Floats, reward: Floats, horizon: int) -> Floats:
-    """Q_t(s, a) = r(s, a) + Σ_{s'} P(s'|s, a) V_{t+1}(s'), V_t(s) = max_a Q_t(s, a): `[mdps, time, states, actions]`.
-
-    What comes after the horizon counts for nothing: V_horizon = 0.
+    """Returns Q_t(s, a) = r(s, a) + Σ_{s'} P(s'|s, a) V_{t+1}(s'), with V_t(s) = max_a Q_t(s, a) and V_horizon = 0.
 
     Args:
         transition: `[mdps, states, actions, states]`, P(s'|s, a).
         reward: `[mdps, states, actions]`, the mean reward.
-        horizon: Steps of an episode, at least 1.
+        horizon: The number of steps of an episode, at least 1.
+
+    Returns:
+        `[mdps, time, states, actions]`.
     """
     mdps, states, actions, _ = transition.shape
     flat = np.ascontiguousarray(transition).reshape(mdps, states * actions, states)
@@ -37,7 +35,7 @@ def optimal_action_values(transition: Floats, reward: Floats, horizon: int) -> F
 
 
 def plan(backup: Backup, last: Floats, horizon: int) -> Floats:
-    """The action values that a backup leads to, from those of the last step, `last [mdps, states, actions]`, on."""
+    """Returns action values by backward recursion from those of the last step, `last [mdps, states, actions]`."""
     at_least(dict(horizon=horizon), 1, "horizon")
     values = np.empty((len(last), horizon, *last.shape[1:]))
     values[:, -1] = last

@@ -20,11 +20,16 @@ from research.oracles.games import (
     MatchingPennies,
     MatrixGame,
     RockPaperScissors,
-    bilinear_contraction,
     starts,
 )
 
 MATRIX_GAMES = {name: kind() for name, kind in GAMES.items() if issubclass(kind, MatrixGame)}
+
+
+def bilinear_contraction(singular_values: Tensor, lr: float, k: int, alpha: float) -> Tensor:
+    """The factor by which a cycle contracts each pair (x_j, y_j) of the bilinear game: |1 − α + α (1 + iησ)ᵏ|."""
+    step = torch.complex(torch.ones_like(singular_values), lr * singular_values)
+    return (1 - alpha + alpha * step**k).abs()
 
 
 def some_plays(game: Any, plays: int = 5) -> dict[str, Tensor]:
