@@ -1,4 +1,4 @@
-"""How the process keeps its memory."""
+"""Memory allocation of the process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _KEEP_BELOW = 1 << 28
 
 
 def keep_freed_memory() -> bool:
-    """Makes glibc reuse freed blocks of up to 256 MiB instead of returning them to the kernel; whether it could.
+    """Makes glibc reuse freed blocks of up to 256 MiB, and not return them to the kernel. Returns whether it could.
 
-    Tensors of a few hundred KB come and go thousands of times in an iteration. By default each goes back to the kernel
-    and the next one is faulted in again, page by page, which costs a third of a Fisher-vector product. Call it once,
-    early. It changes no result, and the peak memory hardly; on other C libraries it does nothing.
+    Tensors of a few hundred KB are allocated thousands of times in an iteration. By default each goes back to the
+    kernel, and the page faults of the next one cost a third of a Fisher-vector product. Call this once, early. It
+    changes no result and hardly the peak memory; with other C libraries it does nothing.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,8 +1,8 @@
-"""Independent pieces of work on a pool of threads.
+"""Independent work items on a pool of threads.
 
-Autograd and torch's kernels release the GIL, so a thread per core over tasks keeps every core busy where threads
-inside small kernels would mostly wait for each other. Results come in the order of the work, so sums over them do not
-depend on the number of threads.
+Autograd and torch's kernels release the GIL, so one thread per core over tasks keeps every core busy, whereas threads
+inside small kernels mostly wait for each other. Results are in the order of the items, so sums over them do not depend
+on the number of threads.
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ def _pool(num_threads: int, purpose: str = "map") -> ThreadPoolExecutor:
 
 
 def available_cores() -> int:
-    """Cores that this process may run on."""
+    """Returns the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_map(function: Callable[..., T], work: Iterable[Any], num_threads: int) -> list[T]:
-    """`[function(item) for item in work]` on `num_threads` threads, in order; 1 runs in the caller's thread.
+    """Returns `[function(item) for item in work]`, computed on `num_threads` threads; 1 is the thread of the caller.
 
-    The caller's grad mode holds in the workers too, and torch's kernels keep to one thread each while they work. The
-    first error is raised, in the order of the work.
+    The threads have the grad mode of the caller, and torch uses one thread for each kernel meanwhile. If several items
+    raise errors, that of the first item is raised.
+
+    >>> parallel_map(abs, [-2, 1], num_threads=2)
+    [2, 1]
     """
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads}: need at least 1 thread")
@@ -51,11 +54,11 @@ def parallel_map(function: Callable[..., T], work: Iterable[Any], num_threads: i
 
 
 def start_sharing(function: Callable[[Iterator[T]], None], work: Sequence[T], num_threads: int) -> Callable[[], None]:
-    """Starts `function(items)` on `num_threads - 1` threads, and returns a function that ends the work.
+    """Starts `function(items)` on `num_threads - 1` threads and returns a function that joins and finishes them.
 
-    The caller's thread is the last of the `num_threads`: it takes part once it calls the returned function. All threads
-    draw from one iterator over `work`, so none waits for a slow item. The work should release the GIL and write its
-    results in place. The returned function raises the first error after all threads have ended.
+    All threads take items from one iterator over `work`, so no thread waits for a slow item. The thread of the caller
+    is the last one: it can do something else until it calls the returned function, and then takes items, too. The work
+    should release the GIL and write its results in place. The first error is raised after all threads have ended.
     """
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads}: need at least 1 thread")
@@ -75,5 +78,9 @@ def start_sharing(function: Callable[[Iterator[T]], None], work: Sequence[T], nu
 
 
 def chunks(length: int, size: int) -> list[slice]:
-    """Consecutive slices of at most `size` that cover `range(length)`."""
+    """Returns consecutive slices of at most `size` that cover `range(length)`.
+
+    >>> chunks(5, 2)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]

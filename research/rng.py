@@ -1,6 +1,6 @@
-"""Every random draw is a pure function of (seed, stream, index...), so no generator state is ever stored.
+"""Random generators that are pure functions of (seed, stream, index...), so that no generator state is ever stored.
 
-A run that is stopped after iteration i and resumed draws at iteration i + 1 exactly what it would have drawn.
+A run that is stopped after iteration i and resumed draws the same numbers in iteration i + 1 as one that is not.
 """
 
 from __future__ import annotations
@@ -22,28 +22,31 @@ def _entropy(seed: int, stream: str, index: tuple[int, ...]) -> np.random.SeedSe
 
 
 def generator(seed: int, stream: str, *index: int) -> np.random.Generator:
-    """A NumPy generator that depends on its arguments alone.
+    """Returns a NumPy generator that depends only on the arguments.
 
     Args:
-        seed: The run's seed, at least 0.
-        stream: What is drawn, e.g. `"tasks"` or `"policy"`: streams are independent of each other.
-        index: Where it is drawn, e.g. the iteration and the inner step.
+        seed: The seed of the run, at least 0.
+        stream: Name of the quantity that is drawn, e.g. `"tasks"` or `"policy"`. Streams are independent.
+        index: Position in the stream, e.g. the iteration and the inner step. Positions are independent.
+
+    >>> float(generator(3, "tasks", 7).random()) == float(generator(3, "tasks", 7).random())
+    True
     """
     return np.random.Generator(np.random.PCG64(_entropy(seed, stream, index)))
 
 
 def torch_generator(seed: int, stream: str, *index: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator on `device` that depends on its arguments alone. See `generator`."""
+    """Returns a torch generator on `device` that depends only on the other arguments. See `generator`."""
     state = int(_entropy(seed, stream, index).generate_state(1, np.uint64)[0] >> 1)
     return torch.Generator(device=device).manual_seed(state)
 
 
 class Rows(NamedTuple):
-    """Which rows of a larger batch some rows are. They draw what those draw.
+    """The position of some rows in a larger batch, whose random numbers they draw.
 
     Attributes:
-        number: `[rows]`, of each in the larger batch.
-        total: How many that one has.
+        number: Index of each row in the larger batch, `[rows]`.
+        total: Number of rows in the larger batch.
     """
 
     number: NDArray[np.intp]
@@ -51,5 +54,5 @@ class Rows(NamedTuple):
 
 
 def rows_of(options: Mapping[str, Any] | None, num_rows: int) -> Rows:
-    """The `options["rows"]` of a vector environment's reset; if it has none, its rows are the batch."""
+    """Returns `options["rows"]` of the reset of a vector environment; without it, the rows are the whole batch."""
     return (options or {}).get("rows") or Rows(np.arange(num_rows), num_rows)

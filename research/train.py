@@ -1,4 +1,4 @@
-"""The training loop: step → log → evaluate → save. Knows no file, no printing and no tracker: callbacks do."""
+"""The training loop: step → log → evaluate → save. Files, printing and tracking are left to callbacks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Trained(NamedTuple):
-    """Where training ended.
+    """The end of a training.
 
     Attributes:
         state: The state after the last finished iteration.
-        status: `"completed"`, or `"interrupted"` if it was asked to stop.
+        status: `"completed"`, or `"interrupted"` if `should_stop` ended it.
     """
 
     state: Any
@@ -36,25 +36,25 @@ def train(
     save_every: int,
     should_stop: Callable[[], bool],
 ) -> Trained:
-    """Trains until `num_iterations` are finished or a stop is asked for.
+    """Trains until `num_iterations` are finished or `should_stop` returns True.
 
     Everything that iteration i reports, its evaluation included, is flushed before the checkpoint of iteration i is
-    written. So a run that is killed at any moment goes on from a checkpoint whose records are complete: cut at its
-    iteration, they are those of a run that was never stopped.
+    written. A run that is killed at any moment can therefore be resumed from a checkpoint whose records are complete:
+    cut at its iteration, they are those of a run that was never stopped.
 
-    An error loses no finished iteration: the checkpoint of the last one is written, due or not, before it goes on.
+    If an iteration raises an error, the checkpoint of the last finished iteration is written before the error leaves.
 
     Args:
-        algorithm: What is trained; its `step` must be a pure function of the state.
-        state: Where to start: the initial state, or a restored one.
-        num_iterations: Finished iterations at the end, those before `state` included.
+        algorithm: The algorithm; its `step` must be a pure function of the state.
+        state: The first state: the initial or a restored one.
+        num_iterations: Number of finished iterations at the end, including those before `state`.
         on_metrics: Receives (finished iterations, metrics) after every iteration.
-        evaluate: State → score, more is better. It hands whatever else it finds to the record itself.
+        evaluate: From a state to its score, which is to be maximised. It records other results itself.
         evaluate_every: Iterations between evaluations; 0 for none.
-        flush: Makes durable what was handed to the record.
+        flush: Writes to disk everything that was recorded.
         save: Writes a checkpoint of (state, its score or None).
-        save_every: Iterations between checkpoints; 0 for none but those at the end, at a stop and at evaluations.
-        should_stop: Asked after every iteration; the iteration's checkpoint is written before the loop ends.
+        save_every: Iterations between checkpoints; 0 for only those at the end, at a stop and at evaluations.
+        should_stop: Called after every iteration; the checkpoint of the iteration is written before the loop ends.
     """
     stopped = False
     finished, saved = state, state.iteration
@@ -79,5 +79,5 @@ def train(
 
 
 def is_due(iteration: int, interval: int) -> bool:
-    """Whether something happens after this iteration that happens every `interval` iterations; if 0, never."""
+    """Returns whether an action that happens every `interval` iterations is due after this one; 0 means never."""
     return interval > 0 and iteration % interval == 0

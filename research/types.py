@@ -1,4 +1,4 @@
-"""The types that travel between the layers of the library: tensors, arrays and nothing else.
+"""The types that the layers of the library exchange: tensors, arrays and nothing else.
 
 Axis order is always tasks, episodes, time, feature.
 """
@@ -11,24 +11,24 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 Params = dict[str, Tensor]
-"""Named tensors: a model's parameters, or those of an update rule. Per-task parameters carry a leading `[tasks]`."""
+"""Named tensors: the parameters of a model or of an update rule. Per-task parameters have a leading axis `[tasks]`."""
 
 Forward = Callable[..., Any]
-"""A model with its parameters already applied: `forward(inputs) -> outputs`, for one task."""
+"""A model with fixed parameters: `forward(inputs) -> outputs`, for one task."""
 
 Loss = Callable[[Forward, Any], Tensor]
 """`loss(forward, batch) -> scalar`, written for one task; `batch` is any tree of tensors without the task axis."""
 
 Metrics = dict[str, float]
-"""The metrics of an iteration, by the names that docs/metrics.md explains."""
+"""The numbers that one iteration reports, by the names in docs/metrics.md."""
 
 
 class MetaParams(NamedTuple):
-    """The meta-learned parameters.
+    """The parameters that are meta-learned.
 
     Attributes:
         model: The initial parameters of the model or policy.
-        update: The parameters of the inner update rule, e.g. its learning rates. Constants unless they are learned.
+        update: The parameters of the inner update rule, e.g. its learning rates; constants unless they are learned.
     """
 
     model: Params
@@ -39,16 +39,17 @@ class Trajectories(NamedTuple):
     """Episodes of a batch of tasks.
 
     Attributes:
-        observation: `[tasks, episodes, time, obs]`, what the policy saw before it acted.
+        observation: `[tasks, episodes, time, obs]`, the observation before the action.
         action: `[tasks, episodes, time, act]` (continuous) or `[tasks, episodes, time]` (discrete, int64).
         reward: `[tasks, episodes, time]`, zero where `valid` is false.
-        log_prob: `[tasks, episodes, time]`, of the action under the policy that took it; summed over action dimensions.
-        terminated: `[tasks, episodes, time]` bool: the task ended here, nothing is bootstrapped beyond. Truncation is
-            not termination.
+        log_prob: `[tasks, episodes, time]`, log-probability of the action under the policy that took it, summed over
+            action dimensions.
+        terminated: `[tasks, episodes, time]` bool: the step ended the episode, so no value is bootstrapped after it.
+            Truncation is not termination.
         valid: `[tasks, episodes, time]` bool: the step belongs to the episode.
-        last_observation: `[tasks, episodes, obs]`, what followed the last valid step.
-        diverged: `[tasks, episodes]` bool: the episode was cut short because its simulation blew up. The step that did
-            is not valid, and counts as neither a termination nor a step.
+        last_observation: `[tasks, episodes, obs]`, the observation after the last valid step.
+        diverged: `[tasks, episodes]` bool: the episode ended early because its simulation diverged. The step that
+            diverged is neither valid nor a termination.
     """
 
     observation: Tensor
@@ -66,26 +67,27 @@ class Trajectories(NamedTuple):
         return self.reward.shape[0]
 
     def returns(self) -> Tensor:
-        """Undiscounted return of every episode, `[tasks, episodes]`."""
+        """Returns the undiscounted return of every episode, `[tasks, episodes]`."""
         return (self.reward * self.valid).sum(-1)
 
 
 class Trials(NamedTuple):
-    """Trials of a batch of tasks: several consecutive episodes, through which a recurrent policy carries its state.
+    """Trials of a batch of tasks: consecutive episodes through which a recurrent policy keeps its state.
 
-    The tensors are views of memory with time first, in which a recurrent network goes through them.
+    The tensors are views of memory whose first axis is time, the order in which a recurrent network reads them.
 
     Attributes:
-        observation: `[tasks, trials, time, obs]`, what the policy saw before it acted.
+        observation: `[tasks, trials, time, obs]`, the observation before the action.
         action: `[tasks, trials, time, act]` (continuous) or `[tasks, trials, time]` (discrete, int64).
         reward: `[tasks, trials, time]`, zero where `valid` is false.
-        log_prob: `[tasks, trials, time]`, of the action under the policy that took it; summed over action dimensions.
-        value: `[tasks, trials, time]`, what the policy's value head said, in its own units.
-        episode: `[tasks, trials, time]` int64, which episode of the trial the step belongs to, from 0.
-        ended: `[tasks, trials, time]` bool: the episode ended with this step, and the next one began.
+        log_prob: `[tasks, trials, time]`, log-probability of the action under the policy that took it, summed over
+            action dimensions.
+        value: `[tasks, trials, time]`, output of the value head of the policy, in its own units.
+        episode: `[tasks, trials, time]` int64, index of the episode within the trial, from 0.
+        ended: `[tasks, trials, time]` bool: the episode ended with this step.
         valid: `[tasks, trials, time]` bool: the step belongs to the trial; valid steps come first.
-        diverged: `[tasks, trials]` bool: the trial was cut short because its simulation blew up. The step that did is
-            not valid.
+        diverged: `[tasks, trials]` bool: the trial ended early because its simulation diverged. The step that diverged
+            is not valid.
     """
 
     observation: Tensor
@@ -104,14 +106,14 @@ class Trials(NamedTuple):
         return self.reward.shape[0]
 
     def episode_sums(self, values: Tensor, num_episodes: int) -> Tensor:
-        """The sum of `values [tasks, trials, time]` over each episode, `[episodes, tasks, trials]`."""
+        """Returns the sum of `values [tasks, trials, time]` over each episode, `[episodes, tasks, trials]`."""
         sums = values.new_zeros(num_episodes, *values.shape[:2])
         index = self.episode.clamp_max(num_episodes - 1).movedim(2, 0)
         return sums.scatter_add_(0, index, (values * self.valid).movedim(2, 0))
 
 
 class StepResult(NamedTuple):
-    """The result of `Algorithm.step`: the next state and the metrics of the iteration."""
+    """The result of `Algorithm.step`: the next state and the metrics of the iteration that led to it."""
 
     state: Any
     metrics: Metrics

@@ -1,4 +1,7 @@
-"""Range checks that name the key, the value received and what is allowed. All raise ValueError."""
+"""Range checks of settings, whose messages name the key, the value received and what is allowed.
+
+The settings are an object with attributes or a mapping. Every check raises ValueError.
+"""
 
 from __future__ import annotations
 
@@ -9,39 +12,44 @@ from typing import Any
 
 
 def positive(settings: Any, *names: str) -> None:
-    """Each named attribute (or entry) must be above 0."""
+    """Checks that each named setting is above 0.
+
+    >>> positive({"inner_lr": -0.1}, "inner_lr")
+    Traceback (most recent call last):
+    ValueError: inner_lr=-0.1: need a value above 0
+    """
     _check(settings, names, lambda value: value > 0, "a value above 0")
 
 
 def at_least(settings: Any, minimum: float, *names: str) -> None:
-    """Each named attribute must be `minimum` or more."""
+    """Checks that each named setting is at least `minimum`."""
     _check(settings, names, lambda value: value >= minimum, f"at least {minimum}")
 
 
 def in_unit_interval(settings: Any, *names: str) -> None:
-    """Each named attribute must lie in [0, 1]."""
+    """Checks that each named setting is in [0, 1]."""
     _check(settings, names, lambda value: 0 <= value <= 1, "a value from 0 to 1")
 
 
-def share(settings: Any, *names: str) -> None:
-    """Each named attribute must lie in (0, 1]."""
+def positive_fraction(settings: Any, *names: str) -> None:
+    """Checks that each named setting is in (0, 1]."""
     _check(settings, names, lambda value: 0 < value <= 1, "a value above 0, at most 1")
 
 
 def in_open_unit_interval(settings: Any, *names: str) -> None:
-    """Each named attribute must lie in (0, 1)."""
+    """Checks that each named setting is in (0, 1)."""
     _check(settings, names, lambda value: 0 < value < 1, "a value between 0 and 1, both excluded")
 
 
 def one_of(settings: Any, name: str, allowed: Sequence[Any]) -> None:
-    """The named attribute must be one of `allowed`."""
+    """Checks that the named setting is one of `allowed`."""
     _check(settings, (name,), lambda value: value in allowed, f"one of {', '.join(map(repr, allowed))}")
 
 
 def ordered(settings: Any, *names: str) -> None:
-    """Each named attribute must be a range (low, high) of finite numbers, low at most high."""
+    """Checks that each named setting is a range (low, high) of finite numbers with low ≤ high."""
     for name in names:
-        value = settings[name] if isinstance(settings, Mapping) else getattr(settings, name)
+        value = _value(settings, name)
         if not isinstance(value, (list, tuple)) or len(value) != 2:
             raise ValueError(f"{name}={value!r}: need a lower and an upper end; write {name}=[low, high]")
         low, high = value
@@ -52,14 +60,18 @@ def ordered(settings: Any, *names: str) -> None:
 
 
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of a message on an unknown name: `did you mean <the nearest>?`, or `there are <all>` if none is near."""
+    """Returns the end of a message about an unknown name: the nearest known name, or all names if none is near.
+
+    >>> suggestion("sed", ["seed", "device"])
+    'did you mean seed?'
+    """
     names = list(known)
     nearest = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {prefix}{nearest[0]}?" if nearest else f"there are {', '.join(names)}"
 
 
 def positive_ranges(settings: Any, *names: str) -> None:
-    """Each named attribute must be a range of numbers above 0, see `ordered`; at least one range must have a width."""
+    """Checks that each named setting is a range of numbers above 0, and that at least one range is not a point."""
     ordered(settings, *names)
     for name in names:
         low, high = getattr(settings, name)
@@ -73,6 +85,10 @@ def positive_ranges(settings: Any, *names: str) -> None:
 
 def _check(settings: Any, names: Sequence[str], holds: Any, allowed: str) -> None:
     for name in names:
-        value = settings[name] if isinstance(settings, Mapping) else getattr(settings, name)
+        value = _value(settings, name)
         if not holds(value):
             raise ValueError(f"{name}={value!r}: need {allowed}")
+
+
+def _value(settings: Any, name: str) -> Any:
+    return settings[name] if isinstance(settings, Mapping) else getattr(settings, name)

@@ -36,7 +36,7 @@ from research.optim.flat import norm
 from research.optim.lookahead import LookaheadConfig
 from research.oracles.games import Game, make_game, starts
 from research.types import MetaParams, Params, StepResult
-from research.validation import at_least, in_unit_interval, positive, share
+from research.validation import at_least, in_unit_interval, positive, positive_fraction
 
 _LEAST_ALPHA = 0.01
 _LEAST_DISTANCE = 1e-12
@@ -82,7 +82,7 @@ class LookaheadGamesConfig(AlgorithmConfig, LookaheadConfig):
         in_unit_interval(self, "momentum")
         at_least(self, 0, "outer_k", "meta_lr")
         at_least(self, 1, "num_cycles", "lookahead_k")
-        share(self, "outer_alpha")
+        positive_fraction(self, "outer_alpha")
         if 0 < self.outer_k < self.lookahead_k:
             raise ValueError(
                 f"outer_k={self.outer_k}: need 0, or at least lookahead_k={self.lookahead_k}; an earlier sync of the "

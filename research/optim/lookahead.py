@@ -27,7 +27,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from research.validation import at_least, one_of, share
+from research.validation import at_least, one_of, positive_fraction
 
 InnerState = Literal["maintain", "reset", "pullback"]
 Closure = Callable[[], Any]
@@ -54,7 +54,7 @@ class LookaheadConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 0, "lookahead_k")
-        share(self, "lookahead_alpha")
+        positive_fraction(self, "lookahead_alpha")
         one_of(self, "lookahead_inner_state", get_args(InnerState))
 
 
@@ -325,7 +325,7 @@ def check_settings(settings: dict[str, Any], named: Callable[[str], str] = str) 
     if isinstance(settings["k"], bool) or not isinstance(settings["k"], int):
         raise ValueError(f"{named('k')}={settings['k']!r}: need a whole number of steps, at least 1")
     at_least(given, 1, named("k"))
-    share(given, named("alpha"))
+    positive_fraction(given, named("alpha"))
     one_of(given, named("inner_state"), get_args(InnerState))
 
 

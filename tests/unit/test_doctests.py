@@ -14,7 +14,11 @@ import pytest
 PACKAGES = (
     "research.inner_loops",
     "research.optim",
+    "research.parallel",
     "research.returns",
+    "research.rng",
+    "research.tracking.config",
+    "research.validation",
     "analysis.data",
     "analysis.stats",
     "analysis.studies",

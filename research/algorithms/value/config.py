@@ -10,7 +10,7 @@ from research.optim.lookahead import LookaheadConfig
 from research.policies.q_network import QNetworkConfig
 from research.tasks import make_tasks
 from research.td import LossKind
-from research.validation import at_least, in_unit_interval, one_of, positive, share
+from research.validation import at_least, in_unit_interval, one_of, positive, positive_fraction
 
 InnerOptimizer = Literal["sgd", "adam", "adamw"]
 TargetUpdate = Literal["hard", "polyak", "slow"]
@@ -82,7 +82,7 @@ class DQNConfig(AlgorithmConfig):
         at_least(self, 1, "td_steps_per_adapt_step", "eval_episodes")
         at_least(self, 0, "max_grad_norm")
         in_unit_interval(self, "discount", "adapt_epsilon")
-        share(self, "polyak")
+        positive_fraction(self, "polyak")
         tasks = make_tasks(self.task, horizon=self.horizon, **self.task_args)  # checks the settings of the tasks
         tasks.test_tasks(self.num_eval_tasks)  # refuses more tasks than there are
 

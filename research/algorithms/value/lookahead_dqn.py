@@ -52,7 +52,7 @@ from research.sampling.replay_buffer import Contents, ReplayBuffer
 from research.tasks import make_tasks
 from research.td import TransitionBatch
 from research.types import MetaParams, Metrics, StepResult
-from research.validation import at_least, in_unit_interval, one_of, share
+from research.validation import at_least, in_unit_interval, one_of, positive_fraction
 
 Schedule = Literal["linear", "exponential"]
 T = TypeVar("T")
@@ -96,7 +96,7 @@ class ExplorationConfig:
     def __post_init__(self) -> None:
         one_of(self, "schedule", get_args(Schedule))
         in_unit_interval(self, "start", "end")
-        share(self, "fraction")
+        positive_fraction(self, "fraction")
         if self.schedule == "exponential" and not (self.start > 0 and self.end > 0):
             raise ValueError(f"start={self.start}, end={self.end}: need values above 0 with schedule='exponential'")
 
