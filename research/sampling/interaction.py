@@ -1,4 +1,4 @@
-"""Environments that are stepped without end: what has ended starts anew, and a stop in mid-episode leaves no trace.
+"""Environments that are stepped without end: after an episode the next begins, and a stop amid one leaves no trace.
 
 Environments cannot be saved. But every row is a function of the seed of its reset and of its actions, so what has to be
 kept are the actions since the oldest episode that still runs: `Interaction` goes back to a `Moment` by taking them once

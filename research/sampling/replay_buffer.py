@@ -22,7 +22,7 @@ _LEAST_PRIORITY = 1e-6
 
 
 class Transitions(NamedTuple):
-    """What was seen, in the order of time: `[time, rows, ...]`; flat in a buffer, `[transitions, ...]`.
+    """Transitions in the order of time: `[time, rows, ...]`; flat in a buffer, `[transitions, ...]`.
 
     Attributes:
         observation: `[..., obs]`.
@@ -62,7 +62,7 @@ class Drawn(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a buffer holds, and no more: a buffer that is given it goes on as the one that it was taken from.
+    """The contents of a buffer: a buffer that is restored from them continues like the one that they were taken from.
 
     Attributes:
         transitions: `[filled, ...]`, as they lie in the ring.

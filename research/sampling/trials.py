@@ -84,7 +84,7 @@ def lost(observation: NDArray[Any], reward: NDArray[Any], info: dict[str, Any]) 
 
 
 def trial_inputs(policy: GRUPolicy, trials: Trials) -> Inputs:
-    """What the policy read at each step of the trials, `[tasks, trials, time, ...]`."""
+    """Returns the inputs of the policy at each step of the trials, `[tasks, trials, time, ...]`."""
     first = policy.first_action(1)[0]
 
     def before(values: Tensor, start: Any) -> Tensor:

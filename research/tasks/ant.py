@@ -184,7 +184,7 @@ class AntGoal(Ant, ContinuousTasks):
 
 
 class AntEnvs(UprightEnvs[Ant, DirectionTasks | VelocityTasks | AntGoalTasks]):
-    """Ants."""
+    """Rows of ants."""
 
     contact_forces = True
     normal_velocities = True

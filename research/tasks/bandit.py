@@ -84,7 +84,7 @@ class Bandit(ContinuousTasks):
 
 
 class BanditEnvs(RowEnvs[Bandit, BanditTasks]):
-    """Pulls. The state is constant and carries no information."""
+    """Rows of bandits. The state is constant and carries no information."""
 
     def __init__(self, distribution: Bandit, tasks: BanditTasks, episodes: int):
         super().__init__(distribution, tasks, episodes)

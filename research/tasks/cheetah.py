@@ -112,7 +112,7 @@ class CheetahVel(Cheetah, VelocityTarget):
 
 
 class CheetahEnvs(LocomotionEnvs[Cheetah, CheetahDirTasks | VelocityTasks]):
-    """Half-cheetahs."""
+    """Rows of half-cheetahs."""
 
     normal_velocities = True
 

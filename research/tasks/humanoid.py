@@ -55,7 +55,7 @@ class HumanoidDir(UprightLocomotion, DirectionTarget):
 
 
 class HumanoidEnvs(UprightEnvs[HumanoidDir, DirectionTasks]):
-    """Humanoids."""
+    """Rows of humanoids."""
 
     contact_forces = True
     survive_reward = 5.0

@@ -73,7 +73,7 @@ class ReacherGoal(RobotTasks, ContinuousTasks):
 
 
 class ReacherEnvs(RobotEnvs[ReacherGoal, ReacherTasks]):
-    """Arms. A seed gives another start than in Gymnasium, whose reset also draws the goal."""
+    """Rows of arms. A seed gives another start than in Gymnasium, whose reset also draws the goal."""
 
     frame_skip = 2
 

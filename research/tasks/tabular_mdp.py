@@ -24,7 +24,7 @@ _REWARD_MEAN, _REWARD_SPREAD = 1.0, 1.0
 
 
 class TabularTasks(NamedTuple):
-    """Tabular MDPs.
+    """A batch of tabular MDPs.
 
     Attributes:
         transition: `[tasks, states, actions, states]`, P(s'|s, a).
