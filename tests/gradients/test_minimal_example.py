@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from research.algorithms.maml_trpo import MAMLTRPO, MAMLTRPOConfig, Objective
 
 from examples import maml_trpo_minimal as minimal
 from research import rng
+from research.algorithms.gradient.maml_trpo import MAMLTRPO, MAMLTRPOConfig, make_objective
 from research.policies import PolicyConfig
 from research.sampling.collect import collect
 
@@ -111,7 +111,7 @@ def test_adapted_parameters_are_the_same(update):
 
 def test_loss_gradient_and_fisher_products_are_the_same(update):
     algorithm, state, sampled, params, tasks = update
-    problem = Objective(algorithm.agent, state.meta, sampled).problem()
+    problem = make_objective(algorithm.agent, state.meta, sampled).problem()
     loss, gradient, product = minimal.derivatives(params, tasks)
     assert loss.item() == pytest.approx(problem.loss, rel=1e-10, abs=1e-12)
     torch.testing.assert_close(gradient, problem.gradient, rtol=1e-10, atol=1e-11)
@@ -148,7 +148,7 @@ def test_a_first_order_gradient_is_another_one():
         before = batch_of(sampled.batches[0], task, params)
         tasks.append([before, batch_of(sampled.query, task, minimal.adapt(params, [before]))])
     _, gradient, _ = minimal.derivatives(params, tasks)
-    expected = Objective(algorithm.agent, state.meta, sampled).problem().gradient
+    expected = make_objective(algorithm.agent, state.meta, sampled).problem().gradient
     assert (gradient - expected).norm() > 1e-2 * expected.norm()
 
 
