@@ -107,6 +107,7 @@ MAML_DQN = ACROSS_TASKS | {
     "polyak": 0.05,
     "target_steps": 2,
     "meta_lr": 0.01,
+    "td_steps_per_adapt_step": 6,
 }
 LEAST_TRIED = GRID | {"adapt_actions": "least_tried", "adapt_epsilon": 0.7}
 
