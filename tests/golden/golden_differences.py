@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from golden_records import DIGITS, Entry, Record
+from golden_records import DIGITS, ITERATIONS, Entry, Record
 
 BY_POSITION = ("state",)
 """Sections whose entries are compared in their order, so that a new name alone is no difference."""
@@ -19,7 +19,7 @@ class Difference(NamedTuple):
 
     Attributes:
         where: The section, the entry and the place in it.
-        iteration: Of training, from 1; 0 if it belongs to none.
+        iteration: Of training, from 1; one more than the last for the evaluation after it, 0 if it belongs to none.
         old: The number or the shape of the entry; None if there is none.
         new: Likewise.
         relative: |old − new| / the largest number of the row; None where these are no two finite numbers.
@@ -74,7 +74,7 @@ def _place(section: str, row: int, column: int, width: int) -> tuple[str, int]:
     if section == "metrics":
         return f", iteration {column + 1}", column + 1
     if section == "evaluation":
-        return f", step {row}, task {column}", 0
+        return f", step {row}, task {column}", ITERATIONS + 1
     part = "" if width == 1 else (", norm", ", product")[column]
     return (f"{part}, iteration {row + 1}", row + 1) if section == "state" else (part, 0)
 

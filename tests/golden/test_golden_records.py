@@ -166,3 +166,8 @@ def test_a_record_without_a_case_is_removed(tmp_path, monkeypatch):
         save(BEFORE, tmp_path / f"{each}.json")
     assert record.remove_orphans() == ["maml_trpo/forgotten"]
     assert [str(file.relative_to(tmp_path)) for file in tmp_path.glob("**/*.json")] == [f"{name}.json"]
+
+
+def test_the_first_changes_are_those_of_the_first_iteration():
+    texts = changed(start=one_element(1.1), metrics={"loss": 0.6}, score=1.1)
+    assert "iteration 1" in texts[0] and "iteration 3" in texts[-10] and "evaluation" in texts[-1]
