@@ -1,12 +1,12 @@
-"""From environments and policies to trajectories."""
+"""Collection of trajectories: policies × environments."""
 
 import os
 
 try:
     import mujoco
 except (AttributeError, ImportError, RuntimeError):
-    # mujoco loads the OpenGL that MUJOCO_GL names as soon as it is imported. Where that cannot be had, simulations
-    # work all the same, and who asks for pictures is told (research/sampling/offscreen.py).
+    # mujoco loads the OpenGL that MUJOCO_GL names when it is imported. Simulations also work without OpenGL;
+    # research/sampling/offscreen.py raises an error when a picture is needed.
     _wanted = os.environ.pop("MUJOCO_GL", None)
     if _wanted is None:
         raise

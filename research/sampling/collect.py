@@ -1,4 +1,4 @@
-"""Policy × environments → trajectories. Knows no gradient and no task."""
+"""Collection of trajectories: one episode per row of vector environments, with one set of parameters per task."""
 
 from __future__ import annotations
 
@@ -24,16 +24,27 @@ from research.types import Params, Trajectories
 
 @runtime_checkable
 class PartwiseEnvs(Protocol):
-    """Vector environments that can be stepped part by part: some rows move while a policy decides for others.
+    """Vector environments that step slices of their rows: a policy chooses actions for some rows while others move.
 
     Attributes:
-        num_threads: Threads that step the rows; 0 for one per core.
+        num_threads: Number of threads that step the rows; 0 for one per core.
     """
 
     num_threads: int
 
     def begin(self, actions: NDArray[Any], rows: slice) -> Callable[[], tuple[Any, ...]]:
-        """Sets `rows` in motion; calling the result waits for them and gives what `step` returns, for them alone."""
+        """Begins a step of the slice `rows`; calling the result waits for it, and returns what `step` returns."""
+
+
+@runtime_checkable
+class TaskAxisPolicy(Protocol):
+    """Policies that may accept parameters `[tasks, ...]` and observations `[tasks, ..., obs]` without vmap.
+
+    Attributes:
+        accepts_task_axis: Whether the policy does.
+    """
+
+    accepts_task_axis: bool
 
 
 @torch.no_grad()
@@ -47,26 +58,29 @@ def collect(
     num_threads: int = 0,
     share: Share | None = None,
 ) -> Trajectories:
-    """One episode in every row of `envs`, each task acting by its own parameters.
+    """Collects one episode in every row of `envs`; each task acts with its own parameters.
 
     A step that the environment reports as diverged (`info["diverged"]`), or whose reward or observation is not finite,
     is dropped and ends its episode.
 
     Args:
-        policy: Observation → distribution.
-        params: Per-task parameters, `[tasks, ...]`. Their device and dtype are those of the result.
-        envs: Environments with `tasks × episodes` rows, the episodes of a task next to each other. Rows that have
-            ended are stepped on, and what they return is ignored. Of `PartwiseEnvs` one half of the tasks moves while
-            the policy decides for the other.
-        num_tasks: Tasks that the rows belong to.
-        horizon: Length of the time axis; shorter if every episode ends earlier.
-        generator: Source of the actions, on the device of `params`. Its initial seed is that of the environments, so
-            every call needs a generator of its own.
-        num_threads: For `PartwiseEnvs`, see there. The numbers do not depend on it.
-        share: Which tasks of a larger batch these are: they draw what they would draw there. None: they are all.
+        policy: Maps an observation to a distribution over actions.
+        params: Parameters of each task, `[tasks, ...]`. The result has their device and dtype.
+        envs: Environments with `tasks × episodes` rows; the episodes of a task are adjacent rows. Rows whose episode
+            has ended are still stepped, and their results are ignored. With `PartwiseEnvs` one half of the tasks moves
+            while the policy chooses the actions of the other half.
+        num_tasks: Number of tasks of the rows.
+        horizon: Largest length of the time axis; the longest episode sets it.
+        generator: Source of the actions, on the device of `params`. Its initial seed also seeds the environments, so
+            every call needs another generator.
+        num_threads: Number of threads of `PartwiseEnvs`. Results do not depend on it.
+        share: Position of the tasks in a larger batch, whose random numbers they draw; None if they are the batch.
+
+    Returns:
+        Trajectories `[tasks, episodes, time, ...]`.
 
     Raises:
-        ValueError: The rows do not divide into `num_tasks` tasks, or the environments hide how an episode ended.
+        ValueError: The number of rows is not a multiple of `num_tasks`, or the environments have `SAME_STEP` autoreset.
     """
     check_envs(envs, num_tasks)
     if isinstance(envs, PartwiseEnvs):
@@ -95,24 +109,24 @@ def reset_seed(generator: torch.Generator) -> int:
 
 
 def check_envs(envs: gymnasium.vector.VectorEnv[Any, Any, Any], num_tasks: int) -> None:
-    """Raises ValueError if the rows do not divide into `num_tasks`, or hide how an episode ended."""
+    """Raises ValueError if the number of rows is not a multiple of `num_tasks`, or an autoreset hides observations."""
     if envs.num_envs % num_tasks:
         raise ValueError(f"num_tasks={num_tasks}: {envs.num_envs} rows do not divide into so many tasks")
     if envs.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
         raise ValueError(
-            "envs: autoreset_mode=SAME_STEP puts the next episode's first observation where the last one belongs; "
+            "envs: autoreset_mode=SAME_STEP replaces the last observation of an episode by the first one of the next; "
             "need NEXT_STEP, or DISABLED with rows that may be stepped after their end"
         )
 
 
 def bind_per_task(policy: nn.Module, params: Params) -> Callable[[Tensor], Distribution]:
-    """The policy under `params [tasks, ...]`, as a function of `observation [tasks, ..., obs]`.
+    """Returns the policy with parameters `[tasks, ...]` as a function of observations `[tasks, ..., obs]`.
 
-    A policy that sets `accepts_task_axis` takes both as they are; others are vmapped.
+    A policy that accepts a task axis (`TaskAxisPolicy`) is called once, others are vmapped over tasks.
     """
-    if not getattr(policy, "accepts_task_axis", False):
+    if not (isinstance(policy, TaskAxisPolicy) and policy.accepts_task_axis):
         return lambda observation: vmap(lambda p, o: functional_call(policy, p, (o,)))(params, observation)
-    bound = copy.deepcopy(policy)  # functional_call would take half as long as the policy itself, at every step
+    bound = copy.deepcopy(policy)  # functional_call would add half of the policy's own time to every step
     for name, value in params.items():
         path, _, last = name.rpartition(".")
         setattr(bound.get_submodule(path), last, nn.Parameter(value, requires_grad=False))
@@ -128,9 +142,9 @@ def _parts(
     horizon: int,
     generator: torch.Generator,
 ) -> Iterator[_Part]:
-    """The tasks in two halves that take turns, each with a generator of its own; in one if the environments cannot.
+    """Two halves of the tasks with one generator each; one part if the environments are not `PartwiseEnvs`.
 
-    A share has its part of each half.
+    The halves are those of the larger batch, of which a share has some tasks each.
     """
     if not isinstance(envs, PartwiseEnvs) or share.total < 2:
         step = functools.partial(functools.partial, envs.step)
@@ -148,7 +162,7 @@ def _parts(
 
 
 class _Part:
-    """Some tasks and their rows: decides for them, waits for them and records them."""
+    """Some tasks and their rows: chooses actions, waits for the environments, and records the steps."""
 
     def __init__(
         self,
@@ -163,7 +177,7 @@ class _Part:
         self.decide, self.begin = bind_per_task(policy, params), begin
         self.sample = functools.partial(share.sample, generator=generator)
         self.like = next(iter(params.values()))
-        self.observation = np.array(observation)  # a copy: the last one of each row that belongs to its episode
+        self.observation = np.array(observation)  # a copy: the latest observation of each row within its episode
         count = len(observation)
         self.rows = (len(self.like), count // len(self.like))
         self.steps: list[tuple[Tensor, Tensor, Distribution]] = []
@@ -176,11 +190,11 @@ class _Part:
 
     @property
     def is_moving(self) -> bool:
-        """Whether a step has begun and not been waited for."""
+        """Whether a step has begun and is not finished."""
         return self._wait is not None
 
     def begin_step(self) -> None:
-        """Decides, and sets the rows in motion."""
+        """Chooses actions and begins the step."""
         seen = self._tensor(self.observation)
         distribution = self.decide(seen)
         action = self.sample(distribution)
@@ -188,21 +202,18 @@ class _Part:
         self.steps.append((seen, action, distribution))
 
     def finish_step(self) -> None:
-        """Waits for the rows, if they are moving, and records what came of it."""
+        """Waits for the step, if one has begun, and records it."""
         if self._wait is None:
             return
         observation, reward, terminated, truncated, info = self._wait()
         self._wait = None
-        lost = info.get("diverged", False) | ~np.isfinite(reward)
-        if not np.isfinite(observation).all():
-            lost = lost | ~np.isfinite(observation).reshape(len(observation), -1).all(1)
-        lost = lost & self.active
-        valid = self.active & ~lost
+        diverged = self.active & diverged_rows(observation, reward, info)
+        valid = self.active & ~diverged
         t = len(self.steps) - 1
         self.reward[t] = np.where(valid, reward, 0.0)
         self.terminated[t] = terminated & valid
         self.valid[t] = valid
-        self.diverged |= lost
+        self.diverged |= diverged
         if valid.all():
             self.observation[:] = observation
         else:
@@ -210,7 +221,7 @@ class _Part:
         self.active = valid & ~(terminated | truncated)
 
     def trajectories(self, length: int) -> Trajectories:
-        """What was recorded, with zeros up to `length` where all rows ended earlier."""
+        """The recorded steps, padded with zeros up to `length`."""
         stack = functools.partial(pytree.tree_map, lambda *leaves: torch.stack(leaves, 2))
         observation, action, distribution = stack(*self.steps)
         log_prob = distribution.log_prob(action)
@@ -228,15 +239,23 @@ class _Part:
         )
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
-        """A copy of `[rows, ...]` as `[tasks, episodes, ...]` of the parameters' device and dtype."""
+        """A copy of `[rows, ...]` as `[tasks, episodes, ...]` with the device and dtype of the parameters."""
         return torch.tensor(array, dtype=self.like.dtype, device=self.like.device).unflatten(0, self.rows)
 
     def _unflatten(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).unflatten(0, self.rows).to(self.like.device)
 
 
+def diverged_rows(observation: NDArray[Any], reward: NDArray[Any], info: dict[str, Any]) -> NDArray[np.bool_]:
+    """Returns which rows diverged in a step, `[rows]`: `info` says so, or reward or observation is not finite."""
+    rows = info.get("diverged", False) | ~np.isfinite(reward)
+    if not np.isfinite(observation).all():
+        rows = rows | ~np.isfinite(observation).reshape(len(observation), -1).all(1)
+    return rows
+
+
 def _pad(tensor: Tensor, length: int) -> Tensor:
-    """`[tasks, episodes, time, ...]` with zeros up to `length`."""
+    """`[tasks, episodes, time, ...]`, padded with zeros along time up to `length`."""
     missing = length - tensor.shape[2]
     if missing == 0:
         return tensor

@@ -7,6 +7,7 @@ This serves environments that have no batched version. Every row is a separate P
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -191,7 +192,7 @@ class GymEnvs(TaskEnvs):
     """
 
     def __init__(self, makers: Sequence[Callable[[], Env]], vectorization: Literal["sync", "async"] = "sync"):
-        rows: list[Callable[[], Env]] = [_Maker(make) for make in makers]
+        rows = [functools.partial(_make_row, make) for make in makers]  # processes need functions that can be pickled
         kind = SyncVectorEnv if vectorization == "sync" else AsyncVectorEnv
         self._rows = kind(rows, autoreset_mode=AutoresetMode.NEXT_STEP)
         super().__init__(len(rows), self._rows.single_observation_space, self._rows.single_action_space)
@@ -257,11 +258,5 @@ class DrawnGymEnvs(GymEnvs):
         return picture
 
 
-class _Maker:
-    """Function that makes a row. It is a class so that it can be pickled for another process."""
-
-    def __init__(self, make: Callable[[], Env]):
-        self.make = make
-
-    def __call__(self) -> Env:
-        return Row(self.make())
+def _make_row(make: Callable[[], Env]) -> Env:
+    return Row(make())

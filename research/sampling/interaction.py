@@ -1,8 +1,8 @@
-"""Environments that are stepped without end: after an episode the next begins, and a stop amid one leaves no trace.
+"""Continuous stepping of environments: a row that ends starts again, and a run can stop and resume within an episode.
 
-Environments cannot be saved. But every row is a function of the seed of its reset and of its actions, so what has to be
-kept are the actions since the oldest episode that still runs: `Interaction` goes back to a `Moment` by taking them once
-more, which costs at most `horizon` steps, and checks that it sees the same.
+Environments cannot be saved, but every row is a function of the seed of its reset and of its actions. So a `Moment` has
+the actions since the start of the oldest episode that still runs. `Interaction` returns to it by a replay of these
+actions, which takes at most `horizon` steps, and checks that the observations are the same.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from research import rng
 from research.sampling.replay_buffer import Transitions
 
 Act = Callable[[NDArray[Any]], NDArray[np.integer]]
-"""Observations `[rows, obs]` → actions `[rows]`."""
+"""Function that maps observations `[rows, obs]` to actions `[rows]`."""
 
 
 class Moment(NamedTuple):
-    """Where environments are.
+    """State of an `Interaction`, from which it can be resumed.
 
     Attributes:
-        clock: Steps of every row so far.
-        began: `[rows]`, the clock when each row's episode began.
-        actions: `[steps, rows]`, since the first of these.
-        was_reset: `[steps]`, whether any row began an episode at that step.
-        observation: `[rows, obs]`.
-        running_return: `[rows]`, rewards of the episode so far.
+        clock: Number of steps of every row since the start.
+        began: `[rows]`, the clock at the start of the current episode of each row.
+        actions: `[steps, rows]`, the actions since the earliest of these starts.
+        was_reset: `[steps]`, whether an episode of any row began at that step.
+        observation: `[rows, obs]`, the current observations.
+        running_return: `[rows]`, the sum of rewards of the current episodes.
     """
 
     clock: int
@@ -49,18 +49,18 @@ class Finished(NamedTuple):
 
 
 class Interaction:
-    """Environments and where they are.
+    """Environments that are stepped continuously, with the record that a `Moment` needs.
 
     Args:
-        envs: Vector environments without autoreset, whose rows can be reset one by one (`reset_mask`).
-        seed: Resets at step t depend on this and t alone.
-        moment: Where to go on; None starts.
+        envs: Vector environments without autoreset that can reset the rows of `options["reset_mask"]`.
+        seed: Seed of the resets; a reset at step t depends on the seed and t only.
+        moment: The state to resume from; None starts new episodes.
 
     Attributes:
-        observation: `[rows, obs]`, what the next action answers to.
+        observation: `[rows, obs]`, the current observations.
 
     Raises:
-        RuntimeError: The environments do not come back to `moment`.
+        RuntimeError: The replay does not lead to `moment`.
     """
 
     def __init__(self, envs: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int, moment: Moment | None = None):
@@ -76,10 +76,10 @@ class Interaction:
             self._clock, self._began, self._return = moment.clock, moment.began.copy(), moment.running_return.copy()
             self._actions, self._first = list(moment.actions), moment.clock - len(moment.actions)
             self._resets = [*(self._first + np.flatnonzero(moment.was_reset)), self._began.max()]
-            self.observation = self._come_back(moment)
+            self.observation = self._replay(moment)
 
     def step(self, actions: NDArray[np.integer]) -> tuple[Transitions, NDArray[np.bool_]]:
-        """One step of every row: what happened, `[rows, ...]`, and which rows begin an episode now."""
+        """Steps every row. Returns the transitions `[rows, ...]`, and which rows begin another episode `[rows]`."""
         before = self.observation
         following, reward, terminated, truncated, _ = self.envs.step(actions)
         ended = terminated | truncated
@@ -94,7 +94,11 @@ class Interaction:
         return Transitions(before, actions, reward, following, terminated, ended), ended
 
     def run(self, num_steps: int, act: Act) -> tuple[Transitions, Finished]:
-        """`num_steps` steps of every row, `[time, rows, ...]`, and the episodes that ended on the way."""
+        """Steps every row `num_steps` times, with the actions of `act`.
+
+        Returns:
+            The transitions `[time, rows, ...]`, and the episodes that ended.
+        """
         steps: list[Transitions] = []
         returns, lengths = [], []
         for _ in range(num_steps):
@@ -109,7 +113,7 @@ class Interaction:
         return Transitions(*map(np.stack, zip(*steps, strict=True))), Finished(*finished)
 
     def moment(self) -> Moment:
-        """Where the environments are, as copies."""
+        """Returns the current state, as copies."""
         start = int(self._began.min()) - self._first
         actions = np.array(self._actions[start:], np.int64).reshape(-1, len(self._began))
         was_reset = np.isin(np.arange(self._first + start, self._clock), self._resets)
@@ -120,13 +124,13 @@ class Interaction:
         observation, _ = self.envs.reset(seed=seed, options={"reset_mask": rows})
         return observation
 
-    def _come_back(self, moment: Moment) -> NDArray[Any]:
+    def _replay(self, moment: Moment) -> NDArray[Any]:
         everything = np.ones(len(moment.began), bool)
         observation = self._reset(self._first, everything)
         for t, actions in enumerate(moment.actions, self._first):
             if t > self._first and moment.was_reset[t - self._first]:
-                # Where no episode that began there still runs it does not matter which of the others are reset: nobody
-                # looks at them any more. But rows may share a generator, and get its seed.
+                # Rows may share a generator, which the reset seeds. If no episode that began here still runs, any rows
+                # whose current episode began later can be reset: their present states are not used.
                 self._reset(t, moment.began == t if (moment.began == t).any() else moment.began > t)
             observation = self.envs.step(actions)[0]
         if self._clock > self._first and (moment.began == self._clock).any():
@@ -134,7 +138,7 @@ class Interaction:
         if not np.array_equal(observation, moment.observation):
             row = int(np.argwhere(observation != moment.observation)[0][0])
             raise RuntimeError(
-                f"row {row}: after {len(moment.actions)} steps once more the environment is not where it was; need "
-                "environments whose every row is a function of the seed of its reset and its actions"
+                f"row {row}: after a replay of {len(moment.actions)} steps the observation differs; need environments "
+                "whose every row is a function of the seed of its reset and its actions"
             )
         return observation

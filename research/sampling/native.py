@@ -1,11 +1,11 @@
-"""`step_rows` in C: steps many simulations while Python does something else.
+"""`step_rows` in C: steps many simulations in one call, without the GIL.
 
-Stepping a row takes about 20 µs. From Python every row costs two changes of hands of the GIL on top, and a thread that
-computes with NumPy meanwhile keeps the others waiting for theirs. One call for all rows of a thread needs none of that.
+A step of a row takes about 20 µs. From Python every row also releases and acquires the GIL once, and waits while
+another thread computes with NumPy. One C call for all rows of a thread avoids this.
 
-The function is compiled once, by the machine's C compiler against the headers that MuJoCo's package brings, and kept in
+The function is compiled once, with the machine's C compiler and the headers of MuJoCo's package, and cached in
 `~/.cache/metapolicy` (or `$XDG_CACHE_HOME/metapolicy`). Without a compiler rows are stepped from Python, with the same
-numbers.
+results.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Functions(ctypes.Structure):
 
 
 class Job(ctypes.Structure):
-    """Rows to step: `job` in step.c, where the fields are explained."""
+    """Rows to step: the struct `job` of step.c, where the fields are explained."""
 
     _fields_ = [
         ("model", ctypes.c_void_p),
@@ -70,11 +70,11 @@ class Job(ctypes.Structure):
 
 
 class StepRows:
-    """`step_rows` of step.c.
+    """The function `step_rows` of step.c.
 
     Args:
-        function: The compiled one, see `load`.
-        contact_forces: Whether to call `mj_rnePostConstraint` after the steps of a row.
+        function: The compiled function, see `load`.
+        contact_forces: Whether it calls `mj_rnePostConstraint` after the steps of a row.
     """
 
     def __init__(self, function: Any, contact_forces: bool):
@@ -85,15 +85,15 @@ class StepRows:
         self._function = function
 
     def __call__(self, job: Job, data: mujoco.MjData, sources: NDArray[np.uintp]) -> None:
-        """Steps rows of a job in `data` until none is left; to be called by every thread that shares it.
+        """Steps rows of a job in `data` until none is left. Several threads may work on one job.
 
         Args:
-            job: What to do. Everything it points to must stay alive.
-            data: The thread's own.
-            sources: Addresses of the fields to read in `data`.
+            job: The rows and their arrays, which must stay alive during the call.
+            data: The simulation of this thread.
+            sources: Addresses of the fields to read in `data`, `[fields]`.
 
         Raises:
-            mujoco.FatalError: MuJoCo cannot go on; `data` is not to be used again.
+            mujoco.FatalError: An error in MuJoCo; `data` must not be used again.
         """
         error = ctypes.create_string_buffer(_ERROR_SIZE)
         arguments = (ctypes.byref(self._functions), ctypes.byref(job), data._address, sources.ctypes.data)
@@ -103,7 +103,7 @@ class StepRows:
 
 @functools.cache
 def load() -> Any:
-    """The compiled `step_rows`, or None where it cannot be had; the reason is logged once."""
+    """Returns the compiled `step_rows`, or None if it cannot be compiled; the reason is logged once."""
     try:
         library = ctypes.CDLL(str(_compiled()))
         for name in _FUNCTIONS:
@@ -120,7 +120,7 @@ def load() -> Any:
 
 @functools.cache
 def _mujoco() -> ctypes.CDLL:
-    """The library that the Python bindings have loaded."""
+    """The library of MuJoCo's Python bindings."""
     names = [path for path in _PACKAGE.glob("libmujoco*") if path.suffix != ".py"]
     if not names:
         raise OSError(f"no libmujoco in {_PACKAGE}")
@@ -128,7 +128,7 @@ def _mujoco() -> ctypes.CDLL:
 
 
 def _compiled() -> Path:
-    """The compiled file; compiles it if there is none for this source, compiler and version of MuJoCo."""
+    """Path of the compiled file; it is compiled if there is none for this source, compiler and version of MuJoCo."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     command = [*compiler, "-O2", "-std=c11", "-shared", "-fPIC", f"-I{_PACKAGE / 'include'}", str(_SOURCE)]
     key = hashlib.sha256(_SOURCE.read_bytes() + repr((command, mujoco.__version__)).encode()).hexdigest()[:16]
@@ -136,8 +136,8 @@ def _compiled() -> Path:
     target = directory / f"step-{key}.so"
     if not target.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory) as workshop:
-            made = Path(workshop, "step.so")
+        with tempfile.TemporaryDirectory(dir=directory) as temporary:
+            made = Path(temporary, "step.so")
             subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True)
-            made.replace(target)  # whole or not at all, however many processes come at once
+            made.replace(target)  # atomic, so that several processes may compile at once
     return target

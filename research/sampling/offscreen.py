@@ -1,4 +1,4 @@
-"""Pictures of MuJoCo simulations without a screen, through EGL or OSMesa, whichever works here."""
+"""Pictures of MuJoCo simulations without a screen, by EGL or OSMesa, whichever works on this machine."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ os._exit(0)
 
 
 def backend() -> str:
-    """The OpenGL that draws without a screen: what `MUJOCO_GL` names, else the first of EGL and OSMesa that works.
+    """Returns the OpenGL for drawing without a screen: `MUJOCO_GL`, or the first of EGL and OSMesa that works.
 
     Raises:
-        ValueError: None does; the message names the Debian packages.
+        ValueError: None works; the message names the Debian packages.
     """
     return _backend(os.environ.get("MUJOCO_GL", "").lower().strip())
 
@@ -67,11 +67,11 @@ def _backend(wanted: str) -> str:
 
 
 def _why_not(name: str) -> str | None:
-    """Why a process cannot draw with this OpenGL; None if it can. In one of its own: a broken driver may end it."""
+    """Why this OpenGL does not work, or None if it works. Another process tries it: a broken driver may crash it."""
     code = _TRIAL.format(name=name)
     environment = {**os.environ, "MUJOCO_GL": name}
     if os.environ.get("PYOPENGL_PLATFORM") in _PACKAGES:
-        environment.pop("PYOPENGL_PLATFORM")  # mujoco sets it at every try
+        environment.pop("PYOPENGL_PLATFORM")  # mujoco sets it when it is imported
     try:
         tried = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=_ENOUGH_SECONDS
@@ -85,23 +85,25 @@ def _why_not(name: str) -> str | None:
 
 
 class Camera:
-    """Draws simulations of a model, or of edited copies of it, as its first camera sees them.
+    """Camera that draws simulations of a model, or of edited copies of it, from the model's first camera.
+
+    Args:
+        model: The model.
 
     Raises:
-        ValueError: There is no OpenGL for it, see `backend`.
+        ValueError: No OpenGL works, see `backend`.
     """
 
     def __init__(self, model: mujoco.MjModel):
-        logging.getLogger("OpenGL.acceleratesupport").setLevel(
-            logging.WARNING
-        )  # it misses a package that is not needed
+        # It logs that an optional package is missing.
+        logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.WARNING)
         self._context = importlib.import_module(f"mujoco.{backend()}").GLContext(WIDTH, HEIGHT)
         self._context.make_current()
         self._drawing = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._drawing)
         self._scene = mujoco.MjvScene(model, _MAX_GEOMS)
         for costly in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-            self._scene.flags[costly] = False  # three quarters of the time where a processor draws
+            self._scene.flags[costly] = False  # they take three quarters of the time of software rendering
         self._options = mujoco.MjvOption()
         self._camera = mujoco.MjvCamera()
         if model.ncam:
@@ -112,7 +114,7 @@ class Camera:
     def draw(
         self, model: mujoco.MjModel, data: mujoco.MjData, markers: Sequence[Sequence[float]] = ()
     ) -> NDArray[np.uint8]:
-        """A picture `[height, width, 3]`, with a ball at each of `markers` `[x, y, z]`."""
+        """Returns a picture `[height, width, 3]` of the state `data`, with a ball at each point of `markers`."""
         every = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(model, data, self._options, None, self._camera, every, self._scene)
         for marker in markers:
@@ -122,11 +124,11 @@ class Camera:
         picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
         mujoco.mjr_render(area, self._scene, self._drawing)
         mujoco.mjr_readPixels(picture, None, area, self._drawing)
-        return np.ascontiguousarray(picture[::-1])  # OpenGL begins at the bottom
+        return np.ascontiguousarray(picture[::-1])  # OpenGL's first row is the bottom
 
     def close(self) -> None:
-        """Frees what it holds; it cannot draw any more."""
-        self._context.make_current()  # or it would free what another camera holds
+        """Frees the OpenGL resources; the camera cannot be used afterwards."""
+        self._context.make_current()  # otherwise it would free the resources of another camera
         self._drawing.free()
         self._context.free()
 

@@ -1,11 +1,11 @@
-"""Past transitions that a value is learned from, in NumPy: a ring for each row of the environments.
+"""Replay buffer: the last transitions of environments, in NumPy, as one ring buffer per row.
 
 Draws are uniform, or in proportion to priorities (Schaul et al. 2016, arXiv:1511.05952, section 3.3):
 
     P(i) = p_i^a / Σ_j p_j^a,   w_i = (N P(i))^−b / max_j w_j,   p_i = |δ_i| + 1e-6
 
-with TD errors δ; new transitions get the largest p so far. Returns over n steps are added up when a transition is
-drawn, along its row as far as the episode and the record go.
+with TD errors δ; new transitions get the largest p so far. Returns over n steps are computed when a transition is
+drawn, up to the end of its episode or of the stored transitions of its row.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _LEAST_PRIORITY = 1e-6
 
 
 class Transitions(NamedTuple):
-    """Transitions in the order of time: `[time, rows, ...]`; flat in a buffer, `[transitions, ...]`.
+    """Transitions in the order of time, `[time, rows, ...]`; flat in a buffer, `[transitions, ...]`.
 
     Attributes:
-        observation: `[..., obs]`.
-        action: Integers.
-        reward: Of the step.
-        next_observation: `[..., obs]`, what followed, be it the last of an episode.
-        terminated: The task ended: nothing is bootstrapped beyond.
-        ended: The episode ended, terminated or truncated: what comes next in this row is another one.
+        observation: `[..., obs]`, before the action.
+        action: `[...]`, integers.
+        reward: `[...]`.
+        next_observation: `[..., obs]`, after the action, also at the end of an episode.
+        terminated: `[...]`, whether the task ended, so that no value is bootstrapped.
+        ended: `[...]`, whether the episode ended, by termination or truncation.
     """
 
     observation: NDArray[np.floating]
@@ -42,15 +42,15 @@ class Transitions(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A minibatch; `shape` is that of the indices.
+    """A minibatch; `shape` is the shape of its indices.
 
     Attributes:
-        observation: `[*shape, obs]`.
-        action: `[*shape]`.
-        reward: `[*shape]`, Σ_k γᵏ r over the n steps.
-        bootstrap: `[*shape]`, γⁿ; 0 where the task ended within.
+        observation: `[*shape, obs]`, before the action.
+        action: `[*shape]`, integers.
+        reward: `[*shape]`, the n-step return Σ_k γᵏ r_{t+k}.
+        bootstrap: `[*shape]`, the factor γⁿ of the value after the n steps; 0 if the task ended within them.
         next_observation: `[*shape, obs]`, after the n steps.
-        weight: `[*shape]`, w; ones if draws are uniform.
+        weight: `[*shape]`, the importance weight w; ones for uniform draws.
     """
 
     observation: NDArray[np.floating]
@@ -62,13 +62,13 @@ class Drawn(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """The contents of a buffer: a buffer that is restored from them continues like the one that they were taken from.
+    """Contents of a buffer, from which another buffer continues as the first one would have.
 
     Attributes:
-        transitions: `[filled, ...]`, as they lie in the ring.
-        num_added: Time steps that were ever added.
-        priority: `[filled]`, p^a; empty if draws are uniform.
-        largest: The largest p^a that there ever was, which new transitions get.
+        transitions: `[filled, ...]`, in the order of the ring buffers.
+        num_added: Number of time steps that were added since the start.
+        priority: `[filled]`, p^a; empty for uniform draws.
+        largest: The largest p^a since the start, which new transitions get.
     """
 
     transitions: Transitions
@@ -81,12 +81,15 @@ class ReplayBuffer:
     """The last transitions of `num_rows` environments.
 
     Args:
-        capacity: Transitions of all rows together; rounded down to a multiple of `num_rows`.
-        num_rows: Rows of the environments.
-        num_tasks: Tasks that the rows belong to, those of a task next to each other.
-        like: An observation: its shape and dtype.
-        num_actions: Actions, which decides how many bytes one takes.
-        priority_exponent: a; 0 draws uniformly.
+        capacity: Number of transitions of all rows together; rounded down to a multiple of `num_rows`.
+        num_rows: Number of rows of the environments.
+        like: An observation with the shape and the dtype of all others.
+        num_actions: Number of actions, which sets the integer type of the stored actions.
+        num_tasks: Number of tasks of the rows; the rows of a task are adjacent.
+        priority_exponent: a, from 0 (uniform draws) to 1.
+
+    Raises:
+        ValueError: `capacity` is below `num_rows`, or the exponent is not in [0, 1].
     """
 
     def __init__(
@@ -111,11 +114,11 @@ class ReplayBuffer:
         self._largest = 1.0
 
     def __len__(self) -> int:
-        """Transitions that it holds."""
+        """Number of stored transitions."""
         return min(self.num_added, self.num_slots) * self.num_rows
 
     def add(self, transitions: Transitions) -> None:
-        """Appends time steps `[time, rows, ...]`; the oldest make way. Raises ValueError for another number of rows."""
+        """Adds time steps `[time, rows, ...]` and drops the oldest. Raises ValueError for another number of rows."""
         time, rows = transitions.reward.shape
         if rows != self.num_rows:
             raise ValueError(f"transitions: got {rows} rows, need {self.num_rows}")
@@ -129,7 +132,11 @@ class ReplayBuffer:
         self.num_added += time
 
     def draw_uniformly(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Indices of transitions, with replacement: `[*shape]` for one task, `[tasks, *shape]` for more."""
+        """Draws indices with replacement: `[*shape]` for one task, `[tasks, *shape]` for more.
+
+        Raises:
+            ValueError: The buffer is empty.
+        """
         self._refuse_if_empty()
         if self.num_tasks == 1:
             return rng.integers(len(self), size=shape)
@@ -142,7 +149,19 @@ class ReplayBuffer:
     def draw_by_priority(
         self, count: int, rng: np.random.Generator, exponent: float
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Indices `[count]`, one from each of as many equal parts of all priorities, and their weights with b."""
+        """Draws indices in proportion to their priorities, one from each of `count` equal parts of their sum.
+
+        Args:
+            count: Number of indices.
+            rng: Source of the draws.
+            exponent: b, the exponent of the importance weights.
+
+        Returns:
+            Indices and importance weights, `[count]`.
+
+        Raises:
+            ValueError: The buffer is empty.
+        """
         self._refuse_if_empty()
         assert self._tree is not None
         total = self._tree.total
@@ -153,7 +172,14 @@ class ReplayBuffer:
     def take(
         self, index: NDArray[np.int64], discount: float, n_step: int = 1, weight: NDArray[np.float64] | None = None
     ) -> Drawn:
-        """The transitions at `index`, each followed for up to `n_step` steps with the discount γ."""
+        """Returns the transitions at `index` with returns over up to `n_step` steps.
+
+        Args:
+            index: Indices of transitions, of any shape.
+            discount: γ.
+            n_step: Largest number of steps.
+            weight: Importance weights in the shape of `index`; ones if None.
+        """
         data = self._data
         reward, last = data.reward.take(index), index
         if n_step == 1:
@@ -171,21 +197,21 @@ class ReplayBuffer:
         )
 
     def set_priorities(self, index: NDArray[np.int64], error: NDArray[np.floating]) -> None:
-        """Makes |TD error| the priority of these transitions."""
+        """Sets the priorities of the transitions at `index` to |TD error| + 1e-6."""
         assert self._tree is not None
         priority = (np.abs(error).astype(np.float64) + _LEAST_PRIORITY) ** self.exponent
         self._largest = max(self._largest, float(priority.max()))
         self._tree.set(index, priority)
 
     def contents(self) -> Contents:
-        """Copies of all that it holds."""
+        """Returns the contents, as copies."""
         filled = len(self)
         priority = np.empty(0) if self._tree is None else self._tree.get(np.arange(filled))
         held: list[Any] = [field[:filled].copy() for field in self._data]
         return Contents(Transitions(*held), self.num_added, priority, self._largest)
 
     def restore(self, contents: Contents) -> None:
-        """Takes over what another buffer held. Raises ValueError if it does not fit."""
+        """Replaces the contents by those of another buffer. Raises ValueError if their size does not fit."""
         filled = len(contents.transitions.reward)
         if filled != min(contents.num_added, self.num_slots) * self.num_rows:
             raise ValueError(f"contents: {filled} transitions after {contents.num_added} steps do not fit a buffer of "
@@ -199,7 +225,7 @@ class ReplayBuffer:
     def _follow(
         self, index: NDArray[np.int64], discount: float, n_step: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """Rewards added up, what to multiply the value after them with, and the last transition of each."""
+        """n-step returns, factors of the value after them, and indices of the last transitions."""
         data, size = self._data, len(self._data.reward)
         newest = (self.num_added - 1) % self.num_slots
         reward, last = data.reward.take(index), index

@@ -1,9 +1,9 @@
-"""Simulations side by side, stepped by every core.
+"""Many simulations, stepped by all cores.
 
-A row is what MuJoCo integrates: time, positions, velocities, activations and the solver's warm start. A thread has one
-`MjData`, puts a row in, steps it and takes it out again: so the 47 KB that a step of a half-cheetah works on stay in
-the cache, and 0.45 MB are held for each thread instead of each row. Rows know nothing of each other: what a row does
-is bit-identical to a Gymnasium environment in the same state, whatever the threads.
+A row is MuJoCo's integration state: time, positions, velocities, activations and the solver's warm start. Each thread
+has one `MjData`; it writes a row into it, steps it and reads the row back. So the 47 KB that a step of a half-cheetah
+uses stay in the cache, and the 0.45 MB of an `MjData` are needed per thread instead of per row. Rows are independent:
+a row is bit-identical to a Gymnasium environment in the same state, for any number of threads.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from research.parallel import available_cores, start_sharing
 from research.sampling.native import Job, StepRows, load
 
 State = dict[str, NDArray[np.float64]]
-"""Arrays of `MjData` by their names there, each with a leading `[rows]` axis: `state["qpos"] [rows, nq]`."""
+"""Arrays of `MjData` by name, each with a leading `[rows]` axis: `state["qpos"]` is `[rows, nq]`."""
 
 _ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 
-# MuJoCo counts a warning when a position, velocity, acceleration or control is not finite or huge. It prints it, and
-# writes MUJOCO_LOG.TXT, only if the count was 0; so the count starts at another value.
+# MuJoCo counts a warning when a position, velocity, acceleration or control is not finite or too large. It prints the
+# warning, and writes MUJOCO_LOG.TXT, only if the count was 0; so the count starts at another value.
 _BLOWN_UP = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
 _SILENT = 1000
 
-# All that MuJoCo needs to go on exactly as it would have.
+# The part of the state from which MuJoCo continues exactly.
 _KEPT = int(mujoco.mjtState.mjSTATE_FULLPHYSICS | mujoco.mjtState.mjSTATE_WARMSTART)
 
 
 class Robot:
-    """A MuJoCo model, and simulations of it that threads borrow.
+    """A MuJoCo model, and a pool of simulations (`MjData`) of it for threads.
 
     Attributes:
-        model: The model as it was loaded. Shared: edit a `copy.copy` of it.
+        model: The loaded model. It is shared, so edit a `copy.copy` of it.
     """
 
     def __init__(self, model: mujoco.MjModel):
@@ -48,7 +48,7 @@ class Robot:
         self._spare: list[mujoco.MjData] = []
 
     def borrow(self) -> mujoco.MjData:
-        """A simulation in whatever state it was left in. It serves every edited copy of the model."""
+        """Takes a simulation from the pool, in an arbitrary state. It can simulate every edited copy of the model."""
         try:
             return self._spare.pop()
         except IndexError:
@@ -57,25 +57,28 @@ class Robot:
             return data
 
     def give_back(self, data: mujoco.MjData) -> None:
-        """Takes a simulation that its thread does not use any more."""
+        """Returns a simulation to the pool."""
         self._spare.append(data)
 
 
 @functools.cache
 def load_robot(name: str) -> Robot:
-    """The model that Gymnasium ships as `name`, e.g. `"half_cheetah.xml"`."""
+    """Loads the model that Gymnasium ships as `name`, e.g. `"half_cheetah.xml"`, once."""
     return Robot(mujoco.MjModel.from_xml_path(str(_ASSETS / name)))
 
 
 class Simulations:
-    """Simulations side by side.
+    """Many simulations of a robot, one per row.
 
     Args:
-        robot: What is simulated.
-        models: The model of each row: the robot's own, or edited copies of it.
-        frame_skip: Physics steps of one `step`.
-        fields: The arrays of `MjData` to read after each step, beside `qpos` and `qvel`.
-        contact_forces: Whether to compute `cfrc_ext` and its kin, as Gymnasium's environments do after each step.
+        robot: The robot.
+        models: The model of each row: the robot's model, or edited copies of it.
+        frame_skip: Number of physics steps of one `step`.
+        fields: Names of the `MjData` arrays to read after each step, in addition to `qpos` and `qvel`.
+        contact_forces: Whether `mj_rnePostConstraint` computes `cfrc_ext` after each step, as Gymnasium does.
+
+    Attributes:
+        num_threads: Number of threads of a step; 0 for one per core.
     """
 
     def __init__(
@@ -101,7 +104,7 @@ class Simulations:
         self._addresses = np.array([model._address for model in models], np.uintp)
 
     def reset(self, rows: Sequence[int], qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> State:
-        """Puts `rows` at the given positions and velocities, at rest in everything else. Returns their state."""
+        """Resets `rows` to positions `qpos [rows, nq]` and velocities `qvel [rows, nv]`. Returns their state."""
         self._wait()
         with self._borrowed() as data:
             extra = self._room(data, len(rows))
@@ -118,10 +121,12 @@ class Simulations:
         return self._state(rows, extra)
 
     def step(self, rows: Sequence[int], control: NDArray[Any]) -> Callable[[], tuple[State, NDArray[np.bool_]]]:
-        """Sets `rows` in motion under `control [rows, nu]`.
+        """Begins a step of `rows` with the controls `control [rows, nu]`.
 
-        Returns what to call to wait for them: it gives their state, and whether each has blown up, with a position,
-        velocity, acceleration or control that is not finite or huge. Those that have must be reset before they go on.
+        Returns:
+            A function that waits for the step and returns the state of the rows, and which of them diverged `[rows]`:
+            a position, velocity, acceleration or control is not finite or too large. Reset a row that diverged before
+            its next step.
         """
         control = np.ascontiguousarray(control, np.float64)
         blown_up = np.zeros(len(rows), np.bool_)
@@ -134,7 +139,7 @@ class Simulations:
         def result() -> tuple[State, NDArray[np.bool_]]:
             try:
                 finish()
-            except Exception:  # of the work, which is over; after an interruption it is not
+            except Exception:  # the work is over; after an interruption, which is not caught here, it is not
                 self._running.remove(finish)
                 raise
             self._running.remove(finish)
@@ -143,7 +148,7 @@ class Simulations:
         return result
 
     def data(self, row: int) -> mujoco.MjData:
-        """A copy of a row: a simulation in its state, with all that follows from it computed."""
+        """Returns a simulation in the state of a row, as a copy with all derived quantities."""
         self._wait()
         data = mujoco.MjData(self._models[row])
         mujoco.mj_setState(self._models[row], data, self._kept[row], _KEPT)
@@ -151,7 +156,7 @@ class Simulations:
         return data
 
     def close(self) -> None:
-        """Ends what is in motion."""
+        """Waits for the steps that have begun."""
         self._wait()
 
     def _work(
@@ -161,7 +166,7 @@ class Simulations:
         extra: list[NDArray[np.float64]],
         blown_up: NDArray[np.bool_],
     ) -> Callable[[Iterator[int]], None]:
-        """What every thread does: steps rows until none is left."""
+        """The function of every thread: it steps rows until none is left."""
         if self._step_rows is None:
             return functools.partial(self._step_from_python, rows, control, extra, blown_up)
         sizes = np.array([room[0].size if len(room) else 0 for room in extra], np.int64)
@@ -172,7 +177,7 @@ class Simulations:
             *(_BLOWN_UP.start, _BLOWN_UP.stop - 1, _SILENT, blown_up.ctypes.data),
             *(len(extra), sizes.ctypes.data, places.ctypes.data),
         )
-        job.keeps = (rows, control, extra, blown_up, sizes, places)  # alive
+        job.arrays = (rows, control, extra, blown_up, sizes, places)  # keeps them alive
         return functools.partial(self._step_in_c, job)
 
     def _step_in_c(self, job: Job, items: Iterator[int]) -> None:
@@ -206,17 +211,17 @@ class Simulations:
 
     @contextlib.contextmanager
     def _borrowed(self) -> Iterator[mujoco.MjData]:
-        """A simulation for one thread. One in which an error happened is not used again."""
+        """A simulation for one thread. It returns to the pool unless an error occurs."""
         data = self._robot.borrow()
         yield data
         self._robot.give_back(data)
 
     def _room(self, data: mujoco.MjData, count: int) -> list[NDArray[np.float64]]:
-        """Room for each extra field of `count` rows."""
+        """An empty array for each extra field of `count` rows."""
         return [np.empty((count, *getattr(data, name).shape)) for name in self._fields]
 
     def _wait(self) -> None:
-        """Waits for rows that an error has left in motion."""
+        """Waits for steps that an error has left unfinished."""
         for finish in self._running:
             finish()
         self._running = []

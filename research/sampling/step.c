@@ -1,4 +1,4 @@
-/* Steps rows of simulations without Python in between. See native.py, which compiles it and says what is what. */
+/* Steps rows of simulations in one call. native.py compiles this file and documents it. */
 
 #include <setjmp.h>
 #include <stdatomic.h>
@@ -11,7 +11,7 @@ typedef void (*error_fn)(const char *);
 
 typedef struct {
   void (*step)(const mjModel *, mjData *);
-  void (*contact_forces)(const mjModel *, mjData *); /* NULL: not wanted */
+  void (*contact_forces)(const mjModel *, mjData *); /* NULL: not computed */
   void (*get_state)(const mjModel *, const mjData *, mjtNum *, unsigned int);
   void (*set_state)(const mjModel *, mjData *, const mjtNum *, unsigned int);
   error_fn (*get_error)(void);
@@ -19,21 +19,21 @@ typedef struct {
 } functions;
 
 typedef struct {
-  const mjModel *const *model; /* of each row of all */
-  double *state;               /* of each row of all, state_size each */
+  const mjModel *const *model; /* of every row */
+  double *state;               /* of every row, state_size numbers each */
   int64_t state_size;
   int64_t state_spec;
-  const int64_t *rows; /* to step */
+  const int64_t *rows; /* indices of the rows to step */
   int64_t count;
-  _Atomic int64_t next; /* threads that share a job share its rows */
+  _Atomic int64_t next; /* threads that work on one job take rows from here */
   int64_t frame_skip;
-  const double *control; /* of each row to step, num_controls each */
+  const double *control; /* of each row to step, num_controls numbers each */
   int64_t num_controls;
   int64_t first_warning, last_warning, silent;
   uint8_t *blown_up; /* of each row to step */
   int64_t num_fields;
-  const int64_t *field_size; /* of each field */
-  double *const *field;      /* of each field: of each row to step */
+  const int64_t *field_size; /* numbers of each field */
+  double *const *field;      /* output of each field, for each row to step */
 } job;
 
 static _Thread_local jmp_buf escape;
@@ -62,7 +62,7 @@ static void step_row(const functions *mj, const job *j, mjData *d, const double 
   }
 }
 
-/* Steps rows until none is left, in `d`; `source` are the fields there. Returns 0, or 1 with the error's text. */
+/* Steps rows in `d` until none is left; `source` are the fields of `d`. Returns 0, or 1 and the text of an error. */
 int step_rows(const functions *mj, job *j, mjData *d, const double *const *source, char *error, int64_t error_size) {
   error_fn previous = mj->get_error();
   message = error;

@@ -1,4 +1,4 @@
-"""Weights that can be changed and drawn from in logarithmic time, many at once."""
+"""Sum tree: changes of weights, and draws in proportion to them, in logarithmic time and many at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class SumTree:
-    """A binary tree over `size` weights whose every node holds the sum of those below. All weights start at 0."""
+    """Binary tree over `size` weights whose nodes are the sums of the weights below. All weights start at 0."""
 
     def __init__(self, size: int):
         self._depth = max(1, int(size - 1).bit_length())
@@ -18,15 +18,15 @@ class SumTree:
 
     @property
     def total(self) -> float:
-        """The sum of all weights."""
+        """Sum of all weights."""
         return float(self._sums[1])
 
     def get(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The weights at `index`."""
+        """Returns the weights of the entries `index`, in the shape of `index`."""
         return self._sums.take(index + self._first)
 
     def set(self, index: NDArray[Any], weight: NDArray[np.float64]) -> None:
-        """Gives the entries at `index` these weights; of entries named twice, the last."""
+        """Sets the weights of the entries `index`; an entry that occurs twice gets its last weight."""
         sums, node = self._sums, index + self._first
         sums[node] = weight
         for _ in range(self._depth):
@@ -34,7 +34,7 @@ class SumTree:
             sums[node] = sums.take(2 * node) + sums.take(2 * node + 1)
 
     def find(self, mass: NDArray[np.float64]) -> NDArray[np.int64]:
-        """For each mass in [0, total) the entry i with Σ_{j<i} w_j ≤ mass < Σ_{j≤i} w_j."""
+        """Returns for each mass in [0, total) the entry i with Σ_{j<i} w_j ≤ mass < Σ_{j≤i} w_j, `[masses]`."""
         sums, node = self._sums, np.ones(len(mass), np.int64)
         for _ in range(self._depth):
             node = 2 * node

@@ -1,4 +1,4 @@
-"""A recurrent policy × environments → whole trials. Knows no gradient and no task."""
+"""Collection of trials: several consecutive episodes per row, with a recurrent policy that keeps its state."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from research.policies.gru import GRUPolicy, Inputs
-from research.sampling.collect import check_envs
+from research.sampling.collect import check_envs, diverged_rows
 from research.types import Params, Trials
 
 
 def bind(policy: GRUPolicy, params: Params, requires_grad: bool = False) -> GRUPolicy:
-    """A policy of its own with these parameters, for one thread or for a gradient."""
+    """Returns a copy of the policy with these parameters, for one thread or for a gradient.
+
+    Args:
+        policy: The policy to copy.
+        params: Its parameters, by name.
+        requires_grad: Whether the copy's parameters require a gradient.
+    """
     bound = copy.deepcopy(policy).requires_grad_(requires_grad)
     with torch.no_grad():
         for name, parameter in bound.named_parameters():
@@ -35,25 +41,28 @@ def collect_trials(
     horizon: int,
     generator: torch.Generator,
 ) -> Trials:
-    """One trial of consecutive episodes in every row of `envs`, the state of the policy carried from end to end.
+    """Collects one trial of consecutive episodes in every row of `envs`; the policy keeps its state between episodes.
 
     A row that ends an episode starts the next one at once. A step that the environment reports as diverged
     (`info["diverged"]`), or whose reward or observation is not finite, is dropped and ends the trial.
 
     Args:
-        policy: See `GRUPolicy`.
-        params: Its parameters, the same for every task. Their device and dtype are those of the result.
-        envs: Environments with `tasks × trials` rows, those of a task next to each other, that reset the rows of
-            `options["reset_mask"]`. Rows whose trial is over go on, and what they return is ignored: so fewer episodes
-            are the beginning of more.
-        num_tasks: Tasks that the rows belong to.
-        episodes_per_trial: Episodes in a trial.
-        horizon: Steps of an episode at most.
-        generator: Source of the actions, on the device of `params`. Its initial seed is that of the environments, so
-            every call needs a generator of its own.
+        policy: The recurrent policy.
+        params: Its parameters, the same for every task. The result has their device and dtype.
+        envs: Environments with `tasks × trials` rows that can reset the rows of `options["reset_mask"]`; the trials of
+            a task are adjacent rows. Rows whose trial has ended are still stepped, and their results are ignored, so
+            that a trial of fewer episodes is the beginning of one of more episodes.
+        num_tasks: Number of tasks of the rows.
+        episodes_per_trial: Number of episodes of a trial.
+        horizon: Largest number of steps of an episode.
+        generator: Source of the actions, on the device of `params`. Its initial seed also seeds the environments, so
+            every call needs another generator.
+
+    Returns:
+        Trials `[tasks, trials, time, ...]`.
 
     Raises:
-        ValueError: The rows do not divide into `num_tasks` tasks, or the environments hide how an episode ended.
+        ValueError: The number of rows is not a multiple of `num_tasks`, or the environments have `SAME_STEP` autoreset.
     """
     check_envs(envs, num_tasks)
     bound = bind(policy, params)
@@ -65,22 +74,14 @@ def collect_trials(
         output = bound.act(bound.encode(seen, *last), state)
         state, action = output.state, output.distribution.sample(generator)
         observation, reward, terminated, truncated, info = envs.step(action.cpu().numpy())
-        is_lost = lost(observation, reward, info)
-        ended = terminated | truncated | is_lost
-        said = (seen, action, output.distribution.log_prob(action), output.value)
-        received = record.add(said, np.asarray(reward), ended, is_lost)
+        diverged = diverged_rows(observation, reward, info)
+        ended = terminated | truncated | diverged
+        step = (seen, action, output.distribution.log_prob(action), output.value)
+        received = record.add(step, np.asarray(reward), ended, diverged)
         last = _Last(seen, action, received, torch.from_numpy(ended).to(received.device))
         if ended.any():
             observation, _ = envs.reset(options={"reset_mask": ended})
     return record.trials(num_tasks)
-
-
-def lost(observation: NDArray[Any], reward: NDArray[Any], info: dict[str, Any]) -> NDArray[np.bool_]:
-    """Which rows blew up in this step."""
-    rows = np.broadcast_to(np.asarray(info.get("diverged", False)), np.shape(reward)) | ~np.isfinite(reward)
-    if not np.isfinite(observation).all():
-        rows = rows | ~np.isfinite(observation).reshape(len(observation), -1).all(1)
-    return rows
 
 
 def trial_inputs(policy: GRUPolicy, trials: Trials) -> Inputs:
@@ -88,7 +89,7 @@ def trial_inputs(policy: GRUPolicy, trials: Trials) -> Inputs:
     first = policy.first_action(1)[0]
 
     def before(values: Tensor, start: Any) -> Tensor:
-        """Each step's predecessor, in memory with time first, as the trials are."""
+        """The value of the step before each step, in memory with time first, as the trials are."""
         by_time = values.movedim(2, 0)
         shifted = torch.empty_like(by_time)
         shifted[0] = start
@@ -105,7 +106,7 @@ def trial_inputs(policy: GRUPolicy, trials: Trials) -> Inputs:
 
 
 class _Last(NamedTuple):
-    """What `GRUPolicy.encode` reads of the step before, `[rows, ...]`."""
+    """The previous step as `GRUPolicy.encode` reads it, `[rows, ...]`."""
 
     observation: Tensor
     action: Tensor
@@ -114,7 +115,7 @@ class _Last(NamedTuple):
 
 
 class _Record:
-    """What happened so far, in memory with time first; and which trials are still going on."""
+    """The steps so far, in memory with time first, and which trials have not ended."""
 
     def __init__(self, rows: int, episodes: int, horizon: int, like: Tensor):
         self.rows, self.episodes, self.like = rows, episodes, like
@@ -128,35 +129,35 @@ class _Record:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a trial to go on with, and room for it."""
+        """Whether a trial has not ended, and the record has room for a step."""
         return bool(self.active.any()) and len(self.steps) < len(self.reward)
 
     def before(self, policy: GRUPolicy, observation: NDArray[Any]) -> _Last:
-        """What stands for the step before the first."""
+        """The placeholder of the step before the first."""
         zeros = self.like.new_zeros(self.rows)
         return _Last(torch.zeros_like(self.tensor(observation)), policy.first_action(self.rows), zeros, zeros.bool())
 
     def add(
         self,
-        said: tuple[Tensor, Tensor, Tensor, Tensor],
+        step: tuple[Tensor, Tensor, Tensor, Tensor],
         reward: NDArray[Any],
         ended: NDArray[np.bool_],
-        is_lost: NDArray[np.bool_],
+        diverged: NDArray[np.bool_],
     ) -> Tensor:
-        """Records a step and returns its rewards as the policy is to see them."""
+        """Records a step and returns its rewards as the policy reads them at the next step."""
         t = len(self.steps)
-        valid = self.active & ~is_lost
-        reward = np.where(is_lost, 0.0, reward)
+        valid = self.active & ~diverged
+        reward = np.where(diverged, 0.0, reward)
         self.reward[t] = np.where(valid, reward, 0.0)
         self.episode[t], self.ended[t], self.valid[t] = self.index, ended & valid, valid
-        self.diverged |= self.active & is_lost
+        self.diverged |= self.active & diverged
         self.index += ended
         self.active = valid & (self.index < self.episodes)
-        self.steps.append(said)
+        self.steps.append(step)
         return self.tensor(reward)
 
     def trials(self, num_tasks: int) -> Trials:
-        """Everything, `[tasks, trials, time, ...]`."""
+        """The recorded trials, `[tasks, trials, time, ...]`."""
         time = len(self.steps)
         observation, action, log_prob, value = (torch.stack(leaves) for leaves in zip(*self.steps, strict=True))
         arrays = (self.reward, self.episode, self.ended, self.valid)
@@ -167,5 +168,5 @@ class _Record:
         return Trials(*fields)
 
     def tensor(self, array: NDArray[Any]) -> Tensor:
-        """A copy of an array, of the parameters' device and dtype."""
+        """A copy of an array with the device and dtype of the parameters."""
         return torch.tensor(array, dtype=self.like.dtype, device=self.like.device)

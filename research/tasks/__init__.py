@@ -5,21 +5,18 @@ from typing import Any, TypeVar
 
 from research.tasks.ant import AntDir, AntGoal, AntVel
 from research.tasks.bandit import Bandit
-from research.tasks.base import SolvedTasks, Split, TaskDistribution
+from research.tasks.base import RegressionDistribution, SolvedTasks, Split, TaskDistribution
+from research.tasks.body_params import HopperParams, WalkerParams
 from research.tasks.cartpole_params import CartPoleParams
 from research.tasks.cheetah import CheetahDir, CheetahVel
 from research.tasks.grid_goals import GridGoals
 from research.tasks.gym_env import GymEnv
-from research.tasks.gym_tasks import GymTasks
-from research.tasks.hopper import HopperParams
+from research.tasks.gym_tasks import GymTasks, LunarLanderParams
 from research.tasks.humanoid import HumanoidDir
-from research.tasks.lunarlander_params import LunarLanderParams
 from research.tasks.navigation_2d import Navigation2D
 from research.tasks.reacher import ReacherGoal
-from research.tasks.regression import RegressionDistribution
 from research.tasks.sinusoid import Sinusoid
 from research.tasks.tabular_mdp import TabularMDP
-from research.tasks.walker import WalkerParams
 
 T = TypeVar("T")
 

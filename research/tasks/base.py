@@ -1,7 +1,7 @@
-"""Interface of task distributions: a batch of tasks, environments that carry it out, and optional abilities.
+"""Interfaces of task distributions: a batch of tasks, and environments or examples of it; and optional abilities.
 
-`TaskDistribution` is what every algorithm needs. The other protocols are optional: code that uses one asks with
-`isinstance` whether a distribution, a task batch or an environment has the ability.
+Reinforcement learning needs a `TaskDistribution`, regression a `RegressionDistribution`. The other protocols are
+optional: code that uses one asks with `isinstance` whether a distribution, a batch or an environment has the ability.
 """
 
 from __future__ import annotations
@@ -167,3 +167,34 @@ class DrawableEnvs(Protocol):
 
     def draw(self, row: int) -> NDArray[np.uint8]:
         """Returns a picture `[height, width, 3]` of the current state of a row; all pictures have the same size."""
+
+
+class Examples(NamedTuple):
+    """Examples of a batch of tasks: `inputs [tasks, points, num_inputs]` and `targets [tasks, points, num_outputs]`."""
+
+    inputs: NDArray[np.float64]
+    targets: NDArray[np.float64]
+
+
+class RegressionDistribution(Protocol):
+    """A distribution over functions with the same sizes of inputs and outputs.
+
+    A task batch is a NumPy NamedTuple whose every field has a leading `[tasks]` axis; one task is a batch of one.
+    """
+
+    @property
+    def num_inputs(self) -> int:
+        """Number of entries of an input."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of entries of a target."""
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> Any:
+        """Draws a batch of training tasks. All randomness comes from `rng`."""
+
+    def test_tasks(self, num_tasks: int) -> Any:
+        """Returns the first `num_tasks` evaluation tasks of one fixed sequence, which training never draws."""
+
+    def examples(self, tasks: Any, num_points: int, rng: np.random.Generator) -> Examples:
+        """Draws `num_points` independent examples of each task. All randomness comes from `rng`."""

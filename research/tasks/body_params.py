@@ -1,4 +1,8 @@
-"""Robots whose masses, inertias, friction and damping differ from task to task.
+"""Hopper and walker: run forward with a body whose masses, inertias, friction and damping differ from task to task.
+
+Observation, start and reward are those of Gymnasium's robots: v + 1 − 0.001 ‖a‖², and an episode terminates when the
+robot is not healthy. (rand_param_envs, which randomised the walker first, has an older model and 5 physics steps per
+action.)
 
 Each number of `body_mass`, `body_inertia`, `geom_friction` and `dof_damping` has its own factor, log-uniform in a
 range; 1.5^U(−3, 3) is log-uniform in [1.5⁻³, 1.5³]. Each task has its own model. Quantities that MuJoCo derives (the
@@ -44,7 +48,7 @@ class BodyTasks(NamedTuple):
 
 @dataclass(frozen=True)
 class BodyParams(UprightLocomotion, ContinuousTasks):
-    """A distribution over robots that run forward in the plane, with the reward v + 1 − 0.001 ‖a‖².
+    """Settings of both families.
 
     The observation has the positions without x, and the velocities clipped to [-10, 10].
 
@@ -106,6 +110,45 @@ class BodyEnvs(UprightEnvs[BodyParams, BodyTasks]):
 
     def costs(self, after: State, action: NDArray[Any]) -> NDArray[np.float64]:
         return 1e-3 * np.square(action).sum(1)
+
+
+@dataclass(frozen=True)
+class HopperParams(BodyParams):
+    """Hoppers of Gymnasium's Hopper-v5. Settings: see `BodyParams`."""
+
+    model_file = "hopper.xml"
+    test_stream = "hopper_params/test"
+
+    def make_envs(self, tasks: BodyTasks, episodes: int) -> BodyEnvs:
+        return HopperEnvs(self, tasks, episodes)
+
+
+class HopperEnvs(BodyEnvs):
+    """Healthy: the torso is above 0.7 m and leans less than 0.2 radians, angles and velocities are below 100."""
+
+    def healthy(self, state: State) -> NDArray[np.bool_]:
+        height, angle = state["qpos"][:, 1], state["qpos"][:, 2]
+        bounded = (np.abs(state["qpos"][:, 2:]) < 100).all(1) & (np.abs(state["qvel"]) < 100).all(1)
+        return bounded & (height > 0.7) & (np.abs(angle) < 0.2)
+
+
+@dataclass(frozen=True)
+class WalkerParams(BodyParams):
+    """Walkers of Gymnasium's Walker2d-v5. Settings: see `BodyParams`."""
+
+    model_file = "walker2d_v5.xml"
+    test_stream = "walker_params/test"
+
+    def make_envs(self, tasks: BodyTasks, episodes: int) -> BodyEnvs:
+        return WalkerEnvs(self, tasks, episodes)
+
+
+class WalkerEnvs(BodyEnvs):
+    """Healthy: the torso is between 0.8 and 2 m high and leans less than 1 radian."""
+
+    def healthy(self, state: State) -> NDArray[np.bool_]:
+        height, angle = state["qpos"][:, 1], state["qpos"][:, 2]
+        return (height > 0.8) & (height < 2.0) & (np.abs(angle) < 1.0)
 
 
 def scaled_models(model: mujoco.MjModel, tasks: BodyTasks) -> list[mujoco.MjModel]:

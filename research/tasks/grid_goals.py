@@ -18,7 +18,6 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from research.oracles.planning import optimal_action_values
 from research.rng import generator
 from research.tasks.base import Split, TaskDistribution
 from research.tasks.rows import Moved, RowEnvs
@@ -88,16 +87,9 @@ class GridGoals(TaskDistribution):
         return GridEnvs(self, tasks, episodes)
 
     def optimal_values(self, tasks: GridTasks, discount: float) -> NDArray[np.float64]:
-        """Returns V* of every cell by value iteration, `[tasks, cells]`; 0 at the goal, where episodes terminate."""
-        cells, count = self._cells(), self.size**2
-        goal = self.cells(tasks) @ [self.size, 1]
-        following = np.clip(cells[:, None] + MOVES, 0, self.size - 1) @ [self.size, 1]
-        reward = (following == goal[:, None, None]).astype(np.float64)
-        reward[np.arange(len(goal)), goal] = 0
-        stay = discount * (1 - reward)
-        stay[np.arange(len(goal)), goal] = 0
-        transition = np.eye(count)[following] * stay[..., None]
-        return optimal_action_values(transition, reward, 2 * self.size)[:, 0].max(-1)
+        """Returns V*(s) = γ^(|s − g|₁ − 1) of every cell, `[tasks, cells]`; 0 at the goal, where episodes terminate."""
+        distance = np.abs(self._cells() - self.cells(tasks)[:, None]).sum(-1)
+        return np.where(distance > 0, discount ** (distance - 1.0), 0.0)
 
     def best_return(self, tasks: GridTasks, discount: float) -> NDArray[np.float64]:
         """Returns the mean of V* over the cells where episodes start, `[tasks]`."""

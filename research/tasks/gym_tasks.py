@@ -112,6 +112,22 @@ class GymTasks(GymDistribution):
         return env
 
 
+@dataclass(frozen=True)
+class LunarLanderParams(GymTasks):
+    """LunarLander whose gravity, wind and turbulence differ from task to task: `GymTasks` with other defaults.
+
+    Gymnasium allows gravity from −12 to 0 and recommends wind up to 20 and turbulence up to 2. The range of gravity
+    excludes values near 0, with which the lander never lands. It needs Box2D (extra `box2d`).
+    """
+
+    horizon: int = 1000
+    env_id: str = "LunarLander-v3"
+    randomize_kwargs: dict[str, Any] = field(
+        default_factory=lambda: {"gravity": [-11.9, -6.0], "wind_power": [0.0, 15.0], "turbulence_power": [0.0, 1.5]}
+    )
+    kwargs: dict[str, Any] = field(default_factory=lambda: {"enable_wind": True})
+
+
 def _set(env: Env, quantity: Quantity, value: Any) -> None:
     if quantity.setting == "scale":
         old = attributes.read(env.unwrapped, quantity.name)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.rng import generator
-from research.tasks.regression import Examples, RegressionDistribution
+from research.tasks.base import Examples, RegressionDistribution
 
 
 class SinusoidTasks(NamedTuple):

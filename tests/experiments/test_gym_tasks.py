@@ -50,7 +50,7 @@ def test_a_line_of_settings_is_enough(runs, settings):
     ("updates", "message"),
     [
         ("env_id=Pendulm-v1", "task_args.env_id='Pendulm-v1': no such environment; there are Pendulum-v1, "),
-        ("randomize.gg=[1,2]", "task_args.randomize.gg=[1, 2]: PendulumEnv has no gg; of numbers it has g, "),
+        ("randomize.gg=[1,2]", "task_args.randomize.gg=[1, 2]: PendulumEnv has no gg; its numbers are g, "),
         ("randomize.g=[2,1]", "task_args.randomize.g=[2, 1]: need the lower end first"),
         ("randomize=3", "task_args.randomize=3: need keys below it or None; write task_args.randomize.<key>=<value>"),
         ("env_id=CartPole-v1", "task_args.randomize=None: nothing differs from task to task"),

@@ -202,7 +202,7 @@ def test_the_environments_are_seeded_by_the_generator():
 def test_environments_that_hide_the_last_observation_are_refused():
     policy = CategoricalMLP(4, 2, (), generator=generator())
     params = {name: value.detach()[None] for name, value in policy.named_parameters()}
-    with pytest.raises(ValueError, match="autoreset_mode=SAME_STEP puts the next episode's first observation"):
+    with pytest.raises(ValueError, match="autoreset_mode=SAME_STEP replaces the last observation"):
         collect(policy, params, cartpoles(2, AutoresetMode.SAME_STEP), 1, 5, generator())
 
 

@@ -84,5 +84,5 @@ def test_environments_that_do_not_come_back_are_refused(make):
     interaction.run(5, acting(0, 2))
     moment = interaction.moment()
     elsewhere = moment.observation + (np.arange(len(moment.observation)) == 1)[:, None]
-    with pytest.raises(RuntimeError, match=r"row 1: after \d+ steps once more the environment is not where it was"):
+    with pytest.raises(RuntimeError, match=r"row 1: after a replay of \d+ steps the observation differs"):
         Interaction(make(), 0, moment._replace(observation=elsewhere))

@@ -25,7 +25,7 @@ from research.inner_loops.base import adapted_names
 from research.per_task import expand
 from research.policies.mlp import check_layers, mlp
 from research.tasks import make_regression_tasks
-from research.tasks.regression import Examples
+from research.tasks.base import Examples
 from research.types import Forward, MetaParams, Params
 from research.validation import at_least, in_unit_interval, one_of, positive
 
