@@ -21,7 +21,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from research import rng
-from research.sampling.vector import TaskEnvs
+from research.sampling.vector import Options, Seed, Started, Stepped, TaskEnvs
 
 Env = gymnasium.Env[Any, Any]
 
@@ -149,9 +149,7 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
         self._last: NDArray[Any] | None = None
         self._ended = False
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Options = None) -> Started:
         """Starts an episode, unless the row has ended and no seed is given."""
         if self._last is None or not self._ended or seed is not None:
             observation, _ = self.env.reset(seed=seed, options=options)
@@ -197,9 +195,7 @@ class GymEnvs(TaskEnvs):
         self._rows = kind(rows, autoreset_mode=AutoresetMode.NEXT_STEP)
         super().__init__(len(rows), self._rows.single_observation_space, self._rows.single_action_space)
 
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+    def reset(self, *, seed: Seed = None, options: Options = None) -> Started:
         """Starts an episode in every row, or in those of `options["reset_mask"]`.
 
         Row i gets `seed + i`, as in every Gymnasium vector environment, or the i-th seed of a list. If the rows are
@@ -215,9 +211,7 @@ class GymEnvs(TaskEnvs):
         inner = {key: value for key, value in (options or {}).items() if key != "rows"}
         return self._rows.reset(seed=own, options=inner or None)
 
-    def step(
-        self, actions: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    def step(self, actions: NDArray[Any]) -> Stepped:
         """Steps every row that has not ended. The `info` of the environments is dropped."""
         observation, reward, terminated, truncated, _ = self._rows.step(actions)
         return observation, reward, terminated, truncated, {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import mujoco
@@ -15,20 +15,10 @@ from numpy.typing import NDArray
 from research import rng
 from research.sampling.offscreen import Camera
 from research.sampling.simulations import Robot, Simulations, State, load_robot
-from research.sampling.vector import TaskEnvs, reset_mask
+from research.sampling.vector import Options, Seed, Started, Stepped, TaskEnvs, reset_mask
 from research.validation import at_least, positive
 
-__all__ = ["MujocoEnvs", "Robot", "State", "Step", "action_space", "load_robot", "observation_space"]
-
-
-class Step(NamedTuple):
-    """Return value of Gymnasium's `step`; every array is `[rows, ...]`."""
-
-    observation: NDArray[np.float64]
-    reward: NDArray[np.float64]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    info: dict[str, Any]
+__all__ = ["MujocoEnvs", "Robot", "State", "action_space", "load_robot", "observation_space"]
 
 
 class MujocoEnvs(TaskEnvs):
@@ -114,9 +104,7 @@ class MujocoEnvs(TaskEnvs):
         at_least(dict(num_threads=value), 0, "num_threads")
         self._simulations.num_threads = value
 
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    def reset(self, *, seed: Seed = None, options: Options = None) -> Started:
         """Starts an episode in every row, or in those of `options["reset_mask"]`.
 
         Raises:
@@ -133,11 +121,11 @@ class MujocoEnvs(TaskEnvs):
         self._steps[rows], self._done[rows] = 0, False
         return self._observation.copy(), {}
 
-    def step(self, actions: NDArray[Any]) -> Step:
+    def step(self, actions: NDArray[Any]) -> Stepped:
         """Moves every row that is not done."""
         return self.begin(actions, slice(0, self.num_envs))()
 
-    def begin(self, actions: NDArray[Any], rows: slice) -> Callable[[], Step]:
+    def begin(self, actions: NDArray[Any], rows: slice) -> Callable[[], Stepped]:
         """Begins a step of a slice of rows and returns at once; calling the result waits for it and returns the step.
 
         A policy can thus choose actions for some rows while others move. Wait for a slice before it begins again.
@@ -167,7 +155,7 @@ class MujocoEnvs(TaskEnvs):
         moving: NDArray[np.intp] | slice,
         action: NDArray[Any],
         wait: Callable[[], tuple[State, NDArray[np.bool_]]],
-    ) -> Step:
+    ) -> Stepped:
         rows = chosen[moving]
         # A slice is read and written in place; a list of rows would be copied at every turn.
         place = slice(rows[0], rows[-1] + 1) if isinstance(moving, slice) else rows
@@ -187,11 +175,11 @@ class MujocoEnvs(TaskEnvs):
         truncated = (self._steps[place] >= self.horizon) & ~terminated
         self._done[place] = terminated | truncated
         if isinstance(moving, slice):
-            return Step(observation, reward, terminated, truncated, {"diverged": diverged})
+            return observation, reward, terminated, truncated, {"diverged": diverged}
         own = self._observation[chosen]
         parts = (_spread(values, moving, len(chosen)) for values in (reward, terminated, truncated, diverged))
         reward, terminated, truncated, diverged = parts
-        return Step(own, reward, terminated, truncated, {"diverged": diverged})
+        return own, reward, terminated, truncated, {"diverged": diverged}
 
     def markers(self, row: int) -> Sequence[Sequence[float]]:
         """Returns points `[x, y, z]` that a picture of the row marks. None, unless a family overrides it."""
@@ -215,7 +203,7 @@ class MujocoEnvs(TaskEnvs):
                 self._state[name] = np.zeros((self.num_envs, *values.shape[1:]))
             self._state[name][rows] = values
 
-    def _seed(self, rows: NDArray[np.intp], seed: int | list[int | None] | None, numbers: NDArray[np.intp]) -> None:
+    def _seed(self, rows: NDArray[np.intp], seed: Seed, numbers: NDArray[np.intp]) -> None:
         """Makes a generator for each of `rows` that gets a seed, or that has no generator yet."""
         if isinstance(seed, Sequence) and len(seed) != self.num_envs:
             raise ValueError(f"seed: got {len(seed)} seeds, need one for each of the {self.num_envs} rows")

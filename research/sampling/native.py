@@ -29,16 +29,14 @@ from numpy.typing import NDArray
 _SOURCE = Path(__file__).with_name("step.c")
 _PACKAGE = Path(mujoco.__file__).parent
 _ERROR_SIZE = 512
-
-
 _FUNCTIONS = (
-    "mj_step",
-    "mj_rnePostConstraint",
-    "mj_getState",
-    "mj_setState",
-    "_mjPRIVATE__get_tls_error_fn",
-    "_mjPRIVATE__set_tls_error_fn",
+    *("mj_step", "mj_rnePostConstraint", "mj_getState", "mj_setState"),
+    *("_mjPRIVATE__get_tls_error_fn", "_mjPRIVATE__set_tls_error_fn"),
 )
+_JOB = """
+    model* state* state_size state_spec rows* count next frame_skip control* num_controls
+    first_warning last_warning silent blown_up* num_fields field_size* field*
+"""
 
 
 class _Functions(ctypes.Structure):
@@ -48,25 +46,7 @@ class _Functions(ctypes.Structure):
 class Job(ctypes.Structure):
     """Rows to step: the struct `job` of step.c, where the fields are explained."""
 
-    _fields_ = [
-        ("model", ctypes.c_void_p),
-        ("state", ctypes.c_void_p),
-        ("state_size", ctypes.c_int64),
-        ("state_spec", ctypes.c_int64),
-        ("rows", ctypes.c_void_p),
-        ("count", ctypes.c_int64),
-        ("next", ctypes.c_int64),
-        ("frame_skip", ctypes.c_int64),
-        ("control", ctypes.c_void_p),
-        ("num_controls", ctypes.c_int64),
-        ("first_warning", ctypes.c_int64),
-        ("last_warning", ctypes.c_int64),
-        ("silent", ctypes.c_int64),
-        ("blown_up", ctypes.c_void_p),
-        ("num_fields", ctypes.c_int64),
-        ("field_size", ctypes.c_void_p),
-        ("field", ctypes.c_void_p),
-    ]
+    _fields_ = [(name.strip("*"), ctypes.c_void_p if "*" in name else ctypes.c_int64) for name in _JOB.split()]
 
 
 class StepRows:

@@ -13,6 +13,18 @@ from numpy.typing import NDArray
 
 from research.validation import positive
 
+Seed = int | list[int | None] | None
+"""Seed of a reset: one integer, or one for each row."""
+
+Options = dict[str, Any] | None
+"""Options of a reset: `reset_mask`, see `reset_mask`, and `rows`, see `research.rng.Rows`."""
+
+Started = tuple[NDArray[Any], dict[str, Any]]
+"""Result of a reset: observation `[rows, obs]` and info."""
+
+Stepped = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
+"""Result of a step: observation `[rows, obs]`, reward, terminated and truncated `[rows]`, and info."""
+
 
 class TaskEnvs(gymnasium.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
     """Vector environments whose rows stay at the end of an episode, with reward 0, until `reset` starts another.

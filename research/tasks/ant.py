@@ -42,6 +42,8 @@ from research.tasks.locomotion import (
 from research.tasks.robots import uniform_on_disc
 from research.validation import one_of
 
+Floats = NDArray[np.float64]
+
 _TORSO = 1  # index of its body
 _CONTACT_COST = 5e-4
 _HEALTHY_LOW, _HEALTHY_HIGH = 0.2, 1.0
@@ -106,9 +108,7 @@ class Ant(UprightLocomotion):
         return AntEnvs(self, tasks, episodes, fields=("qpos", "qvel", "xpos", "cfrc_ext"))
 
     @abstractmethod
-    def progress(
-        self, position: NDArray[np.float64], velocity: NDArray[np.float64], target: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def progress(self, position: Floats, velocity: Floats, target: Floats) -> Floats:
         """Returns the part of the reward that depends on the task, `[rows]`, without the survive bonus.
 
         Args:
@@ -124,9 +124,7 @@ class AntDir(Ant, DirectionTarget):
 
     test_stream = "ant_dir/test"
 
-    def progress(
-        self, position: NDArray[np.float64], velocity: NDArray[np.float64], target: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def progress(self, position: Floats, velocity: Floats, target: Floats) -> Floats:
         """Returns direction · v."""
         return (target * velocity).sum(1)
 
@@ -137,9 +135,7 @@ class AntVel(Ant, VelocityTarget):
 
     test_stream = "ant_vel/test"
 
-    def progress(
-        self, position: NDArray[np.float64], velocity: NDArray[np.float64], target: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def progress(self, position: Floats, velocity: Floats, target: Floats) -> Floats:
         """Returns 1 − |v_x − velocity|; the 1 makes falling a loss."""
         return 1.0 - np.abs(velocity[:, 0] - target)
 
@@ -176,9 +172,7 @@ class AntGoal(Ant, ContinuousTasks):
         middle = (self.goal_low + self.goal_high) / 2
         return AntGoalTasks(middle + uniform_on_disc((self.goal_high - self.goal_low) / 2, num_tasks, rng))
 
-    def progress(
-        self, position: NDArray[np.float64], velocity: NDArray[np.float64], target: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def progress(self, position: Floats, velocity: Floats, target: Floats) -> Floats:
         """Returns goal_bonus − ‖(x, y) − goal‖₁."""
         return self.factors.goal_bonus - np.abs(position - target).sum(1)
 

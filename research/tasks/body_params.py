@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -86,6 +87,13 @@ class BodyParams(UprightLocomotion, ContinuousTasks):
             )
         )
 
+    def make_envs(self, tasks: BodyTasks, episodes: int) -> BodyEnvs:
+        return BodyEnvs(self, tasks, episodes, scaled_models(self.robot.model, tasks))
+
+    @abstractmethod
+    def healthy(self, state: State) -> NDArray[np.bool_]:
+        """Returns whether the robots are upright, `[rows]`."""
+
     def describe(self, tasks: BodyTasks) -> dict[str, list[Any]]:
         """Returns the geometric mean of the factors of each quantity, for each task."""
         log_factors = {name: np.log(flat(factors)).mean(1) for name, factors in tasks._asdict().items()}
@@ -93,13 +101,10 @@ class BodyParams(UprightLocomotion, ContinuousTasks):
 
 
 class BodyEnvs(UprightEnvs[BodyParams, BodyTasks]):
-    """Robots with one body per task. A family adds when they are healthy."""
+    """Robots with one body per task."""
 
     frame_skip = 4
     survive_reward = 1.0
-
-    def __init__(self, distribution: BodyParams, tasks: BodyTasks, episodes: int):
-        super().__init__(distribution, tasks, episodes, scaled_models(distribution.robot.model, tasks))
 
     def observe(self, rows: NDArray[np.intp], state: State) -> NDArray[np.float64]:
         velocity = np.clip(state["qvel"], -_MAX_VELOCITY, _MAX_VELOCITY)
@@ -111,6 +116,9 @@ class BodyEnvs(UprightEnvs[BodyParams, BodyTasks]):
     def costs(self, after: State, action: NDArray[Any]) -> NDArray[np.float64]:
         return 1e-3 * np.square(action).sum(1)
 
+    def healthy(self, state: State) -> NDArray[np.bool_]:
+        return self.distribution.healthy(state)
+
 
 @dataclass(frozen=True)
 class HopperParams(BodyParams):
@@ -119,14 +127,8 @@ class HopperParams(BodyParams):
     model_file = "hopper.xml"
     test_stream = "hopper_params/test"
 
-    def make_envs(self, tasks: BodyTasks, episodes: int) -> BodyEnvs:
-        return HopperEnvs(self, tasks, episodes)
-
-
-class HopperEnvs(BodyEnvs):
-    """Healthy: the torso is above 0.7 m and leans less than 0.2 radians, angles and velocities are below 100."""
-
     def healthy(self, state: State) -> NDArray[np.bool_]:
+        """Returns whether the torso is above 0.7 m and leans less than 0.2 rad, and other coordinates are below 100."""
         height, angle = state["qpos"][:, 1], state["qpos"][:, 2]
         bounded = (np.abs(state["qpos"][:, 2:]) < 100).all(1) & (np.abs(state["qvel"]) < 100).all(1)
         return bounded & (height > 0.7) & (np.abs(angle) < 0.2)
@@ -139,14 +141,8 @@ class WalkerParams(BodyParams):
     model_file = "walker2d_v5.xml"
     test_stream = "walker_params/test"
 
-    def make_envs(self, tasks: BodyTasks, episodes: int) -> BodyEnvs:
-        return WalkerEnvs(self, tasks, episodes)
-
-
-class WalkerEnvs(BodyEnvs):
-    """Healthy: the torso is between 0.8 and 2 m high and leans less than 1 radian."""
-
     def healthy(self, state: State) -> NDArray[np.bool_]:
+        """Returns whether the torso is between 0.8 and 2 m high and leans less than 1 rad."""
         height, angle = state["qpos"][:, 1], state["qpos"][:, 2]
         return (height > 0.8) & (height < 2.0) & (np.abs(angle) < 1.0)
 

@@ -20,7 +20,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.utils.seeding import np_random
 from numpy.typing import NDArray
 
-from research.sampling.vector import reset_mask
+from research.sampling.vector import Options, Seed, Started, reset_mask
 from research.tasks.base import ContinuousTasks
 from research.tasks.rows import Moved, RowEnvs
 from research.validation import positive, positive_ranges
@@ -119,9 +119,7 @@ class CartPoleEnvs(RowEnvs[CartPoleParams, CartPoleTasks]):
     def start(self) -> NDArray[np.float64]:
         return self.np_random.uniform(-START_RANGE, START_RANGE, (self.batch.total, 4))[self.batch.number]
 
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    def reset(self, *, seed: Seed = None, options: Options = None) -> Started:
         """Starts episodes as `RowEnvs.reset`; a list of seeds gives each row the start of Gymnasium's CartPole."""
         if not isinstance(seed, list):
             return super().reset(seed=seed, options=options)

@@ -232,20 +232,25 @@ def _probe(tasks: GymTasks) -> Spaces:
     quantities = tasks.quantities
     count = min(max(2, *(len(quantity.choices) for quantity in quantities)), _MAX_PROBES)
     probes = [np.array([_extreme(quantity, i) for quantity in quantities]) for i in range(count)]
-    rows = [Row(_made(tasks, probe)) for probe in probes]
-    spaces = [(row.flat_space, row.action_space) for row in rows]
+    given = [tasks.describe(GymTaskBatch(probe[None])) for probe in probes]
+    rows = []
+    for probe, named in zip(probes, given, strict=True):
+        try:
+            rows.append(Row(tasks.make_task_env(probe)))
+        except (AttributeError, TypeError, OverflowError) as error:
+            raise ValueError(f"env_id={tasks.env_id!r}: it does not take {named}: {error}") from error
     written = [_values(row, quantities) for row in rows]
-    for row, probe in zip(rows, probes, strict=True):
+    for row, named in zip(rows, given, strict=True):
         try:
             row.reset(seed=0)
         except Exception as error:
-            given = tasks.describe(GymTaskBatch(probe[None]))
-            raise ValueError(f"env_id={tasks.env_id!r}: it cannot be reset with {given}: {error!r}") from error
-    for row, own, probe, values in zip(rows, spaces, probes, written, strict=True):
+            raise ValueError(f"env_id={tasks.env_id!r}: it cannot be reset with {named}: {error!r}") from error
+    spaces = [(row.flat_space, row.action_space) for row in rows]
+    for row, own, named, probe, values in zip(rows, spaces, given, probes, written, strict=True):
         _check_kept(row, quantities, probe, values)
         if own != spaces[0]:
-            raise ValueError(f"env_id={tasks.env_id!r}: with {tasks.describe(GymTaskBatch(probe[None]))} it has other "
-                             "spaces than with other values; need tasks that share theirs")  # fmt: skip
+            raise ValueError(f"env_id={tasks.env_id!r}: with {named} it has other spaces than with other values; "
+                             "need the same spaces for all tasks")  # fmt: skip
     for row in rows:
         row.close()
     return spaces[0]
@@ -257,14 +262,6 @@ def _extreme(quantity: Quantity, i: int) -> float:
         return float(i % quantity.num_values)
     inward = 0.0 if quantity.num_values else 1e-6 * (quantity.high - quantity.low)
     return quantity.high - inward if i % 2 else quantity.low + inward
-
-
-def _made(tasks: GymTasks, probe: NDArray[np.float64]) -> Env:
-    try:
-        return tasks.make_task_env(probe)
-    except (AttributeError, TypeError, OverflowError) as error:
-        given = tasks.describe(GymTaskBatch(probe[None]))
-        raise ValueError(f"env_id={tasks.env_id!r}: it does not take {given}: {error}") from error
 
 
 def _values(row: Row, quantities: tuple[Quantity, ...]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research import rng
-from research.sampling.vector import TaskEnvs, per_row, reset_mask
+from research.sampling.vector import Options, Seed, Started, Stepped, TaskEnvs, per_row, reset_mask
 from research.tasks.base import TaskDistribution
 
 D = TypeVar("D", bound=TaskDistribution)
@@ -81,9 +81,7 @@ class RowEnvs(TaskEnvs, Generic[D, T]):
         """
         return rng.generator(seed, "tasks/rows")
 
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    def reset(self, *, seed: Seed = None, options: Options = None) -> Started:
         """Starts an episode in every row, or in those of `options["reset_mask"]`.
 
         Raises:
@@ -97,9 +95,7 @@ class RowEnvs(TaskEnvs, Generic[D, T]):
         self._begin(rows, self.start())
         return self.observe(self.state), {}
 
-    def step(
-        self, actions: NDArray[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    def step(self, actions: NDArray[Any]) -> Stepped:
         """Moves every row that is not done. Box actions beyond their bounds act as the nearest bound.
 
         Raises:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from research.oracles.planning import optimal_action_values
 from research.rng import generator
-from research.tasks.base import Split, TaskDistribution
+from research.tasks.base import ContinuousTasks
 from research.tasks.rows import Moved, RowEnvs
 from research.validation import at_least, positive
 
@@ -36,7 +36,7 @@ class TabularTasks(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TabularMDP(TaskDistribution):
+class TabularMDP(ContinuousTasks):
     """The task distribution.
 
     Attributes:
@@ -46,6 +46,7 @@ class TabularMDP(TaskDistribution):
         reward_std: Standard deviation of the Gaussian noise on rewards.
     """
 
+    test_stream = "tabular_mdp/test"
     horizon: int = 10
     num_states: int = 10
     num_actions: int = 5
@@ -65,16 +66,12 @@ class TabularMDP(TaskDistribution):
     def action_space(self) -> gymnasium.spaces.Discrete:
         return gymnasium.spaces.Discrete(self.num_actions)
 
-    @property
-    def split(self) -> Split:
-        return Split(True, "evaluation tasks are one fixed sequence that training never draws from")
-
     def sample(self, num_tasks: int, rng: np.random.Generator) -> TabularTasks:
         return self._draw(num_tasks, rng, rng)
 
     def test_tasks(self, num_tasks: int) -> TabularTasks:
-        streams = ("tabular_mdp/test/transition", "tabular_mdp/test/reward")  # so fewer tasks are the first of more
-        return self._draw(num_tasks, *(generator(0, stream) for stream in streams))
+        # Two streams: with one, the first tasks of more would not be those of fewer.
+        return self._draw(num_tasks, *(generator(0, f"{self.test_stream}/{name}") for name in ("transition", "reward")))
 
     def make_envs(self, tasks: TabularTasks, episodes: int) -> TabularEnvs:
         return TabularEnvs(self, tasks, episodes)
