@@ -24,7 +24,7 @@ from benchmarks.harness import Measurement, benchmark
 from research import rng
 from research.memory import keep_freed_memory
 from research.parallel import available_cores
-from research.policies import GaussianMLP
+from research.policies import GaussianMLP, PolicyConfig
 from research.sampling.collect import collect
 from research.sampling.simulations import Simulations, load_robot
 from research.tasks.cheetah import CheetahVel
@@ -38,7 +38,7 @@ FRAME_SKIP = 5
 def policy_of_each_task(tasks: int = TASKS) -> tuple[GaussianMLP, Params]:
     """A 64×64 policy, and parameters that differ from task to task."""
     generator = torch.Generator().manual_seed(0)
-    policy = GaussianMLP(17, 6, (64, 64), generator=generator)
+    policy = GaussianMLP(17, 6, PolicyConfig(), generator)
     params = {
         name: value.detach() + 0.01 * torch.randn(tasks, *value.shape, generator=generator)
         for name, value in policy.named_parameters()

@@ -6,7 +6,7 @@ import math
 
 from research.inner_loops import InnerLoopConfig
 from research.optim.flat import norm
-from research.types import MetaParams, Params
+from research.types import MetaParams, Metrics, Params
 
 
 def refuse_learned_update(config: InnerLoopConfig, algorithm: str) -> None:
@@ -35,6 +35,14 @@ def replaced(meta: MetaParams, params: Params) -> MetaParams:
         {name: params["model." + name] for name in meta.model},
         {name: params.get("update." + name, constant) for name, constant in meta.update.items()},
     )
+
+
+def move_towards(params: Params, target: Params, rate: float) -> tuple[Params, Metrics]:
+    """Returns params + rate · (target − params), the meta-update of Reptile, and the metrics of the move."""
+    direction = {name: target[name] - value for name, value in params.items()}
+    moved = {name: value + rate * direction[name] for name, value in params.items()}
+    length = norm(direction)
+    return moved, {"gradient_norm": length, "step_norm": rate * length}
 
 
 def clip_norm(gradient: Params, max_norm: float) -> tuple[Params, float]:

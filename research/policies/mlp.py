@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,16 +14,42 @@ from torch.nn import functional as F
 
 from research.distributions import Categorical, DiagGaussian
 from research.policies.mlp_function import DERIVATIVES, affine, mlp_function, mlp_output
-from research.validation import one_of
+from research.validation import at_least, one_of
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 def check_layers(config: Any) -> None:
-    """Raises ValueError if the setting `hidden_sizes` or `activation` of a config is impossible."""
+    """Raises ValueError if `hidden_sizes` or `activation` of a config is impossible."""
     if any(size < 1 for size in config.hidden_sizes):
         raise ValueError(f"hidden_sizes={config.hidden_sizes}: need at least 1 unit in every layer")
     one_of(config, "activation", tuple(ACTIVATIONS))
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Settings of an MLP policy.
+
+    Attributes:
+        hidden_sizes: Units of each hidden layer.
+        activation: `"tanh"` or `"relu"`.
+        output_scale: Factor on the initial weights of the last layer (Glorot's). With less than 1, the first actions
+            hardly depend on the observation, so that no initial policy drives the agent far away.
+        init_log_std: Initial log standard deviation (continuous actions).
+        min_log_std: Lower limit of the log standard deviation (continuous actions).
+    """
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    output_scale: float = 1.0
+    init_log_std: float = 0.0
+    min_log_std: float = math.log(1e-6)
+
+    def __post_init__(self) -> None:
+        check_layers(self)
+        at_least(self, 0, "output_scale")
+        if self.init_log_std < self.min_log_std:
+            raise ValueError(f"init_log_std={self.init_log_std}: need at least min_log_std={self.min_log_std}")
 
 
 class TaskLinear(nn.Linear):
@@ -101,32 +128,18 @@ class GaussianMLP(nn.Module):
     Args:
         num_observations: Size of an observation.
         num_actions: Size of an action.
-        hidden_sizes: See `PolicyConfig`, likewise for the arguments that follow.
-        activation: The activation.
-        output_scale: Factor on the initial weights of the last layer.
-        init_log_std: Initial log standard deviation, the same for every action dimension.
-        min_log_std: Lower limit of the log standard deviation.
+        config: The settings.
         generator: Source of the initial weights.
     """
 
     accepts_task_axis = True
 
-    def __init__(
-        self,
-        num_observations: int,
-        num_actions: int,
-        hidden_sizes: Sequence[int] = (64, 64),
-        activation: str = "tanh",
-        output_scale: float = 1.0,
-        init_log_std: float = 0.0,
-        min_log_std: float = math.log(1e-6),
-        *,
-        generator: torch.Generator,
-    ):
+    def __init__(self, num_observations: int, num_actions: int, config: PolicyConfig, generator: torch.Generator):
         super().__init__()
-        self.mean = mlp((num_observations, *hidden_sizes, num_actions), activation, generator, output_scale)
-        self.log_std = nn.Parameter(torch.full((num_actions,), float(init_log_std)))
-        self.min_log_std = min_log_std
+        sizes = (num_observations, *config.hidden_sizes, num_actions)
+        self.mean = mlp(sizes, config.activation, generator, config.output_scale)
+        self.log_std = nn.Parameter(torch.full((num_actions,), float(config.init_log_std)))
+        self.min_log_std = config.min_log_std
 
     def forward(self, observation: Tensor) -> DiagGaussian:
         mean = self.mean(observation)
@@ -137,22 +150,14 @@ class GaussianMLP(nn.Module):
 
 
 class CategoricalMLP(nn.Module):
-    """Observation → distribution over discrete actions. Arguments as for `GaussianMLP`."""
+    """Observation → distribution over `num_actions` discrete actions. Arguments as for `GaussianMLP`."""
 
     accepts_task_axis = True
 
-    def __init__(
-        self,
-        num_observations: int,
-        num_actions: int,
-        hidden_sizes: Sequence[int] = (64, 64),
-        activation: str = "tanh",
-        output_scale: float = 1.0,
-        *,
-        generator: torch.Generator,
-    ):
+    def __init__(self, num_observations: int, num_actions: int, config: PolicyConfig, generator: torch.Generator):
         super().__init__()
-        self.logits = mlp((num_observations, *hidden_sizes, num_actions), activation, generator, output_scale)
+        sizes = (num_observations, *config.hidden_sizes, num_actions)
+        self.logits = mlp(sizes, config.activation, generator, config.output_scale)
 
     def forward(self, observation: Tensor) -> Categorical:
         return Categorical(self.logits(observation))

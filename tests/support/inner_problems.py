@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from research.inner_loops import INNER_LOOPS, InnerLoop, InnerLoopConfig, make_inner_loop
 from research.losses import PolicyBatch, reinforce
-from research.policies.mlp import GaussianMLP
+from research.policies.mlp import GaussianMLP, PolicyConfig
 from research.types import Loss, Params
 
 NUM_TASKS = 3
@@ -80,7 +80,7 @@ def regression(model: nn.Module | None = None, inputs: int = 3, outputs: int = 2
 def gaussian_policy() -> Problem:
     """The policy gradient of a Gaussian policy on made-up episodes, some steps of which are not valid."""
     generator = torch.Generator().manual_seed(2)
-    model = GaussianMLP(3, 2, hidden_sizes=(4,), generator=generator).double()
+    model = GaussianMLP(3, 2, PolicyConfig((4,)), generator).double()
 
     def draw() -> PolicyBatch:
         def normal(*feature: int) -> Tensor:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.func import functional_call
 
 from research import rng
-from research.policies import CategoricalMLP, GaussianMLP
+from research.policies import CategoricalMLP, GaussianMLP, PolicyConfig
 from research.sampling.collect import bind_per_task, collect
 
 OBS = 3
@@ -52,7 +52,7 @@ def generator(seed=0):
 
 
 def gaussian(tasks, seed=0, dtype=torch.float64, **settings):
-    policy = GaussianMLP(OBS, 2, (4,), generator=generator(seed), **settings).to(dtype)
+    policy = GaussianMLP(OBS, 2, PolicyConfig((4,), **settings), generator(seed)).to(dtype)
     noise = generator(seed + 1)
     params = {
         name: value.detach() + 0.3 * torch.randn(tasks, *value.shape, generator=noise, dtype=torch.float64).to(dtype)
@@ -139,7 +139,7 @@ def test_each_task_acts_by_its_own_parameters():
 
 @pytest.mark.parametrize("kind", [GaussianMLP, CategoricalMLP])
 def test_the_task_axis_gives_what_vmap_and_a_loop_give(kind):
-    policy = kind(OBS, 2, (5, 4), generator=generator()).double()
+    policy = kind(OBS, 2, PolicyConfig((5, 4)), generator()).double()
     params = {
         name: torch.randn(3, *value.shape, generator=generator(len(name)), dtype=torch.float64)
         for name, value in policy.named_parameters()
@@ -166,7 +166,7 @@ def cartpoles(count, autoreset_mode=AutoresetMode.NEXT_STEP):
 
 
 def test_a_gymnasium_vector_environment_with_discrete_actions():
-    policy = CategoricalMLP(4, 2, (8,), generator=generator()).double()
+    policy = CategoricalMLP(4, 2, PolicyConfig((8,)), generator()).double()
     params = {name: value.detach().expand(2, *value.shape) for name, value in policy.named_parameters()}
     envs = cartpoles(6)
     sampled = collect(policy, params, envs, 2, 60, generator(3))
@@ -200,7 +200,7 @@ def test_the_environments_are_seeded_by_the_generator():
 
 
 def test_environments_that_hide_the_last_observation_are_refused():
-    policy = CategoricalMLP(4, 2, (), generator=generator())
+    policy = CategoricalMLP(4, 2, PolicyConfig(()), generator())
     params = {name: value.detach()[None] for name, value in policy.named_parameters()}
     with pytest.raises(ValueError, match="autoreset_mode=SAME_STEP replaces the last observation"):
         collect(policy, params, cartpoles(2, AutoresetMode.SAME_STEP), 1, 5, generator())

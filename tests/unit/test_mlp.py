@@ -38,7 +38,7 @@ def by_hand(params, inputs, activation, prefix):
 @pytest.mark.parametrize("hidden", [(), (5,), (6, 4)])
 @pytest.mark.parametrize("batch", [(), (7,), (2, 3), (2, 3, 4)])
 def test_outputs_by_hand(activation, function, hidden, batch):
-    policy = GaussianMLP(3, 2, hidden, activation, init_log_std=-0.5, generator=generator()).double()
+    policy = GaussianMLP(3, 2, PolicyConfig(hidden, activation, init_log_std=-0.5), generator()).double()
     params = {name: value + 0.1 * numbers(*value.shape) for name, value in policy.named_parameters()}
     observation = numbers(*batch, 3, seed=1)
     distribution = functional_call(policy, params, (observation,))
@@ -49,7 +49,7 @@ def test_outputs_by_hand(activation, function, hidden, batch):
 @pytest.mark.parametrize("kind", [GaussianMLP, CategoricalMLP])
 @pytest.mark.parametrize("batch", [(4,), (2, 3)])
 def test_parameters_with_a_task_axis_give_what_each_task_gives_alone(kind, batch):
-    policy = kind(3, 2, (5, 4), generator=generator()).double()
+    policy = kind(3, 2, PolicyConfig((5, 4)), generator()).double()
     params = {name: numbers(6, *value.shape, seed=len(name)) for name, value in policy.named_parameters()}
     observation = numbers(6, *batch, 3, seed=1)
     together = functional_call(policy, params, (observation,))
@@ -84,7 +84,7 @@ def test_the_layers_vmap_as_linear_layers_do():
 
 
 def test_log_std_has_a_floor_with_no_gradient_below_it():
-    policy = GaussianMLP(2, 2, (), min_log_std=-1.0, generator=generator())
+    policy = GaussianMLP(2, 2, PolicyConfig((), min_log_std=-1.0), generator())
     with torch.no_grad():
         policy.log_std.copy_(torch.tensor([-3.0, 0.5]))
     log_std = policy(torch.zeros(1, 2)).log_std
@@ -106,7 +106,7 @@ def test_initial_weights_fill_the_glorot_interval_and_biases_are_zero():
 
 @pytest.mark.parametrize("kind", [GaussianMLP, CategoricalMLP])
 def test_output_scale_shrinks_the_last_layer_alone(kind):
-    plain, small = (kind(3, 2, (5, 4), output_scale=scale, generator=generator()) for scale in (1.0, 0.01))
+    plain, small = (kind(3, 2, PolicyConfig((5, 4), output_scale=scale), generator()) for scale in (1.0, 0.01))
     for (name, ours), theirs in zip(small.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs * (0.01 if ".4." in name else 1.0))
 
@@ -114,7 +114,7 @@ def test_output_scale_shrinks_the_last_layer_alone(kind):
 @given(st.integers(0, 5), st.integers(0, 5))
 def test_initial_weights_follow_the_generator_alone(first, second):
     before = torch.get_rng_state()
-    ours, theirs = (CategoricalMLP(3, 4, (5,), generator=generator(seed)) for seed in (first, second))
+    ours, theirs = (CategoricalMLP(3, 4, PolicyConfig((5,)), generator(seed)) for seed in (first, second))
     equal = all(torch.equal(*pair) for pair in zip(ours.parameters(), theirs.parameters(), strict=True))
     assert equal == (first == second)
     assert torch.equal(torch.get_rng_state(), before)

@@ -12,7 +12,7 @@ import torch
 from gymnasium.utils import env_checker
 
 from research import rng
-from research.policies import GaussianMLP
+from research.policies import GaussianMLP, PolicyConfig
 from research.sampling.collect import collect
 from research.sampling.mujoco import MujocoEnvs, load_robot
 from research.tasks import make_tasks
@@ -287,7 +287,7 @@ def test_gymnasiums_vector_wrappers_work_on_it():
 @pytest.mark.parametrize("threads", [1, 4])
 def test_collect_steps_halves_to_the_same_numbers_on_any_threads(threads):
     tasks = make_tasks("cheetah_vel", horizon=12)
-    policy = GaussianMLP(17, 6, (8,), generator=torch.Generator().manual_seed(0)).double()
+    policy = GaussianMLP(17, 6, PolicyConfig((8,)), torch.Generator().manual_seed(0)).double()
     params = {name: value.detach().expand(3, *value.shape) for name, value in policy.named_parameters()}
     envs = tasks.make_envs(tasks.test_tasks(3), 2)
     generator = rng.torch_generator(0, "actions")

@@ -30,11 +30,10 @@ import torch
 
 from research.algorithms.gradient.agent import Agent, AgentConfig
 from research.algorithms.gradient.evaluation import adaptation_curve
-from research.algorithms.outer import refuse_learned_update
+from research.algorithms.outer import move_towards, refuse_learned_update
 from research.algorithms.schedules import anneal
 from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve
-from research.optim.flat import norm
 from research.types import MetaParams, StepResult
 from research.validation import in_unit_interval, positive
 
@@ -96,13 +95,8 @@ class Reptile:
         adapted = self.agent.adapt(state.meta, [*sampled.batches, sampled.query], share.size)
         mean = self.agent.ranks.mean(adapted, share.total)
         rate = anneal(config.meta_lr, config.anneal_from, state.iteration / config.num_iterations)
-        direction = {name: mean[name] - value for name, value in state.meta.model.items()}
-        model = {name: value + rate * direction[name] for name, value in state.meta.model.items()}
-        metrics = sampled.metrics | {
-            "gradient_norm": norm(direction),
-            "step_norm": rate * norm(direction),
-            "time/update_seconds": time.perf_counter() - start,
-        }
+        model, metrics = move_towards(state.meta.model, mean, rate)
+        metrics |= sampled.metrics | {"time/update_seconds": time.perf_counter() - start}
         return StepResult(ReptileState(state.iteration + 1, state.meta._replace(model=model)), metrics)
 
     def evaluate(self, state: ReptileState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:

@@ -25,13 +25,13 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 
 from research import rng
+from research.algorithms.outer import move_towards
 from research.algorithms.schedules import anneal
 from research.algorithms.value.config import TDConfig
 from research.algorithms.value.evaluation import by_td_steps, collect_transitions, evaluate, minibatches
 from research.algorithms.value.learner import TDLearner, init_params, make_network
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
-from research.optim.flat import norm
 from research.per_task import expand
 from research.tasks import make_tasks
 from research.types import MetaParams, StepResult
@@ -99,15 +99,13 @@ class ReptileDQN:
         learner = TDLearner(config, self.network, expand(model, config.meta_batch_size))
         batches = minibatches(config, buffer, "minibatches", iteration, n_step=config.n_step)
         errors = [learner.step(batch) for batch in itertools.islice(batches, config.num_inner_steps)]
-        direction = {name: value.mean(0) - model[name] for name, value in learner.online.params().items()}
+        mean = {name: value.mean(0) for name, value in learner.online.params().items()}
         rate = anneal(config.meta_lr, config.anneal_from, iteration / config.num_iterations)
-        moved = {name: value + rate * direction[name] for name, value in model.items()}
-        metrics = {
+        moved, metrics = move_towards(model, mean, rate)
+        metrics |= {
             "td_error": float(torch.stack(errors).abs().mean()),
             "env_steps": float(len(buffer)),
             "td_steps": float(len(errors)),
-            "gradient_norm": norm(direction),
-            "step_norm": rate * norm(direction),
             "time/sample_seconds": sampled - start,
             "time/update_seconds": time.perf_counter() - sampled,
         }
