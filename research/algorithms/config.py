@@ -88,7 +88,7 @@ class MetaLearningConfig(AlgorithmConfig, InnerLoopConfig):
                     f"eval_inner_lr={self.eval_inner_lr}: need None with learn_inner_lr={self.learn_inner_lr!r}, "
                     "whose rates an evaluation is to show"
                 )
-        make_inner_loop(self.inner_loop, self)  # checks the settings of its own, before a run has begun
+        make_inner_loop(self.inner_loop, self)  # checks its settings, before a run starts
 
     def at_evaluation(self, meta: MetaParams) -> MetaParams:
         """Returns the meta-parameters with the learning rates of an evaluation."""

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 
+from torch import nn
+
 from research.inner_loops import InnerLoopConfig
 from research.optim.flat import norm
 from research.types import MetaParams, Metrics, Params
+
+
+def initial_params(module: nn.Module) -> Params:
+    """Returns copies of the module's parameters by name, without a graph."""
+    return {name: value.detach().clone() for name, value in module.named_parameters()}
 
 
 def refuse_learned_update(config: InnerLoopConfig, algorithm: str) -> None:

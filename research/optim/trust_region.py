@@ -47,13 +47,13 @@ class TrustRegionConfig:
 
 
 class Problem(NamedTuple):
-    """A constrained minimisation around the current point.
+    """A constrained minimisation, around the current point x.
 
     Attributes:
-        loss: f at the current point.
-        gradient: g = ∇f there, `[n]`.
-        fisher_product: v → F v, with F the Hessian of the divergence D there.
-        evaluate: step s → (f, D) at the point that s leads to.
+        loss: f(x).
+        gradient: g = ∇f(x), `[n]`.
+        fisher_product: v → F v, with F the Hessian of the divergence D at x.
+        evaluate: Step s → (f, D) at x + s.
     """
 
     loss: float
@@ -63,16 +63,16 @@ class Problem(NamedTuple):
 
 
 class TrustRegionResult(NamedTuple):
-    """The step that was taken, `[n]`, and how it went.
+    """The step that was taken, and its diagnostics.
 
     Attributes:
-        step: s; zero when the line search failed.
-        accepted: Whether a step was found.
-        loss: f at the end of the step.
-        kl: D at the end of the step.
-        expected_improvement: −gᵀs of the full step, the decrease that f's gradient promises.
-        cg_residual: ‖F x − g‖ / ‖g‖ when conjugate gradient stopped; NaN for a zero gradient.
-        backtracks: How often the step was shortened.
+        step: s, `[n]`; 0 if the line search failed.
+        accepted: Whether the line search found a step.
+        loss: f(x + s).
+        kl: D(x + s).
+        expected_improvement: −gᵀs of the full step, the decrease of f to first order.
+        cg_residual: ‖F x − g‖ / ‖g‖ after the last iteration of conjugate gradient; NaN if the gradient is 0.
+        backtracks: Number of times that the step was shortened.
     """
 
     step: Tensor
@@ -87,13 +87,13 @@ class TrustRegionResult(NamedTuple):
 def conjugate_gradient(
     product: Callable[[Vector], Vector], target: Vector, iterations: int, tolerance: float = 1e-10
 ) -> tuple[Vector, Vector]:
-    """x with A x ≈ target for a symmetric positive definite A, and the residual target − A x.
+    """Returns x with A x ≈ target for a symmetric positive definite A, and the residual target − A x.
 
     Args:
         product: v → A v.
         target: Right-hand side.
-        iterations: Products to make at most.
-        tolerance: Stop when the squared residual falls below this times ‖target‖².
+        iterations: Largest number of products.
+        tolerance: The iteration stops when the squared residual is at most this times ‖target‖².
 
     Source: Hestenes & Stiefel 1952, as in Nocedal & Wright 2006, algorithm 5.2.
 
@@ -139,10 +139,10 @@ def trust_region_step(problem: Problem, config: TrustRegionConfig) -> TrustRegio
 
     direction, residual = conjugate_gradient(damped, problem.gradient, config.cg_iterations)
     cg_residual = float(residual.norm() / problem.gradient.norm())
-    # xᵀ(F + damping)x, as CG knows (F + damping)x without another product: it is g minus the residual.
+    # xᵀ(F + damping)x; (F + damping)x is g minus the residual, without another product.
     curvature = float(direction.dot(problem.gradient - residual))
     none = TrustRegionResult(torch.zeros_like(direction), False, problem.loss, 0.0, 0.0, cg_residual, 0)
-    if not curvature > 0:  # the gradient is zero, or something is NaN: there is no direction to go
+    if not curvature > 0:  # the gradient is 0, or a number is NaN
         return none
     full = -direction * (2.0 * config.max_kl / curvature) ** 0.5
     expected = -float(problem.gradient.dot(full))

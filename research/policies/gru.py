@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.distributions import Categorical, DiagGaussian, Distribution
-from research.policies.gru_function import gru_function, gru_step, input_product
+from research.policies.gru_function import gru_function, gru_recorded, input_product
 from research.validation import at_least
 
 
@@ -125,11 +125,8 @@ class Recurrent(nn.Module):
             gates.addcmul_(inputs.reward.unsqueeze(-1), F.embedding(inputs.pair, weighted))
         if self.norm_input is None or self.norm_hidden is None:
             return gru_function(gates, state, self.weight_hidden, self.bias_hidden)
-        states = []
-        for own in self.norm_input(gates).unbind(0):
-            state = gru_step(own, state, self.norm_hidden(state @ self.weight_hidden.mT), self.bias_hidden)
-            states.append(state)
-        return torch.stack(states)
+        gates = self.norm_input(gates)
+        return gru_recorded(gates, state, self.weight_hidden, self.bias_hidden, self.norm_hidden)
 
     def initial_state(self, rows: int) -> Tensor:
         """Returns the state at the start of a trial, `[rows, hidden]`."""

@@ -17,6 +17,7 @@ is needed, the loop is run again and recorded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,21 +43,20 @@ def gru_function(
     return _GRU.apply(gates, state, weight, bias)  # type: ignore[no-untyped-call]
 
 
-def gru_step(
-    gates: Float[Tensor, "rows gates"], state: Float[Tensor, "rows hidden"], product: Tensor, bias: Tensor
-) -> Float[Tensor, "rows hidden"]:
-    """Returns the state after one step, recorded operation by operation; `product` is W h, `[rows, 3·hidden]`."""
-    size = state.shape[-1]
-    reset, update = (gates[:, : 2 * size] + product[:, : 2 * size]).sigmoid().split(size, -1)
-    new = (gates[:, 2 * size :] + reset * (product[:, 2 * size :] + bias)).tanh()
-    return new + update * (state - new)
-
-
-def gru_recorded(gates: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Returns `gru_function` of the arguments, recorded operation by operation."""
-    states = []
+def gru_recorded(
+    gates: Float[Tensor, "time rows gates"],
+    state: Float[Tensor, "rows hidden"],
+    weight: Float[Tensor, "gates hidden"],
+    bias: Float[Tensor, " hidden"],
+    norm: Callable[[Tensor], Tensor] = lambda product: product,
+) -> Float[Tensor, "time rows hidden"]:
+    """Returns `gru_function` of the arguments, recorded operation by operation; `norm` normalises the products W h."""
+    size, states = state.shape[-1], []
     for own in gates.unbind(0):
-        state = gru_step(own, state, state @ weight.mT, bias)
+        product = norm(state @ weight.mT)
+        reset, update = (own[:, : 2 * size] + product[:, : 2 * size]).sigmoid().split(size, -1)
+        new = (own[:, 2 * size :] + reset * (product[:, 2 * size :] + bias)).tanh()
+        state = new + update * (state - new)
         states.append(state)
     return torch.stack(states)
 

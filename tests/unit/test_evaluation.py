@@ -8,6 +8,7 @@ import pytest
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.evaluation import expected_total, trial_curve
 from research.algorithms.memory.recurrent import RecurrentAgent
+from research.algorithms.outer import initial_params
 from research.evaluation import AdaptationCurve, spread
 from research.policies.gru import GRUConfig
 from research.tasks.bandit import Bandit, BanditTasks
@@ -19,7 +20,7 @@ def curve(name="bandit", tasks=5, steps=3, trials=2, **settings):
     policy = GRUConfig(4, output_scale=3.0)
     config = RL2Config(task=name, task_args=settings, horizon=horizon, policy=policy, eval_trials=trials)
     agent = RecurrentAgent(config)
-    return agent.tasks, trial_curve(agent, agent.init(), tasks, steps)
+    return agent.tasks, trial_curve(agent, initial_params(agent.policy), tasks, steps)
 
 
 def test_sure_arms_make_regret_and_return_add_up(monkeypatch):

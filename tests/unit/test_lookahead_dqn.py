@@ -11,8 +11,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 from research import rng
+from research.algorithms.outer import initial_params
 from research.algorithms.value.evaluation import collect_transitions, minibatches
-from research.algorithms.value.learner import FlatNetwork, TDLearner, init_params
+from research.algorithms.value.learner import FlatNetwork, TDLearner
 from research.algorithms.value.lookahead_dqn import ExplorationConfig, LookaheadDQN, LookaheadDQNConfig, ReplayConfig
 from research.algorithms.value.maml_dqn import MAMLDQNConfig
 from research.algorithms.value.reptile_dqn import ReptileDQN, ReptileDQNConfig
@@ -126,7 +127,7 @@ def test_reptile_goes_towards_the_mean_of_where_tasks_lead():
     tasks = algorithm.tasks.sample(3, rng.generator(config.seed, "tasks", 5))
     buffer = collect_transitions(config, algorithm.tasks, tasks, algorithm.network, state.meta.model, "transitions", 5)
     batches = minibatches(config, buffer, "minibatches", 5)
-    learners = [TDLearner(config, algorithm.network, init_params(algorithm.network)) for _ in range(3)]
+    learners = [TDLearner(config, algorithm.network, initial_params(algorithm.network)) for _ in range(3)]
     for _ in range(4):
         batch = next(batches)
         for task, learner in enumerate(learners):
@@ -144,7 +145,7 @@ def test_transitions_of_a_task_are_its_own_and_least_tried_actions_leave_few_out
     for kind in ("random", "least_tried"):
         config = ReptileDQNConfig(task="grid_goals", horizon=20, num_eval_tasks=2, adapt_actions=kind, rows_per_task=4)
         algorithm = ReptileDQN(config)
-        grid, params = algorithm.tasks, init_params(algorithm.network)
+        grid, params = algorithm.tasks, initial_params(algorithm.network)
         tasks = grid.sample(5, rng.generator(0, "test"))
         buffer = collect_transitions(config, grid, tasks, algorithm.network, params, "test")
         seen = buffer.take(np.arange(len(buffer)).reshape(50, 5, 4), 0.9)
@@ -203,7 +204,7 @@ def test_other_settings_that_cannot_be_are_refused(make_config, message):
 def test_parameters_that_are_expanded_are_not_shared():
     config = ReptileDQNConfig(task="grid_goals", horizon=9, num_eval_tasks=2)
     algorithm = ReptileDQN(config)
-    learner = TDLearner(config, algorithm.network, expand(init_params(algorithm.network), 3))
+    learner = TDLearner(config, algorithm.network, expand(initial_params(algorithm.network), 3))
     before = learner.online.params()
     assert all(value.shape[0] == 3 for value in before.values())
     with torch.no_grad():

@@ -335,7 +335,7 @@ def test_the_explained_variance_by_hand():
         (dict(chunk_length=61), r"chunk_length=61: need at most 60, the steps of a trial \(2 episodes\)"),
         (dict(chunk_length=-1), "chunk_length=-1: need at least 0"),
         (dict(num_minibatches=9), r"num_minibatches=9: need at most 8, the trials of an iteration"),
-        (dict(update="trpo"), r"policy\.separate_value=False: update='trpo' moves the policy on its own"),
+        (dict(update="trpo"), r"policy\.separate_value=False: update='trpo' changes the policy alone"),
         (dict(update="a2c"), "update='a2c': need one of 'ppo', 'trpo'"),
         (dict(learn_from="returns"), "learn_from='returns': need one of 'reward', 'regret'"),
         (

@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from research import rng
 from research.algorithms.config import MetaLearningConfig
+from research.algorithms.outer import initial_params
 from research.distributed import ALONE, Ranks
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
@@ -70,7 +71,7 @@ class AgentConfig(MetaLearningConfig):
         at_least(self, 0, "num_threads")
         at_least(self, 1, "episodes_per_task", "horizon", "num_inner_steps", "eval_episodes")
         in_unit_interval(self, "discount", "gae_lambda")
-        tasks = make_tasks(self.task, horizon=self.horizon, **self.task_args)  # checks the settings of its own
+        tasks = make_tasks(self.task, horizon=self.horizon, **self.task_args)  # checks its settings
         tasks.test_tasks(self.num_eval_tasks)  # there may be fewer
 
 
@@ -121,7 +122,7 @@ class Agent:
 
     def init(self) -> MetaParams:
         """Returns the meta-parameters at the start of training."""
-        params = {name: value.detach().clone() for name, value in self.policy.named_parameters()}
+        params = initial_params(self.policy)
         return MetaParams(params, self.inner_loop.init_update(self.policy, params, self.config.num_inner_steps))
 
     def advantages(self, trajectories: Trajectories) -> Tensor:

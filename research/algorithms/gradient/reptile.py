@@ -16,7 +16,7 @@ K is `num_inner_steps`, the steps before the last episodes, as in the other algo
 `return_post`, and one more step is made on them. Reptile thus uses the same episodes as first-order MAML, which follows
 only the last of the K + 1 gradients.
 
-Differs from the paper: every inner step sees fresh episodes of the policy so far, as the policy gradient has to. The
+Differs from the paper: every inner step uses new episodes of the current policy, as the policy gradient requires. The
 paper's inner optimiser for classification is Adam with β₁ = 0; here it is `inner_optimizer`, plain descent by default.
 """
 

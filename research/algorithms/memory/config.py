@@ -88,7 +88,7 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
         in_open_unit_interval(self, "clip_eps")
         one_of(self, "update", ("ppo", "trpo"))
         one_of(self, "learn_from", ("reward", "regret"))
-        tasks = self.make_tasks()  # checks the settings of its own
+        tasks = self.make_tasks()  # checks its settings
         if self.learn_from == "regret":
             self._check_regret(tasks)
         tasks.test_tasks(self.num_eval_tasks)  # there may be fewer
@@ -96,8 +96,8 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
         self._check_lengths(tasks.horizon * self.episodes_per_trial)
         if self.update == "trpo" and not self.policy.separate_value:
             raise ValueError(
-                "policy.separate_value=False: update='trpo' moves the policy on its own, a value that shares its GRU "
-                "would move with it; need True"
+                "policy.separate_value=False: update='trpo' changes the policy alone, which needs a value with a GRU "
+                "of its own; need True"
             )
 
     def _check_regret(self, tasks: TaskDistribution) -> None:

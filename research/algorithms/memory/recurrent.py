@@ -104,10 +104,6 @@ class RecurrentAgent:
         policy = make_gru_policy(config.policy, self.tasks.observation_space, self.tasks.action_space, initial)
         self.policy = policy.to(self.device, getattr(torch, config.dtype))
 
-    def init(self) -> Params:
-        """Returns the parameters at the start of training."""
-        return {name: value.detach().clone() for name, value in self.policy.named_parameters()}
-
     @torch.no_grad()
     def sample(self, params: Params, scale: ValueScale, iteration: int) -> TrialSamples:
         """Returns trials of new tasks with their advantages and the targets of the value."""

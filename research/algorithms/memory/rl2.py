@@ -33,7 +33,7 @@ from research.algorithms.memory.evaluation import trial_curve
 from research.algorithms.memory.losses import rl2_gradient
 from research.algorithms.memory.recurrent import RecurrentAgent, Steps, ValueScale, minibatches
 from research.algorithms.memory.trpo import make_objective
-from research.algorithms.outer import clip_norm
+from research.algorithms.outer import clip_norm, initial_params
 from research.algorithms.trust_region import trust_region_update
 from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState, adam, adam_start
@@ -69,7 +69,7 @@ class RL2:
 
     def init(self) -> RL2State:
         """Returns the state before the first iteration."""
-        params = self.agent.init()
+        params = initial_params(self.agent.policy)
         optimizer, scale = adam_start(self._by_adam(params)), ValueScale.start(self.agent.longest)
         return RL2State(0, MetaParams(params, {}), optimizer, scale)
 

@@ -24,13 +24,13 @@ def make_objective(agent: RecurrentAgent, params: Params, steps: Steps) -> Trust
 
     def part(own: Steps) -> Part:
         policy = _FromStart(bind(agent.policy, params))
-        share = int(own.valid.sum()) / total
+        weight = int(own.valid.sum()) / total
 
         def respond(moved: Params) -> Any:
             return functional_call(policy, {f"policy.{name}": value for name, value in moved.items()}, own)
 
         def add_up(function: Any, *trees: Any) -> Tensor:
-            return share * function(*trees)
+            return weight * function(*trees)
 
         batch = PolicyBatch(own.inputs.features, own.action, own.advantage, own.log_prob, own.valid)
         return Part(batch, own.valid / total, linearize(respond, learned), respond, add_up)

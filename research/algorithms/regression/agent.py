@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from research import rng
 from research.algorithms.config import MetaLearningConfig
+from research.algorithms.outer import initial_params
 from research.algorithms.schedules import anneal
 from research.evaluation import AdaptationCurve, check_num_adapt_steps
 from research.inner_loops import make_inner_loop
@@ -114,7 +115,7 @@ class Learner:
 
     def init(self) -> MetaParams:
         """Returns the initial meta-parameters."""
-        params = {name: value.detach().clone() for name, value in self.network.named_parameters()}
+        params = initial_params(self.network)
         steps = max(1, self.config.num_inner_steps)
         return MetaParams(params, self.inner_loop.init_update(self.network, params, steps))
 

@@ -226,11 +226,6 @@ def make_network(config: DQNConfig, tasks: TaskDistribution) -> QNetwork | Dueli
     return network.to(config.device, getattr(torch, config.dtype))
 
 
-def init_params(network: nn.Module) -> Params:
-    """Copies of the parameters of a module by name."""
-    return {name: value.detach().clone() for name, value in network.named_parameters()}
-
-
 def as_batch(drawn: Drawn, config: DQNConfig) -> TransitionBatch:
     """Transitions from a replay buffer as tensors of the run's dtype and device."""
     dtype, device = getattr(torch, config.dtype), config.device

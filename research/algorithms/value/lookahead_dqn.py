@@ -41,10 +41,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from research import rng
+from research.algorithms.outer import initial_params
 from research.algorithms.schedules import interpolate
 from research.algorithms.value.config import TDConfig
 from research.algorithms.value.evaluation import by_td_steps, evaluate
-from research.algorithms.value.learner import LearnerState, TDLearner, as_batch, init_params, make_network
+from research.algorithms.value.learner import LearnerState, TDLearner, as_batch, make_network
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.sampling.interaction import Act, Finished, Interaction, Moment
@@ -182,7 +183,7 @@ class LookaheadDQN:
 
     def init(self) -> LookaheadDQNState:
         """Returns the state before the first iteration."""
-        params = init_params(self.network)
+        params = initial_params(self.network)
         interaction = Interaction(self._make_envs(), self.config.seed)
         state = LookaheadDQNState(
             0,

@@ -36,11 +36,11 @@ from torch.func import functional_call
 
 from research import rng
 from research.algorithms.config import MetaLearningConfig
-from research.algorithms.outer import clip_norm, learned, replaced
+from research.algorithms.outer import clip_norm, initial_params, learned, replaced
 from research.algorithms.schedules import anneal
 from research.algorithms.value.config import DQNConfig
 from research.algorithms.value.evaluation import Advance, collect_transitions, evaluate, minibatches
-from research.algorithms.value.learner import init_params, make_network
+from research.algorithms.value.learner import make_network
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.inner_loops import make_inner_loop
@@ -119,7 +119,7 @@ class MAMLDQN:
 
     def init(self) -> MAMLDQNState:
         """Returns the state before the first iteration."""
-        params = init_params(self.network)
+        params = initial_params(self.network)
         update = self.inner_loop.init_update(self.network, params, max(1, self.config.num_inner_steps))
         meta = MetaParams(params, update)
         return MAMLDQNState(0, meta, adam_start(learned(meta, self.config)), meta)

@@ -25,11 +25,11 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 
 from research import rng
-from research.algorithms.outer import move_towards
+from research.algorithms.outer import initial_params, move_towards
 from research.algorithms.schedules import anneal
 from research.algorithms.value.config import TDConfig
 from research.algorithms.value.evaluation import by_td_steps, collect_transitions, evaluate, minibatches
-from research.algorithms.value.learner import TDLearner, init_params, make_network
+from research.algorithms.value.learner import TDLearner, make_network
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.per_task import expand
@@ -86,7 +86,7 @@ class ReptileDQN:
 
     def init(self) -> ReptileDQNState:
         """Returns the state before the first iteration."""
-        return ReptileDQNState(0, MetaParams(init_params(self.network), {}))
+        return ReptileDQNState(0, MetaParams(initial_params(self.network), {}))
 
     @flushed_denormals()
     def step(self, state: ReptileDQNState) -> StepResult:
