@@ -26,7 +26,6 @@ experiment = make_policy_experiment(
     script=__file__,
     description=__doc__,
     columns=COLUMNS,
-    named_configs={},
 )
 
 if __name__ == "__main__":

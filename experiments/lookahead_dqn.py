@@ -9,9 +9,9 @@
 
 `design` chooses the settings: `lookahead` (the default), `reptile` and `maml` have different ones.
 
-Named configs: cartpole, lunarlander (DQN at the zoo's settings); to put behind them half_rate (Adam at half the rate),
-fast_slow (design A), slow_target (design A2), rainbow (Double, Dueling, 3 steps, priorities); grid_goals_reptile,
-cartpole_params (design B), grid_goals_maml (design C); fast (seconds, any design).
+Named configs: cartpole, lunarlander (DQN with the settings of rl-baselines3-zoo); after one of these half_rate (Adam at
+half the rate), fast_slow (design A), slow_target (design A2), rainbow (Double, Dueling, 3 steps, priorities);
+grid_goals_reptile, cartpole_params (design B), grid_goals_maml (design C); fast (seconds, any design).
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def choose(config: Any) -> Algorithm:
-    """The algorithm of a design, from its settings."""
+    """Returns the algorithm of a design from its settings."""
     return DESIGNS[config.design](config)
 
 

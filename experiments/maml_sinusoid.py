@@ -47,7 +47,7 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
 
 
 def choose(config: RegressionConfig) -> Algorithm:
-    """The algorithm that the settings name."""
+    """Returns the algorithm that the settings name."""
     return ALGORITHMS[config.algorithm](config)
 
 

@@ -56,19 +56,19 @@ def make_policy_experiment(
     script: str,
     description: str | None,
     columns: Mapping[str, str],
-    named_configs: Mapping[str, Mapping[str, Any]],
+    named_configs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Experiment:
-    """An experiment with the commands `train`, `resume`, `evaluate` and `render`.
+    """Returns an experiment with the commands `train`, `resume`, `evaluate` and `render`.
 
     Args:
         name: Name of the experiment, and of the algorithm in checkpoints.
         algorithm: The class, one of `research.algorithms.ALGORITHMS`, on an agent that adapts a policy.
         script: `__file__` of the script.
         description: Its `__doc__`.
-        columns: What the progress bar shows, as `{label: metric name}`.
+        columns: Metrics that the progress bar shows, as `{label: metric name}`.
         named_configs: Named configs besides those of the tasks; one with the name of a task replaces that one.
     """
-    configs = TASKS | dict(named_configs)
+    configs = TASKS | dict(named_configs or {})
     made = make_experiment(name, algorithm.Config, script=script, description=description, named_configs=configs)
     add_commands(made, algorithm, columns=columns, report=report, prepare_drawing=prepare_drawing)
     return made

@@ -3,7 +3,7 @@
     python experiments/small_runs.py build/notebooks/runs 01_first_run 04_rl2_regret
     python experiments/small_runs.py build/notebooks/runs
 
-What is there is not made again. The settings are those of the notebooks but for the size; nothing follows from results.
+Existing runs are not made again. The settings are those of the notebooks, with smaller sizes; the results mean nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ LINES: dict[str, dict[str, int]] = {
     },
     "07_sweep_triage": {},
 }
-"""By notebook: command lines without their seeds, and how many seeds."""
+"""By notebook: command lines without a seed, and the number of seeds of each."""
 
 SWEEP = """\
 experiment: maml_ppo
@@ -78,7 +78,7 @@ seeds: 3
 
 
 def make(name: str, directory: Path) -> None:
-    """Makes the runs of a notebook, unless they are there; waits for whoever is making them."""
+    """Makes the runs of a notebook, unless they exist; waits for another process that makes them."""
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory / f".{name}") as done:
         if done.exists():
@@ -97,11 +97,11 @@ def _train(experiment: str, *arguments: str) -> None:
 
 
 def _sweep(directory: Path) -> None:
-    """A sweep in which a setting fails, and of which somebody has removed a run."""
+    """Makes a sweep with a setting that fails, and deletes the record of one run."""
     file = directory / "ppo_rates.yaml"
     file.write_text(SWEEP)
     command = [sys.executable, "-m", "slurm", "submit", str(file), "--local", "-j", "2", "--no-snapshot"]
-    subprocess.run([*command, "--runs-dir", str(directory)], cwd=ROOT, check=False)  # runs that fail are no surprise
+    subprocess.run([*command, "--runs-dir", str(directory)], cwd=ROOT, check=False)  # some runs fail on purpose
     manifest = directory / "_sweeps" / "ppo_rates-1" / "manifest.jsonl"
     first = json.loads(manifest.read_text().splitlines()[0])["run"]
     shutil.rmtree(directory / str(first))
@@ -109,14 +109,14 @@ def _sweep(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[Path]:
-    """The path that is there once the work is done; nobody else works meanwhile."""
+    """Locks the work on a path against other processes; yields the path of the file that marks finished work."""
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield path.with_suffix(".made")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Makes what is asked for. Returns the exit status."""
+    """Makes the runs of the named notebooks. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="where runs are made")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"for which notebooks (all): {', '.join(LINES)}")

@@ -1,7 +1,7 @@
-"""Saves and restores the state of a training run. Knows no algorithm: a state is any tree of tensors and numbers.
+"""Saving and restoring the state of a training run, which is a tree of tensors and numbers of any algorithm.
 
-A checkpoint is one file of plain containers that `torch.load(..., weights_only=True)` reads, so opening one runs no
-code. Nothing is written in place: a file is complete or it is the previous one.
+A checkpoint is one file of plain containers that `torch.load(..., weights_only=True)` reads, so that opening it runs no
+code. It is replaced atomically: the file is either the new checkpoint or the previous one.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor
 from research.files import atomic_write, remove_partial
 
 FORMAT = 1
-_ARCHIVE = b"PK\x03\x04"  # how a zip file starts: torch.save writes one
+_ARCHIVE = b"PK\x03\x04"  # start of a zip file, which torch.save writes
 _KEYS = {"format", "algorithm", "config", "iteration", "score", "state"}
 _SCALARS = (bool, int, float, str, type(None))
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: which file, why, and what to do."""
+    """A checkpoint cannot be used. The message names the file, the reason and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Checkpoint:
     """A loaded checkpoint.
 
     Attributes:
-        path: Where it was read.
-        algorithm: Name of the algorithm whose state it holds.
-        config: The settings it was trained with, as plain JSON values.
-        iteration: Finished iterations.
-        score: Of the evaluation at that iteration, more is better; None if there was none.
+        path: Path of the file.
+        algorithm: Name of the algorithm.
+        config: Settings of the training as plain JSON values.
+        iteration: Number of finished iterations.
+        score: Score of the evaluation at that iteration, to be maximised; None without an evaluation.
         state: The state as plain containers, see `restore`.
     """
 
@@ -49,13 +49,13 @@ class Checkpoint:
     state: Any
 
     def restore(self, like: Any) -> Any:
-        """The state, with the structure and devices of `like`.
+        """Returns the state with the structure and devices of `like`.
 
         Args:
-            like: A state of the same algorithm and settings, e.g. its initial state.
+            like: A state of the same algorithm and settings, e.g. the initial one.
 
         Raises:
-            CheckpointError: Names, shapes or dtypes differ: the state belongs to other settings.
+            CheckpointError: Names, shapes or dtypes differ because the state belongs to other settings.
         """
         try:
             return from_plain(self.state, like)
@@ -65,7 +65,7 @@ class Checkpoint:
             ) from error
 
     def require_algorithm(self, algorithm: str) -> None:
-        """Raises CheckpointError unless the state belongs to this algorithm."""
+        """Raises CheckpointError if the state belongs to another algorithm."""
         if self.algorithm != algorithm:
             raise CheckpointError(
                 f"{self.path} holds a state of {self.algorithm!r}, not of {algorithm!r}. "
@@ -77,7 +77,7 @@ class Checkpoints:
     """The checkpoints of one run: the last state in `latest.pt`, the one with the highest score in `best.pt`.
 
     Args:
-        directory: Where they are kept; made when missing.
+        directory: Directory of the files; created if it is missing.
         algorithm: Name of the algorithm.
         config: Its settings as plain JSON values.
     """
@@ -103,8 +103,8 @@ class Checkpoints:
     def save(self, state: Any, score: float | None = None) -> None:
         """Saves the state as the latest, and as the best if its score is the highest so far.
 
-        The best goes first: a process killed between the two repeats the iterations that lead to it, one killed the
-        other way round would have lost it.
+        The best is written first: if the process is killed in between, a resumed run repeats the iterations since the
+        latest. In the other order it would lose the best.
         """
         content = {
             "format": FORMAT,
@@ -121,27 +121,23 @@ class Checkpoints:
 
 
 def load(path: Path | str) -> Checkpoint:
-    """Reads a checkpoint; `.pt` may be left out.
+    """Reads a checkpoint; `.pt` may be left out of the path.
 
     Raises:
-        CheckpointError: There is none, it is damaged, or it is not one of ours.
+        CheckpointError: The file is missing, damaged, or not a checkpoint of this project.
     """
     path = _existing(Path(path))
     _refuse_other_files(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is no checkpoint of this project: it holds something other than tensors and plain values. "
-            f"Use a file that a run here wrote, such as runs/1/checkpoints/latest.pt."
-        ) from error
+        raise _foreign(path, "it holds something other than tensors and plain values") from error
     except (RuntimeError, EOFError, ValueError) as error:
         raise _damaged(path, str(error).splitlines()[0] if str(error) else "it ends too early") from error
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
-        raise CheckpointError(
-            f"{path} is no checkpoint of this project: found {_describe_content(content)}, "
-            f"expected the entries {', '.join(sorted(_KEYS))}. Use a file that a run here wrote."
-        )
+        keys = ", ".join(sorted(map(str, content))[:8]) if isinstance(content, dict) else None
+        found = f"a {type(content).__name__}" if keys is None else f"the entries {keys or '(none)'}"
+        raise _foreign(path, f"found {found}, expected the entries {', '.join(sorted(_KEYS))}")
     if content["format"] != FORMAT:
         raise CheckpointError(
             f"{path} has format {content['format']!r}, this version reads {FORMAT}. "
@@ -161,16 +157,13 @@ def _existing(path: Path) -> Path:
 
 
 def _refuse_other_files(path: Path) -> None:
-    """Raises CheckpointError unless the file begins like an archive, as all of ours do."""
+    """Raises CheckpointError unless the file begins like the archives of torch.save."""
     with path.open("rb") as file:
         start = file.read(len(_ARCHIVE))
     if start != _ARCHIVE and _ARCHIVE.startswith(start):
         raise _damaged(path, "it ends too early")
     if start != _ARCHIVE:
-        raise CheckpointError(
-            f"{path} is no checkpoint of this project: it begins with {start!r}, expected {_ARCHIVE!r}. "
-            f"Use a file that a run here wrote."
-        )
+        raise _foreign(path, f"it begins with {start!r}, expected {_ARCHIVE!r}")
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
@@ -180,14 +173,15 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
     )
 
 
-def _describe_content(content: Any) -> str:
-    if isinstance(content, dict):
-        return f"the entries {', '.join(sorted(map(str, content))[:8]) or '(none)'}"
-    return f"a {type(content).__name__}"
+def _foreign(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is no checkpoint of this project: {reason}. Use a file that a run here wrote, such as "
+        f"runs/1/checkpoints/latest.pt."
+    )
 
 
 def to_plain(tree: Any, path: str = "state") -> Any:
-    """Returns the tree with dicts for NamedTuples, lists for tuples, and tensors copied to the CPU.
+    """Returns the tree with dicts for NamedTuples, lists for tuples, and copies of the tensors on the CPU.
 
     Raises:
         TypeError: A leaf is neither a tensor nor a bool, int, float, str or None.
@@ -206,13 +200,14 @@ def to_plain(tree: Any, path: str = "state") -> Any:
 
 
 class _MismatchError(Exception):
-    """Where a plain tree and a template differ."""
+    """A plain tree and a template differ. The message names the place."""
 
 
 def from_plain(plain: Any, like: Any, path: str = "state") -> Any:
-    """The inverse of `to_plain`: the containers, devices and `requires_grad` of `like`, the values of `plain`.
+    """Returns the inverse of `to_plain`: the values of `plain` in the containers, on the devices of `like`.
 
-    A tensor without rows in `like`, such as a replay buffer's before training, may have any number of them in `plain`.
+    Tensors take `requires_grad` from `like`, too. A tensor without rows in `like`, such as that of a replay buffer
+    before training, may have any number of rows in `plain`.
     """
     if isinstance(like, Tensor):
         return _tensor(plain, like, path)

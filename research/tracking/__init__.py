@@ -1,7 +1,7 @@
-"""Recording runs: the command line, the record in `runs/`, checkpoints, stopping and going on.
+"""Recording runs: the command line, the record in `runs/`, checkpoints, stopping and resuming.
 
-Sacred lives here and nowhere else in `research/`. Scripts use `experiment.make_experiment` and `session.add_commands`;
-further observers and schedulers have their place beside `observer.py` and `signals.py`.
+No other part of `research/` imports Sacred. Scripts use `experiment.make_experiment` and `session.add_commands`. A
+further observer belongs next to `observer.py`, a further scheduler next to `signals.py`.
 """
 
 import warnings

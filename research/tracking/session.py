@@ -116,7 +116,7 @@ class Trainer:
         """Returns the session of a command, before anything is recorded. Raises ValueError to refuse the run."""
         ranks = self.experiment.ranks
         if command in ("evaluate", "render"):
-            ranks.tell(None)
+            ranks.send_settings(None)
         draw = self.prepare_drawing(config) if self.prepare_drawing and command == "render" else None
         if draw and run.unobserved:
             raise ValueError("-u: render writes its pictures into the record of a run; leave -u out")
@@ -128,15 +128,15 @@ class Trainer:
         It evaluates when the first rank does, which would otherwise wait for it until `TIMEOUT`. The first rank reports
         how the run ended: a stop ends this process without an error.
         """
-        order = ranks.told()
-        if order is None:
+        values = ranks.receive_settings()
+        if values is None:
             return
-        config = from_mapping(self.experiment.settings.class_of(order), order)
+        config = from_mapping(self.experiment.settings.class_of(values), values)
         algorithm = self._build_for(ranks, config)
-        with StopSignals(ranks.largest) as stop:
+        with StopSignals(ranks.max) as stop:
             train(
                 algorithm,
-                ranks.first(algorithm.init()),
+                ranks.broadcast(algorithm.init()),
                 config.num_iterations,
                 on_metrics=lambda iteration, metrics: None,
                 evaluate=lambda state: len(_evaluate(algorithm, state, config).score),
@@ -199,9 +199,9 @@ class Session:
         if ranks.size > 1:
             self.run.info["ranks"] = ranks.size
         settings = to_mapping(self.config)
-        ranks.tell(settings)
-        self.state = ranks.first(self.state)
-        with StopSignals(ranks.largest) as stop:
+        ranks.send_settings(settings)
+        self.state = ranks.broadcast(self.state)
+        with StopSignals(ranks.max) as stop:
             checkpoints = directory and Checkpoints(directory / "checkpoints", self.experiment.name, settings)
             if self.is_resumed:
                 print(f"Going on after iteration {self.state.iteration} of {total}.", flush=True)

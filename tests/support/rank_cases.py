@@ -93,7 +93,7 @@ def _exchange(ranks: Ranks) -> dict[str, Any]:
     """What the first rank sees of each way to exchange something. Each rank checks its own."""
     rank, size = ranks.rank, ranks.size
     tree = {"values": torch.arange(3, dtype=torch.float32) + rank / 3, "count": rank}
-    first = ranks.first(tree)
+    first = ranks.broadcast(tree)
     assert first["values"].tolist() == [0, 1, 2] and first["count"] == 0
     assert first["values"].dtype == torch.float32
     assert ranks.sum([(rank, float(rank))] * (rank + 1)) == (sum(k * (k + 1) for k in range(size)),) * 2
@@ -106,11 +106,11 @@ def _exchange(ranks: Ranks) -> dict[str, Any]:
         message = str(error)
     order = {"text": "ü $(x)", "list": [1, None]}
     if rank == 0:
-        ranks.tell(order)
-        ranks.tell(None)  # too late
+        ranks.send_settings(order)
+        ranks.send_settings(None)  # too late
     else:
-        assert ranks.told() == order
-    return {"largest": ranks.largest(10 - rank), "different": message}
+        assert ranks.receive_settings() == order
+    return {"largest": ranks.max(10 - rank), "different": message}
 
 
 def _main(directory: Path, sizes: list[int]) -> None:

@@ -113,13 +113,13 @@ def test_more_ranks_than_tasks_are_refused():
 
 def test_a_process_that_is_alone_owns_all_and_exchanges_nothing():
     tree = {"x": torch.tensor([1.0, 3.0]), "count": 2}
-    assert ALONE.sum([tree]) is tree and ALONE.first(tree) is tree
+    assert ALONE.sum([tree]) is tree and ALONE.broadcast(tree) is tree
     assert ALONE.sum([(1, 2.0), (3, 4.5)]) == (4, 6.5)
-    assert ALONE.largest(7) == 7
+    assert ALONE.max(7) == 7
     assert torch.equal(ALONE.mean(tree["x"], 2), torch.tensor(2.0))
     assert ALONE.share(5) == Share(0, 1, 5)
     ALONE.require_equal(tree["x"], "nothing")
-    ALONE.tell({"anything": 1})
+    ALONE.send_settings({"anything": 1})
     ALONE.leave()
 
 
