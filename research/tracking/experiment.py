@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,16 +69,9 @@ def make_experiment(
     """
     experiment = Experiment(name, config_class, script, description or "", ingredients)
     for key, differences in (named_configs or {}).items():
-        experiment.named_configs[key] = _Differences(dict(differences))
+        experiment.add_named_config(key, dict(differences))
         experiment.settings.typed(experiment.settings.given({}, [key]))
     return experiment
-
-
-class _Differences(ConfigDict):
-    """A named config that never changes: Sacred merges later ones into the mappings that it receives."""
-
-    def __call__(self, fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
-        return ConfigDict(copy.deepcopy(self._conf))(fixed, preset, fallback)
 
 
 class Experiment(sacred.Experiment):

@@ -103,6 +103,13 @@ def test_a_named_config_gives_way_to_the_command_line(lab, capsys):
     assert lab.runs() == []
 
 
+def test_a_named_config_is_the_same_in_the_next_run(lab):
+    experiment = toy_experiment.make()
+    for updates, curvature in (({"surface": {"curvature": [3.0]}}, [3.0]), ({}, [1.0, 2.0])):
+        run = experiment.run("print_config", config_updates=updates, named_configs=["long"])
+        assert run.config["surface"] == {"size": 5, "curvature": curvature}
+
+
 def test_sacreds_own_options_work(lab, capsys):
     lab.run("-F elsewhere -i chosen -n other -p with num_iterations=1")
     assert [path.name for path in (lab.directory / "elsewhere").iterdir() if path.name != "_sources"] == ["chosen"]
