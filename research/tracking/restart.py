@@ -70,7 +70,7 @@ def find_start(command: str, name: str, settings: Settings, given: Mapping[str, 
 def ensured_directory(run_config: RunConfig) -> Path:
     """Returns the directory of the run that `ensure` is asked for. Raises ConfigError if none is named."""
     if run_config.run is None or run_config.checkpoint is not None:
-        raise ConfigError("ensure needs run=<id> and no checkpoint: it starts that run, goes on with it, or finds it "
+        raise ConfigError("ensure needs run=<id> and no checkpoint: it starts that run, continues it, or finds it "
                           "complete, e.g. `ensure with run=7`")  # fmt: skip
     return Path(run_config.runs_dir, str(run_config.run))
 
@@ -155,7 +155,7 @@ def _resume(found: Checkpoint, config: dict[str, Any], given: Mapping[str, Any])
     record = found.path.resolve().parent.parent
     if not (record / "run.json").is_file():
         raise ConfigError(
-            f"checkpoint={str(found.path)!r}: resume goes on with a run's record, and this checkpoint lies in none; "
+            f"checkpoint={str(found.path)!r}: resume continues the record of a run, and this checkpoint is in none; "
             f"need <runs_dir>/<id>/checkpoints/<name>.pt"
         )
     if config["num_iterations"] < found.iteration:

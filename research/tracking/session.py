@@ -204,7 +204,7 @@ class Session:
         with StopSignals(ranks.max) as stop:
             checkpoints = directory and Checkpoints(directory / "checkpoints", self.experiment.name, settings)
             if self.is_resumed:
-                print(f"Going on after iteration {self.state.iteration} of {total}.", flush=True)
+                print(f"Resuming after iteration {self.state.iteration} of {total}.", flush=True)
             elif checkpoints:
                 checkpoints.save(self.state)  # the run can be resumed even if it is killed in the first iteration
             with make_progress(self.state.iteration, total, self.trainer.columns) as progress:
@@ -261,12 +261,12 @@ class Session:
         """Returns the command line that resumes this run."""
         directory = self.run.directory
         if directory is None or not (directory / "checkpoints" / "latest.pt").exists():
-            return "Nothing was saved to go on from."
+            return "Nothing was saved from which it can be resumed."
         updates = [f"run={directory.name}"]
         if str(directory.parent) != RunConfig().runs_dir:
             updates.append(f"runs_dir={directory.parent}")
         command = [_short(Path(sys.executable)), _short(self.experiment.script), "resume", "with", *updates]
-        return f"Go on with:\n  {shlex.join(command)}"
+        return f"Resume it with:\n  {shlex.join(command)}"
 
     def _on_metrics(self, iteration: int, metrics: Metrics, progress: Lines) -> None:
         for name, value in metrics.items():

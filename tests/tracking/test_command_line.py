@@ -193,7 +193,7 @@ def test_evaluating_takes_everything_from_the_checkpoint(lab):
         ("resume with run=1 lr=0.2", "lr=0.2: runs/1/checkpoints/latest.pt was trained with 0.1"),
         ("resume with run=1 seed=1", "seed=1: runs/1/checkpoints/latest.pt was trained with 0"),
         ("resume with run=1 num_iterations=2", "has finished 3 already"),
-        ("resume with checkpoint=copy", "resume goes on with a run's record, and this checkpoint lies in none"),
+        ("resume with checkpoint=copy", "resume continues the record of a run, and this checkpoint is in none"),
         ("resume with run=2", "run=2: no such run in runs; the last there is 1"),
     ],
 )

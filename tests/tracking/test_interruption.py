@@ -121,6 +121,6 @@ def test_ctrl_c_in_a_process_of_its_own_and_the_command_that_it_prints(lab):
     shown, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert lab.record(2)["status"] == "INTERRUPTED"
-    command = shown.split("Go on with:\n")[1].splitlines()[0]
+    command = shown.split("Resume it with:\n")[1].splitlines()[0]
     subprocess.run(shlex.split(command), check=True, timeout=60, capture_output=True)
     lab.assert_same(2, 1)
