@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis.stats import interval
 from research.algorithms import ALGORITHMS, Algorithm
-from research.algorithms.regression.agent import RegressionConfig
+from research.algorithms.regression.maml import MAMLRegressionConfig
 from research.algorithms.regression.reptile import ReptileRegressionConfig
 from research.evaluation import AdaptationCurve
 from research.tracking.experiment import make_experiment
@@ -46,7 +46,7 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     return [picture]
 
 
-def choose(config: RegressionConfig) -> Algorithm:
+def choose(config: MAMLRegressionConfig | ReptileRegressionConfig) -> Algorithm:
     """Returns the algorithm that the settings name."""
     return ALGORITHMS[config.algorithm](config)
 
@@ -81,7 +81,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
 
 experiment = make_experiment(
     "maml_sinusoid",
-    Choice("algorithm", {"maml_regression": RegressionConfig, "reptile_regression": ReptileRegressionConfig}),
+    Choice("algorithm", {"maml_regression": MAMLRegressionConfig, "reptile_regression": ReptileRegressionConfig}),
     script=__file__,
     description=__doc__,
     named_configs=NAMED_CONFIGS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 def positive(settings: Any, *names: str) -> None:
@@ -44,6 +44,13 @@ def in_open_unit_interval(settings: Any, *names: str) -> None:
 def one_of(settings: Any, name: str, allowed: Sequence[Any]) -> None:
     """Checks that the named setting is one of `allowed`."""
     _check(settings, (name,), lambda value: value in allowed, f"one of {', '.join(map(repr, allowed))}")
+
+
+def choices(settings: Any) -> None:
+    """Checks each field of a dataclass whose annotation lists its values: `Literal` or `bool`."""
+    for name, annotation in get_type_hints(type(settings)).items():
+        if annotation is bool or get_origin(annotation) is Literal:
+            one_of(settings, name, get_args(annotation) or (False, True))
 
 
 def ordered(settings: Any, *names: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from research.inner_loops import InnerLoopConfig, make_inner_loop
 from research.inner_loops.base import check_rates, init_rates
 from research.types import MetaParams
-from research.validation import at_least, one_of
+from research.validation import at_least, choices
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class AlgorithmConfig:
         if self.num_adapt_steps is not None:
             at_least(self, 0, "num_adapt_steps")
         at_least(self, 1, "num_iterations", "meta_batch_size", "num_eval_tasks")
-        one_of(self, "dtype", ("float32", "float64"))
+        choices(self)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from research.validation import at_least, one_of, positive_fraction
+from research.validation import at_least, choices, one_of, positive_fraction
 
 InnerState = Literal["maintain", "reset", "pullback"]
 Closure = Callable[[], Any]
@@ -55,7 +55,7 @@ class LookaheadConfig:
     def __post_init__(self) -> None:
         at_least(self, 0, "lookahead_k")
         positive_fraction(self, "lookahead_alpha")
-        one_of(self, "lookahead_inner_state", get_args(InnerState))
+        choices(self)
 
 
 class Lookahead(torch.optim.Optimizer):

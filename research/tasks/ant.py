@@ -40,7 +40,6 @@ from research.tasks.locomotion import (
     low_below_high,
 )
 from research.tasks.robots import uniform_on_disc
-from research.validation import one_of
 
 Floats = NDArray[np.float64]
 
@@ -87,12 +86,6 @@ class Ant(UprightLocomotion):
     reward: Literal["maml_rl", "promp"] = "maml_rl"
     observe_position: bool = False
     observe_forces: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of(self, "reward", tuple(_RUNNING))
-        one_of(self, "observe_position", (False, True))
-        one_of(self, "observe_forces", (False, True))
 
     @property
     def observation_size(self) -> int:
@@ -160,7 +153,6 @@ class AntGoal(Ant, ContinuousTasks):
     def __post_init__(self) -> None:
         super().__post_init__()
         low_below_high(self, "goal")
-        one_of(self, "goals", ("square", "disc"))
 
     @property
     def factors(self) -> Factors:

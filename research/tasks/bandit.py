@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from research.tasks.base import ContinuousTasks
 from research.tasks.rows import Moved, RowEnvs
-from research.validation import at_least, one_of
+from research.validation import at_least, choices
 
 
 class BanditTasks(NamedTuple):
@@ -48,7 +48,7 @@ class Bandit(ContinuousTasks):
             raise ValueError(f"horizon={self.horizon!r}: need 1, an episode of a bandit is one pull; for more pulls "
                              "take more episodes of a task")  # fmt: skip
         at_least(self, 2, "num_arms")
-        one_of(self, "reward", ("bernoulli", "gaussian"))
+        choices(self)
         at_least(self, 0, "reward_std")
 
     @property

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from research.sampling.gym import DrawnGymEnvs, Env, GymEnvs, Row, make_env
 from research.sampling.vector import per_row
 from research.tasks.base import Split, TaskDistribution
-from research.validation import one_of, positive
+from research.validation import choices, positive
 
 Spaces = tuple[gymnasium.spaces.Box, gymnasium.Space[Any]]
 """Spaces of an observation and of an action."""
@@ -44,7 +44,7 @@ class GymDistribution(TaskDistribution, ABC):
 
     def __post_init__(self) -> None:
         positive(self, "horizon")
-        one_of(self, "vectorization", ("sync", "async"))
+        choices(self)
 
     @abstractmethod
     def make_task_env(self, task: NDArray[Any]) -> Env:

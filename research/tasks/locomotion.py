@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from research.sampling.mujoco import State
 from research.tasks.base import ContinuousTasks, Split
 from research.tasks.robots import RobotEnvs, RobotTasks, T
-from research.validation import at_least, one_of
+from research.validation import at_least
 
 TWO_DIRECTIONS = Split(False, "there are only two directions, so evaluation has those of training")
 """Split of families whose tasks are forward and backward."""
@@ -52,10 +52,6 @@ class UprightLocomotion(Locomotion):
     """
 
     terminate: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of(self, "terminate", (False, True))
 
 
 D = TypeVar("D", bound=Locomotion)
@@ -162,10 +158,6 @@ class DirectionTarget(Locomotion, ContinuousTasks):
     """
 
     directions: Literal["line", "plane"] = "line"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of(self, "directions", ("line", "plane"))
 
     @property
     def split(self) -> Split:

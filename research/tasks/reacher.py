@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from research.sampling.mujoco import State
 from research.tasks.base import ContinuousTasks
 from research.tasks.robots import RobotEnvs, RobotTasks, uniform_on_disc
-from research.validation import at_least, one_of, positive
+from research.validation import at_least, positive
 
 _SIZES = {"tip": 8, "gymnasium": 10}
 _TIP, _TARGET = 3, 4  # indices of their bodies
@@ -59,7 +59,6 @@ class ReacherGoal(RobotTasks, ContinuousTasks):
         if self.goal_radius > _REACH:
             raise ValueError(f"goal_radius={self.goal_radius}: need at most {_REACH}, where the table ends")
         at_least(self, 0, "control_cost")
-        one_of(self, "observation", tuple(_SIZES))
 
     @property
     def observation_size(self) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from research.sampling.mujoco import MujocoEnvs, Robot, action_space, load_robot, observation_space
 from research.sampling.vector import per_row
 from research.tasks.base import TaskDistribution
-from research.validation import one_of, positive
+from research.validation import choices, positive
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RobotTasks(TaskDistribution, ABC):
 
     def __post_init__(self) -> None:
         positive(self, "horizon")
-        one_of(self, "clip_actions", (False, True))
+        choices(self)
 
     @property
     def robot(self) -> Robot:

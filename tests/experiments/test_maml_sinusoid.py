@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.maml_sinusoid import NAMED_CONFIGS, experiment, report
-from research.algorithms.regression.agent import RegressionConfig
+from research.algorithms.regression.maml import MAMLRegressionConfig
 from research.algorithms.regression.reptile import ReptileRegressionConfig
 from research.checkpoint import load
 from research.evaluation import AdaptationCurve
@@ -53,7 +53,7 @@ def test_an_algorithm_has_its_own_defaults(updates):
     names = [] if updates else ["reptile"]
     config, _ = experiment.settings.typed(experiment.settings.given(updates, names))
     assert config == ReptileRegressionConfig()
-    assert experiment.settings.typed({})[0] == RegressionConfig()
+    assert experiment.settings.typed({})[0] == MAMLRegressionConfig()
 
 
 def test_errors_that_are_not_finite_are_reported_as_far_as_they_are(tmp_path, capsys):

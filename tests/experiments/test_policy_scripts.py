@@ -95,7 +95,7 @@ def test_every_named_config_is_valid(name, capsys):
         ("fomaml", "meta_optimizer=sdg", "meta_optimizer='sdg': need one of adam, sgd; did you mean sgd?"),
         ("fomaml", "learn_inner_lr=scalar", "learn_inner_lr='scalar': FOMAML has no gradient to learn it by"),
         ("reptile", "anneal_from=2", "anneal_from=2.0: need a value from 0 to 1"),
-        ("reptile", "first_order=False", "first_order=False: Reptile differentiates nothing"),
+        ("reptile", "first_order=False", "first_order=False: Reptile uses no derivative of the inner steps"),
     ],
 )
 def test_a_setting_that_cannot_be_stops_before_any_work(runs, capsys, name, update, message):

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from research.algorithms.regression.agent import RegressionConfig
-from research.algorithms.regression.maml import MAMLRegression
+from research.algorithms.regression.maml import MAMLRegression, MAMLRegressionConfig
 from research.algorithms.regression.reptile import ReptileRegression, ReptileRegressionConfig
 from research.inner_loops.with_higher import DifferentiableLookahead, higher, registered_optimizers
 from research.optim import Lookahead
@@ -178,7 +177,7 @@ def test_impossible_settings_are_refused(backend: str, settings: dict[str, Any],
 
 def test_maml_learns_alpha_and_reptile_refuses_to() -> None:
     tiny: dict[str, Any] = {"updates_per_iteration": 2, "meta_batch_size": 3, "hidden_sizes": (5,), "lookahead_k": 2}
-    algorithm = MAMLRegression(RegressionConfig(**tiny, num_inner_steps=2, learn_lookahead_alpha=True))
+    algorithm = MAMLRegression(MAMLRegressionConfig(**tiny, num_inner_steps=2, learn_lookahead_alpha=True))
     state = algorithm.init()
     after = algorithm.step(state).state.meta.update
     assert state.meta.update["lookahead_alpha"] == 0.5 != after["lookahead_alpha"]

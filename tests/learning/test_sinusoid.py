@@ -2,16 +2,14 @@
 
 import pytest
 
-from experiments.maml_sinusoid import NAMED_CONFIGS, choose
-from research.algorithms.regression.agent import RegressionConfig
+from experiments.maml_sinusoid import choose, experiment
 
 BRIEF = dict(num_iterations=3, num_inner_steps=1, inner_lr=0.02, meta_lr=5e-3, anneal_from=0.0)
 
 
 def curve(name, num_adapt_steps, **changes):
     """Mean error on held-out waves after each gradient step, once trained with a named config."""
-    named = {key: tuple(value) if isinstance(value, list) else value for key, value in NAMED_CONFIGS[name].items()}
-    config = RegressionConfig(**{**named, **changes})
+    config, _ = experiment.settings.typed(experiment.settings.given(changes, [name]))
     algorithm = choose(config)
     state = algorithm.init()
     while state.iteration < config.num_iterations:

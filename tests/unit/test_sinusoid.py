@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from research.algorithms.regression.agent import Batch, Learner, RegressionConfig
-from research.algorithms.regression.maml import MAMLRegression
+from research.algorithms.regression.maml import MAMLRegression, MAMLRegressionConfig
 from research.algorithms.regression.reptile import ReptileRegression, ReptileRegressionConfig
 from research.rng import generator
 from research.tasks.sinusoid import Sinusoid, SinusoidTasks
@@ -163,7 +163,7 @@ MAML_KIN = {
 
 @pytest.mark.parametrize("kind", MAML_KIN)
 def test_maml_and_its_kin_are_what_loops_over_tasks_compute(kind):
-    config = RegressionConfig(**{**TINY, "meta_lr": 0.01, **MAML_KIN[kind]})
+    config = MAMLRegressionConfig(**{**TINY, "meta_lr": 0.01, **MAML_KIN[kind]})
     meta = run(MAMLRegression(config)).meta
     params, learned = maml_by_loops(config, iterations=2)
     for ours, theirs in ((meta.model, params), (meta.update, learned)):
@@ -174,17 +174,17 @@ def test_maml_and_its_kin_are_what_loops_over_tasks_compute(kind):
 
 def test_first_order_is_another_gradient():
     first, second = (
-        run(MAMLRegression(RegressionConfig(**TINY, first_order=flag))).meta.model for flag in (True, False)
+        run(MAMLRegression(MAMLRegressionConfig(**TINY, first_order=flag))).meta.model for flag in (True, False)
     )
     assert max(float((first[name] - second[name]).abs().max()) for name in first) > 1e-6
 
 
 def test_meta_sgd_learns_a_rate_for_each_element_and_maml_none():
-    learning = MAMLRegression(RegressionConfig(**TINY, learn_inner_lr="per_parameter"))
+    learning = MAMLRegression(MAMLRegressionConfig(**TINY, learn_inner_lr="per_parameter"))
     start, end = learning.init().meta, run(learning).meta
     assert {f"lr.{name}" for name in start.model} == set(start.update)
     assert all((end.update[name] != start.update[name]).any() for name in start.update)
-    constant = MAMLRegression(RegressionConfig(**TINY))
+    constant = MAMLRegression(MAMLRegressionConfig(**TINY))
     assert torch.equal(run(constant).meta.update["lr"], constant.init().meta.update["lr"])
 
 
@@ -247,12 +247,17 @@ def test_the_curve_is_the_error_of_plain_gradient_descent_on_each_wave():
         (dict(hidden_sizes=(4, 0)), r"hidden_sizes=\(4, 0\): need at least 1 unit"),
         (dict(activation="sine"), "activation='sine': need one of 'tanh', 'relu'"),
         (dict(task="parabola"), "task='parabola': need one of sinusoid"),
-        (dict(algorithm="maml"), "algorithm='maml': need one of 'maml_regression', 'reptile_regression'"),
+        (dict(algorithm="reptile_regression"), "algorithm='reptile_regression': need one of 'maml_regression'$"),
+        (
+            dict(learn_inner_lr="each"),
+            "learn_inner_lr='each': need one of 'none', 'scalar', 'per_step', 'per_parameter'",
+        ),
+        (dict(first_order="no"), "first_order='no': need one of False, True"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        RegressionConfig(**change)
+        MAMLRegressionConfig(**change)
 
 
 @pytest.mark.parametrize(
@@ -270,4 +275,4 @@ def test_reptile_refuses_what_it_cannot_learn(change, message):
 
 def test_a_pattern_that_names_no_parameter_is_refused_at_once():
     with pytest.raises(ValueError, match=r"adapt_only: 'last\.\*' matches no parameter"):
-        MAMLRegression(RegressionConfig(**TINY, adapt_only=("last.*",)))
+        MAMLRegression(MAMLRegressionConfig(**TINY, adapt_only=("last.*",)))

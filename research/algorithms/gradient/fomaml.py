@@ -36,7 +36,7 @@ from research.optim.differentiable import UPDATE_RULES, AdamState, SGDState, ada
 from research.optim.flat import distance
 from research.per_task import per_task
 from research.types import MetaParams, Params, StepResult
-from research.validation import at_least, one_of, positive
+from research.validation import at_least, positive
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,6 @@ class FOMAMLConfig(AgentConfig):
         super().__post_init__()
         positive(self, "meta_lr")
         at_least(self, 0, "max_grad_norm")
-        one_of(self, "meta_optimizer", ("adam", "sgd"))
         refuse_learned_update(self, "FOMAML")
         if not self.first_order:
             raise ValueError("first_order=False: FOMAML is first order, need True; maml_ppo and maml_trpo are not")

@@ -50,7 +50,7 @@ from research.optim.flat import distance
 from research.parallel import parallel_map
 from research.per_task import expand, per_task, take
 from research.types import MetaParams, Metrics, Params, StepResult
-from research.validation import at_least, in_open_unit_interval, one_of, positive
+from research.validation import at_least, in_open_unit_interval, positive
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,6 @@ class MAMLPPOConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self, "estimator", tuple(ESTIMATORS))
         positive(self, "meta_lr", "target_kl")
         at_least(self, 1, "num_epochs", "num_minibatches")
         at_least(self, 0, "sampling_coef", "max_grad_norm", "kl_coef")

@@ -10,7 +10,7 @@ from research.algorithms.schedules import interpolate
 from research.optim.trust_region import TrustRegionConfig
 from research.policies.gru import GRUConfig, check_spaces
 from research.tasks import TASKS, SolvedTasks, TaskDistribution, make_tasks
-from research.validation import at_least, in_open_unit_interval, in_unit_interval, one_of, positive
+from research.validation import at_least, in_open_unit_interval, in_unit_interval, positive
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,6 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
         positive(self, "meta_lr", "entropy_until")
         in_unit_interval(self, "discount", "gae_lambda", "final_lr_share")
         in_open_unit_interval(self, "clip_eps")
-        one_of(self, "update", ("ppo", "trpo"))
-        one_of(self, "learn_from", ("reward", "regret"))
         tasks = self.make_tasks()  # checks its settings
         if self.learn_from == "regret":
             self._check_regret(tasks)

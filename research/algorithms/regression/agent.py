@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from research.policies.mlp import check_layers, mlp
 from research.tasks import make_regression_tasks
 from research.tasks.base import Examples
 from research.types import Forward, MetaParams, Params
-from research.validation import at_least, in_unit_interval, one_of, positive
+from research.validation import at_least, in_unit_interval, positive
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ class RegressionConfig(MetaLearningConfig):
     For `adapt_only`, the parameters of the last layer are `head.*`, those of all other layers `body.*`.
 
     Attributes:
-        algorithm: Name of the algorithm in `research.algorithms.ALGORITHMS`.
         task: Name of the task distribution, see `research.tasks.REGRESSION_TASKS`.
         updates_per_iteration: Meta-updates in one iteration.
         shots: Examples of a task in each inner step.
@@ -52,7 +51,6 @@ class RegressionConfig(MetaLearningConfig):
 
     evaluation_settings = MetaLearningConfig.evaluation_settings | {"eval_query_points"}
 
-    algorithm: Literal["maml_regression", "reptile_regression"] = "maml_regression"
     task: str = "sinusoid"
     num_iterations: int = 300
     updates_per_iteration: int = 100
@@ -75,7 +73,6 @@ class RegressionConfig(MetaLearningConfig):
         at_least(self, 1, "updates_per_iteration", "shots", "query_points", "eval_query_points")
         positive(self, "meta_lr")
         in_unit_interval(self, "anneal_from")
-        one_of(self, "algorithm", ("maml_regression", "reptile_regression"))
         check_layers(self)
         make_regression_tasks(self.task, **self.task_args)  # checks the settings of its own
 

@@ -21,7 +21,8 @@ its paper draws each at random.
 from __future__ import annotations
 
 import time
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +33,17 @@ from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState, adam, adam_start
 from research.optim.flat import flatten, unflatten
 from research.types import MetaParams, StepResult
+
+
+@dataclass(frozen=True)
+class MAMLRegressionConfig(RegressionConfig):
+    """Settings of MAML.
+
+    Attributes:
+        algorithm: Name of the algorithm in `research.algorithms.ALGORITHMS`.
+    """
+
+    algorithm: Literal["maml_regression"] = "maml_regression"
 
 
 class MAMLRegressionState(NamedTuple):
@@ -51,9 +63,9 @@ class MAMLRegressionState(NamedTuple):
 class MAMLRegression:
     """MAML for regression, see the module."""
 
-    Config: ClassVar[type] = RegressionConfig
+    Config: ClassVar[type] = MAMLRegressionConfig
 
-    def __init__(self, config: RegressionConfig):
+    def __init__(self, config: MAMLRegressionConfig):
         self.config = config
         self.learner = Learner(config)
 

@@ -31,9 +31,13 @@ from research.types import MetaParams, Params, StepResult
 
 @dataclass(frozen=True)
 class ReptileRegressionConfig(RegressionConfig):
-    """Settings of Reptile, with other defaults than MAML's. `meta_lr` is ε."""
+    """Settings of Reptile, with other defaults than MAML's. `meta_lr` is ε.
 
-    algorithm: Literal["maml_regression", "reptile_regression"] = "reptile_regression"
+    Attributes:
+        algorithm: Name of the algorithm in `research.algorithms.ALGORITHMS`.
+    """
+
+    algorithm: Literal["reptile_regression"] = "reptile_regression"
     num_inner_steps: int = 10
     inner_lr: float | tuple[float, ...] = 0.02
     meta_lr: float = 0.5
@@ -52,7 +56,7 @@ class ReptileRegression:
 
     Config: ClassVar[type] = ReptileRegressionConfig
 
-    def __init__(self, config: RegressionConfig):
+    def __init__(self, config: ReptileRegressionConfig):
         if config.num_inner_steps < 1:
             raise ValueError(f"num_inner_steps={config.num_inner_steps}: Reptile needs at least 1 step to move along")
         refuse_learned_update(config, "Reptile")

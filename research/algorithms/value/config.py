@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from research.algorithms.config import AlgorithmConfig
 from research.optim.lookahead import LookaheadConfig
 from research.policies.q_network import QNetworkConfig
 from research.tasks import make_tasks
 from research.td import LossKind
-from research.validation import at_least, in_unit_interval, one_of, positive, positive_fraction
+from research.validation import at_least, in_unit_interval, positive, positive_fraction
 
 InnerOptimizer = Literal["sgd", "adam", "adamw"]
 TargetUpdate = Literal["hard", "polyak", "slow"]
@@ -76,8 +76,6 @@ class DQNConfig(AlgorithmConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self, "adapt_actions", get_args(Exploration))
-        one_of(self, "td_loss", get_args(LossKind))
         at_least(self, 1, "rows_per_task", "horizon", "batch_size", "target_interval", "adapt_transitions")
         at_least(self, 1, "td_steps_per_adapt_step", "eval_episodes")
         at_least(self, 0, "max_grad_norm")
@@ -120,8 +118,6 @@ class TDConfig(DQNConfig, LookaheadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         LookaheadConfig.__post_init__(self)
-        one_of(self, "inner_optimizer", get_args(InnerOptimizer))
-        one_of(self, "target", get_args(TargetUpdate))
         at_least(self, 1, "n_step")
         positive(self, "inner_lr")
         if self.target == "slow" and not self.lookahead_k:

@@ -32,7 +32,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ from research.sampling.replay_buffer import Contents, ReplayBuffer
 from research.tasks import make_tasks
 from research.td import TransitionBatch
 from research.types import MetaParams, Metrics, StepResult
-from research.validation import at_least, in_unit_interval, one_of, positive_fraction
+from research.validation import at_least, choices, in_unit_interval, positive_fraction
 
 Schedule = Literal["linear", "exponential"]
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class ExplorationConfig:
     fraction: float = 0.16
 
     def __post_init__(self) -> None:
-        one_of(self, "schedule", get_args(Schedule))
+        choices(self)
         in_unit_interval(self, "start", "end")
         positive_fraction(self, "fraction")
         if self.schedule == "exponential" and not (self.start > 0 and self.end > 0):

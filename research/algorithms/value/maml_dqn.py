@@ -51,7 +51,7 @@ from research.per_task import expand
 from research.tasks import make_tasks
 from research.td import TransitionBatch, semi_gradient_loss, td_loss, td_target, values_at
 from research.types import Forward, MetaParams, Params, StepResult
-from research.validation import at_least, in_unit_interval, one_of, positive
+from research.validation import at_least, in_unit_interval, positive
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,6 @@ class MAMLDQNConfig(DQNConfig, MetaLearningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self, "target", ("hard", "polyak"))
         at_least(self, 0, "target_steps")
         positive(self, "meta_lr")
         in_unit_interval(self, "anneal_from")
