@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.replay import Footage, can_be_drawn, check_drawable, film, has_paths, walked_paths
 from research.algorithms.gradient.agent import AgentConfig
 from research.evaluation import AdaptationCurve, Episodes
-from research.replay import Footage, can_be_drawn, check_drawable, film, has_paths, walked_paths
 from research.tasks import make_tasks
 from research.tasks.base import DescribedTasks
 

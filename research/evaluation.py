@@ -18,7 +18,7 @@ from research.types import Trajectories
 
 
 class Episodes(NamedTuple):
-    """The episodes from which returns were computed, and the seeds with which `research.replay` repeats them.
+    """The episodes from which returns were computed, and the seeds with which they can be repeated.
 
     Attributes:
         trajectories: The episodes at each step of adaptation, steps + 1 entries.

@@ -99,7 +99,7 @@ def plot_paths(
     Args:
         curve: An evaluation on tasks with `goal [tasks, 2]`.
         paths: Positions of the first tasks' episodes at each step of adaptation, `[tasks, episodes, time, 2]`, see
-            `research.replay.walked_paths`.
+            `experiments.replay.walked_paths`.
         path: The file to write.
         episodes_per_task: Paths to each goal, beside their mean; fewer if there are fewer.
 

@@ -33,7 +33,7 @@ from research.evaluation import AdaptationCurve, check_num_adapt_steps
 from research.optim.differentiable import AdamState, UpdateRule, adam, adam_start, sgd
 from research.optim.differentiable_lookahead import lookahead
 from research.optim.flat import norm
-from research.optim.lookahead import LookaheadConfig
+from research.optim.lookahead_settings import LookaheadConfig
 from research.oracles.games import Game, make_game, starts
 from research.types import MetaParams, Params, StepResult
 from research.validation import at_least, in_unit_interval, positive, positive_fraction

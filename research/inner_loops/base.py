@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from research.inner_loops.linearize import Linearized
-from research.optim.lookahead import LookaheadConfig
+from research.optim.lookahead_settings import LookaheadConfig
 from research.types import Loss, MetaParams, Params
 
 LearnedRate = Literal["none", "scalar", "per_step", "per_parameter"]

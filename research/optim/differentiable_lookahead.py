@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from research.optim.differentiable import LearningRate, Scalar, UpdateRule, sgd
-from research.optim.lookahead import InnerState, check_settings
+from research.optim.lookahead_settings import InnerState, check_settings
 from research.types import Params
 
 

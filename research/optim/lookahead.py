@@ -21,41 +21,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from research.validation import at_least, choices, one_of, positive_fraction
+from research.optim.lookahead_settings import InnerState, check_settings
 
-InnerState = Literal["maintain", "reset", "pullback"]
+_SETTINGS = ("k", "alpha", "inner_state")
 Closure = Callable[[], Any]
 Group = dict[str, Any]
 
 _COUNTERS = frozenset({"step", "mu_product", "eta", "mu"})
 """State of torch's optimisers that depends only on the number of steps: of all, of NAdam, and of ASGD the last two."""
-
-
-@dataclass(frozen=True)
-class LookaheadConfig:
-    """Settings of Lookahead around another optimiser, as algorithms have them.
-
-    Attributes:
-        lookahead_k: Steps between two syncs; 0 for no Lookahead.
-        lookahead_alpha: Step size α of the slow weights, above 0 and at most 1.
-        lookahead_inner_state: Treatment of the other optimiser's state at a sync: `"maintain"`, `"reset"` or
-            `"pullback"`, see the module.
-    """
-
-    lookahead_k: int = 0
-    lookahead_alpha: float = 0.5
-    lookahead_inner_state: InnerState = "maintain"
-
-    def __post_init__(self) -> None:
-        at_least(self, 0, "lookahead_k")
-        positive_fraction(self, "lookahead_alpha")
-        choices(self)
 
 
 class Lookahead(torch.optim.Optimizer):
@@ -306,27 +284,6 @@ class Lookahead(torch.optim.Optimizer):
 
     def _params(self) -> list[Tensor]:
         return [param for group in self.param_groups for param in group["params"]]
-
-
-_SETTINGS = ("k", "alpha", "inner_state")
-
-
-def check_settings(settings: dict[str, Any], named: Callable[[str], str] = str) -> None:
-    """Checks `k`, `alpha` and `inner_state`.
-
-    Args:
-        settings: The values by these names.
-        named: Maps a name to that of the setting in a message.
-
-    Raises:
-        ValueError: A value is out of range.
-    """
-    given = {named(key): value for key, value in settings.items()}
-    if isinstance(settings["k"], bool) or not isinstance(settings["k"], int):
-        raise ValueError(f"{named('k')}={settings['k']!r}: need a whole number of steps, at least 1")
-    at_least(given, 1, named("k"))
-    positive_fraction(given, named("alpha"))
-    one_of(given, named("inner_state"), get_args(InnerState))
 
 
 def lookahead_around(

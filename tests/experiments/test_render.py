@@ -13,8 +13,8 @@ from PIL import Image
 
 from experiments import maml_sinusoid, maml_trpo, reptile
 from experiments.render import task_labels
+from experiments.replay import check_drawable
 from research.evaluation import AdaptationCurve
-from research.replay import check_drawable
 from research.sampling import offscreen
 from research.tasks import TASKS, make_tasks
 from research.tasks.navigation_2d import Navigation2D, NavigationEnvs

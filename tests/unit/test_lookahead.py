@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from research.optim import Lookahead, lookahead_around
-from research.optim.lookahead import check_settings
+from research.optim.lookahead_settings import check_settings
 
 ALL_OF_TORCH = ["Adadelta", "Adafactor", "Adagrad", "Adamax", "ASGD", "NAdam", "RAdam", "Rprop"]
 

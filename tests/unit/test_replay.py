@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.replay import can_be_drawn, check_drawable, film, has_paths, walked_paths
 from research.algorithms.gradient.evaluation import adaptation_curve
 from research.distributions import DiagGaussian
-from research.replay import can_be_drawn, check_drawable, film, has_paths, walked_paths
 from research.tasks import TASKS, make_tasks
 from research.tasks.navigation_2d import Navigation2D, NavigationEnvs
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from research.algorithms.config import AlgorithmConfig
-from research.optim.lookahead import LookaheadConfig
+from research.optim.lookahead_settings import LookaheadConfig
 from research.policies.q_network import QNetworkConfig
 from research.tasks import make_tasks
 from research.td import LossKind
