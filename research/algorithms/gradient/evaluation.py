@@ -1,15 +1,43 @@
-"""Adaptation curves of a policy that adapts by gradient steps on its own episodes."""
+"""Adaptation curves of a policy that adapts by gradient steps on its own episodes, and the algorithms that have one."""
 
 from __future__ import annotations
+
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
 from research import rng
-from research.algorithms.gradient.agent import Agent
+from research.algorithms.gradient.agent import Agent, AgentConfig
+from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve, Episodes, check_num_adapt_steps
 from research.losses import PolicyBatch
 from research.sampling.collect import collect, reset_seed
 from research.types import MetaParams, Trajectories
+
+C = TypeVar("C", bound=AgentConfig)
+
+
+class AgentAlgorithm(Generic[C]):
+    """An algorithm around an `Agent`: all but its settings `Config`, its `init` and its `step`.
+
+    The state of the algorithm has its meta-parameters as `meta`.
+
+    Args:
+        config: The settings.
+        ranks: The processes that share the tasks of a meta-batch.
+    """
+
+    def __init__(self, config: C, ranks: Ranks = ALONE):
+        self.config = config
+        self.agent = Agent(config, ranks)
+
+    def with_ranks(self, ranks: Ranks) -> Self:
+        """Returns the same algorithm as one of several processes that share its tasks."""
+        return type(self)(self.config, ranks)
+
+    def evaluate(self, state: Any, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+        """Returns the mean return on held-out tasks after 0, 1, ... gradient steps."""
+        return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
 
 
 def adaptation_curve(agent: Agent, meta: MetaParams, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:

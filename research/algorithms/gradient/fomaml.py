@@ -25,11 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from research.algorithms.gradient.agent import Agent, AgentConfig, respond
-from research.algorithms.gradient.evaluation import adaptation_curve
+from research.algorithms.gradient.agent import AgentConfig, respond
+from research.algorithms.gradient.evaluation import AgentAlgorithm
 from research.algorithms.outer import clip_norm, refuse_learned_update
-from research.distributed import ALONE, Ranks
-from research.evaluation import AdaptationCurve
 from research.inner_loops.supported import vmappable
 from research.losses import PolicyBatch, mean_entropy, reinforce
 from research.optim.differentiable import UPDATE_RULES, AdamState, SGDState, adam_start
@@ -71,18 +69,10 @@ class FOMAMLState(NamedTuple):
     optimizer: AdamState | SGDState
 
 
-class FOMAML:
+class FOMAML(AgentAlgorithm[FOMAMLConfig]):
     """First-order MAML, see the module."""
 
     Config: ClassVar[type] = FOMAMLConfig
-
-    def __init__(self, config: FOMAMLConfig, ranks: Ranks = ALONE):
-        self.config = config
-        self.agent = Agent(config, ranks)
-
-    def with_ranks(self, ranks: Ranks) -> FOMAML:
-        """Returns the same algorithm as one of several processes that share its tasks."""
-        return FOMAML(self.config, ranks)
 
     def init(self) -> FOMAMLState:
         """Returns the state before the first iteration."""
@@ -105,10 +95,6 @@ class FOMAML:
             "time/update_seconds": time.perf_counter() - start,
         }
         return StepResult(FOMAMLState(state.iteration + 1, state.meta._replace(model=model), optimizer), metrics)
-
-    def evaluate(self, state: FOMAMLState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns the mean return on held-out tasks after 0, 1, ... gradient steps."""
-        return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
 
     def _gradient(self, adapted: Params, query: PolicyBatch) -> tuple[Params, float]:
         """Returns the means over tasks of ∇L(θ_i; D_i) and of the entropy of π_θi on D_i."""

@@ -38,11 +38,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from research.algorithms.gradient.agent import Agent, AgentConfig, PolicySamples, respond
-from research.algorithms.gradient.evaluation import adaptation_curve
+from research.algorithms.gradient.evaluation import AgentAlgorithm
 from research.algorithms.outer import clip_norm, learned, replaced
-from research.distributed import ALONE, Ranks
 from research.estimators import ESTIMATORS
-from research.evaluation import AdaptationCurve
 from research.inner_loops.supported import vmappable
 from research.losses import PolicyBatch, clip_fraction, clipped_surrogate, mean_entropy, mean_kl
 from research.optim.differentiable import AdamState, adam, adam_start
@@ -119,18 +117,10 @@ class MAMLPPOState(NamedTuple):
     kl_coef: Tensor
 
 
-class MAMLPPO:
+class MAMLPPO(AgentAlgorithm[MAMLPPOConfig]):
     """MAML-PPO, see the module. Its `step` samples, then makes epochs of clipped steps through the adaptation."""
 
     Config: ClassVar[type] = MAMLPPOConfig
-
-    def __init__(self, config: MAMLPPOConfig, ranks: Ranks = ALONE):
-        self.config = config
-        self.agent = Agent(config, ranks)
-
-    def with_ranks(self, ranks: Ranks) -> MAMLPPO:
-        """Returns the same algorithm as one of several processes that share its tasks."""
-        return MAMLPPO(self.config, ranks)
 
     def init(self) -> MAMLPPOState:
         """Returns the state before the first iteration."""
@@ -160,10 +150,6 @@ class MAMLPPO:
         metrics["time/update_seconds"] = time.perf_counter() - start
         after = MAMLPPOState(state.iteration + 1, replaced(state.meta, params), optimizer, kl_coef)
         return StepResult(after, metrics)
-
-    def evaluate(self, state: MAMLPPOState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns the mean return on held-out tasks after 0, 1, ... gradient steps."""
-        return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
 
 
 def adapted_coef(coef: Tensor, kl: Tensor, target: float) -> Tensor:

@@ -29,11 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from research.algorithms.gradient.agent import Agent, AgentConfig, PolicySamples, inner_loss, respond
-from research.algorithms.gradient.evaluation import adaptation_curve
+from research.algorithms.gradient.evaluation import AgentAlgorithm
 from research.algorithms.outer import learned, replaced
 from research.algorithms.trust_region import Part, TrustRegionObjective, trust_region_update
-from research.distributed import ALONE, Ranks
-from research.evaluation import AdaptationCurve
 from research.losses import PolicyBatch
 from research.optim.linear_map import LinearMap, linearize
 from research.optim.trust_region import TrustRegionConfig
@@ -57,18 +55,10 @@ class MAMLTRPOState(NamedTuple):
     meta: MetaParams
 
 
-class MAMLTRPO:
+class MAMLTRPO(AgentAlgorithm[MAMLTRPOConfig]):
     """MAML-TRPO, see the module."""
 
     Config: ClassVar[type] = MAMLTRPOConfig
-
-    def __init__(self, config: MAMLTRPOConfig, ranks: Ranks = ALONE):
-        self.config = config
-        self.agent = Agent(config, ranks)
-
-    def with_ranks(self, ranks: Ranks) -> MAMLTRPO:
-        """Returns the same algorithm as one of several processes that share its tasks."""
-        return MAMLTRPO(self.config, ranks)
 
     def init(self) -> MAMLTRPOState:
         """Returns the state before the first iteration."""
@@ -83,10 +73,6 @@ class MAMLTRPO:
         metrics |= sampled.metrics | {"entropy_post": objective.entropy()}
         metrics["time/update_seconds"] = time.perf_counter() - start
         return StepResult(MAMLTRPOState(state.iteration + 1, replaced(state.meta, params)), metrics)
-
-    def evaluate(self, state: MAMLTRPOState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns the mean return on held-out tasks after 0, 1, ... gradient steps."""
-        return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
 
 
 def make_objective(agent: Agent, meta: MetaParams, sampled: PolicySamples) -> TrustRegionObjective:

@@ -28,12 +28,10 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
-from research.algorithms.gradient.agent import Agent, AgentConfig
-from research.algorithms.gradient.evaluation import adaptation_curve
+from research.algorithms.gradient.agent import AgentConfig
+from research.algorithms.gradient.evaluation import AgentAlgorithm
 from research.algorithms.outer import move_towards, refuse_learned_update
 from research.algorithms.schedules import anneal
-from research.distributed import ALONE, Ranks
-from research.evaluation import AdaptationCurve
 from research.types import MetaParams, StepResult
 from research.validation import in_unit_interval, positive
 
@@ -69,18 +67,10 @@ class ReptileState(NamedTuple):
     meta: MetaParams
 
 
-class Reptile:
+class Reptile(AgentAlgorithm[ReptileConfig]):
     """Reptile for policies, see the module."""
 
     Config: ClassVar[type] = ReptileConfig
-
-    def __init__(self, config: ReptileConfig, ranks: Ranks = ALONE):
-        self.config = config
-        self.agent = Agent(config, ranks)
-
-    def with_ranks(self, ranks: Ranks) -> Reptile:
-        """Returns the same algorithm as one of several processes that share its tasks."""
-        return Reptile(self.config, ranks)
 
     def init(self) -> ReptileState:
         """Returns the state before the first iteration."""
@@ -98,7 +88,3 @@ class Reptile:
         model, metrics = move_towards(state.meta.model, mean, rate)
         metrics |= sampled.metrics | {"time/update_seconds": time.perf_counter() - start}
         return StepResult(ReptileState(state.iteration + 1, state.meta._replace(model=model)), metrics)
-
-    def evaluate(self, state: ReptileState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns the mean return on held-out tasks after 0, 1, ... gradient steps."""
-        return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
