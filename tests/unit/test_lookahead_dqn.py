@@ -12,7 +12,6 @@ from torch.utils import _pytree as pytree
 
 from research import rng
 from research.algorithms.outer import initial_params
-from research.algorithms.value.evaluation import collect_transitions, minibatches
 from research.algorithms.value.learner import FlatNetwork, TDLearner
 from research.algorithms.value.lookahead_dqn import ExplorationConfig, LookaheadDQN, LookaheadDQNConfig, ReplayConfig
 from research.algorithms.value.maml_dqn import MAMLDQNConfig
@@ -125,8 +124,8 @@ def test_reptile_goes_towards_the_mean_of_where_tasks_lead():
     algorithm = ReptileDQN(config)
     state = algorithm.init()._replace(iteration=5)
     tasks = algorithm.tasks.sample(3, rng.generator(config.seed, "tasks", 5))
-    buffer = collect_transitions(config, algorithm.tasks, tasks, algorithm.network, state.meta.model, "transitions", 5)
-    batches = minibatches(config, buffer, "minibatches", 5)
+    buffer = algorithm.collect_transitions(tasks, state.meta.model, "transitions", 5)
+    batches = algorithm.minibatches(buffer, "minibatches", 5)
     learners = [TDLearner(config, algorithm.network, initial_params(algorithm.network)) for _ in range(3)]
     for _ in range(4):
         batch = next(batches)
@@ -147,14 +146,14 @@ def test_transitions_of_a_task_are_its_own_and_least_tried_actions_leave_few_out
         algorithm = ReptileDQN(config)
         grid, params = algorithm.tasks, initial_params(algorithm.network)
         tasks = grid.sample(5, rng.generator(0, "test"))
-        buffer = collect_transitions(config, grid, tasks, algorithm.network, params, "test")
+        buffer = algorithm.collect_transitions(tasks, params, "test")
         seen = buffer.take(np.arange(len(buffer)).reshape(50, 5, 4), 0.9)
         arrived = seen.next_observation.argmax(-1) == (grid.cells(tasks) @ [5, 1])[:, None]
         np.testing.assert_array_equal(seen.reward, arrived)
         pairs = seen.observation.argmax(-1) * 4 + seen.action
         unseen[kind] = np.mean([96 - len(np.unique(pairs[:, task])) for task in range(5)])
     assert unseen["least_tried"] < 5 < 12 < unseen["random"]
-    batch = next(minibatches(config, buffer, "test"))
+    batch = next(algorithm.minibatches(buffer, "test"))
     assert batch.observation.shape == (5, 64, 25)
 
 

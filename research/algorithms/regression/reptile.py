@@ -23,10 +23,10 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 
-from research.algorithms.outer import refuse_learned_update
+from research.algorithms.outer import move_towards, refuse_learned_update
 from research.algorithms.regression.agent import Learner, RegressionConfig
 from research.evaluation import AdaptationCurve
-from research.types import MetaParams, Params, StepResult
+from research.types import MetaParams, StepResult
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class ReptileRegression:
             meta = MetaParams(params, state.meta.update)
             adapted = self.learner.adapt(meta, sampled.batches, self.config.meta_batch_size)
             losses.append(self.learner.errors(adapted, sampled.query).mean())
-            direction = {name: adapted[name].mean(0) - value for name, value in params.items()}
-            params = _moved(params, direction, self.config.meta_lr_at(state.iteration, update))
-            norms.append(torch.stack([change.norm() for change in direction.values()]).norm())
+            mean = {name: value.mean(0) for name, value in adapted.items()}
+            params, moved = move_towards(params, mean, self.config.meta_lr_at(state.iteration, update))
+            norms.append(moved["gradient_norm"])
         metrics = {
             "loss_post": float(torch.stack(losses).mean()),
-            "gradient_norm": float(torch.stack(norms).mean()),
+            "gradient_norm": sum(norms) / len(norms),
             "time/update_seconds": time.perf_counter() - start,
         }
         return StepResult(ReptileRegressionState(state.iteration + 1, MetaParams(params, state.meta.update)), metrics)
@@ -89,7 +89,3 @@ class ReptileRegression:
     def evaluate(self, state: ReptileRegressionState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
         """Returns the errors on held-out tasks after 0, 1, ... gradient steps."""
         return self.learner.evaluate(state.meta, num_tasks, num_adapt_steps)
-
-
-def _moved(params: Params, direction: Params, rate: float) -> Params:
-    return {name: value + rate * direction[name] for name, value in params.items()}

@@ -19,14 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from research import rng
 from research.algorithms.value.config import DQNConfig, TDConfig
 from research.optim import Lookahead
 from research.optim.flat import flatten, unflatten
 from research.policies.mlp_function import mlp_output, mlp_output_numpy, mlp_with_pullback
-from research.policies.q_network import DuelingQNetwork, QNetwork, make_q_network
+from research.policies.q_network import QNetwork
 from research.sampling.replay_buffer import Drawn
-from research.tasks import TaskDistribution
 from research.td import TransitionBatch, td_cotangent, td_loss, td_target, values_at
 from research.types import Params
 
@@ -217,13 +215,6 @@ class TDLearner:
         if config.target == "polyak":
             return 1
         return config.lookahead_k if config.target == "slow" else config.target_interval
-
-
-def make_network(config: DQNConfig, tasks: TaskDistribution) -> QNetwork | DuelingQNetwork:
-    """The network of a run, with its initial parameters."""
-    generator = rng.torch_generator(config.seed, "network")
-    network = make_q_network(config.network, tasks.observation_space, tasks.action_space, generator)
-    return network.to(config.device, getattr(torch, config.dtype))
 
 
 def as_batch(drawn: Drawn, config: DQNConfig) -> TransitionBatch:

@@ -44,13 +44,11 @@ from research import rng
 from research.algorithms.outer import initial_params
 from research.algorithms.schedules import interpolate
 from research.algorithms.value.config import TDConfig
-from research.algorithms.value.evaluation import by_td_steps, evaluate
-from research.algorithms.value.learner import LearnerState, TDLearner, as_batch, make_network
+from research.algorithms.value.design import TDDesign
+from research.algorithms.value.learner import LearnerState, TDLearner, as_batch
 from research.denormals import flushed_denormals
-from research.evaluation import AdaptationCurve
 from research.sampling.interaction import Act, Finished, Interaction, Moment
 from research.sampling.replay_buffer import Contents, ReplayBuffer
-from research.tasks import make_tasks
 from research.td import TransitionBatch
 from research.types import MetaParams, Metrics, StepResult
 from research.validation import at_least, choices, in_unit_interval, positive_fraction
@@ -170,15 +168,13 @@ class LookaheadDQNState(NamedTuple):
     moment: Moment
 
 
-class LookaheadDQN:
+class LookaheadDQN(TDDesign[LookaheadDQNConfig]):
     """DQN with Lookahead around its TD steps, see the module."""
 
     Config: ClassVar[type] = LookaheadDQNConfig
 
     def __init__(self, config: LookaheadDQNConfig):
-        self.config = config
-        self.tasks = make_tasks(config.task, horizon=config.horizon, **config.task_args)
-        self.network = make_network(config, self.tasks)
+        super().__init__(config)
         self._batch = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks"))
 
     def init(self) -> LookaheadDQNState:
@@ -203,14 +199,6 @@ class LookaheadDQN:
             iteration.collect(round_)
             iteration.learn()
         return StepResult(iteration.state(), iteration.metrics())
-
-    def evaluate(self, state: LookaheadDQNState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """The mean return of the greedy policy on held-out tasks, before and after TD steps on their transitions."""
-        config, model = self.config, state.meta.model
-        advance = by_td_steps(config, self.network, model, num_tasks)
-        return evaluate(
-            config, self.tasks, self.network, model, num_tasks, num_adapt_steps, advance, n_step=config.n_step
-        )
 
     def _make_envs(self) -> Any:
         return self.tasks.make_envs(self._batch, self.config.rows_per_task)

@@ -34,21 +34,18 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from research import rng
 from research.algorithms.config import MetaLearningConfig
 from research.algorithms.outer import clip_norm, initial_params, learned, replaced
 from research.algorithms.schedules import anneal
 from research.algorithms.value.config import DQNConfig
-from research.algorithms.value.evaluation import Advance, collect_transitions, evaluate, minibatches
-from research.algorithms.value.learner import make_network
+from research.algorithms.value.design import DQNDesign
 from research.denormals import flushed_denormals
 from research.evaluation import AdaptationCurve
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
 from research.optim.differentiable import AdamState, adam, adam_start
-from research.optim.flat import norm
+from research.optim.flat import distance
 from research.per_task import expand
-from research.tasks import make_tasks
 from research.td import TransitionBatch, semi_gradient_loss, td_loss, td_target, values_at
 from research.types import Forward, MetaParams, Params, StepResult
 from research.validation import at_least, in_unit_interval, positive
@@ -104,15 +101,13 @@ class MAMLDQNState(NamedTuple):
     target: MetaParams
 
 
-class MAMLDQN:
+class MAMLDQN(DQNDesign[MAMLDQNConfig]):
     """MAML for DQN, see the module."""
 
     Config: ClassVar[type] = MAMLDQNConfig
 
     def __init__(self, config: MAMLDQNConfig):
-        self.config = config
-        self.tasks = make_tasks(config.task, horizon=config.horizon, **config.task_args)
-        self.network = make_network(config, self.tasks)
+        super().__init__(config)
         self.inner_loop = make_inner_loop(config.inner_loop, config)
         adapted_names(config, dict(self.network.named_parameters()))  # refuses what is not there
 
@@ -127,14 +122,14 @@ class MAMLDQN:
     def step(self, state: MAMLDQNState) -> StepResult:
         """Collects transitions of every task, and makes a step of Adam on η."""
         config, start = self.config, time.perf_counter()
-        tasks = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", state.iteration))
+        tasks = self.sample(state.iteration)
         support, query = (
-            collect_transitions(config, self.tasks, tasks, self.network, state.meta.model, stream, state.iteration)
+            self.collect_transitions(tasks, state.meta.model, stream, state.iteration)
             for stream in ("transitions/support", "transitions/query")
         )
         sampled = time.perf_counter()
-        batches = minibatches(config, support, "minibatches/support", state.iteration)
-        held_out = next(minibatches(config, query, "minibatches/query", state.iteration))
+        batches = self.minibatches(support, "minibatches/support", state.iteration)
+        held_out = next(self.minibatches(query, "minibatches/query", state.iteration))
         inner = list(itertools.islice(batches, config.num_inner_steps))
         target = self.target(state.target, [*inner, *itertools.islice(batches, config.target_steps)], held_out)
         gradient, error = self.gradient(state.meta, inner, held_out, target)
@@ -147,7 +142,7 @@ class MAMLDQN:
             "env_steps": float(len(support) + len(query)),
             "td_steps": float(config.num_inner_steps),
             "gradient_norm": length,
-            "step_norm": norm({name: value - before[name] for name, value in params.items()}),
+            "step_norm": distance(params, before),
             "time/sample_seconds": sampled - start,
             "time/update_seconds": time.perf_counter() - sampled,
         }
@@ -173,10 +168,15 @@ class MAMLDQN:
         return dict(zip(leaves, gradient, strict=True)), error.detach()
 
     def evaluate(self, state: MAMLDQNState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """The mean return of the greedy policy on held-out tasks, before and after inner steps on their transitions."""
-        meta = self.config.at_evaluation(state.meta)
-        advance = self._by_inner_steps(meta, num_tasks)
-        return evaluate(self.config, self.tasks, self.network, meta.model, num_tasks, num_adapt_steps, advance)
+        """Returns the mean return of the greedy policy on held-out tasks, before and after inner steps on them."""
+        meta, seen = self.config.at_evaluation(state.meta), list[TransitionBatch]()
+
+        @torch.no_grad()
+        def advance(batches: list[TransitionBatch]) -> Params:
+            seen.extend(batches)
+            return self._adapt(meta, seen, num_tasks)
+
+        return self.adaptation_curve(meta.model, num_tasks, num_adapt_steps, advance)
 
     def _moved_target(self, target: MetaParams, meta: MetaParams, iteration: int) -> MetaParams:
         """The slow copy after an iteration."""
@@ -184,16 +184,6 @@ class MAMLDQN:
             return meta if iteration % self.config.target_interval == 0 else target
         slow, fast = learned(target, self.config), learned(meta, self.config)
         return replaced(meta, {name: value.lerp(fast[name], self.config.polyak) for name, value in slow.items()})
-
-    def _by_inner_steps(self, meta: MetaParams, num_tasks: int) -> Advance:
-        seen: list[TransitionBatch] = []
-
-        @torch.no_grad()
-        def advance(batches: list[TransitionBatch]) -> Params:
-            seen.extend(batches)
-            return self._adapt(meta, seen, num_tasks)
-
-        return advance
 
     def _adapt(self, meta: MetaParams, batches: Sequence[TransitionBatch], num_tasks: int) -> Params:
         """Returns the per-task parameters after an inner step for each minibatch."""

@@ -24,16 +24,13 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 
-from research import rng
 from research.algorithms.outer import initial_params, move_towards
 from research.algorithms.schedules import anneal
 from research.algorithms.value.config import TDConfig
-from research.algorithms.value.evaluation import by_td_steps, collect_transitions, evaluate, minibatches
-from research.algorithms.value.learner import TDLearner, make_network
+from research.algorithms.value.design import TDDesign
+from research.algorithms.value.learner import TDLearner
 from research.denormals import flushed_denormals
-from research.evaluation import AdaptationCurve
 from research.per_task import expand
-from research.tasks import make_tasks
 from research.types import MetaParams, StepResult
 from research.validation import at_least, in_unit_interval, positive
 
@@ -74,15 +71,10 @@ class ReptileDQNState(NamedTuple):
     meta: MetaParams
 
 
-class ReptileDQN:
+class ReptileDQN(TDDesign[ReptileDQNConfig]):
     """Reptile for DQN, see the module."""
 
     Config: ClassVar[type] = ReptileDQNConfig
-
-    def __init__(self, config: ReptileDQNConfig):
-        self.config = config
-        self.tasks = make_tasks(config.task, horizon=config.horizon, **config.task_args)
-        self.network = make_network(config, self.tasks)
 
     def init(self) -> ReptileDQNState:
         """Returns the state before the first iteration."""
@@ -93,11 +85,10 @@ class ReptileDQN:
         """Collects transitions of every task, takes K TD steps on each, and a step towards their mean."""
         config, start = self.config, time.perf_counter()
         model, iteration = state.meta.model, state.iteration
-        tasks = self.tasks.sample(config.meta_batch_size, rng.generator(config.seed, "tasks", iteration))
-        buffer = collect_transitions(config, self.tasks, tasks, self.network, model, "transitions", iteration)
+        buffer = self.collect_transitions(self.sample(iteration), model, "transitions", iteration)
         sampled = time.perf_counter()
         learner = TDLearner(config, self.network, expand(model, config.meta_batch_size))
-        batches = minibatches(config, buffer, "minibatches", iteration, n_step=config.n_step)
+        batches = self.minibatches(buffer, "minibatches", iteration, n_step=config.n_step)
         errors = [learner.step(batch) for batch in itertools.islice(batches, config.num_inner_steps)]
         mean = {name: value.mean(0) for name, value in learner.online.params().items()}
         rate = anneal(config.meta_lr, config.anneal_from, iteration / config.num_iterations)
@@ -110,11 +101,3 @@ class ReptileDQN:
             "time/update_seconds": time.perf_counter() - sampled,
         }
         return StepResult(ReptileDQNState(iteration + 1, state.meta._replace(model=moved)), metrics)
-
-    def evaluate(self, state: ReptileDQNState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """The mean return of the greedy policy on held-out tasks, before and after TD steps on their transitions."""
-        config, model = self.config, state.meta.model
-        advance = by_td_steps(config, self.network, model, num_tasks)
-        return evaluate(
-            config, self.tasks, self.network, model, num_tasks, num_adapt_steps, advance, n_step=config.n_step
-        )
