@@ -62,7 +62,7 @@ def test_a_run_reports_episodes_regret_and_the_total(runs, capsys):
 
 def test_going_on_equals_never_having_stopped(runs):
     settings = f"{TINY} task=tabular_mdp num_minibatches=2 policy.outer_input=True policy.per_state_heads=True"
-    settings += " meta_batch_size=6 final_lr_share=1 entropy_coef=0"  # schedules depend on the number of iterations
+    settings += " meta_batch_size=6 final_lr_fraction=1 entropy_coef=0"  # schedules depend on the number of iterations
     run(f"with {settings} num_iterations=4")
     run(f"with {settings} num_iterations=2")
     run("resume with run=2 num_iterations=4")

@@ -309,7 +309,7 @@ def test_schedules_by_hand():
         SMALL,
         num_iterations=11,
         meta_lr=0.1,
-        final_lr_share=0.05,
+        final_lr_fraction=0.05,
         entropy_coef=0.2,
         entropy_until=0.8,
         meta_batch_size=10,

@@ -34,7 +34,7 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
         normalize_advantages: Whether the advantages of an iteration are scaled to mean 0 and standard deviation 1.
         chunk_length: Steps that a gradient is propagated back through (truncated BPTT); 0 for whole trials.
         meta_lr: Step size of Adam in the first iteration; it changes linearly.
-        final_lr_share: Step size of the last iteration as a fraction of `meta_lr`.
+        final_lr_fraction: Step size of the last iteration as a fraction of `meta_lr`.
         num_epochs: Passes over the trials of an iteration.
         num_minibatches: Minibatches in a pass; each is one step of Adam.
         max_grad_norm: Longer gradients are scaled down to this norm; 0 for no limit.
@@ -65,7 +65,7 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
     normalize_advantages: bool = True
     chunk_length: int = 0
     meta_lr: float = 3e-3
-    final_lr_share: float = 0.05
+    final_lr_fraction: float = 0.05
     num_epochs: int = 3
     num_minibatches: int = 4
     max_grad_norm: float = 0.5
@@ -84,7 +84,7 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
         at_least(self, 0, "final_meta_batch_size", "chunk_length", "max_grad_norm", "value_coef", "entropy_coef")
         at_least(self, 0, "num_threads")
         positive(self, "meta_lr", "entropy_until")
-        in_unit_interval(self, "discount", "gae_lambda", "final_lr_share")
+        in_unit_interval(self, "discount", "gae_lambda", "final_lr_fraction")
         in_open_unit_interval(self, "clip_eps")
         tasks = self.make_tasks()  # checks its settings
         if self.learn_from == "regret":
@@ -136,8 +136,8 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
         return round(interpolate(self.meta_batch_size, last, self.progress(iteration)))
 
     def lr_at(self, iteration: int) -> float:
-        """Returns Adam's step size: meta_lr · (1 − (1 − final_lr_share) · progress)."""
-        return self.meta_lr * interpolate(1.0, self.final_lr_share, self.progress(iteration))
+        """Returns Adam's step size: meta_lr · (1 − (1 − final_lr_fraction) · progress)."""
+        return self.meta_lr * interpolate(1.0, self.final_lr_fraction, self.progress(iteration))
 
     def entropy_coef_at(self, iteration: int) -> float:
         """Returns the weight of the entropy bonus: entropy_coef · max(0, 1 − progress / entropy_until)."""
