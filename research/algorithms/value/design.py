@@ -1,4 +1,4 @@
-"""What the designs of the DQN family share: their network, their tasks, transitions of them, and the evaluation."""
+"""The base of the designs of the DQN family: their network, their tasks, transitions of them, and the evaluation."""
 
 from __future__ import annotations
 
