@@ -39,8 +39,7 @@ def check_model(model: nn.Module, second_order: bool) -> None:
     """
     paths: dict[nn.Module, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        problems = (find_problem(module, second_order) for find_problem in _CHECKS)
-        problem = next(filter(None, problems), None)
+        problem = next(_problems(module, second_order), None)
         if module in paths and module._parameters:
             problem = (
                 f"it is also at {paths[module]}, and torch.func.functional_call does not restore a module that is "
@@ -118,52 +117,26 @@ _PLAIN_ATTENTION = _Shared(lambda: sdpa_kernel(SDPBackend.MATH))
 _NO_CUDNN = _Shared(_without_cudnn)
 
 
-def _running_statistics(module: nn.Module, second_order: bool) -> str | None:
+def _problems(module: nn.Module, second_order: bool) -> Iterator[str]:
+    """Yields why the meta-gradients of a module would be wrong, and the fix."""
+    never_again = "so the same inner step never happens twice"
+    hooks = module._forward_pre_hooks.values()
     if isinstance(module, _NormBase) and module.track_running_stats and module.training:
-        return (
-            "every forward pass changes its running statistics, so the same inner step never happens twice; "
+        yield (
+            f"every forward pass changes its running statistics, {never_again}; "
             "make it with track_running_stats=False, or call eval() on it"
         )
-    return None
-
-
-def _randomness(module: nn.Module, second_order: bool) -> str | None:
     rate = 0.0
     if isinstance(module, _DropoutNd):
         rate = module.p
     elif isinstance(module, nn.MultiheadAttention) or (isinstance(module, nn.RNNBase) and module.num_layers > 1):
         rate = module.dropout
     if module.training and (rate > 0 or isinstance(module, nn.RReLU)):
-        return (
-            "it is random in training mode, so the same inner step never happens twice; "
-            "set its rate to 0 or leave it out, or call eval() on it"
-        )
-    return None
-
-
-def _power_iteration(module: nn.Module, second_order: bool) -> str | None:
-    hooks = module._forward_pre_hooks.values()
+        yield f"it is random in training mode, {never_again}; set its rate to 0 or leave it out, or call eval() on it"
     if module.training and (isinstance(module, _SpectralNorm) or any(isinstance(h, SpectralNorm) for h in hooks)):
-        return (
-            "spectral_norm changes its power iteration at every forward pass, so the same inner step never happens "
-            "twice; call eval() on it"
-        )
-    return None
-
-
-def _weight_norm(module: nn.Module, second_order: bool) -> str | None:
-    hooks = module._forward_pre_hooks.values()
+        yield f"spectral_norm changes its power iteration at every forward pass, {never_again}; call eval() on it"
     if second_order and (isinstance(module, _WeightNorm) or any(isinstance(h, WeightNorm) for h in hooks)):
-        return (
+        yield (
             "the second derivative of torch's weight_norm is wrong; compute g * v / v.norm() with plain operations in "
             "a parametrization of your own, or set first_order=True"
         )
-    return None
-
-
-_CHECKS: tuple[Callable[[nn.Module, bool], str | None], ...] = (
-    _running_statistics,
-    _randomness,
-    _power_iteration,
-    _weight_norm,
-)
