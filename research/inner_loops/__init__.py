@@ -4,8 +4,7 @@ import difflib
 import importlib
 import importlib.util
 
-from research.inner_loops.base import InnerLoop, InnerLoopConfig
-from research.inner_loops.linearize import Linearized
+from research.inner_loops.base import InnerLoop, InnerLoopConfig, Linearized
 
 _MODULES = {"func": "func", "higher": "with_higher", "learn2learn": "with_learn2learn"}
 """Module of each backend. It defines `make`, from `InnerLoopConfig` to `InnerLoop`, and nothing else imports it."""

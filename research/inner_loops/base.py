@@ -1,16 +1,20 @@
-"""Protocol and settings of inner loops, and the initialisation of their learning rates."""
+"""Protocol and settings of inner loops, and the initialisation of their learning rates.
+
+A trust region needs J v and Jᵀ u many times at the same parameters, J = ∂adapted/∂meta for each task. A linearisation
+keeps the graphs that all products share.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from research.inner_loops.linearize import Linearized
+from research.optim import linear_map
 from research.optim.lookahead_settings import LookaheadConfig
 from research.types import Loss, MetaParams, Params
 
@@ -86,15 +90,32 @@ def check_rates(name: str, given: float | tuple[float, ...]) -> tuple[float, ...
     return rates
 
 
-class InnerLoop(Protocol):
-    """Adapts a model to each task of a batch; differentiable."""
+class Linearized(NamedTuple):
+    """An inner loop at one point.
 
-    @property
-    def config(self) -> InnerLoopConfig:
-        """Settings of the inner loop."""
+    Attributes:
+        adapted: The adapted parameters, `[tasks, ...]`, without a graph.
+        jvp: Maps a tangent v of the meta-parameters, the same for all tasks, to J v, `[tasks, ...]` per parameter.
+        vjp: Maps cotangents u of the adapted parameters, `[tasks, ...]`, to the sum of Jᵀ u over tasks.
+    """
+
+    adapted: Params
+    jvp: Callable[[MetaParams], Params]
+    vjp: Callable[[Params], MetaParams]
+
+
+class InnerLoop(Protocol):
+    """Adapts a model to each task of a batch; differentiable. A backend adds `adapt`, and whatever else it does better.
+
+    Attributes:
+        config: Settings of the inner loop.
+    """
+
+    config: InnerLoopConfig
 
     def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
         """Returns the initial parameters of the update rule, e.g. its learning rates."""
+        return init_update(self.config, params, num_steps)
 
     def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
         """Returns the parameters after one inner step on each batch.
@@ -116,10 +137,29 @@ class InnerLoop(Protocol):
         """
 
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
-        """Returns `adapt` at `meta` and its derivative as products with vectors. Keeps the graphs of all tasks."""
+        """Returns `adapt` at `meta` and its derivative as products with vectors. Keeps the graphs of all tasks.
+
+        This is reverse mode for every `adapt`, see `research.optim.linear_map`.
+
+        Example:
+            >>> from research.inner_loops import make_inner_loop
+            >>> inner_loop = make_inner_loop("func", InnerLoopConfig())
+            >>> model, meta = nn.Linear(1, 1, bias=False), ({"weight": torch.zeros(1, 1)}, {"lr": torch.tensor(0.25)})
+            >>> loss, batches = lambda forward, x: forward(x).square().sum(), [torch.ones(2, 1)]
+            >>> result = InnerLoop.linearize(inner_loop, model, MetaParams(*meta), loss, batches)
+            >>> tangent = MetaParams({"weight": torch.ones(1, 1)}, {"lr": torch.tensor(0.0)})
+            >>> result.jvp(tangent)["weight"].flatten()  # 1 − 2α for each of two tasks
+            tensor([0.5000, 0.5000])
+        """
+
+        def adapt(at: MetaParams) -> Params:
+            return self.adapt(model, at.model, at.update, loss, batches)
+
+        return Linearized(*linear_map.linearize(adapt, meta))
 
     def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
         """Returns how many tasks to treat at once; larger batches run faster in chunks of this size on threads."""
+        return 1
 
 
 Backend = Callable[[InnerLoopConfig], InnerLoop]

@@ -23,8 +23,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from research.inner_loops.base import LOOKAHEAD_ALPHA, Backend, InnerLoopConfig, adapted_names, init_update, rate
-from research.inner_loops.linearize import Linearized, linearize_by_reverse_mode
+from research.inner_loops.base import (
+    LOOKAHEAD_ALPHA,
+    Backend,
+    InnerLoop,
+    InnerLoopConfig,
+    Linearized,
+    adapted_names,
+    rate,
+)
 from research.inner_loops.supported import check_model, twice_differentiable, vmappable
 from research.optim.differentiable import UPDATE_RULES, UpdateRule
 from research.optim.differentiable_lookahead import lookahead
@@ -37,7 +44,7 @@ _ROWS_PER_CHUNK = {"cpu": 2048, "cuda": 1 << 20}
 
 
 @dataclass(frozen=True)
-class FuncInnerLoop:
+class FuncInnerLoop(InnerLoop):
     """Inner loop on `torch.func.functional_call`.
 
     Attributes:
@@ -60,9 +67,6 @@ class FuncInnerLoop:
             )
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ValueError(f"chunk_size={self.chunk_size}: need at least 1 task, or None to choose")
-
-    def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
-        return init_update(self.config, params, num_steps)
 
     def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
         """See `InnerLoop.tasks_per_chunk`: the size of a vmap."""
@@ -110,7 +114,7 @@ class FuncInnerLoop:
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
         """See `InnerLoop.linearize`: the closed form above for plain SGD, otherwise reverse mode."""
         if self.config.inner_optimizer != "sgd" or self.config.lookahead_k:
-            return linearize_by_reverse_mode(self, model, meta, loss, batches)
+            return super().linearize(model, meta, loss, batches)
         check_model(model, second_order=not self.config.first_order)
         names = adapted_names(self.config, meta.model)
         update = {name: value.detach() for name, value in meta.update.items()}

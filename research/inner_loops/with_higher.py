@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from research.inner_loops.base import LOOKAHEAD_ALPHA, Backend, InnerLoopConfig, adapted_names, init_update, rate
-from research.inner_loops.linearize import Linearized, linearize_by_reverse_mode
+from research.inner_loops.base import LOOKAHEAD_ALPHA, Backend, InnerLoop, InnerLoopConfig, adapted_names, rate
 from research.inner_loops.supported import check_model, twice_differentiable
 from research.optim.differentiable import AdamState, adam, adamw
 from research.optim.differentiable_lookahead import interpolate
 from research.optim.lookahead import Lookahead, interpolated
 from research.per_task import num_tasks
-from research.types import Forward, Loss, MetaParams, Params
+from research.types import Forward, Loss, Params
 
 with warnings.catch_warnings():
     # higher 0.2.1 compares an integer with `is` and has invalid escapes, deprecations before Python 3.12.
@@ -38,7 +37,7 @@ _FIXED_RATE = ("asgd", "rprop")
 
 
 @dataclass(frozen=True)
-class HigherInnerLoop:
+class HigherInnerLoop(InnerLoop):
     """Inner loop on `higher`.
 
     Attributes:
@@ -61,15 +60,6 @@ class HigherInnerLoop:
             )
         if self.config.transform != "none":
             raise ValueError(f"transform={self.config.transform!r}: only inner_loop='learn2learn' has transforms")
-
-    def init_update(self, model: nn.Module, params: Params, num_steps: int) -> Params:
-        return init_update(self.config, params, num_steps)
-
-    def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
-        return 1
-
-    def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
-        return linearize_by_reverse_mode(self, model, meta, loss, batches)
 
     def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
         check_model(model, second_order=not self.config.first_order)

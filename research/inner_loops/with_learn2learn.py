@@ -20,11 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from research.inner_loops.base import Backend, InnerLoopConfig, Transform, adapted_names, init_rates, rate
-from research.inner_loops.linearize import Linearized, linearize_by_reverse_mode
+from research.inner_loops.base import Backend, InnerLoop, InnerLoopConfig, Transform, adapted_names, init_rates, rate
 from research.inner_loops.supported import check_model, twice_differentiable
 from research.per_task import num_tasks
-from research.types import Loss, MetaParams, Params
+from research.types import Loss, Params
 
 Learner = Any
 """One of learn2learn's MAML, MetaSGD or GBML around a model."""
@@ -38,7 +37,7 @@ _INSTALL = (
 
 
 @dataclass(frozen=True)
-class Learn2LearnInnerLoop:
+class Learn2LearnInnerLoop(InnerLoop):
     """Inner loop on `learn2learn`.
 
     Attributes:
@@ -77,12 +76,6 @@ class Learn2LearnInnerLoop:
                 for key, value in self._make_transform(name, params[name]).named_parameters():
                     update[f"{_PREFIX}{name}.{key}"] = value.detach().clone()
         return update
-
-    def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
-        return 1
-
-    def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
-        return linearize_by_reverse_mode(self, model, meta, loss, batches)
 
     def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
         check_model(model, second_order=not self.config.first_order)
