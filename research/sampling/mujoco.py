@@ -194,7 +194,7 @@ class MujocoEnvs(TaskEnvs):
         """Releases the simulations; the environments cannot be used afterwards."""
         if self._camera:
             self._camera.close()
-        self._simulations.close()
+        self._simulations.wait()
         self._state = {}
 
     def _store(self, rows: NDArray[np.intp] | slice, state: State) -> None:

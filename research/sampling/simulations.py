@@ -47,17 +47,18 @@ class Robot:
         self.model = model
         self._spare: list[mujoco.MjData] = []
 
-    def borrow(self) -> mujoco.MjData:
-        """Takes a simulation from the pool, in an arbitrary state. It can simulate every edited copy of the model."""
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[mujoco.MjData]:
+        """A simulation for one thread, in an arbitrary state; it can simulate every edited copy of the model.
+
+        It returns to the pool unless an error occurs.
+        """
         try:
-            return self._spare.pop()
+            data = self._spare.pop()
         except IndexError:
             data = mujoco.MjData(self.model)
             data.warning.number[_BLOWN_UP] = _SILENT
-            return data
-
-    def give_back(self, data: mujoco.MjData) -> None:
-        """Returns a simulation to the pool."""
+        yield data
         self._spare.append(data)
 
 
@@ -105,8 +106,8 @@ class Simulations:
 
     def reset(self, rows: Sequence[int], qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> State:
         """Resets `rows` to positions `qpos [rows, nq]` and velocities `qvel [rows, nv]`. Returns their state."""
-        self._wait()
-        with self._borrowed() as data:
+        self.wait()
+        with self._robot.lend() as data:
             extra = self._room(data, len(rows))
             sources = [getattr(data, name) for name in self._fields]
             for i, row in enumerate(rows):
@@ -130,10 +131,10 @@ class Simulations:
         """
         control = np.ascontiguousarray(control, np.float64)
         blown_up = np.zeros(len(rows), np.bool_)
-        with self._borrowed() as data:
+        with self._robot.lend() as data:
             extra = self._room(data, len(rows))
         work = self._work(np.array(rows, np.int64), control, extra, blown_up)
-        finish = start_sharing(work, range(len(rows)), self._threads())
+        finish = start_sharing(work, range(len(rows)), self.num_threads or available_cores())
         self._running.append(finish)
 
         def result() -> tuple[State, NDArray[np.bool_]]:
@@ -149,15 +150,17 @@ class Simulations:
 
     def data(self, row: int) -> mujoco.MjData:
         """Returns a simulation in the state of a row, as a copy with all derived quantities."""
-        self._wait()
+        self.wait()
         data = mujoco.MjData(self._models[row])
         mujoco.mj_setState(self._models[row], data, self._kept[row], _KEPT)
         mujoco.mj_forward(self._models[row], data)
         return data
 
-    def close(self) -> None:
-        """Waits for the steps that have begun."""
-        self._wait()
+    def wait(self) -> None:
+        """Waits for the steps that have begun, also for those that an error has left unfinished."""
+        for finish in self._running:
+            finish()
+        self._running = []
 
     def _work(
         self,
@@ -182,7 +185,7 @@ class Simulations:
 
     def _step_in_c(self, job: Job, items: Iterator[int]) -> None:
         assert self._step_rows is not None
-        with self._borrowed() as data:
+        with self._robot.lend() as data:
             sources = np.array([getattr(data, name).ctypes.data for name in self._fields], np.uintp)
             self._step_rows(job, data, sources)
 
@@ -194,7 +197,7 @@ class Simulations:
         blown_up: NDArray[np.bool_],
         items: Iterator[int],
     ) -> None:
-        with self._borrowed() as data:
+        with self._robot.lend() as data:
             sources, warnings = [getattr(data, name) for name in self._fields], data.warning.number
             for i in items:
                 model, kept = self._models[rows[i]], self._kept[rows[i]]
@@ -209,25 +212,9 @@ class Simulations:
                 blown_up[i] = (warnings[_BLOWN_UP] != _SILENT).any()
                 warnings[_BLOWN_UP] = _SILENT
 
-    @contextlib.contextmanager
-    def _borrowed(self) -> Iterator[mujoco.MjData]:
-        """A simulation for one thread. It returns to the pool unless an error occurs."""
-        data = self._robot.borrow()
-        yield data
-        self._robot.give_back(data)
-
     def _room(self, data: mujoco.MjData, count: int) -> list[NDArray[np.float64]]:
         """An empty array for each extra field of `count` rows."""
         return [np.empty((count, *getattr(data, name).shape)) for name in self._fields]
-
-    def _wait(self) -> None:
-        """Waits for steps that an error has left unfinished."""
-        for finish in self._running:
-            finish()
-        self._running = []
-
-    def _threads(self) -> int:
-        return self.num_threads or available_cores()
 
     def _state(self, rows: Sequence[int], extra: list[NDArray[np.float64]]) -> State:
         kept = self._kept[rows]

@@ -33,7 +33,7 @@ def walk(name, contact_forces, threads):
         state, blown_up = sims.step(moving, control)()
         assert not blown_up.any()
         states += [state["qpos"].copy(), state["qvel"].copy(), state["cfrc_ext"]]
-    sims.close()
+    sims.wait()
     return states
 
 
@@ -61,7 +61,7 @@ def test_what_mujoco_cannot_do_is_an_error_and_not_the_end_of_the_process():
     others.reset([0], free.model.qpos0[None], np.zeros((1, free.model.nv)))
     state, _ = others.step([0], np.ones((1, free.model.nu)))()
     assert np.isfinite(state["qpos"]).all()
-    others.close()
+    others.wait()
 
 
 def test_without_a_compiler_the_reason_is_logged(monkeypatch, tmp_path, caplog):
