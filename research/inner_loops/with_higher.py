@@ -213,18 +213,12 @@ class DifferentiableAdamW(DifferentiableAdam):
     decoupled = True
 
 
-class DifferentiableRMSprop(higher.optim.DifferentiableRMSprop):
-    """higher's RMSprop without its warning at every construction: tests show that the gradients are right."""
+def _quiet(kind: type[Any]) -> type[Any]:
+    """Returns an optimiser of higher without the warning at every construction.
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        higher.optim.DifferentiableOptimizer.__init__(self, *args, **kwargs)
-
-
-class DifferentiableRprop(higher.optim.DifferentiableRprop):
-    """higher's Rprop without its warning at every construction that the sign of a gradient has no derivative."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        higher.optim.DifferentiableOptimizer.__init__(self, *args, **kwargs)
+    RMSprop warns of its gradients, which tests show to be right, and Rprop that a sign has no derivative.
+    """
+    return type(kind.__name__, (kind,), {"__init__": higher.optim.DifferentiableOptimizer.__init__})
 
 
 class DifferentiableLookahead(higher.optim.DifferentiableOptimizer):
@@ -284,5 +278,5 @@ class DifferentiableLookahead(higher.optim.DifferentiableOptimizer):
 higher.register_optim(Lookahead, DifferentiableLookahead)
 higher.register_optim(torch.optim.Adam, DifferentiableAdam)
 higher.register_optim(torch.optim.AdamW, DifferentiableAdamW)
-higher.register_optim(torch.optim.RMSprop, DifferentiableRMSprop)
-higher.register_optim(torch.optim.Rprop, DifferentiableRprop)
+higher.register_optim(torch.optim.RMSprop, _quiet(higher.optim.DifferentiableRMSprop))
+higher.register_optim(torch.optim.Rprop, _quiet(higher.optim.DifferentiableRprop))
