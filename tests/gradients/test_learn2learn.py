@@ -93,7 +93,7 @@ def test_its_own_maml_fails_on_a_frozen_parameter(capsys: pytest.CaptureFixture[
             {"inner_optimizer": "adam"},
             "inner_optimizer='adam': inner_loop='learn2learn' has only sgd; inner_loop='func'",
         ),
-        ({"transform": "shampoo"}, "transform='shampoo': need one of none, kronecker, meta_curvature"),
+        ({"transform": "shampoo"}, "transform='shampoo': need one of 'none', 'kronecker', 'meta_curvature'"),
         (
             {"transform": "kronecker", "learn_inner_lr": "per_parameter"},
             "transform='kronecker': learn_inner_lr='per_parameter' does not go with a transform",
