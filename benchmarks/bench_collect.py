@@ -108,7 +108,7 @@ class Physics:
         for action in actions:
             simulations.step(rows, action)()
         duration = time.perf_counter() - begin
-        simulations.close()
+        simulations.wait()
         return duration
 
     def _run(self, rows: list[int], actions: NDArray[np.float64]) -> None:
