@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
 
 
 def positive(settings: Any, *names: str) -> None:
@@ -75,6 +77,17 @@ def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     names = list(known)
     nearest = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {prefix}{nearest[0]}?" if nearest else f"there are {', '.join(names)}"
+
+
+def make_task(registry: Mapping[str, type[T]], name: str, settings: Mapping[str, Any]) -> T:
+    """Makes the dataclass registered as `name`, the setting `task`, with `settings`, those below `task_args`."""
+    if name not in registry:
+        raise ValueError(f"task={name!r}: need one of {', '.join(registry)}")
+    known = list(registry[name].__dataclass_fields__)  # type: ignore[attr-defined]
+    for key in settings:
+        if key not in known:
+            raise ValueError(f"task_args.{key}: {name} has no such setting; it has {', '.join(known) or 'none'}")
+    return registry[name](**settings)
 
 
 def positive_ranges(settings: Any, *names: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from research.types import Params
+from research.validation import make_task
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -155,13 +156,7 @@ def make_game(name: str, **settings: Any) -> Game:
     Raises:
         ValueError: The name is unknown, the game has no such setting, or a setting is out of range.
     """
-    if name not in GAMES:
-        raise ValueError(f"task={name!r}: need one of {', '.join(GAMES)}")
-    known = GAMES[name].__dataclass_fields__  # type: ignore[attr-defined]
-    for key in settings:
-        if key not in known:
-            raise ValueError(f"task_args.{key}: {name} has no such setting; it has {', '.join(known) or 'none'}")
-    return GAMES[name](**settings)
+    return make_task(GAMES, name, settings)
 
 
 def starts(game: Game, num_plays: int, scale: float, rng: np.random.Generator) -> Params:

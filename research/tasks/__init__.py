@@ -1,7 +1,6 @@
 """Task distributions, one domain per file: `TASKS` for reinforcement learning, `REGRESSION_TASKS` for regression."""
 
-import dataclasses
-from typing import Any, TypeVar
+from typing import Any
 
 from research.tasks.ant import AntDir, AntGoal, AntVel
 from research.tasks.bandit import Bandit
@@ -17,8 +16,7 @@ from research.tasks.navigation_2d import Navigation2D
 from research.tasks.reacher import ReacherGoal
 from research.tasks.sinusoid import Sinusoid
 from research.tasks.tabular_mdp import TabularMDP
-
-T = TypeVar("T")
+from research.validation import make_task
 
 TASKS: dict[str, type[TaskDistribution]] = {
     "ant_dir": AntDir,
@@ -55,22 +53,12 @@ def make_tasks(name: str, **settings: Any) -> TaskDistribution:
     Raises:
         ValueError: No task has that name, it has no such setting, or a setting is out of range.
     """
-    return _make(TASKS, name, settings)
+    return make_task(TASKS, name, settings)
 
 
 def make_regression_tasks(name: str, **settings: Any) -> RegressionDistribution:
     """Makes the distribution registered as `name` in `REGRESSION_TASKS`. Arguments and errors: see `make_tasks`."""
-    return _make(REGRESSION_TASKS, name, settings)
-
-
-def _make(registry: dict[str, type[T]], name: str, settings: dict[str, Any]) -> T:
-    if name not in registry:
-        raise ValueError(f"task={name!r}: need one of {', '.join(sorted(registry))}")
-    known = [field.name for field in dataclasses.fields(registry[name])]  # type: ignore[arg-type]
-    for key in settings:
-        if key not in known:
-            raise ValueError(f"task_args.{key}: {name} has no such setting; it has {', '.join(known)}")
-    return registry[name](**settings)
+    return make_task(REGRESSION_TASKS, name, settings)
 
 
 __all__ = [
