@@ -27,11 +27,27 @@ class Split(NamedTuple):
     how: str
 
 
-class TaskDistribution(Protocol):
-    """A distribution over reinforcement-learning tasks that share observations, actions and a horizon.
+class TaskSource(Protocol):
+    """A distribution over tasks of any kind.
 
     A task batch is a NumPy NamedTuple whose every field has a leading `[tasks]` axis; one task is a batch of one.
     """
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> Any:
+        """Draws a batch of training tasks. All randomness comes from `rng`."""
+
+    def test_tasks(self, num_tasks: int) -> Any:
+        """Returns the first `num_tasks` evaluation tasks of one fixed sequence.
+
+        Training never draws them, unless `TaskDistribution.split` says so.
+
+        Raises:
+            ValueError: The distribution holds out fewer tasks than `num_tasks`.
+        """
+
+
+class TaskDistribution(TaskSource, Protocol):
+    """A distribution over reinforcement-learning tasks that share observations, actions and a horizon."""
 
     @property
     def horizon(self) -> int:
@@ -48,18 +64,6 @@ class TaskDistribution(Protocol):
     @property
     def split(self) -> Split:
         """Relation between `sample` and `test_tasks`."""
-
-    def sample(self, num_tasks: int, rng: np.random.Generator) -> Any:
-        """Draws a batch of training tasks. All randomness comes from `rng`."""
-
-    def test_tasks(self, num_tasks: int) -> Any:
-        """Returns the first `num_tasks` evaluation tasks of one fixed sequence.
-
-        Training never draws them, unless `split` says so.
-
-        Raises:
-            ValueError: The distribution holds out fewer tasks than `num_tasks`.
-        """
 
     def make_envs(self, tasks: Any, episodes: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
         """Makes environments with `tasks × episodes` rows; the episodes of a task are adjacent rows.
@@ -176,11 +180,8 @@ class Examples(NamedTuple):
     targets: NDArray[np.float64]
 
 
-class RegressionDistribution(Protocol):
-    """A distribution over functions with the same sizes of inputs and outputs.
-
-    A task batch is a NumPy NamedTuple whose every field has a leading `[tasks]` axis; one task is a batch of one.
-    """
+class RegressionDistribution(TaskSource, Protocol):
+    """A distribution over functions with the same sizes of inputs and outputs."""
 
     @property
     def num_inputs(self) -> int:
@@ -189,12 +190,6 @@ class RegressionDistribution(Protocol):
     @property
     def num_outputs(self) -> int:
         """Number of entries of a target."""
-
-    def sample(self, num_tasks: int, rng: np.random.Generator) -> Any:
-        """Draws a batch of training tasks. All randomness comes from `rng`."""
-
-    def test_tasks(self, num_tasks: int) -> Any:
-        """Returns the first `num_tasks` evaluation tasks of one fixed sequence, which training never draws."""
 
     def examples(self, tasks: Any, num_points: int, rng: np.random.Generator) -> Examples:
         """Draws `num_points` independent examples of each task. All randomness comes from `rng`."""
