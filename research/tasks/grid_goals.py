@@ -121,7 +121,7 @@ class GridEnvs(RowEnvs[GridGoals, GridTasks]):
     def __init__(self, distribution: GridGoals, tasks: GridTasks, episodes: int):
         super().__init__(distribution, tasks, episodes)
         self._size, self._goal = distribution.size, distribution.cells(self.tasks)
-        self._rows = np.arange(self.num_envs)
+        self._one_hot = np.eye(self._size**2, dtype=np.float32)
 
     def positions(self) -> NDArray[np.float64]:
         """Returns the cell of each row relative to the middle, as goals are given, `[rows, 2]`."""
@@ -138,6 +138,4 @@ class GridEnvs(RowEnvs[GridGoals, GridTasks]):
         return cell, arrived.astype(np.float64), arrived
 
     def observe(self, state: NDArray[Any]) -> NDArray[np.float32]:
-        observation = np.zeros((self.num_envs, self._size**2), np.float32)
-        observation[self._rows, state @ [self._size, 1]] = 1.0
-        return observation
+        return self._one_hot[state @ [self._size, 1]]

@@ -98,11 +98,9 @@ class GymEnv(GymDistribution):
         return Split(False, "there is one task, and evaluation has other episodes of it")
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> GymEnvTasks:
-        """Returns the task `num_tasks` times."""
         return self.test_tasks(num_tasks)
 
     def test_tasks(self, num_tasks: int) -> GymEnvTasks:
-        """Returns the task `num_tasks` times."""
         return GymEnvTasks(np.zeros(num_tasks, np.int64))
 
     def make_task_env(self, task: NDArray[Any]) -> Env:

@@ -107,7 +107,7 @@ class GymTasks(GymDistribution):
         for quantity, value in values:
             if quantity.setting in _ON_ATTRIBUTES:
                 _set(env, quantity, value)
-        for path, expression in entries("derived", self.derived):
+        for path, expression in entries(self.derived):
             attributes.write(env.unwrapped, path, attributes.compute(env.unwrapped, expression))
         return env
 
@@ -138,14 +138,14 @@ def _set(env: Env, quantity: Quantity, value: Any) -> None:
 def _quantities(tasks: GymTasks) -> list[Quantity]:
     """The quantities that the settings name, checked against the environment. Raises ValueError."""
     on_kwargs = _kwargs_quantities(tasks)
-    settings = {name: dict(entries(name, getattr(tasks, name) or {})) for name in _ON_ATTRIBUTES}
+    settings = {name: dict(entries(getattr(tasks, name) or {})) for name in _ON_ATTRIBUTES}
     if tasks.randomize is None and tasks.env_id == _DEFAULT_ENV and not on_kwargs and not any(settings.values()):
         settings["randomize"] = _DEFAULT_RANGES
     env = make_env(tasks.env_id, tasks.horizon, tasks.kwargs | {q.name: q.decode(_extreme(q, 0)) for q in on_kwargs})
     found = [*on_kwargs]
     for setting, values in settings.items():
         found += [_attribute_quantity(env, setting, path, value) for path, value in values.items()]
-    for path, expression in entries("derived", tasks.derived):
+    for path, expression in entries(tasks.derived):
         _check_derived(env, path, expression)
     if not found:
         raise ValueError(f"randomize={tasks.randomize!r}: nothing differs from task to task; write "

@@ -48,11 +48,11 @@ class Quantity(NamedTuple):
         return int(drawn) if self.num_values > 1 else float(drawn)
 
 
-def entries(setting: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def entries(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yields (path, value) of a nested mapping; on a command line every dot opens a level."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from ((f"{key}.{path}", inner) for path, inner in entries(setting, value))
+            yield from ((f"{key}.{path}", inner) for path, inner in entries(value))
         else:
             yield str(key), value
 

@@ -111,8 +111,8 @@ class TabularEnvs(RowEnvs[TabularMDP, _Pairs]):
         self._reward = np.array(tasks.reward, np.float64).ravel()
         # Without the last column, which is 1 up to rounding: no draw is above the last state.
         self._cumulative = np.cumsum(tasks.transition, -1)[..., :-1].reshape(-1, states - 1)
-        self._rows = np.arange(self.num_envs)
-        self._num_states, self._num_actions, self._std = states, actions, distribution.reward_std
+        self._one_hot = np.eye(states, dtype=np.float32)
+        self._num_actions, self._std = actions, distribution.reward_std
 
     def start(self) -> NDArray[np.int64]:
         return np.zeros(self.num_envs, np.int64)
@@ -124,6 +124,4 @@ class TabularEnvs(RowEnvs[TabularMDP, _Pairs]):
         return np.count_nonzero(passed, 1), self._reward[pair] + self._std * noise, False
 
     def observe(self, state: NDArray[Any]) -> NDArray[np.float32]:
-        observation = np.zeros((self.num_envs, self._num_states), np.float32)
-        observation[self._rows, state] = 1.0
-        return observation
+        return self._one_hot[state]
