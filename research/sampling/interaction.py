@@ -65,18 +65,19 @@ class Interaction:
 
     def __init__(self, envs: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int, moment: Moment | None = None):
         self.envs, self._seed = envs, seed
-        rows = envs.num_envs
-        if moment is None:
-            self._clock, self._began, self._return = 0, np.zeros(rows, np.int64), np.zeros(rows)
-            self._actions: list[NDArray[Any]] = []
-            self._resets = [0]
-            self._first = 0
-            self.observation = self._reset(0, np.ones(rows, bool))
-        else:
-            self._clock, self._began, self._return = moment.clock, moment.began.copy(), moment.running_return.copy()
-            self._actions, self._first = list(moment.actions), moment.clock - len(moment.actions)
-            self._resets = [*(self._first + np.flatnonzero(moment.was_reset)), self._began.max()]
-            self.observation = self._replay(moment)
+        none, zeros = np.empty(0), np.zeros(envs.num_envs)
+        now = moment or Moment(0, zeros.astype(np.int64), none.astype(np.int64), none.astype(bool), none, zeros)
+        self._clock, self._began, self._return = now.clock, now.began.copy(), now.running_return.copy()
+        self._actions: list[NDArray[Any]] = list(now.actions)
+        self._first = now.clock - len(now.actions)
+        self._resets = [*(self._first + np.flatnonzero(now.was_reset)), self._began.max()]
+        self.observation = self._replay(now)
+        if moment is not None and not np.array_equal(self.observation, moment.observation):
+            row = int(np.argwhere(self.observation != moment.observation)[0][0])
+            raise RuntimeError(
+                f"row {row}: after a replay of {len(moment.actions)} steps the observation differs; need environments "
+                "whose every row is a function of the seed of its reset and its actions"
+            )
 
     def step(self, actions: NDArray[np.integer]) -> tuple[Transitions, NDArray[np.bool_]]:
         """Steps every row. Returns the transitions `[rows, ...]`, and which rows begin another episode `[rows]`."""
@@ -135,10 +136,4 @@ class Interaction:
             observation = self.envs.step(actions)[0]
         if self._clock > self._first and (moment.began == self._clock).any():
             observation = self._reset(self._clock, moment.began == self._clock)
-        if not np.array_equal(observation, moment.observation):
-            row = int(np.argwhere(observation != moment.observation)[0][0])
-            raise RuntimeError(
-                f"row {row}: after a replay of {len(moment.actions)} steps the observation differs; need environments "
-                "whose every row is a function of the seed of its reset and its actions"
-            )
         return observation
