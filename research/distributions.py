@@ -6,15 +6,13 @@ The last axis of every field is that of the action (or of its logits); all axes 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 _LOG_2PI = math.log(2.0 * math.pi)
-
-Self = TypeVar("Self", bound="Distribution")
 
 
 class Distribution(Protocol):
@@ -32,10 +30,10 @@ class Distribution(Protocol):
     def entropy(self) -> Float[Tensor, "*batch"]:
         """Returns the entropy in nats (the differential entropy of continuous actions)."""
 
-    def kl(self: Self, other: Self) -> Float[Tensor, "*batch"]:
+    def kl(self, other: Self) -> Float[Tensor, "*batch"]:
         """Returns KL(self ‖ other) in nats."""
 
-    def fisher(self: Self, tangent: Self) -> Self:
+    def fisher(self, tangent: Self) -> Self:
         """Returns M · tangent, with M the Fisher information of the distribution in its own parameters.
 
         M is the Hessian of KL(self ‖ ·) at self. `tangent` holds one direction for each parameter.

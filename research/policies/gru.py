@@ -31,9 +31,9 @@ class GRUConfig:
         separate_value: Whether the value has a GRU of its own, or a second head on the policy's GRU.
         layer_norm: Whether both products of the cell, with the input and with the state, are layer-normalised
             (Ba et al. 2016, arXiv:1607.06450). Several times slower, as it has no fused backward pass.
-        learn_start: Whether the state at the start of a trial is learned, or 0. outer_input: Whether the input also has
-        onehot(s, a) and reward · onehot(s, a) of the last step. It needs one-hot
-            (or constant) observations and discrete actions.
+        learn_start: Whether the state at the start of a trial is learned, or 0.
+        outer_input: Whether the input also has onehot(s, a) and reward · onehot(s, a) of the last step. It needs
+            one-hot (or constant) observations and discrete actions.
         per_state_heads: Whether each state has output weights of its own. It needs one-hot (or constant) observations.
         output_scale: Factor on the initial output weights of the policy (Glorot's): with less than 1, the first actions
             hardly depend on the input.
@@ -165,16 +165,11 @@ class GRUPolicy(nn.Module):
     def forward(self, inputs: Inputs, state: Tensor) -> Output:
         """Returns the output for `inputs [rows, time, ...]` and the state before them, `[rows, state]`."""
         inputs = inputs.map(lambda field: field.transpose(0, 1))
-        size = self.config.hidden_size
-        hidden = self.body(inputs, state[:, :size])
-        ends = [hidden[-1]]
-        value_hidden = hidden
-        if self.value_body is not None:
-            value_hidden = self.value_body(inputs, state[:, size:])
-            ends.append(value_hidden[-1])
-        action = self._head(hidden, self.action_weight, self.action_bias, inputs.place).transpose(0, 1)
-        value = self._head(value_hidden, self.value_weight, self.value_bias, inputs.place).squeeze(-1).transpose(0, 1)
-        return Output(self._distribution(action), value, torch.cat(ends, -1) if len(ends) > 1 else ends[0])
+        parts = state.split(self.config.hidden_size, -1)
+        hidden = [body(inputs, part) for body, part in zip(self._bodies(), parts, strict=True)]
+        action = self._head(hidden[0], self.action_weight, self.action_bias, inputs.place).transpose(0, 1)
+        value = self._head(hidden[-1], self.value_weight, self.value_bias, inputs.place).squeeze(-1).transpose(0, 1)
+        return Output(self._distribution(action), value, torch.cat([states[-1] for states in hidden], -1))
 
     def act(self, inputs: Inputs, state: Tensor) -> Output:
         """Returns the output for one step: `inputs [rows, ...]`, distribution and value `[rows, ...]`."""
@@ -183,8 +178,7 @@ class GRUPolicy(nn.Module):
 
     def initial_state(self, rows: int) -> Tensor:
         """Returns the state at the start of a trial, `[rows, state]`."""
-        bodies = [self.body] if self.value_body is None else [self.body, self.value_body]
-        return torch.cat([body.initial_state(rows) for body in bodies], -1)
+        return torch.cat([body.initial_state(rows) for body in self._bodies()], -1)
 
     def first_action(self, rows: int) -> Tensor:
         """Returns the last action at the start of a trial: −1, or zeros if actions are continuous."""
@@ -217,6 +211,9 @@ class GRUPolicy(nn.Module):
         if self.places > 1:
             place = observation.argmax(-1)
         return Inputs(features, pair, last_reward if self.num_pairs else None, place)
+
+    def _bodies(self) -> list[Recurrent]:
+        return [self.body] if self.value_body is None else [self.body, self.value_body]
 
     def _head(self, hidden: Tensor, weight: Tensor, bias: Tensor, place: Tensor | None) -> Tensor:
         """Returns the outputs of the head for each row's observed state, or of the only head."""
