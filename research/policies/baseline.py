@@ -6,7 +6,7 @@ Duan et al. 2016 (arXiv:1604.06778), as used by Finn et al. 2017 (arXiv:1703.034
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from research.returns import discounted_returns
@@ -16,16 +16,12 @@ _TIME_SCALE = 100.0
 _OBSERVATION_CLIP = 10.0
 
 
-def features(observation: Float[Tensor, "*batch time obs"], start: int = 0) -> Float[Tensor, "*batch time features"]:
-    """Returns [s, s², τ, τ², τ³, 1] of each step, with s clipped to ±10 and τ = t/100, t from the episode's start.
-
-    Args:
-        observation: Observations of consecutive steps.
-        start: t of the first of them.
-    """
+def features(
+    observation: Float[Tensor, "*batch steps obs"], time: Int[Tensor, "*#batch steps"]
+) -> Float[Tensor, "*batch steps features"]:
+    """Returns [s, s², τ, τ², τ³, 1] of each step, with s clipped to ±10 and τ = time/100, from the episode's start."""
     clipped = observation.clamp(-_OBSERVATION_CLIP, _OBSERVATION_CLIP)
-    time = torch.arange(start, start + observation.shape[-2], device=observation.device, dtype=observation.dtype)
-    tau = (time / _TIME_SCALE).unsqueeze(-1).expand(*observation.shape[:-1], 1)
+    tau = (time.to(observation.dtype) / _TIME_SCALE).unsqueeze(-1).expand(*observation.shape[:-1], 1)
     return torch.cat([clipped, clipped**2, tau, tau**2, tau**3, torch.ones_like(tau)], -1)
 
 
@@ -37,7 +33,8 @@ def fit_values(
     w = (ΦᵀΦ + ridge·I)⁻¹ Φᵀ G over the valid steps of one task, solved in float64. The time of `last_observation` is
     that after the last valid step.
     """
-    phi = features(trajectories.observation).double()
+    observation = trajectories.observation
+    phi = features(observation, torch.arange(observation.shape[-2], device=observation.device)).double()
     returns = discounted_returns(trajectories.reward, discount).double()
     weighted = phi * trajectories.valid.unsqueeze(-1)
     gram = torch.einsum("betf,betg->bfg", weighted, phi)
@@ -45,16 +42,7 @@ def fit_values(
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     weights = torch.linalg.solve(gram + ridge * identity, target)
     value = torch.einsum("betf,bf->bet", phi, weights)
-    last = torch.einsum("bef,bf->be", _last_features(trajectories).double(), weights)
+    last_phi = features(trajectories.last_observation, trajectories.valid.sum(-1)).double()
+    last = torch.einsum("bef,bf->be", last_phi, weights)
     dtype = trajectories.reward.dtype
     return value.to(dtype), last.to(dtype)
-
-
-def _last_features(trajectories: Trajectories) -> Tensor:
-    """Returns the features of `last_observation` at each episode's length, `[tasks, episodes, features]`."""
-    observation = trajectories.last_observation
-    phi = features(observation.unsqueeze(-2)).squeeze(-2)
-    tau = trajectories.valid.sum(-1).to(phi.dtype) / _TIME_SCALE
-    size = 2 * observation.shape[-1]
-    phi[..., size], phi[..., size + 1], phi[..., size + 2] = tau, tau**2, tau**3
-    return phi

@@ -41,7 +41,7 @@ def feature_row(observation, t):
 @given(st.integers(0, 300), st.integers(1, 4))
 def test_features_by_hand(start, time):
     observation = 20 * numbers(3, time, OBS)
-    phi = features(observation, start)
+    phi = features(observation, torch.arange(start, start + time))
     for episode in range(3):
         for t in range(time):
             np.testing.assert_allclose(phi[episode, t], feature_row(observation[episode, t], start + t))
@@ -78,7 +78,8 @@ def test_values_are_those_of_a_ridge_regression_per_task():
 
 def test_returns_that_are_linear_in_the_features_are_found():
     lengths = torch.full((TASKS, EPISODES), TIME)
-    target = features(trajectories(lengths).observation) @ torch.tensor([1.0, -2, 0.5, 3, 0, 0, 0, -1]).double()
+    phi = features(trajectories(lengths).observation, torch.arange(TIME))
+    target = phi @ torch.tensor([1.0, -2, 0.5, 3, 0, 0, 0, -1]).double()
     following = torch.cat([target[..., 1:], torch.zeros(TASKS, EPISODES, 1)], -1)
     sampled = trajectories(lengths, reward=target - 0.8 * following)
     value, _ = fit_values(sampled, 0.8, ridge=1e-12)

@@ -10,7 +10,7 @@ from research.returns import discounted_returns
 
 def test_a_wrong_shape_is_refused():
     with pytest.raises(TypeCheckError, match="observation"):
-        features(torch.zeros(3))
+        features(torch.zeros(3), torch.arange(1))
 
 
 def test_other_types_are_left_to_mypy():
