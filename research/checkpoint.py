@@ -73,21 +73,23 @@ class Checkpoint:
             )
 
 
+@dataclass
 class Checkpoints:
     """The checkpoints of one run: the last state in `latest.pt`, the one with the highest score in `best.pt`.
 
-    Args:
+    Attributes:
         directory: Directory of the files; created if it is missing.
         algorithm: Name of the algorithm.
         config: Its settings as plain JSON values.
     """
 
-    def __init__(self, directory: Path, algorithm: str, config: Mapping[str, Any]):
-        self.directory = directory
-        self.algorithm = algorithm
-        self.config = dict(config)
-        directory.mkdir(parents=True, exist_ok=True)
-        remove_partial(directory)
+    directory: Path
+    algorithm: str
+    config: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        remove_partial(self.directory)
         self.best_score = load(self.best).score if self.best.exists() else None
 
     @property
@@ -109,7 +111,7 @@ class Checkpoints:
         content = {
             "format": FORMAT,
             "algorithm": self.algorithm,
-            "config": self.config,
+            "config": dict(self.config),
             "iteration": int(state.iteration),
             "score": None if score is None or math.isnan(score) else float(score),
             "state": to_plain(state),

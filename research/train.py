@@ -28,12 +28,12 @@ def train(
     state: Any,
     num_iterations: int,
     *,
-    on_metrics: Callable[[int, Metrics], None],
+    on_metrics: Callable[[int, Metrics], None] = lambda iteration, metrics: None,
     evaluate: Callable[[Any], float],
     evaluate_every: int,
-    flush: Callable[[], None],
-    save: Callable[[Any, float | None], None],
-    save_every: int,
+    flush: Callable[[], None] = lambda: None,
+    save: Callable[[Any, float | None], None] = lambda state, score: None,
+    save_every: int = 0,
     should_stop: Callable[[], bool],
 ) -> Trained:
     """Trains until `num_iterations` are finished or `should_stop` returns True.

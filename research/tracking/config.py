@@ -12,7 +12,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, Union
 
 T = TypeVar("T")
@@ -106,11 +106,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _hints_of(cls: Any) -> dict[str, Any]:
-    return _hints(cls)
-
-
-_hints = functools.cache(typing.get_type_hints)  # a sweep asks a thousand times
+_hints_of: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)  # a sweep asks a thousand times
 
 
 def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:

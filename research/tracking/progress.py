@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Self, TextIO
 
 from tqdm import tqdm
@@ -35,10 +36,11 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.2g}"
 
 
+@dataclass
 class Lines:
     """Prints a line after the first and the last iteration, and every few seconds in between.
 
-    Args:
+    Attributes:
         start: Iterations that were finished before.
         total: Iterations at the end.
         columns: Metrics to show, as `{label: metric name}`; metrics that an algorithm does not report are left out.
@@ -46,20 +48,14 @@ class Lines:
         clock: Returns the time in seconds.
     """
 
-    def __init__(
-        self,
-        start: int,
-        total: int,
-        columns: Mapping[str, str],
-        interval: float = 5.0,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        self.start = start
-        self.total = total
-        self.columns = columns
-        self.interval = interval
-        self.clock = clock
-        self.began = clock()
+    start: int
+    total: int
+    columns: Mapping[str, str]
+    interval: float = 5.0
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
         self.printed = -math.inf
 
     def __enter__(self) -> Self:

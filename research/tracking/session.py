@@ -138,12 +138,8 @@ class Trainer:
                 algorithm,
                 ranks.broadcast(algorithm.init()),
                 config.num_iterations,
-                on_metrics=lambda iteration, metrics: None,
                 evaluate=lambda state: len(_evaluate(algorithm, state, config).score),
                 evaluate_every=config.eval_interval,
-                flush=lambda: None,
-                save=lambda state, score: None,
-                save_every=0,
                 should_stop=stop.requested,
             )
 
@@ -161,24 +157,26 @@ class Trainer:
         return algorithm.with_ranks(ranks)
 
 
+@dataclass
 class Session:
     """The execution of one command: an algorithm, its state, and the run that records them.
 
     The constructor refuses settings that do not fit the checkpoint, before anything is recorded.
     """
 
-    def __init__(self, trainer: Trainer, algorithm: Algorithm, run: RecordedRun, config: Any, draw: Draw | None = None):
-        self.trainer = trainer
-        self.experiment = trainer.experiment
-        self.algorithm = algorithm
-        self.run = run
-        self.config = config
-        self.draw = draw
-        self.state = algorithm.init()
-        self.is_resumed = False
-        if run.start is not None and run.start.checkpoint is not None:
-            self.state = run.start.checkpoint.restore(self.state)
-            self.is_resumed = run.start.resume_at is not None
+    trainer: Trainer
+    algorithm: Algorithm
+    run: RecordedRun
+    config: Any
+    draw: Draw | None = None
+
+    def __post_init__(self) -> None:
+        self.experiment = self.trainer.experiment
+        self.state = self.algorithm.init()
+        start = self.run.start
+        self.is_resumed = start is not None and start.checkpoint is not None and start.resume_at is not None
+        if start is not None and start.checkpoint is not None:
+            self.state = start.checkpoint.restore(self.state)
 
     def train(self) -> dict[str, Any]:
         """Trains from the current state to the end, then evaluates. Returns the result of the run.
@@ -291,18 +289,13 @@ def _evaluate(algorithm: Algorithm, state: Any, config: Any) -> AdaptationCurve:
 
 def _prepare_process(config: Any) -> None:
     """Sets up memory and threads. Raises ValueError if torch cannot use the device."""
-    _check_device(config.device)
+    try:
+        torch.empty(0, device=config.device)
+    except (RuntimeError, AssertionError) as error:
+        here = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
+        raise ValueError(f"device={config.device!r}: torch cannot use it; here are {here}") from error
     keep_freed_memory()
     torch.set_num_threads(1)  # each core works on other tasks (research/parallel.py), not on a part of a kernel
-
-
-def _check_device(name: str) -> None:
-    """Raises ValueError if torch cannot use the device."""
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        raise ValueError(f"device={name!r}: torch cannot use it; here are {', '.join(['cpu', *cuda])}") from error
 
 
 def _short(path: Path) -> str:

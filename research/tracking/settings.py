@@ -97,7 +97,9 @@ class Settings:
     ):
         self._choice = config_class if isinstance(config_class, Choice) else Choice("", {"": config_class})
         self._named_configs = named_configs
-        self._ingredients = {str(one.path): {"seed", *_keys_of(one)} for one in ingredients}
+        self._ingredients = {
+            str(one.path): {"seed"}.union(*(keys() for keys in one.configurations)) for one in ingredients
+        }
 
     def class_of(self, values: Mapping[str, Any]) -> type[Any]:
         """Returns the class of the algorithm's settings in a run with these values. Raises ConfigError."""
@@ -172,10 +174,6 @@ class Settings:
                     advice = suggestion(key, sorted(known), f"{path}.")
                     raise ConfigError(f"{path}.{key}={value!r}: no such key; {advice}")
         return {key: value for key, value in values.items() if key not in self._ingredients}
-
-
-def _keys_of(ingredient: Ingredient) -> set[str]:
-    return {key for configuration in ingredient.configurations for key in configuration()}
 
 
 @functools.cache
