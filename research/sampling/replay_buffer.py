@@ -151,16 +151,7 @@ class ReplayBuffer:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Draws indices in proportion to their priorities, one from each of `count` equal parts of their sum.
 
-        Args:
-            count: Number of indices.
-            rng: Source of the draws.
-            exponent: b, the exponent of the importance weights.
-
-        Returns:
-            Indices and importance weights, `[count]`.
-
-        Raises:
-            ValueError: The buffer is empty.
+        Returns indices and importance weights with exponent b, `[count]`. Raises ValueError if the buffer is empty.
         """
         self._refuse_if_empty()
         assert self._tree is not None
@@ -172,20 +163,12 @@ class ReplayBuffer:
     def take(
         self, index: NDArray[np.int64], discount: float, n_step: int = 1, weight: NDArray[np.float64] | None = None
     ) -> Drawn:
-        """Returns the transitions at `index` with returns over up to `n_step` steps.
+        """Returns the transitions at `index`, of any shape, with returns over up to `n_step` steps.
 
-        Args:
-            index: Indices of transitions, of any shape.
-            discount: γ.
-            n_step: Largest number of steps.
-            weight: Importance weights in the shape of `index`; ones if None.
+        `weight` are the importance weights in the shape of `index`; None stands for ones.
         """
         data = self._data
-        reward, last = data.reward.take(index), index
-        if n_step == 1:
-            bootstrap = np.where(data.terminated.take(index), np.float32(0), np.float32(discount))
-        else:
-            reward, bootstrap, last = self._follow(index, discount, n_step)
+        reward, bootstrap, last = self._follow(index, discount, n_step)
         ones = np.ones(index.shape, np.float32) if weight is None else weight.astype(np.float32)
         return Drawn(
             data.observation.take(index, 0),
