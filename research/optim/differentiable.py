@@ -113,20 +113,8 @@ def adam(
     """Returns parameters and state after one step of Adam, as in `torch.optim.Adam`.
 
     g ← g + λθ,  m ← β₁m + (1 − β₁)g,  v ← β₂v + (1 − β₂)g²,  θ ← θ − α · m/(1 − β₁ᵗ) / (√v/√(1 − β₂ᵗ) + ε).
-    (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1.)
-
-    Args:
-        params: The parameters θ.
-        grads: Their gradients g, under the same names.
-        state: State that the previous step returned; None at the first step.
-        lr: The learning rate α, see `LearningRate`.
-        beta1: β₁.
-        beta2: β₂.
-        eps: ε, above 0 if gradients can be 0.
-        weight_decay: λ.
-
-    Raises:
-        ValueError: `params` and `grads` differ in their names.
+    (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1.) Arguments and errors as for `sgd`; ε must be
+    above 0 if gradients can be 0.
 
     Example:
         >>> params, state = adam({"w": torch.tensor(1.0)}, {"w": torch.tensor(2.0)}, None, lr=0.25)
@@ -148,12 +136,10 @@ def adamw(
     state: AdamState | None,
     lr: LearningRate,
     *,
-    beta1: Scalar = 0.9,
-    beta2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
     weight_decay: Scalar = 1e-2,
+    **settings: Scalar,
 ) -> tuple[Params, AdamState]:
-    """Returns parameters and state after one step of AdamW, as in `torch.optim.AdamW`. Arguments as for `adam`.
+    """Returns parameters and state after one step of AdamW, as in `torch.optim.AdamW`. Settings as for `adam`.
 
     θ ← (1 − αλ)θ, then Adam's update with λ = 0. (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.)
 
@@ -163,7 +149,7 @@ def adamw(
         {'w': tensor(0.5000)}
     """
     decayed = {name: param * (1 - _rate(lr, name) * weight_decay) for name, param in params.items()}
-    return adam(decayed, grads, state, lr, beta1=beta1, beta2=beta2, eps=eps)
+    return adam(decayed, grads, state, lr, **settings)
 
 
 def adam_start(params: Params) -> AdamState:

@@ -121,10 +121,6 @@ def conjugate_gradient(
 def trust_region_step(problem: Problem, config: TrustRegionConfig) -> TrustRegionResult:
     """Returns the longest of the tried steps that decreases the loss within the trust region; no step if none does.
 
-    Args:
-        problem: The minimisation, see `Problem`.
-        config: The settings.
-
     Example:
         >>> def evaluate(step):  # f = 3 s₁ + 4 s₂, D = ½ ‖s‖²
         ...     return float(step.dot(torch.tensor([3.0, 4.0]))), float(step.dot(step) / 2)
