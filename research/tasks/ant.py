@@ -79,7 +79,6 @@ class Ant(UprightLocomotion):
         observe_forces: Whether the clipped contact forces are observed, as with Gymnasium's
             `include_cfrc_ext_in_observation`. Without them the 105 numbers are 27: positions without x and y, and
             velocities.
-        horizon: This and other settings: see `UprightLocomotion`.
     """
 
     model_file = "ant.xml"
@@ -118,7 +117,6 @@ class AntDir(Ant, DirectionTarget):
     test_stream = "ant_dir/test"
 
     def progress(self, position: Floats, velocity: Floats, target: Floats) -> Floats:
-        """Returns direction · v."""
         return (target * velocity).sum(1)
 
 
@@ -141,7 +139,6 @@ class AntGoal(Ant, ContinuousTasks):
         goal_low: Lower end of the range of the goals on both axes, in metres.
         goal_high: Upper end of that range, in metres.
         goals: `"square"`: uniform in the square of that range. `"disc"`: uniform on the disc in it, as in ProMP.
-        reward: This and other settings: see `Ant`.
     """
 
     test_stream = "ant_goal/test"
@@ -165,7 +162,6 @@ class AntGoal(Ant, ContinuousTasks):
         return AntGoalTasks(middle + uniform_on_disc((self.goal_high - self.goal_low) / 2, num_tasks, rng))
 
     def progress(self, position: Floats, velocity: Floats, target: Floats) -> Floats:
-        """Returns goal_bonus − ‖(x, y) − goal‖₁."""
         return self.factors.goal_bonus - np.abs(position - target).sum(1)
 
 

@@ -58,7 +58,6 @@ class BodyParams(UprightLocomotion, ContinuousTasks):
         inertia_scale: Range of the factors of `body_inertia`.
         friction_scale: Range of the factors of `geom_friction`.
         damping_scale: Range of the factors of `dof_damping`.
-        horizon: This and other settings: see `UprightLocomotion`.
     """
 
     start_noise: float = 5e-3

@@ -50,7 +50,6 @@ class Cheetah(Locomotion):
             (x, y, z) of the torso, which is Gymnasium's `get_body_com`; 20 numbers. `"com"`: also the centre of mass
             of the torso and its limbs, which is rllab's `get_body_com` (Finn et al. 2017); 20 numbers.
         control_cost: Factor of ‖a‖².
-        horizon: This and other settings: see `Locomotion`.
     """
 
     model_file = "half_cheetah.xml"
@@ -83,18 +82,15 @@ class CheetahDir(Cheetah):
         return TWO_DIRECTIONS
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> CheetahDirTasks:
-        """Draws forward and backward with probability ½ each."""
         return CheetahDirTasks(rng.choice([-1.0, 1.0], num_tasks))
 
     def test_tasks(self, num_tasks: int) -> CheetahDirTasks:
-        """Returns forward and backward in alternation."""
         return CheetahDirTasks(alternating(num_tasks))
 
     def describe(self, tasks: CheetahDirTasks) -> dict[str, list[Any]]:
         return {"direction": ["forward" if direction > 0 else "backward" for direction in tasks.direction]}
 
     def progress(self, velocity: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Returns direction · v."""
         return target * velocity
 
 
@@ -106,7 +102,6 @@ class CheetahVel(Cheetah, VelocityTarget):
     velocity_high: float = 2.0
 
     def progress(self, velocity: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Returns −|v − velocity|."""
         return -np.abs(velocity - target)
 
 

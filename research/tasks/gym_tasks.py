@@ -53,7 +53,6 @@ class GymTasks(GymDistribution):
         derived: Attribute → expression that computes it after all others are set, e.g. `masspole * length`; computed
             in the given order.
         test_fraction: Fraction of the tasks that is held out where there are finitely many, in (0, 1).
-        horizon: This and other settings: see `GymDistribution`.
     """
 
     randomize: dict[str, Any] | None = None

@@ -31,7 +31,7 @@ class HumanoidDir(UprightLocomotion, DirectionTarget):
         observation: `"gymnasium"`: positions without x and y, velocities, inertias and velocities of the bodies about
             the centre of mass, torques and contact forces, 348 numbers. `"positions"`: positions without x and y, and
             velocities, 45 numbers.
-        directions: This and other settings: see `DirectionTarget` and `UprightLocomotion`. ProMP has `"plane"`.
+        directions: See `DirectionTarget`. ProMP has `"plane"`.
     """
 
     model_file = "humanoid.xml"

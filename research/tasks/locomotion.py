@@ -31,7 +31,6 @@ class Locomotion(RobotTasks):
     Attributes:
         start_noise: Scale of the random starts: positions are uniform in ±start_noise around the rest position;
             velocities are uniform in ±start_noise, or (ant, cheetah) normal with this standard deviation.
-        horizon: This and other settings: see `RobotTasks`.
     """
 
     start_noise: float = 0.1
@@ -48,7 +47,6 @@ class UprightLocomotion(Locomotion):
     Attributes:
         terminate: Whether an episode terminates when the robot is not healthy. Without a healthy robot a step has no
             bonus in either case.
-        horizon: This and other settings: see `Locomotion`.
     """
 
     terminate: bool = True
@@ -124,7 +122,6 @@ class VelocityTarget(Locomotion, ContinuousTasks):
     Attributes:
         velocity_low: Lower end of the range, in metres per second.
         velocity_high: Upper end of the range, in metres per second.
-        horizon: This and other settings: see `Locomotion`.
     """
 
     velocity_low: float = 0.0
@@ -154,7 +151,6 @@ class DirectionTarget(Locomotion, ContinuousTasks):
     Attributes:
         directions: `"line"`: forward and backward along x, each with probability ½; the evaluation tasks alternate
             between them. `"plane"`: uniform over all directions.
-        horizon: This and other settings: see `Locomotion`.
     """
 
     directions: Literal["line", "plane"] = "line"

@@ -43,7 +43,6 @@ class ReacherGoal(RobotTasks, ContinuousTasks):
         goal_radius: Goals are uniform on the disc of this radius around the shoulder, in metres, at most 0.27; the arm
             has a length of 0.21.
         control_cost: Factor of ‖a‖².
-        horizon: This and other settings: see `RobotTasks`.
     """
 
     model_file = "reacher.xml"
