@@ -140,16 +140,14 @@ def _paths(cls: type[Any], prefix: str = "") -> list[str]:
 def _unknown_key(cls: type[Any], key: str, value: Any, prefix: str, known: list[str]) -> ConfigError:
     given = f"{_join(prefix, key)}={value!r}: no such key"
     deeper = [_join(prefix, path) for path in _paths(cls) if "." in path and path.split(".")[0] in known]
-    nearest = difflib.get_close_matches(str(key), known, n=1) or _nearest_leaf(str(key), deeper)
+    leaves = {path.split(".")[-1]: path for path in deeper}
+    nearest = difflib.get_close_matches(str(key), known, n=1) or [
+        leaves[leaf] for leaf in difflib.get_close_matches(str(key), leaves, n=1)
+    ]
     if nearest:
         suggestion = nearest[0] if nearest[0] in deeper else _join(prefix, nearest[0])
         return ConfigError(f"{given}; did you mean {suggestion}?")
     return ConfigError(f"{given}; there are {', '.join(_join(prefix, name) for name in known) or 'none here'}")
-
-
-def _nearest_leaf(key: str, paths: list[str]) -> list[str]:
-    leaves = {path.split(".")[-1]: path for path in paths}
-    return [leaves[leaf] for leaf in difflib.get_close_matches(key, leaves, n=1)]
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:

@@ -22,7 +22,7 @@ from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
 from research.tracking.options import OVERRIDES, read_overrides, refuse_bare_commas, without_login
-from research.tracking.provenance import digests, git_state, library_versions, source_files
+from research.tracking.provenance import git_state, library_versions, source_files
 from research.tracking.restart import COMMANDS, Start, ensured_directory, find_start, is_free
 from research.tracking.run import RecordedRun
 from research.tracking.settings import RUN_KEYS, Choice, Settings
@@ -123,10 +123,11 @@ class Experiment(sacred.Experiment):
 
     def get_experiment_info(self) -> dict[str, Any]:
         """Name, sources, library versions and git state."""
-        sources = source_files(ROOT, self.script)
+        files = source_files(ROOT, self.script)
+        names = (str(path.relative_to(ROOT) if ROOT in path.parents else path) for path in files)
         return {
             **super().get_experiment_info(),
-            "sources": digests(sources, ROOT, get_digest),
+            "sources": list(zip(names, map(get_digest, map(str, files)), strict=True)),
             "dependencies": list(library_versions()),
             "repositories": git_state(ROOT),
         }

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,12 +36,6 @@ def _is_ours(path: Path, root: Path) -> bool:
         return False
     parts = path.relative_to(root).parts
     return not any(part.startswith(".") or part in ("site-packages", "tests") for part in parts)
-
-
-def digests(files: Iterable[Path], root: Path, digest: Callable[[str], str]) -> list[tuple[str, str]]:
-    """Returns (path, digest) of each file; paths below `root` are relative to it."""
-    names = ((path.relative_to(root) if root in path.parents else path, path) for path in files)
-    return [(str(name), digest(str(path))) for name, path in names]
 
 
 @functools.cache
