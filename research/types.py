@@ -61,11 +61,6 @@ class Trajectories(NamedTuple):
     last_observation: Tensor
     diverged: Tensor
 
-    @property
-    def num_tasks(self) -> int:
-        """The number of tasks."""
-        return self.reward.shape[0]
-
     def returns(self) -> Tensor:
         """Returns the undiscounted return of every episode, `[tasks, episodes]`."""
         return (self.reward * self.valid).sum(-1)
@@ -99,11 +94,6 @@ class Trials(NamedTuple):
     ended: Tensor
     valid: Tensor
     diverged: Tensor
-
-    @property
-    def num_tasks(self) -> int:
-        """The number of tasks."""
-        return self.reward.shape[0]
 
     def episode_sums(self, values: Tensor, num_episodes: int) -> Tensor:
         """Returns the sum of `values [tasks, trials, time]` over each episode, `[episodes, tasks, trials]`."""

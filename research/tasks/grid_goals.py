@@ -91,10 +91,6 @@ class GridGoals(TaskDistribution):
         distance = np.abs(self._cells() - self.cells(tasks)[:, None]).sum(-1)
         return np.where(distance > 0, discount ** (distance - 1.0), 0.0)
 
-    def best_return(self, tasks: GridTasks, discount: float) -> NDArray[np.float64]:
-        """Returns the mean of V* over the cells where episodes start, `[tasks]`."""
-        return self.optimal_values(tasks, discount).sum(1) / (self.size**2 - 1)
-
     @property
     def middle(self) -> np.float64:
         """Row and column of the middle of the grid, counted from 0."""
