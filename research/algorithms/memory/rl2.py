@@ -9,7 +9,7 @@
             f = −mean min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) − c_H mean H(π_θ) + c_v ½ mean (v_θ − (A + V − m)/σ)²
             θ ← Adam(θ, ∇f),  the gradient clipped to max_grad_norm, back through the whole trial or chunk_length steps
         or the trust-region step on −mean ρ A with mean KL ≤ max_kl, and such epochs for v alone         (update="trpo")
-        Adam's step size falls linearly to final_lr_fraction of it, and c_H to 0 from entropy_until of training on
+        Adam's step size falls linearly to final_lr_fraction of it, c_H to 0 at the fraction entropy_until of training
 
 Duan et al. 2016, arXiv:1611.02779 (RL²), and Wang et al. 2016, arXiv:1611.05763, with the PPO of Schulman et al. 2017,
 arXiv:1707.06347. With `chunk_length` the state passes from chunk to chunk as a constant. It is computed with the
