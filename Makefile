@@ -3,14 +3,16 @@
 
 PY := .venv/bin/python
 ARGS ?= with navigation_2d
+PARALLEL := --numprocesses auto --maxprocesses 4
 
-.PHONY: help run test slow bench notebooks clean
+.PHONY: help run quick test lint slow bench notebooks clean
 
 help:
 	@echo 'Each command makes .venv first when it is missing or out of date.'
 	@echo
 	@echo '  make run [ARGS="with fast"]   train MAML-TRPO; ARGS go to experiments/maml_trpo.py (default: $(ARGS))'
-	@echo '  make test                     lint, types, layer contracts and tests'
+	@echo '  make quick                    lint, types and the fast tests of units, contracts and golden curves: two minutes'
+	@echo '  make test                     lint, types, layer contracts, all tests but the slow ones, and their coverage'
 	@echo '  make slow                     the tests that take minutes'
 	@echo '  make bench [ONLY=text]        measure speed and memory, those whose name contains the text'
 	@echo '  make notebooks [ONLY=01]      execute the notebooks whose names begin so, and make pages of them'
@@ -23,17 +25,25 @@ run:
 	@sh requirements/install.sh run
 	$(PY) experiments/maml_trpo.py $(ARGS)
 
-test:
+lint:
 	@sh requirements/install.sh test
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(PY) -c 'from importlinter.cli import lint_imports_command as main; main()' --no-logo
-	$(PY) -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4
+
+quick: lint
+	$(PY) -m pytest tests/unit tests/contracts -m 'not slow and not thorough' $(PARALLEL)
+
+test: lint
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest -m 'not slow' $(PARALLEL)
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
 
 slow:
 	@sh requirements/install.sh test
-	$(PY) -m pytest -m slow --numprocesses auto --maxprocesses 4 --durations=0 -v
+	$(PY) -m pytest -m slow $(PARALLEL) --durations=0 -v
 
 bench:
 	@sh requirements/install.sh run
@@ -44,5 +54,5 @@ notebooks:
 	$(PY) -m analysis notebooks $(ONLY)
 
 clean:
-	rm -rf .venv build metapolicy.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build metapolicy.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

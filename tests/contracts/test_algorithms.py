@@ -178,6 +178,7 @@ def test_the_config_is_a_frozen_dataclass_that_training_can_read(make):
     assert config.num_adapt_steps is None or isinstance(config.num_adapt_steps, int)
 
 
+@pytest.mark.thorough
 def test_the_state_is_a_named_tuple_that_counts_iterations(make):
     algorithm = make()
     state = algorithm.init()

@@ -37,6 +37,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("deleted", INNER_LOOPS)
 def test_a_backend_can_be_deleted_without_touching_an_algorithm(deleted, tmp_path):
     shutil.copytree(ROOT / "research", tmp_path / "research", ignore=shutil.ignore_patterns("__pycache__"))

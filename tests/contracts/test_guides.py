@@ -71,6 +71,7 @@ def run(command, project):
     return done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("guide", "expected"),
     [

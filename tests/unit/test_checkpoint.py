@@ -294,6 +294,7 @@ def as_before_training(leaf):
     return None if leaf is None else type(leaf)()
 
 
+@pytest.mark.thorough
 @given(TREES)
 @settings(max_examples=60)
 def test_every_state_comes_back_bit_for_bit(tree):

@@ -163,6 +163,7 @@ def test_other_readings_of_the_paper_are_told_from_it(short):
         assert max(abs(found.surprise) for found in rows) > 6
 
 
+@pytest.mark.thorough
 def test_the_command_writes_the_same_tables_again(short, tmp_path, monkeypatch, capsys):
     for name in ("BANDITS", "BANDIT_VARIANTS", "MDPS", "MDP_VARIANTS"):
         monkeypatch.setattr(classical, name, getattr(classical, name)[:4])

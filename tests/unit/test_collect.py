@@ -61,6 +61,7 @@ def gaussian(tasks, seed=0, dtype=torch.float64, **settings):
     return policy, params
 
 
+@pytest.mark.thorough
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=6, max_size=6),
     terminates=st.lists(st.booleans(), min_size=6, max_size=6),
@@ -292,6 +293,7 @@ def test_one_half_moves_while_the_policy_decides_for_the_other():
     assert envs.notes == [*turns, ("wait", 0), ("wait", 2)]
 
 
+@pytest.mark.thorough
 @given(lengths=st.lists(st.integers(1, 6), min_size=6, max_size=6), tasks=st.sampled_from([1, 2, 3]))
 def test_halves_are_recorded_in_their_places(lengths, tasks):
     horizon, episodes = 5, 6 // tasks

@@ -31,6 +31,7 @@ def test_an_error_within_restores_what_was():
     assert survives()
 
 
+@pytest.mark.thorough
 def test_the_averages_of_dead_units_become_zero_in_a_td_learner():
     config = LookaheadDQN.Config(
         num_iterations=5, phases_per_iteration=1, train_freq=64, gradient_steps=400, learning_starts=64, inner_lr=0.5

@@ -64,6 +64,7 @@ def test_numbers_are_those_of_torch(rule: Any, optimizer: Any, common: dict[str,
         torch.testing.assert_close(result[name], expected[name].detach(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("rule", "optimizer", "common", "ours"), CASES)
 def test_derivatives_match_finite_differences(
     rule: Any, optimizer: Any, common: dict[str, Any], ours: dict[str, Any]

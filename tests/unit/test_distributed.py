@@ -21,6 +21,7 @@ def of_ranks(tmp_path_factory):
     return rank_cases.train_in([2, 3], tmp_path_factory.mktemp("ranks"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", rank_cases.NAMES)
 def test_ranks_come_to_what_one_process_comes_to(of_ranks, name):
     """20 tasks in one process are 10 on each of 2 ranks, and 7, 7 and 6 on 3; 7 tasks are 4 and 3, or 3, 2 and 2."""
@@ -34,6 +35,7 @@ def test_ranks_come_to_what_one_process_comes_to(of_ranks, name):
         )
 
 
+@pytest.mark.thorough
 def test_ranks_exchange_what_they_have_and_notice_when_it_differs(of_ranks):
     for size in (2, 3):
         found = of_ranks[size]["exchanges"]

@@ -56,6 +56,7 @@ def test_the_picture_draws_every_estimator_and_upper_ends_where_no_bias_is_told(
     assert "</svg>" in (tmp_path / "two.svg").read_text()
 
 
+@pytest.mark.thorough
 def test_the_command_writes_the_same_tables_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(estimators, "EPISODES", (1, 2))
     page, picture = tmp_path / "page.md", tmp_path / "picture.png"

@@ -79,6 +79,7 @@ def test_the_equilibrium_is_one(game: MatrixGame) -> None:
     assert all(torch.equal(-a, b) for a, b in [torch.tensor([game.first, game.second])])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("k", [5, 10])
 @pytest.mark.parametrize(("game", "lr"), [(RockPaperScissors(), 1.0), (MatchingPennies(), 0.3)])
 def test_lookahead_arrives_where_simultaneous_steps_stay_away(game: MatrixGame, lr: float, k: int) -> None:
@@ -121,6 +122,7 @@ def border(k: int, alpha: float) -> float:
     return low
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("k", "alpha"), [(5, 0.5), (5, 0.2), (10, 0.5)])
 def test_it_converges_below_the_border_and_diverges_above(k: int, alpha: float) -> None:
     game = BilinearGame((1.0,))

@@ -78,6 +78,7 @@ def test_it_is_torchs_gru(dtype, tolerance):
         torch.testing.assert_close(one, other[6:] if index == 3 else other, rtol=0, atol=30 * tolerance)
 
 
+@pytest.mark.thorough
 def test_its_derivatives_are_those_of_finite_differences():
     gradcheck(gru_function, arguments())
     gradgradcheck(gru_function, arguments(time=3, rows=2, size=2))
@@ -118,6 +119,7 @@ def test_a_sequence_can_be_cut_and_carried_on(name):
     torch.testing.assert_close(rest.state, whole.state, rtol=0, atol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_parameter_has_the_gradient_of_finite_differences(name):
     policy = made(name)

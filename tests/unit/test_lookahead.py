@@ -88,6 +88,7 @@ def write(net: nn.Module, to: list[torch.Tensor]) -> list[torch.Tensor]:
     return to
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("inner", "outer"), [*itertools.product(["maintain", "pullback"], repeat=2)])
 def test_nested_checkpoints_and_copies_go_on(inner: str, outer: str) -> None:
     for at in range(15):

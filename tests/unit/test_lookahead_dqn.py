@@ -66,6 +66,7 @@ def trained(algorithm, iterations):
     return state
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("settings", [dict(), dict(double=True, replay=ReplayConfig(2000, priority_exponent=0.5))])
 def test_what_follows_a_truncation_counts_and_what_follows_a_termination_does_not(corridor, settings):
     """Q(·, on) = 1/(1 − γ) although every episode is cut after 4 steps; Q(·, end) = 1."""

@@ -74,6 +74,7 @@ def test_the_meta_gradient_matches_finite_differences(task: str) -> None:
     assert [10 * moments[name].item() for name in ("alpha", "log_lr")] == pytest.approx(slopes, rel=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", GAME_SETTINGS)
 def test_what_is_learned_brings_held_out_plays_closer(task: str) -> None:
     algorithm = made(task, num_adapt_steps=3)
@@ -121,6 +122,7 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
         LookaheadGamesConfig(**settings)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", GAME_SETTINGS)
 def test_the_picture_is_drawn(task: str, tmp_path: Any) -> None:
     algorithm = made(task)

@@ -53,6 +53,7 @@ def tower(network, params, height):
     return floors
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("sizes", SIZES)
 def test_first_and_second_derivatives_are_those_of_finite_differences(activation, sizes):

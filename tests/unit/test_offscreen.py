@@ -37,6 +37,7 @@ def started(task="cheetah_vel", num_tasks=2, **settings):
     return envs
 
 
+@pytest.mark.thorough
 def test_it_draws_with_what_works_or_says_what_to_install():
     able = works()
     envs = started()
@@ -51,6 +52,7 @@ def test_it_draws_with_what_works_or_says_what_to_install():
     envs.close()
 
 
+@pytest.mark.thorough
 def test_pictures_show_the_state_of_their_row():
     if not works():
         with pytest.raises(ValueError, match=NONE_WORKS):
@@ -160,6 +162,7 @@ def test_trying_says_why_it_failed():
     assert offscreen._why_not("nothing") == "RuntimeError: invalid value for environment variable MUJOCO_GL: nothing"
 
 
+@pytest.mark.thorough
 def test_simulations_run_where_mujoco_gl_names_what_is_missing():
     code = """
 import os

@@ -128,6 +128,7 @@ def test_goals_have_a_panel_for_each_step_with_paths_and_starts(tmp_path, saved)
         assert axes.get_xlim() == axes.get_ylim()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [0.1, 0.5, 3.0, 40.0])
 def test_axes_fit_the_goals_and_have_a_few_ticks_about_the_middle(tmp_path, saved, size):
     curve, paths = navigation(tasks=2)
@@ -139,6 +140,7 @@ def test_axes_fit_the_goals_and_have_a_few_ticks_about_the_middle(tmp_path, save
     assert 2 <= len(shown) <= 5 and 0.0 in shown
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ending", ["pdf", "svg", "png"])
 def test_ending_chooses_the_format(tmp_path, ending):
     plot_paths(*navigation(), tmp_path / f"paths.{ending}")
@@ -146,6 +148,7 @@ def test_ending_chooses_the_format(tmp_path, ending):
     assert (tmp_path / f"paths.{ending}").read_bytes().startswith(start)
 
 
+@pytest.mark.thorough
 def test_pictures_repeat_and_leave_no_state(tmp_path):
     with mpl.rc_context({"font.size": 31.0, "savefig.dpi": 17.0}):  # the settings of whoever calls
         before = dict(mpl.rcParams)

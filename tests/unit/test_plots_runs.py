@@ -77,6 +77,7 @@ def line(figure, label, axes=0):
     return next(artist for artist in figure.axes[axes].lines if artist.get_label() == label)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_same_data_give_the_same_bytes(name, ending, tmp_path):
@@ -85,6 +86,7 @@ def test_the_same_data_give_the_same_bytes(name, ending, tmp_path):
     assert first.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending])
 
 
+@pytest.mark.thorough
 def test_a_second_process_writes_the_same_bytes(tmp_path):
     program = "import sys; sys.path[:0] = [{!r}]; import test_plots_runs as t; t.save(t.PICTURES['curves'](), {!r})"
     for ending in ("svg", "pdf"):
@@ -284,6 +286,7 @@ def test_frames_that_do_not_fit_are_refused():
         plot_bias(biases().drop(columns="high"))
 
 
+@pytest.mark.thorough
 def test_experiments_start_without_matplotlib():
     program = "import sys, experiments.maml_trpo, experiments.maml_sinusoid; print('matplotlib' in sys.modules)"
     root = Path(__file__).parents[2]

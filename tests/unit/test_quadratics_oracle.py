@@ -59,6 +59,7 @@ def test_without_momentum_the_map_is_the_contraction() -> None:
         assert (cycle[:, 0, 1] == 0).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("k", "alpha"), [(5, 0.5), (2, 0.8), (10, 0.3)])
 def test_noise_is_averaged_away_as_it_should(k: int, alpha: float) -> None:
     """Variance over independent runs and late cycles, within four standard errors of it."""

@@ -42,6 +42,7 @@ def test_totals_by_hand_beside_the_classical_policies(tmp_path, capsys):
     assert (tmp_path / "regret.png").stat().st_size > 5000
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("game", "figures"),
     [
@@ -105,6 +106,7 @@ def test_what_learned_from_regrets_is_told_apart(tmp_path, capsys):
     assert f"| **RL², learns from regret** | **{best - 0.2:.2f}** |" in shown
 
 
+@pytest.mark.thorough
 def test_totals_on_tabular_mdps(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("analysis.studies.classical.mean_optimum", lambda: (21.84, 0.0))
     for seed, each in enumerate((2.0, 3.0)):

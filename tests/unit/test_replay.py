@@ -190,6 +190,7 @@ def test_a_film_shows_the_first_episode_of_each_task_from_start_to_end():
         assert footage.returns[0] == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dt", "horizon", "expected"),
     [(0.02, 9, [0, 2, 4, 6, 8, 9]), (0.04, 3, [0, 1, 2, 3]), (0.05, 400, [*range(0, 400, 3), 400])],

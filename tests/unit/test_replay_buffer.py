@@ -87,6 +87,7 @@ def test_uniform_draws_are_uniform_within_each_task():
         np.testing.assert_allclose(counts / 20000, 0.1, atol=4 * np.sqrt(0.09 / 20000))
 
 
+@pytest.mark.thorough
 def test_prioritised_draws_follow_the_priorities_and_weights_correct_them():
     buffer = make(8, priority_exponent=0.7)
     buffer.add(stream(6))

@@ -54,6 +54,7 @@ def test_a_negative_weight_of_pictures_is_refused(runs, capsys, tmp_path):
     assert "need 0 or more MiB" in refused([runs, "--pictures=-1", "-o", tmp_path / "page.html"], capsys)
 
 
+@pytest.mark.thorough
 def test_averages_over_different_tasks_are_refused_unless_asked_for(runs, capsys, tmp_path):
     write_run(runs / "3", 3, task="ant_goal")
     path = tmp_path / "page.html"

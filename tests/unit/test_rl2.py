@@ -240,6 +240,7 @@ def test_minibatches_hold_every_trial_once(monkeypatch):
     assert all(part.inputs.features.transpose(0, 1).is_contiguous() for part in together)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("update", ["ppo", "trpo"])
 def test_parts_and_threads_change_nothing(update, monkeypatch):
     """With several parts in a minibatch, one thread and three give the same bits."""
@@ -291,6 +292,7 @@ def test_the_trust_region_holds_and_the_value_stays():
     assert all(not torch.equal(value, state.meta.model[name]) for name, value in params.items())
 
 
+@pytest.mark.thorough
 def test_trpo_moves_everything_and_goes_on_from_a_checkpoint(tmp_path):
     algorithm = made(**TRPO)
     state, metrics = algorithm.step(algorithm.init())
@@ -360,6 +362,7 @@ def test_impossible_settings_are_refused_before_any_work(change, message):
         dataclasses.replace(SMALL, **change)
 
 
+@pytest.mark.thorough
 def test_the_state_of_the_policy_is_what_beats_chance_on_a_bandit():
     """Without memory no policy earns more than ½ a pull: arms are exchangeable. With it, far more in seconds."""
     config = RL2Config(

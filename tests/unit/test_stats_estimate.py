@@ -49,6 +49,7 @@ def test_the_mean_has_students_interval():
     assert (found.runs, found.interval) == (4, "95 % Student t interval")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("statistic", CUTS)
 @pytest.mark.parametrize("count", [4, 5, 6])
 def test_resamples_have_the_distribution_of_all_that_there_are(statistic, count):
@@ -174,6 +175,7 @@ def test_the_passed_over_methods_are_right_where_they_should_be():
     assert 85 < found["BCa"].percent < 94
 
 
+@pytest.mark.thorough
 def test_intervals_of_pairs_and_tasks_cover():
     normal = coverage.POPULATIONS["normal"]
     for found in coverage.cover_pairs(normal, 10, 200).values():

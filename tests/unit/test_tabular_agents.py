@@ -137,6 +137,7 @@ def test_one_of_equal_actions_is_taken_and_rounding_makes_none_unequal():
     np.testing.assert_array_equal(share, [0, 1000, 1000, 1000])
 
 
+@pytest.mark.thorough
 def test_random_agents_earn_what_the_uniform_policy_earns():
     transition, reward = worlds(3)
     start = torch.zeros(3, STATES, dtype=torch.float64)

@@ -45,6 +45,7 @@ def looped(config, network, batches, dueling=False):
     return detached, target
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize(
     "settings",
@@ -173,6 +174,7 @@ def test_a_learner_goes_on_from_its_state():
     assert all(torch.equal(again.online.params()[name], value) for name, value in learner.online.params().items())
 
 
+@pytest.mark.thorough
 def test_a_table_of_a_grid_converges_to_the_exact_values():
     """One-hot cells and no hidden layer: every action of every cell, in the same batch, until nothing moves."""
     grid = GridGoals(size=4)

@@ -136,6 +136,7 @@ def test_the_state_is_carried_over_the_end_of_an_episode_and_not_of_a_trial():
     assert (second != first).all() and len(set(second.tolist())) == 4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", ["navigation_2d", "cartpole_params", "hopper_params"])
 def test_fewer_episodes_are_the_beginning_of_more(task):
     """Though rows end at different times, and starts are drawn for all at once."""
