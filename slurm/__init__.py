@@ -1,1 +1,1 @@
-"""Runs as Slurm arrays: submit, watch, retry."""
+"""Submits, monitors and retries sweeps of runs as Slurm arrays."""

@@ -1,4 +1,4 @@
-"""From lines of a sweep to arrays of Slurm: their indices, what waits for what, and how they are submitted."""
+"""Slurm arrays of the lines of a manifest: their indices, their dependencies and their submission."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ LATER = "<job id of the array above>"
 
 
 def arrays_of(stage: int, lines: Sequence[int], size: int) -> list[Array]:
-    """Arrays whose indices stay below `size`."""
+    """Returns the arrays that cover the lines of a stage.
+
+    Args:
+        stage: Stage of the sweep, from 0.
+        lines: Lines of its manifest, from 0.
+        size: Upper bound of the indices, exclusive: Slurm's MaxArraySize. A line beyond it needs an offset.
+    """
     offsets = sorted({line - line % size for line in lines})
     groups = {offset: [line - offset for line in lines if line - line % size == offset] for offset in offsets}
     return [Array(stage, offset, indices) for offset, indices in groups.items()]
 
 
 class Terms(NamedTuple):
-    """How arrays are submitted.
+    """Settings of a submission.
 
     Attributes:
-        profile: Of the site.
-        code: The root of the code that runs.
+        profile: Profile of the site.
+        code: Root directory of the code that the jobs run.
     """
 
     profile: Profile
@@ -35,13 +41,14 @@ class Terms(NamedTuple):
 
 
 def array_command(folder: Folder, array: Array, terms: Terms, after: str | None = None) -> list[str]:
-    """Returns the command that submits an array.
+    """Returns the sbatch command that submits an array.
 
     Args:
-        folder: The folder of the sweep.
-        array: Its lines.
-        terms: The profile and the code of the jobs.
-        after: Id of an array: task i waits until task i of that one has completed, and is dropped if it does not.
+        folder: Folder of the sweep.
+        array: The array.
+        terms: Settings of the submission.
+        after: Job id of another array. Task i waits until task i of that array has completed, and is cancelled if that
+            task fails. None: no dependency.
     """
     limit = terms.profile.throttle
     dependency = [f"--dependency=aftercorr:{after}", "--kill-on-invalid-dep=yes"] if after else []
@@ -61,18 +68,23 @@ def array_command(folder: Folder, array: Array, terms: Terms, after: str | None 
 
 
 class Waiting(NamedTuple):
-    """An array to submit, and whether each of its tasks waits for the task of the same index of the first stage's."""
+    """An array to submit.
+
+    Attributes:
+        array: The array.
+        waits: Whether each task waits for the task with the same index in the array of the first stage.
+    """
 
     array: Array
     waits: bool
 
 
 def order(lines: Sequence[Sequence[int]], size: int) -> list[list[Waiting]]:
-    """Arrays in groups: the first stage's, which may be missing, and those that follow it.
+    """Returns the arrays in groups of equal offset: the array of the first stage, if any, then those that depend on it.
 
     Args:
-        lines: To do, of each stage.
-        size: MaxArraySize.
+        lines: Lines to run, for each stage.
+        size: Slurm's MaxArraySize.
     """
     groups: dict[int, list[Waiting]] = {}
     for array in arrays_of(0, lines[0], size):
@@ -86,7 +98,7 @@ def order(lines: Sequence[Sequence[int]], size: int) -> list[list[Waiting]]:
 
 
 def commands(folder: Folder, groups: Sequence[Sequence[Waiting]], terms: Terms) -> list[str]:
-    """The command lines that `submit_arrays` would run."""
+    """Returns the command lines that `submit_arrays` would run."""
     return [
         shlex.join(array_command(folder, array, terms, LATER if waits else None))
         for group in groups
@@ -95,7 +107,14 @@ def commands(folder: Folder, groups: Sequence[Sequence[Waiting]], terms: Terms) 
 
 
 def submit_arrays(folder: Folder, groups: Sequence[Sequence[Waiting]], terms: Terms) -> list[Array]:
-    """Submits arrays, each written down at once. Raises SlurmError if Slurm refuses one; those before it stay."""
+    """Submits arrays and records each in the folder of the sweep.
+
+    Returns:
+        The arrays with their job ids.
+
+    Raises:
+        SlurmError: Slurm refuses an array; the arrays before it stay submitted.
+    """
     submitted: list[Array] = []
     for group in groups:
         first = None
@@ -104,8 +123,8 @@ def submit_arrays(folder: Folder, groups: Sequence[Sequence[Waiting]], terms: Te
                 job = scheduler.submit(array_command(folder, array, terms, first if waits else None))
             except SlurmError as error:
                 raise SlurmError(
-                    f"{error}\n{len(submitted)} arrays of {folder.name} were submitted before. When the reason is "
-                    f"gone: python -m slurm retry {folder.name}"
+                    f"{error}\n{len(submitted)} arrays of {folder.name} were submitted before this error. Remove its "
+                    f"cause, then submit the others: python -m slurm retry {folder.name}"
                 ) from error
             first = first or job
             submitted.append(array._replace(job=job))
@@ -114,7 +133,7 @@ def submit_arrays(folder: Folder, groups: Sequence[Sequence[Waiting]], terms: Te
 
 
 def ranges(indices: Sequence[int]) -> str:
-    """Rising indices as Slurm has them: `0-3,7,9-10`."""
+    """Returns ascending indices in Slurm's notation: `0-3,7,9-10`."""
     parts: list[list[int]] = []
     for index in indices:
         if parts and index == parts[-1][1] + 1:

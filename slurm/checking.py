@@ -1,4 +1,4 @@
-"""Every configuration of a sweep, checked against the experiment before anything is submitted."""
+"""Checks every configuration of a sweep against its experiment, before anything is submitted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from slurm.errors import SlurmError
 from slurm.sweep import Command, Keys, Sweep, expand
 
 _BUILDING_SECONDS = 2.0
-"""How long what is trained is built of one configuration after the other; those that are left differ little."""
+"""Time limit for building the algorithms of a sweep's configurations; the rest is checked by type and range alone."""
 
 
 class Configuration(NamedTuple):
@@ -29,8 +29,8 @@ class Configuration(NamedTuple):
 
     Attributes:
         overrides: Settings by dotted key.
-        seed: The seed that results.
-        hash: See `config_hash`.
+        seed: The seed of the run; None if the experiment has no seed.
+        hash: Identifies the configuration, see `config_hash`.
     """
 
     overrides: Keys
@@ -39,12 +39,12 @@ class Configuration(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """A sweep whose configurations are all possible.
+    """A sweep whose configurations are all valid.
 
     Attributes:
-        script: Of the experiment, relative to the root of the code.
-        name: Of the experiment.
-        configurations: Each once.
+        script: Script of the experiment, relative to the root directory of the code.
+        name: Name of the experiment.
+        configurations: The configurations, without duplicates.
     """
 
     script: str
@@ -53,18 +53,18 @@ class Checked(NamedTuple):
 
 
 def check(sweep: Sweep, path: Path, root: Path) -> Checked:
-    """Expands a sweep and checks each configuration: its settings, and that what is trained can be built of them.
+    """Expands a sweep and checks each configuration: the names, types and ranges of its settings.
 
-    Seeds make no difference to the latter, and other settings are tried for two seconds.
+    The algorithm is also built, once for settings that differ only in the seed, and for two seconds in total.
 
     Args:
         sweep: The sweep.
-        path: Its file, for messages.
-        root: Of the code.
+        path: The sweep file, named in messages.
+        root: Root directory of the code.
 
     Raises:
-        SlurmError: There is no such experiment, or a configuration cannot be; the file, the section and the key are
-            named.
+        SlurmError: The experiment does not exist, or a configuration is invalid. The message names the file, the
+            section and the key.
     """
     script = find_script(sweep.experiment, path, root)
     experiment = load_experiment(script)
@@ -72,7 +72,9 @@ def check(sweep: Sweep, path: Path, root: Path) -> Checked:
     sections = sweep.sections()
     for key, section in sections.items():
         if key in RUN_KEYS:
-            raise SlurmError(f"{path}: {section}.{key}: a sweep cannot set it; the directory of runs is --runs-dir")
+            raise SlurmError(
+                f"{path}: {section}.{key}: a sweep cannot set this key; --runs-dir sets the directory of runs"
+            )
     found: dict[str, Configuration] = {}
     builder = _Builder(experiment)
     for overrides in expand(sweep):
@@ -89,7 +91,7 @@ def check(sweep: Sweep, path: Path, root: Path) -> Checked:
 
 
 class _Builder:
-    """Builds what is trained, once for settings that differ in the seed alone."""
+    """Builds the algorithm of a configuration, once for settings that differ only in the seed."""
 
     def __init__(self, experiment: Experiment):
         self._trainer = experiment.trainer
@@ -97,7 +99,7 @@ class _Builder:
         self._seconds = 0.0
 
     def build(self, config: Any, overrides: Keys) -> None:
-        """Raises ValueError if it cannot be. The device need not be there: that of the jobs is another one."""
+        """Raises ValueError if the algorithm cannot be built. It is built on the CPU: the jobs have other devices."""
         settings = repr(sorted((key, value) for key, value in overrides.items() if key != "seed"))
         if self._trainer is None or settings in self._built or self._seconds > _BUILDING_SECONDS:
             return
@@ -108,7 +110,7 @@ class _Builder:
 
 
 def _check_stage(experiment: Experiment, trained: Mapping[str, Any], fixed: Keys, command: str, path: Path) -> None:
-    """Raises SlurmError unless the experiment has the command, and the settings can replace those of the training."""
+    """Raises SlurmError unless the experiment has the command and its settings can override those of the training."""
     if command not in experiment.commands:
         there = ", ".join(name for name in typing.get_args(Command) if name in experiment.commands) or "none"
         raise SlurmError(f"{path}: then.command={command!r}: {experiment.name} has no such command; there is {there}")
@@ -119,14 +121,17 @@ def _check_stage(experiment: Experiment, trained: Mapping[str, Any], fixed: Keys
 
 
 def config_hash(name: str, config: Mapping[str, Any]) -> str:
-    """Returns a hash of an experiment's name and settings: the same for 1 and 1.0, and for any order of the keys."""
+    """Returns a hash of the experiment's name and its settings, 16 hexadecimal digits.
+
+    The settings of the record (`RUN_KEYS`) do not enter, nor does the order of keys; 1 and 1.0 are equal.
+    """
     own = {key: value for key, value in config.items() if key not in RUN_KEYS}
     text = json.dumps([name, _canonical(own)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as nested mappings."""
+    """Returns dotted keys as nested mappings."""
     nested: dict[str, Any] = {}
     for key, value in overrides.items():
         *above, last = key.split(".")
@@ -138,24 +143,34 @@ def nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_script(experiment: str, path: Path, root: Path) -> Path:
-    """The script of an experiment's name, or of its path below the root. Raises SlurmError."""
+    """Returns the script of an experiment.
+
+    Args:
+        experiment: Name of a script in `experiments/`, or the path of a script below `root`.
+        path: The sweep file, named in messages.
+        root: Root directory of the code.
+
+    Raises:
+        SlurmError: There is no such script.
+    """
     script = root / experiment if experiment.endswith(".py") else root / "experiments" / f"{experiment}.py"
     script = script.resolve()
     if script.is_file() and root.resolve() in script.parents:
         return script
     names = sorted(other.stem for other in (root / "experiments").glob("*.py") if "make_" in other.read_text())
     raise SlurmError(
-        f"{path}: experiment={experiment!r}: no {script}, or it lies outside of {root}; {suggestion(experiment, names)}"
+        f"{path}: experiment={experiment!r}: {script} does not exist or is outside of {root}; "
+        f"{suggestion(experiment, names)}"
     )
 
 
 def load_experiment(script: Path) -> Experiment:
-    """The variable `experiment` of a script, which is imported and not run."""
+    """Imports a script without running it, and returns its variable `experiment`. Raises SlurmError if it has none."""
     name = f"_experiment_{script.stem}"
     spec = importlib.util.spec_from_file_location(name, script)
     assert spec is not None and spec.loader is not None  # it is a .py
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    # Its folder, as when the script is run.
+    # Python adds this folder when it runs the script.
     sys.path.insert(0, str(script.parent))
     try:
         spec.loader.exec_module(module)
@@ -163,7 +178,7 @@ def load_experiment(script: Path) -> Experiment:
         sys.path.remove(str(script.parent))
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
-        raise SlurmError(f"{script}: need a variable `experiment`, made by make_experiment, and it is {experiment!r}")
+        raise SlurmError(f"{script}: need a variable `experiment` made by make_experiment, got {experiment!r}")
     return experiment
 
 
@@ -176,7 +191,7 @@ def _refuse_unknown_names(experiment: Experiment, sweep: Sweep, path: Path) -> N
 
 
 def _place(message: str, sections: Mapping[str, str], overrides: Keys) -> str:
-    """Where in the file the key stands with which an error begins."""
+    """Returns the section of the sweep file that has the key of an error message, as a prefix of the message."""
     key = message.split("=")[0].split(":")[0]
     for known, section in sections.items():
         if f"{known}.".startswith(f"{key}.") or f"{key}.".startswith((f"{known}.", f"{known}[")):

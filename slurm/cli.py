@@ -1,11 +1,11 @@
-"""Runs as Slurm arrays, or a few at a time on this machine.
+"""Submits sweeps of runs as Slurm arrays, or runs them on this machine, a few at a time.
 
     python -m slurm submit slurm/sweeps/fast.yaml --dry-run
     python -m slurm submit slurm/sweeps/navigation_seeds.yaml --profile gpu
     python -m slurm status
     python -m slurm retry navigation_seeds --failed
 
-docs/slurm.md has the rest.
+docs/slurm.md describes all commands.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from slurm.errors import SlurmError
 
 
 def main(argv: Sequence[str]) -> int:
-    """Does what the command line says. Returns the exit status: 2 for what was refused."""
-    if argv[:1] == ["task"]:  # what jobs call: nothing else is imported
+    """Runs the command. Returns the exit status, which is 2 for an error in the request."""
+    if argv[:1] == ["task"]:  # called by the jobs; imports little
         return _task(argv[1:])
     arguments = _parser().parse_args(argv)
     try:
@@ -47,30 +47,34 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m slurm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    submit = _command(commands, "submit", "submit a sweep; what has completed, or is on its way, is left out")
-    submit.add_argument("sweep", type=Path, metavar="SWEEP", help="a file, e.g. slurm/sweeps/fast.yaml")
-    submit.add_argument("--force", action="store_true", help="repeat what has completed")
-    submit.add_argument("--no-snapshot", action="store_true", help="run the code where it is, and not a copy of it")
+    submit = _command(commands, "submit", "submit a sweep, without the runs that have completed, wait or run")
+    submit.add_argument("sweep", type=Path, metavar="SWEEP", help="a sweep file, e.g. slurm/sweeps/fast.yaml")
+    submit.add_argument("--force", action="store_true", help="also repeat runs that have completed")
+    submit.add_argument("--no-snapshot", action="store_true", help="run the code in place instead of a copy")
     _add_where(submit)
-    status = _command(commands, "status", "all sweeps, or the runs of one")
+    status = _command(commands, "status", "show all sweeps, or the runs of one sweep")
     _add_sweep(status)
-    status.add_argument("--all", action="store_true", help="every run of a long sweep")
-    status.add_argument("--json", action="store_true", help="every run, for a script")
-    logs = _command(commands, "logs", "what a run has printed")
-    logs.add_argument("run", type=int, metavar="RUN", help="its id")
-    logs.add_argument("-n", "--lines", type=int, default=50, help="how many of the last lines (default: 50)")
-    cancel = _command(commands, "cancel", "stop a sweep, or some of its runs: they save, and do not come back")
-    cancel.add_argument("sweep", metavar="SWEEP", help="its name")
+    status.add_argument("--all", action="store_true", help="show every run of a long sweep")
+    status.add_argument("--json", action="store_true", help="print every run as JSON, for scripts")
+    logs = _command(commands, "logs", "show the output of a run")
+    logs.add_argument("run", type=int, metavar="RUN", help="id of the run")
+    logs.add_argument("-n", "--lines", type=int, default=50, help="number of lines from the end (default: 50)")
+    cancel = _command(
+        commands, "cancel", "stop a sweep, or some of its runs; they save a checkpoint and are not requeued"
+    )
+    cancel.add_argument("sweep", metavar="SWEEP", help="name of the sweep")
     _add_runs(cancel)
-    retry = _command(commands, "retry", "go on with what has failed, was stopped or never began")
+    retry = _command(commands, "retry", "continue runs that failed, were stopped or never started")
     _add_sweep(retry)
     _add_runs(retry)
     for state, meaning in (("failed", "failed or stale"), ("interrupted", "stopped"), ("missing", "without a record")):
-        retry.add_argument(f"--{state}", action="store_true", help=f"only those that are {meaning}")
+        retry.add_argument(f"--{state}", action="store_true", help=f"only runs that are {meaning}")
     _add_where(retry)
-    reset = _command(commands, "reset-stale", "mark as interrupted what says that it runs, and is dead")
+    reset = _command(
+        commands, "reset-stale", "mark runs as interrupted whose record says RUNNING and whose process is dead"
+    )
     _add_sweep(reset)
-    sync = _command(commands, "sync-mongo", "bring MongoDB, at METAPOLICY_MONGO_URI, up to the records")
+    sync = _command(commands, "sync-mongo", "copy the records to MongoDB, at METAPOLICY_MONGO_URI")
     _add_runs(sync)
     return parser
 
@@ -83,7 +87,7 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 
 def _function(name: str) -> Callable[[argparse.Namespace], int | None]:
-    # Imported late: `submit` needs torch, which takes seconds to import, and `status` does not.
+    # Imported here: `submit` needs torch, which takes seconds to import, and `status` does not.
     if name == "submit":
         from slurm.submit import submit
 
@@ -101,7 +105,7 @@ def _function(name: str) -> Callable[[argparse.Namespace], int | None]:
 
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name; all if left out")
+    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="name of the sweep (default: all sweeps)")
 
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
@@ -109,12 +113,12 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_where(parser: argparse.ArgumentParser) -> None:
-    help_ = "of slurm/profiles, or a file (default: local; of retry: that of the submission)"
+    help_ = "profile in slurm/profiles, or a file (default: local; of retry: the profile of the submission)"
     parser.add_argument("--profile", metavar="P", help=help_)
-    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
-    parser.add_argument("--throttle", type=_positive, metavar="N", help="tasks of an array that run at once")
-    parser.add_argument("--max-array", type=_positive, metavar="N", help="MaxArraySize (default: what Slurm says)")
-    parser.add_argument("--local", action="store_true", help="run here, without Slurm")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, without doing it")
+    parser.add_argument("--throttle", type=_positive, metavar="N", help="most tasks of an array that run at once")
+    parser.add_argument("--max-array", type=_positive, metavar="N", help="MaxArraySize (default: from Slurm)")
+    parser.add_argument("--local", action="store_true", help="run on this machine, without Slurm")
     parser.add_argument("-j", "--jobs", type=_positive, default=1, metavar="N", help="with --local: runs at a time")
 
 

@@ -1,4 +1,4 @@
-"""The commands for a submitted sweep: `status`, `logs`, `cancel`, `retry`, `reset-stale`, `sync-mongo`."""
+"""Commands for submitted sweeps: `status`, `logs`, `cancel`, `retry`, `reset-stale`, `sync-mongo`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def status(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps([as_json(run) for runs in surveys for run in runs], indent=2, allow_nan=False))
         return
-    # A pipe has no width: what is read by a program or searched is not folded.
+    # Output to a pipe is read by programs: its lines are not wrapped at the width of a terminal.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if not surveys:
         console.print(f"No sweep was submitted to {sweeps_dir(arguments.runs_dir)}.")
@@ -51,7 +51,7 @@ def status(arguments: argparse.Namespace) -> None:
 
 
 def logs(arguments: argparse.Namespace) -> None:
-    """Prints the end of what a run has printed, every start of it."""
+    """Prints the last lines of a run's output, of all its starts. Raises SlurmError if there is none."""
     folder, stage, line = find_run(arguments.runs_dir, arguments.run)
     arrays = [array for array in folder.arrays() if array.stage == stage and line in array.lines]
     paths = dict.fromkeys(folder.log(array, line) for array in arrays)
@@ -60,24 +60,26 @@ def logs(arguments: argparse.Namespace) -> None:
         if path.exists():
             lines += [f"==> {path} <==", *path.read_text(errors="replace").splitlines()]
     if not lines:
-        raise SlurmError(f"run {arguments.run}: has printed nothing yet; its log will be {list(paths)[-1]}")
+        raise SlurmError(f"run {arguments.run}: has no output yet; its log will be {list(paths)[-1]}")
     print("\n".join(lines[-arguments.lines :] if arguments.lines else lines))
 
 
 def cancel(arguments: argparse.Namespace) -> None:
-    """Cancels a sweep's jobs, or those of some runs."""
+    """Cancels the jobs of a sweep, or of some of its runs. Raises SlurmError for runs that are not in it."""
     folder = find_folder(arguments.runs_dir, arguments.sweep)
     worker = worker_of(folder)
     if worker is not None:
         if arguments.run:
-            raise SlurmError(f"{folder.name} runs on this machine, and only as a whole can it be cancelled")
+            raise SlurmError(
+                f"--run: {folder.name} runs on this machine and can only be cancelled as a whole; leave --run out"
+            )
         os.kill(worker, signal.SIGTERM)
-        print(f"Told process {worker} to stop; each run finishes its iteration and saves.")
+        print(f"Sent a stop signal to process {worker}; each run finishes its iteration and saves a checkpoint.")
     chosen = set(arguments.run or ())
     stages = folder.stages()
     unknown = chosen - {entry.run for entries in stages for entry in entries}
     if unknown:
-        raise SlurmError(f"--run {min(unknown)}: no run of {folder.name}; `status {folder.name}` shows them")
+        raise SlurmError(f"--run {min(unknown)}: {folder.name} has no such run; `status {folder.name}` lists its runs")
     queued = {job for job, _ in _queue()}
     jobs = []
     for array in folder.arrays():
@@ -89,7 +91,7 @@ def cancel(arguments: argparse.Namespace) -> None:
 
 
 def retry(arguments: argparse.Namespace) -> int:
-    """Goes on with runs that did not complete. Returns the exit status."""
+    """Continues runs that did not complete. Returns the exit status."""
     queue = _queue()
     chosen = _chosen_states(arguments)
     worst, found = 0, 0
@@ -98,7 +100,7 @@ def retry(arguments: argparse.Namespace) -> int:
         if not any(lines):
             continue
         found += 1
-        print(f"{folder.name}: {sum(map(len, lines))} runs to go on with.")
+        print(f"{folder.name}: {sum(map(len, lines))} runs to continue.")
         profile = load_profile(arguments.profile) if arguments.profile else read_profile(folder.profile)
         profile = profile.throttled(arguments.throttle)
         if not arguments.dry_run:
@@ -106,12 +108,12 @@ def retry(arguments: argparse.Namespace) -> int:
         terms = Terms(profile, folder.code_or(ROOT))
         worst = max(worst, execute(folder, lines, terms, arguments))
     if not found:
-        print(f"Nothing to retry: no run that is {', '.join(chosen)}.")
+        print(f"Nothing to retry: no run is {', '.join(chosen)}.")
     return worst
 
 
 def reset_stale(arguments: argparse.Namespace) -> None:
-    """Marks runs as interrupted whose record says that they run, and which are dead and not in the queue."""
+    """Marks stale runs as interrupted: their record says RUNNING, but the process is dead and not in the queue."""
     queue = _queue()
     count = 0
     for folder in _folders(arguments):
@@ -120,12 +122,12 @@ def reset_stale(arguments: argparse.Namespace) -> None:
             if run.state == "stale" and _mark_interrupted(directory):
                 count += 1
                 print(f"run {run.entry.run} of {folder.name}: interrupted")
-    print(f"{count} runs were stale." + (" `retry` goes on with them." if count else ""))
+    print(f"{count} runs were stale." + (" `retry` continues them." if count else ""))
 
 
 def sync_mongo(arguments: argparse.Namespace) -> int:
-    """The same as `python -m research.tracking sync`."""
-    from research.tracking.mongo.sync import main  # the driver of MongoDB takes a while to import
+    """Runs `python -m research.tracking sync`. Returns the exit status."""
+    from research.tracking.mongo.sync import main  # the MongoDB driver is slow to import
 
     return main(
         ["sync", str(arguments.runs_dir), *(word for run in arguments.run or () for word in ("--run", str(run)))]
@@ -148,11 +150,11 @@ def _chosen_states(arguments: argparse.Namespace) -> Sequence[str]:
 
 
 def _to_retry(runs: Sequence[RunState], chosen: Sequence[str], ids: Sequence[int] | None) -> list[list[int]]:
-    """Lines of each stage. Those of later ones only where what they follow has completed, or is retried too."""
+    """Lines of each stage to submit. A run of a later stage needs a first run that has completed or is retried too."""
     picked = [run for run in runs if run.state in chosen and (ids is None or run.entry.run in ids)]
     first = {run.line for run in picked if run.stage == 0}
     done = {run.line for run in runs if run.stage == 0 and run.state in ("completed", "diverged")}
-    # What followed a run that failed was dropped with it, and comes back with it.
+    # Slurm cancelled the runs that depend on a failed run. They are submitted again together with it.
     later = [run for run in runs if run.stage and run.state in LEFT]
     own = [run for run in later if (run in picked and run.line in done) or run.line in first]
     stages = range(1 + max((run.stage for run in runs), default=0))
@@ -160,7 +162,7 @@ def _to_retry(runs: Sequence[RunState], chosen: Sequence[str], ids: Sequence[int
 
 
 def _mark_interrupted(directory: Path) -> bool:
-    """Whether a record could be marked: it is left alone if a process writes it after all."""
+    """Marks a record, unless a process writes it or it does not say RUNNING. Returns whether it did."""
     try:
         held = lock.Lock(directory)
     except lock.BusyError:

@@ -1,5 +1,5 @@
-"""The error of an impossible request, with a message for a person."""
+"""The error of this package."""
 
 
 class SlurmError(ValueError):
-    """Something that cannot be done: what it was, why, and what to do instead."""
+    """A request that cannot be carried out. The message names it, the reason and the fix."""

@@ -1,4 +1,4 @@
-"""Carrying out lines of a sweep: by Slurm, on this machine, or, for a dry run, in words."""
+"""Runs lines of a sweep with Slurm or on this machine; a dry run prints what would be done."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from slurm.local import chain, do
 
 
 def execute(folder: Folder, lines: Sequence[Sequence[int]], terms: Terms, arguments: argparse.Namespace) -> int:
-    """Does lines of each stage as the command line says. Returns the exit status.
+    """Runs lines of each stage, or submits them. Returns the exit status.
 
     Args:
-        folder: The folder of the sweep.
-        lines: The lines of each stage that are to be done.
-        terms: The profile and the code of the jobs.
-        arguments: `local`, `jobs`, `max_array`, `dry_run`.
+        folder: Folder of the sweep.
+        lines: Lines to run, for each stage.
+        terms: Settings of the submission.
+        arguments: Parsed command line with `local`, `jobs`, `max_array` and `dry_run`.
     """
     count = sum(map(len, lines))
     if arguments.local:
         if arguments.dry_run:
-            print(f"Would do {count} runs here, {arguments.jobs} at a time.")
+            print(f"Would start {count} runs on this machine, {arguments.jobs} at a time.")
             return 0
         return _do_here(folder, lines, arguments.jobs)
     groups = order(lines, _max_array_size(arguments))
     if arguments.dry_run:
-        print("Would call:")
+        print("Would run:")
         for command in commands(folder, groups, terms):
             print(f"  {command}")
         return 0
@@ -46,7 +46,7 @@ def _do_here(folder: Folder, lines: Sequence[Sequence[int]], jobs: int) -> int:
     count = sum(map(len, lines))
     print(f"{len(ended) - len(failed)} of {count} runs have completed.")
     if len(ended) - len(failed) < count:
-        print(f"Go on with the others:  python -m slurm retry {folder.name} --local -j {jobs}")
+        print(f"Continue the others:  python -m slurm retry {folder.name} --local -j {jobs}")
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""Which configurations need not be run: those that have completed, and those that are on their way."""
+"""Configurations that already have a run, completed or in progress."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TRAINING = ("train", "resume", "ensure")
 
 
 def known_runs(runs_dir: Path, queue: Mapping[Task, Queued]) -> tuple[dict[str, int], dict[str, int]]:
-    """Runs by the hash of their configuration: (those that have completed, those that wait or run).
+    """Returns the run ids of completed runs, and those of runs that wait or run, both by configuration hash.
 
     Args:
-        runs_dir: Where the records are. Those made without a sweep count too.
-        queue: See `states.survey`.
+        runs_dir: Directory of runs. Completed runs that were started without a sweep count too.
+        queue: Slurm's queue, see `scheduler.queue`; empty without Slurm.
     """
     states = [state for folder in all_folders(runs_dir) for state in survey(folder, queue)]
     completed = _by_hash(states, ("completed", "diverged")) | _completed_records(runs_dir)
@@ -41,5 +41,5 @@ def _completed_records(runs_dir: Path) -> dict[str, int]:
             if is_trained:
                 found[config_hash(run["experiment"]["name"], records.read_config(directory))] = int(directory.name)
         except (OSError, KeyError, json.JSONDecodeError):
-            continue  # no record of ours, and so nothing that has completed
+            continue  # not a record of a completed run
     return found

@@ -1,4 +1,4 @@
-"""The runs of a sweep on this machine: a few at a time, each in a process and on cores of its own."""
+"""Runs a sweep on this machine: a few runs at a time, each in its own process and on its own cores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.1
 
 
 class Work(NamedTuple):
-    """A line of a stage, and what follows it when it has completed."""
+    """A line of a stage, and the work that starts when its run has completed."""
 
     stage: int
     line: int
@@ -31,14 +31,14 @@ class Work(NamedTuple):
 
 
 def chain(lines: Sequence[Sequence[int]]) -> list[Work]:
-    """Returns the lines of each stage as work: a run carries the stages that follow it."""
+    """Returns the lines of each stage as work. Lines of later stages wait for the same line of the first stage."""
     later = [(stage, line) for stage, own in enumerate(lines[1:], start=1) for line in own]
     first = [Work(0, line, [Work(stage, other) for stage, other in later if other == line]) for line in lines[0]]
     return first + [Work(stage, line) for stage, line in later if line not in lines[0]]
 
 
 def worker_of(folder: Folder) -> int | None:
-    """The process on this machine that works on a sweep."""
+    """Returns the id of the local process that runs a sweep; None if there is none."""
     try:
         with (folder.path / "local.lock").open() as lock:
             try:
@@ -51,18 +51,27 @@ def worker_of(folder: Folder) -> int | None:
 
 
 def do(folder: Folder, work: Sequence[Work], workers: int, say: Callable[[str], None]) -> dict[tuple[int, int], int]:
-    """Does all of the work. Returns the exit status of each (stage, line) that was started.
+    """Runs all of the work. Returns the exit status of each (stage, line) that was started.
 
-    Ctrl-C and TERM are handed on: every run finishes its iteration, saves and ends, and nothing else is begun.
+    Ctrl-C and SIGTERM are forwarded to the runs: each finishes its iteration, saves a checkpoint and ends, and no other
+    run starts.
+
+    Args:
+        folder: Folder of the sweep.
+        work: The runs.
+        workers: Most runs at a time.
+        say: Receives lines for the user.
 
     Raises:
-        SlurmError: Another process works on the sweep.
+        SlurmError: Another process runs the sweep.
     """
     with (folder.path / "local.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise SlurmError(f"{folder.name}: process {worker_of(folder)} works on it; cancel it first") from error
+            raise SlurmError(
+                f"{folder.name}: process {worker_of(folder)} already runs it; cancel the sweep first"
+            ) from error
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -74,7 +83,7 @@ def do(folder: Folder, work: Sequence[Work], workers: int, say: Callable[[str], 
 
 
 class _Pool:
-    """Processes, at most one in each slot."""
+    """Processes, at most one per slot."""
 
     def __init__(self, folder: Folder, workers: int, say: Callable[[str], None]):
         self.folder = folder
@@ -104,7 +113,7 @@ class _Pool:
         return ended
 
     def _follow(self, item: Work, status: int) -> Sequence[Work]:
-        """Says how it ended. Returns what it makes possible: what follows, or itself if it wants to come back."""
+        """Reports the end of a run. Returns the next work: the same run after a preemption, or what follows."""
         self.say(f"{_what(item)} ended with status {status}; log: {self._log(item)}")
         if status == PREEMPTED:
             return [item]
@@ -116,7 +125,7 @@ class _Pool:
         command = [sys.executable, "-m", "slurm", "task", str(manifest), str(item.line)]
         self.say(f"{_what(item)} starts")
         with self._log(item).open("ab") as log:
-            # A session of its own: Ctrl-C at the terminal reaches this process alone, which hands it on.
+            # In a new session, so that Ctrl-C at the terminal reaches only this process, which forwards it.
             process = _spawn(command, code, log)
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(process.pid, _cores(slot, self.slots))
@@ -127,7 +136,10 @@ class _Pool:
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
         if self.stopped is None:
-            print("Stopping: each run finishes its iteration and saves. Once more stops them at once.", flush=True)
+            print(
+                "Stopping: each run finishes its iteration and saves a checkpoint. A second signal stops at once.",
+                flush=True,
+            )
         self.stopped = signum
         for _, process in self.running.values():
             process.send_signal(signum)
@@ -150,7 +162,7 @@ def _what(item: Work) -> str:
 
 
 def _cores(slot: int, slots: int) -> set[int]:
-    """A share of this machine's cores: runs that share cores slow each other down."""
+    """The cores of a slot. Slots have disjoint cores where there are enough."""
     cores = sorted(os.sched_getaffinity(0))
-    share = max(1, len(cores) // slots)
-    return {cores[(slot * share + index) % len(cores)] for index in range(share)}
+    per_slot = max(1, len(cores) // slots)
+    return {cores[(slot * per_slot + index) % len(cores)] for index in range(per_slot)}

@@ -1,10 +1,10 @@
-"""Manifests: the runs of a sweep, one JSON object a line; task i of an array does line i.
+"""Manifests: the runs of a sweep, one JSON object per line. Task i of an array runs line i.
 
     {"line": 0, "of": 40, "run": 17, "hash": "5f1c…", "seed": 3, "script": "experiments/maml_trpo.py",
      "command": "ensure", "named_configs": ["navigation_2d"], "overrides": {"inner_lr": 0.5}}
 
-A manifest is written once, whole, before anything is submitted. Each line says which one it is and how many there are,
-so that one that was cut, torn or edited is noticed.
+A manifest is written once, atomically, before anything is submitted. Each line holds its own number and the number of
+lines, so that a truncated or edited manifest is detected.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Entry(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-        run: Its id: the name of its directory in the directory of runs.
-        hash: Hash of the experiment's name and all settings; see `checking.config_hash`.
-        seed: Its seed, if its settings have one.
-        script: Path of the experiment's script below the root of the code.
-        command: The command of the script.
-        named_configs: The named configs that come first.
+        run: Id of the run, the name of its directory in the directory of runs.
+        hash: Identifies the experiment and all settings, see `checking.config_hash`.
+        seed: The seed; None if the experiment has no seed.
+        script: Path of the experiment's script below the root directory of the code.
+        command: Command of the script.
+        named_configs: Named configs, applied before the overrides.
         overrides: Settings by dotted key.
     """
 
@@ -47,7 +47,7 @@ def write_manifest(path: Path, entries: Sequence[Entry]) -> None:
 
 
 def read_manifest(path: Path) -> list[Entry]:
-    """All runs of a manifest. Raises SlurmError if it is not whole."""
+    """Returns all runs of a manifest. Raises SlurmError if it is damaged."""
     lines = _lines(path)
     entries = [_parse(path, number, len(lines), line) for number, line in enumerate(lines)]
     if not entries:
@@ -56,23 +56,23 @@ def read_manifest(path: Path) -> list[Entry]:
 
 
 def read_entry(path: Path, line: int) -> Entry:
-    """One line of a manifest, counted from 0. Raises SlurmError if there is none, or the manifest is not whole."""
+    """Returns the run of a line, from 0. Raises SlurmError if there is no such line or the manifest is damaged."""
     lines = _lines(path)
     if not 0 <= line < len(lines):
-        raise SlurmError(f"{path}: line {line} was asked for, and there are 0 to {len(lines) - 1}")
+        raise SlurmError(f"{path}: line={line}: need a line from 0 to {len(lines) - 1}")
     return _parse(path, line, len(lines), lines[line])
 
 
-_ADVICE = "a manifest is never changed once it is written: restore it, or submit the sweep again"
+_ADVICE = "a manifest must not be changed; restore it, or submit the sweep again"
 
 
 def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text()
     except OSError as error:
-        raise SlurmError(f"{path}: the manifest cannot be read ({error.strerror})") from error
+        raise SlurmError(f"{path}: cannot read the manifest ({error.strerror})") from error
     if text and not text.endswith("\n"):
-        raise SlurmError(f"{path}: torn in line {text.count(chr(10))}; {_ADVICE}")
+        raise SlurmError(f"{path}: line {text.count(chr(10))} is truncated; {_ADVICE}")
     return text.splitlines()
 
 
@@ -82,9 +82,9 @@ def _parse(path: Path, number: int, count: int, line: str) -> Entry:
         position = values.pop("line"), values.pop("of")
         entry = Entry(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SlurmError(f"{path}: line {number} is no run of a manifest: {line!r:.60}; {_ADVICE}") from error
+        raise SlurmError(f"{path}: line {number} is not a run: {line!r:.60}; {_ADVICE}") from error
     if position != (number, count):
         raise SlurmError(
-            f"{path}: line {number} of {count} says that it is line {position[0]} of {position[1]}; {_ADVICE}"
+            f"{path}: line {number} of {count} is marked as line {position[0]} of {position[1]}; {_ADVICE}"
         )
     return entry

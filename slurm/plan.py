@@ -1,4 +1,4 @@
-"""From a sweep file to a folder: which runs there are to do, and all that their jobs will read."""
+"""From a sweep file to a folder: the runs to start, and the files that their jobs read."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Plan(NamedTuple):
     """A checked sweep.
 
     Attributes:
-        path: Its file.
-        sweep: What the file says.
-        checked: Its configurations.
-        completed: Runs that have completed, by hash.
-        live: Runs that wait or run, by hash. Neither are done again.
+        path: The sweep file.
+        sweep: Its contents.
+        checked: The checked configurations.
+        completed: Ids of completed runs by configuration hash. They are not repeated.
+        live: Ids of runs that wait or run, by configuration hash. They are not repeated.
     """
 
     path: Path
@@ -41,23 +41,23 @@ class Plan(NamedTuple):
         return {**self.completed, **self.live}
 
     def hashes(self) -> list[list[str]]:
-        """The hashes of each stage, line by line."""
+        """Returns the configuration hash of every run, for each stage by line."""
         trained = [configuration.hash for configuration in self.checked.configurations]
         return [trained, *([stage_hash(self.checked.name, stage, of) for of in trained] for stage in self.sweep.then)]
 
     def new(self) -> list[list[int]]:
-        """The lines of each stage that have no run yet."""
+        """Returns the lines of each stage that have no run yet."""
         known = self.known
         return [[line for line, hash_ in enumerate(hashes) if hash_ not in known] for hashes in self.hashes()]
 
     def lines(self) -> list[list[int]]:
-        """The lines of each stage to submit, without those that follow an unfinished run of another sweep."""
+        """Returns the new lines of each stage that do not depend on an unfinished run of another sweep."""
         first, *later = self.new()
         waiting = {line for line, hash_ in enumerate(self.hashes()[0]) if hash_ in self.live}
         return [first, *([line for line in own if line not in waiting] for own in later)]
 
     def stages(self, new: Sequence[int]) -> list[list[Entry]]:
-        """The runs of each stage, line by line, with `new` as the ids of those that have none yet."""
+        """Returns the runs of each stage by line; `new` are the ids of the runs that have none yet."""
         ids, known = iter(new), self.known
         runs = [[known[hash_] if hash_ in known else next(ids) for hash_ in hashes] for hashes in self.hashes()]
         rows = zip(self.checked.configurations, runs[0], strict=True)
@@ -71,18 +71,39 @@ class Plan(NamedTuple):
 
 
 def make_plan(path: Path, completed: Mapping[str, int], live: Mapping[str, int], root: Path = ROOT) -> Plan:
-    """A sweep file, checked. Raises SlurmError; nothing is written."""
+    """Reads and checks a sweep file; writes nothing.
+
+    Args:
+        path: The sweep file.
+        completed: Ids of completed runs by configuration hash.
+        live: Ids of runs that wait or run, by configuration hash.
+        root: Root directory of the code.
+
+    Raises:
+        SlurmError: The file or a configuration is invalid.
+    """
     sweep = load_sweep(path)
     return Plan(path, sweep, check(sweep, path, root), completed, live)
 
 
 def stage_hash(name: str, stage: Stage, of: str) -> str:
-    """Identifies what a stage does with the run of a hash."""
+    """Returns the configuration hash of a stage that follows the run with the hash `of`."""
     return config_hash(f"{name} {stage.command}", {**stage.fixed, " of": of})
 
 
 def write_folder(plan: Plan, runs_dir: Path, profile: Profile, snapshot: bool, root: Path = ROOT) -> Folder:
-    """Claims ids and writes all that the jobs of a plan will read. Raises SlurmError."""
+    """Claims run ids and writes the files that the jobs of a plan read.
+
+    Args:
+        plan: The checked sweep.
+        runs_dir: Directory of runs.
+        profile: Profile of the site.
+        snapshot: Whether to copy the code.
+        root: Root directory of the code.
+
+    Raises:
+        SlurmError: The folder or the copy of the code cannot be written.
+    """
     folder = make_folder(runs_dir, plan.path.stem)
     try:
         if snapshot:
@@ -90,7 +111,7 @@ def write_folder(plan: Plan, runs_dir: Path, profile: Profile, snapshot: bool, r
         count = sum(map(len, plan.new()))
         shutil.copyfile(plan.path, folder.path / "sweep.yaml")
         write_profile(folder.path, profile)
-        # The manifest of the first stage makes the folder a sweep's: it comes last.
+        # A folder with the manifest of the first stage counts as a sweep, so this manifest is written last.
         for stage, entries in reversed([*enumerate(plan.stages(claim_numbers(folder.runs_dir, count)))]):
             write_manifest(folder.manifest(stage), entries)
     except SlurmError:

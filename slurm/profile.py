@@ -1,6 +1,6 @@
-"""Profiles: what a site wants to be told, and how its machines come by their Python. See slurm/profiles/.
+"""Profiles: sbatch options of a site and the Python environment of its machines. See slurm/profiles/.
 
-Every key may be left out; then the site's own default holds.
+Every key is optional; the default is that of the site.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ PROFILES = Path(__file__).with_name("profiles")
 
 @dataclass(frozen=True)
 class Profile:
-    """A site, or a kind of job on it.
+    """Settings of a site, or of one kind of job on it. None leaves a setting to the site.
 
     Attributes:
-        partition: Where to queue.
-        account: What pays.
+        partition: Partition.
+        account: Account that is charged.
         qos: Quality of service.
         constraint: Features that a node must have.
         gres: Generic resources, e.g. `gpu:1`.
-        ntasks: Processes that share each run, as ranks that each have a part of its tasks.
-        cpus: Of each process.
-        mem: Of each run, on each of its nodes, e.g. `8G`.
-        time: Limit of each start of a run, as sbatch has it, e.g. `4:00:00` or `1-12`. What needs longer is requeued at
-            the limit and goes on.
-        notice: Seconds before the limit at which a run is told to save and stop.
-        throttle: Tasks of an array that run at once; None for no such limit.
-        options: Further options of sbatch, as they are written there.
-        modules: To load with `module load`.
-        setup: Further lines of shell, before the run.
-        venv: A virtual environment to activate.
-        container: What starts a program in a container, e.g. `apptainer exec --nv image.sif`.
-        python: The interpreter; None for the one that submits, or that of `venv` or `container`.
+        ntasks: Processes (ranks) per run, which divide the tasks of its meta-batches among them.
+        cpus: Cores per process.
+        mem: Memory per node of a run, e.g. `8G`.
+        time: Time limit of each start of a run, in sbatch's notation, e.g. `4:00:00` or `1-12`. A longer run is
+            requeued at the limit and continues from its checkpoint.
+        notice: Seconds before the time limit at which a run receives the signal to save and stop.
+        throttle: Most tasks of an array that run at once; None for no limit.
+        options: Further options of sbatch, verbatim.
+        modules: Modules to load with `module load`.
+        setup: Further shell lines, run before the run.
+        venv: Virtual environment to activate.
+        container: Command that starts a program in a container, e.g. `apptainer exec --nv image.sif`.
+        python: The interpreter; None for that of `venv` or `container`, else the interpreter that submits.
     """
 
     partition: str | None = None
@@ -68,18 +68,18 @@ class Profile:
         )
 
     def throttled(self, limit: int | None) -> Profile:
-        """The same with another throttle, unless that is None."""
+        """Returns the profile with another throttle; None changes nothing."""
         return self if limit is None else replace(self, throttle=limit)
 
     def sbatch_options(self) -> list[str]:
-        """The options of sbatch, besides those in `array.sbatch`."""
+        """Returns the options of sbatch, besides those in `array.sbatch`."""
         plain = {name: getattr(self, name) for name in ("partition", "account", "qos", "constraint", "gres")}
         named = {**plain, "ntasks": self.ntasks, "cpus-per-task": self.cpus, "mem": self.mem, "time": self.time}
         options = [f"--{name}={value}" for name, value in named.items() if value is not None]
         return [*options, f"--signal=USR1@{self.notice}", *self.options]
 
     def environment(self) -> str:
-        """The shell lines that `array.sbatch` reads before it starts a run: they set `PYTHON`, a list of words."""
+        """Returns the shell lines that `array.sbatch` executes before a run. They set the array `PYTHON`, a command."""
         lines = [f"module load {shlex.join(self.modules)}"] if self.modules else []
         lines += [self.setup.rstrip()] if self.setup else []
         lines += [f". {shlex.quote(f'{self.venv}/bin/activate')}"] if self.venv else []
@@ -88,24 +88,24 @@ class Profile:
 
 
 def write_profile(folder: Path, profile: Profile) -> None:
-    """Has the jobs of a sweep's folder that are submitted from now on use a profile."""
+    """Writes the profile that later submissions of a sweep use."""
     write_json(folder / "profile.json", to_mapping(profile))
     write_text(folder / "environment.sh", profile.environment())
 
 
 def load_profile(name: str) -> Profile:
-    """The profile of a file, or of that name in slurm/profiles. Raises SlurmError, which names what is allowed."""
+    """Returns a profile by its name in slurm/profiles or by the path of a file. Raises SlurmError if there is none."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     if not path.is_file():
         there = ", ".join(sorted(near.stem for near in PROFILES.glob("*.yaml")))
         raise SlurmError(
-            f"--profile {name}: no {path}; in {PROFILES} there is {there}. Copy one of them and change it to your site"
+            f"--profile {name}: {path} does not exist; {PROFILES} has {there}. Copy one and adapt it to your site"
         )
     return read_profile(path)
 
 
 def read_profile(path: Path) -> Profile:
-    """The profile of a file. Raises SlurmError, which names the file and the key."""
+    """Returns the profile of a file. Raises SlurmError, which names the file and the key."""
     try:
         return from_mapping(Profile, read_yaml(path))
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""The code as it is at submission, so that what is edited afterwards changes no run that waits in a queue."""
+"""Copies the code at submission, so that later edits do not change runs that wait in the queue."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MOST_UNTRACKED = 50 * 2**20
 
 
 def take_snapshot(root: Path, target: Path) -> None:
-    """Copies a checkout's files as they stand, those that git does not know and does not ignore included.
+    """Copies the files of a git checkout: tracked files with their changes, and untracked files that are not ignored.
 
     Args:
         root: The checkout.
         target: The copy, which must not exist.
 
     Raises:
-        SlurmError: This is no checkout, or there are more than 50 MiB that git does not know.
+        SlurmError: `root` is not a git checkout, or its untracked files exceed 50 MiB.
     """
     commit = _git(root, "rev-parse", "HEAD").strip()
     diff = _git(root, "diff", "HEAD", "--no-ext-diff", "--no-color").strip()
@@ -29,7 +29,7 @@ def take_snapshot(root: Path, target: Path) -> None:
     untracked = _names(root, "--others", "--exclude-standard")
     _refuse_data(root, untracked)
     for name in sorted({*tracked, *untracked}):
-        if (root / name).is_file():  # and not a tracked one that was deleted
+        if (root / name).is_file():  # a tracked file may have been deleted
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, target / name, follow_symlinks=False)
     try:
@@ -49,8 +49,8 @@ def _refuse_data(root: Path, names: list[str]) -> None:
     if sum(sizes.values()) > _MOST_UNTRACKED:
         largest = max(sizes, key=lambda name: sizes[name])
         raise SlurmError(
-            f"the copy of the code would take {sum(sizes.values()) / 2**20:.0f} MiB of files that git does not know, "
-            f"{largest} first of all; name them in .gitignore, or submit with --no-snapshot"
+            f"the copy of the code would include {sum(sizes.values()) / 2**20:.0f} MiB of untracked files, the largest "
+            f"is {largest}; add them to .gitignore, or submit with --no-snapshot"
         )
 
 
@@ -62,7 +62,7 @@ def _git(root: Path, *arguments: str) -> str:
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         raise SlurmError(
-            f"the code cannot be copied: `git {' '.join(arguments)}` in {root} says {reason.strip()!r}. "
-            f"--no-snapshot runs it from where it is"
+            f"cannot copy the code: `git {' '.join(arguments)}` in {root} failed with {reason.strip()!r}. "
+            f"--no-snapshot runs the code in place"
         ) from error
     return done.stdout

@@ -1,4 +1,4 @@
-"""The state of every run of a sweep: what Slurm's queue says, crossed with what the run's record says."""
+"""The state of every run of a sweep, from Slurm's queue and from the records of the runs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from slurm.scheduler import Queued, Task
 
 STATES = {
     "pending": "waits in the queue for its first start",
-    "running": "at work",
-    "requeued": "was stopped or preempted, and waits in the queue to go on",
-    "completed": "done",
-    "failed": "ended with an error, which stands in its record and its log",
-    "diverged": "ended, and its last numbers are not finite",
-    "interrupted": "was told to stop, saved, and is not in the queue",
-    "stale": "its record says that it runs, but it is not in the queue and gives no sign of life",
+    "running": "runs",
+    "requeued": "was stopped or preempted, and waits in the queue to continue",
+    "completed": "has completed",
+    "failed": "ended with an error, which is in its record and its log",
+    "diverged": "ended with metrics that are not finite",
+    "interrupted": "was stopped, has saved a checkpoint, and is not in the queue",
+    "stale": "its record says RUNNING, but it is not in the queue and has no heartbeat",
     "missing": "has no record and is not in the queue",
 }
-"""Every state of a run, and what it means."""
+"""The states of a run and their meanings."""
 
 LIVE = ("pending", "running", "requeued")
 LEFT = ("failed", "stale", "interrupted", "missing")
-"""What `retry` goes on with, unless told otherwise."""
+"""The states that `retry` continues by default."""
 
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 
@@ -42,16 +42,16 @@ class RunState(NamedTuple):
     Attributes:
         sweep: Name of the sweep's folder.
         stage: 0 for training.
-        line: Of the stage's manifest.
-        entry: What the manifest says.
+        line: Line of the stage's manifest.
+        entry: Entry of the manifest.
         state: One of `STATES`.
-        slurm: The task and its state in the queue, if it is there.
+        slurm: The task and its state in the queue; None if it is not queued.
         iteration: Finished iterations.
-        total: Iterations at the end.
-        rate: Iterations per second since it last started; None if it does not run, or has finished none.
-        heartbeat: Seconds since it was last seen alive; None if it never was.
-        starts: How many times it was started.
-        note: Why it waits, or what it failed of.
+        total: Iterations of the complete run; None if unknown.
+        rate: Iterations per second since the last start; None if it does not run, or has not finished one.
+        heartbeat: Seconds since the last heartbeat; None if there was none.
+        starts: Number of starts.
+        note: Reason for waiting, or the error.
     """
 
     sweep: str
@@ -73,20 +73,20 @@ class RunState(NamedTuple):
         return None if not self.rate or self.total is None else (self.total - self.iteration) / self.rate
 
     @property
-    def share(self) -> float:
-        """The finished fraction of the run, 0 to 1."""
+    def fraction(self) -> float:
+        """Fraction of the run that is done, 0 to 1."""
         if self.state in ("completed", "diverged"):
             return 1.0
         return self.iteration / self.total if self.total else 0.0
 
 
 def survey(folder: Folder, queue: Mapping[Task, Queued], now: float | None = None) -> list[RunState]:
-    """The state of every run of a sweep, stage by stage, line by line.
+    """Returns the state of every run of a sweep, ordered by stage and line.
 
     Args:
-        folder: Of the sweep.
-        queue: What waits or runs, see `scheduler.queue`; empty where there is no Slurm.
-        now: Seconds since the epoch.
+        folder: Folder of the sweep.
+        queue: Slurm's queue, see `scheduler.queue`; empty without Slurm.
+        now: The time in seconds since the epoch; None for the current time.
     """
     now = time.time() if now is None else now
     tasks, local = _submitted(folder)
@@ -103,7 +103,7 @@ def survey(folder: Folder, queue: Mapping[Task, Queued], now: float | None = Non
 
 
 def _submitted(folder: Folder) -> tuple[dict[tuple[int, int], list[Task]], set[tuple[int, int]]]:
-    """The tasks that each (stage, line) was submitted as, and those that were given to this machine last."""
+    """The array tasks of each (stage, line), and the (stage, line) pairs whose last submission is local work here."""
     tasks: dict[tuple[int, int], list[Task]] = {}
     local: set[tuple[int, int]] = set()
     for array in folder.arrays():
@@ -120,15 +120,15 @@ def _submitted(folder: Folder) -> tuple[dict[tuple[int, int], list[Task]], set[t
 def _state(
     known: RunState, directory: Path, tasks: Sequence[Task], queue: Mapping[Task, Queued], is_here: bool, now: float
 ) -> RunState:
-    """What is known of a run, with its state.
+    """Completes a run's state from its record and the queue.
 
     Args:
-        known: What the manifest says.
-        directory: Of its record.
-        tasks: That it was submitted as.
-        queue: What Slurm says.
-        is_here: Whether a process on this machine works on the sweep, this run included.
-        now: Seconds since the epoch.
+        known: The state with the fields of the manifest.
+        directory: Directory of the record.
+        tasks: Array tasks that the run was submitted as.
+        queue: Slurm's queue.
+        is_here: Whether a process on this machine runs the sweep, including this run.
+        now: The time in seconds since the epoch.
     """
     task = next((task for task in tasks if task in queue), None)
     record = _read(directory / "run.json")
@@ -150,11 +150,11 @@ def _state(
         return known._replace(state="pending" if record is None else "requeued")
     if record is not None:
         return known._replace(state="interrupted")
-    return known._replace(note=f"left no record; see `logs {known.entry.run}`" if tasks else "")
+    return known._replace(note=f"has no record; see `logs {known.entry.run}`" if tasks else "")
 
 
 def is_alive(directory: Path) -> bool:
-    """Whether the process that writes a record gives signs of life."""
+    """Returns whether the process that writes a record is alive."""
     found = lock.holder(directory)
     return found is not None and not found.is_stale and not lock.is_dead(found)
 
@@ -181,18 +181,18 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _seconds(text: str | None) -> float | None:
-    """A time of a record, which is in UTC, since the epoch."""
+    """A time stamp of a record (UTC), in seconds since the epoch."""
     if text is None:
         return None
     return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC).timestamp()
 
 
 def _has_diverged(directory: Path) -> bool:
-    """Whether the last row of the metrics holds a number that is not finite."""
+    """Whether the last row of metrics has a value that is not finite."""
     row = records.last_row(directory)
     return row is not None and None in row["values"].values()
 
 
 def _failure(record: Mapping[str, Any]) -> str:
-    """The last line of the traceback, which is the error."""
+    """The error: the last line of the traceback."""
     return "".join(record.get("fail_trace") or [""]).strip().rpartition("\n")[2]

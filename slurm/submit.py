@@ -1,4 +1,4 @@
-"""The command `submit`: starts the runs of a sweep file."""
+"""The command `submit`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from slurm.task import ROOT
 
 
 def submit(arguments: argparse.Namespace) -> int:
-    """Submits a sweep. Returns the exit status. Raises SlurmError; then nothing was submitted."""
+    """Submits a sweep. Returns the exit status.
+
+    Raises:
+        SlurmError: The sweep is invalid or there is no Slurm, and nothing was submitted; or Slurm refuses an array.
+    """
     profile = load_profile(arguments.profile or "local").throttled(arguments.throttle)
     queue = scheduler.queue() if scheduler.is_here() else {}
     completed, live = ({}, {}) if arguments.force else known_runs(arguments.runs_dir, queue)
@@ -27,15 +31,15 @@ def submit(arguments: argparse.Namespace) -> int:
     for runs, what in ((completed, "have completed"), (live, "wait or run")):
         same = sorted({runs[hash_] for hash_ in hashes if hash_ in runs})
         if same:
-            print(f"{len(same)} {what} already and are left out: {_some(same)}. --force repeats them.")
+            print(f"{len(same)} {what} already and are skipped: {_some(same)}. --force repeats them.")
     held = sum(map(len, plan.new())) - sum(map(len, lines))
     if held:
-        print(f"{held} follow runs that are not done, and are not submitted: `retry` when those are.")
+        print(f"{held} depend on unfinished runs of another sweep and are not submitted; `retry` submits them later.")
     if not any(lines):
-        print("Nothing can be done before those are." if held else "Nothing is left to do.")
+        print("Nothing to submit before those runs complete." if held else "Nothing is left to do.")
         return 0
     if not (arguments.local or arguments.dry_run) and not scheduler.is_here():
-        scheduler.max_array_size()  # says that there is no Slurm
+        scheduler.max_array_size()  # raises NoSlurmError with advice
     if arguments.dry_run:
         return _rehearse(plan, profile, arguments)
     folder = write_folder(plan, arguments.runs_dir, profile, snapshot=not arguments.no_snapshot)
@@ -44,12 +48,12 @@ def submit(arguments: argparse.Namespace) -> int:
 
 
 def _rehearse(plan: Plan, profile: Profile, arguments: argparse.Namespace) -> int:
-    """Says what would be written and done."""
+    """Prints what would be written and submitted. Returns the exit status."""
     folder = next_folder(arguments.runs_dir, plan.path.stem)
     new = sum(map(len, plan.new()))
     first = next_number(arguments.runs_dir)
     print(f"Would write {folder.path} with the manifest{'' if arguments.no_snapshot else ' and a copy of the code'}.")
-    print(f"Would claim the ids {first} to {first + new - 1}, if nobody else starts a run before:")
+    print(f"Would claim the ids {first} to {first + new - 1}, unless another run starts first:")
     for stage, entries in enumerate(plan.stages(range(first, first + new))):
         for line in plan.lines()[stage]:
             entry = entries[line]

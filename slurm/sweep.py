@@ -1,16 +1,16 @@
-"""Sweep files: many configurations of one experiment, as data.
+"""Sweep files: many configurations of one experiment.
 
     experiment: maml_trpo                  # experiments/maml_trpo.py, or the path of a script
     named_configs: [navigation_2d]
     fixed: {num_iterations: 200}           # in every configuration
     grid: {inner_lr: [0.1, 0.5]}           # every combination
     zip: {meta_batch_size: [20, 40], episodes_per_task: [40, 20]}      # the first of each, the second of each, ...
-    list: [{gae_lambda: 1.0}, {gae_lambda: 0.9, discount: 0.95}]       # one after the other
+    list: [{gae_lambda: 1.0}, {gae_lambda: 0.9, discount: 0.95}]       # one mapping at a time
     random: {seed: 0, count: 20, draw: {max_kl: {log_uniform: [0.001, 0.1]}}}
-    seeds: [1, 2, 3]                       # or a number: 3 stands for [0, 1, 2]
-    then: [{command: evaluate, fixed: {num_adapt_steps: 5}}]           # on each run, when it has completed
+    seeds: [1, 2, 3]                       # or a number: 3 means [0, 1, 2]
+    then: [{command: evaluate, fixed: {num_adapt_steps: 5}}]           # on each run after it has completed
 
-All but `experiment` may be left out. The configurations are grid × zip × list × random × seeds. Keys may be dotted or
+Every key but `experiment` is optional. The configurations are grid × zip × list × random × seeds. Keys may be dotted or
 nested. Distributions: `uniform: [low, high]`, `log_uniform: [low, high]`, `integers: [low, high]` (both ends included)
 and `choice: [...]`.
 """
@@ -39,11 +39,11 @@ Command = Literal["evaluate", "render"]
 
 @dataclass(frozen=True)
 class Stage:
-    """A command that follows each run.
+    """A command that starts after a run has completed.
 
     Attributes:
         command: A command of the experiment that takes `run=<id>`.
-        fixed: The settings of the command.
+        fixed: Settings of the command.
     """
 
     command: Command
@@ -55,10 +55,10 @@ class Random:
     """Configurations drawn at random.
 
     Attributes:
-        count: How many.
+        count: Number of configurations.
         draw: `{key.distribution: arguments}`, e.g. `{"max_kl.log_uniform": [0.001, 0.1]}`.
-        seed: Of the draws; no run's seed. Each key has draws of its own, which another key or a larger count does not
-            change.
+        seed: Seed of the draws, not of the runs. Each key has its own random stream: other keys and a larger count do
+            not change its draws.
     """
 
     count: int
@@ -76,7 +76,7 @@ class Random:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file, see the module. Keys are dotted."""
+    """Contents of a sweep file, see the module, with dotted keys."""
 
     experiment: str
     named_configs: tuple[str, ...] = ()
@@ -105,11 +105,11 @@ class Sweep:
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
-        """The seeds; none if there is no such section."""
+        """The seeds; empty without a section `seeds`."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds or ())
 
     def sections(self) -> dict[str, str]:
-        """Where each key stands. Raises ConfigError if one stands in two places."""
+        """Returns the section of each key. Raises ConfigError if a key is in two sections."""
         places = [("fixed", key) for key in self.fixed] + [("grid", key) for key in self.grid]
         places += [("zip", key) for key in self.zip]
         places += [("list", key) for key in dict.fromkeys(key for row in self.list for key in row)]
@@ -119,13 +119,13 @@ class Sweep:
         for section, key in places:
             for other, there in found.items():
                 if other == key or other.startswith(f"{key}.") or key.startswith(f"{other}."):
-                    raise ConfigError(f"{key}: stands in {section} and, as {other}, in {there}; keep one")
+                    raise ConfigError(f"{key}: is in {section} and, as {other}, in {there}; keep one")
             found[key] = section
         return found
 
 
 def load_sweep(path: Path) -> Sweep:
-    """The sweep of a file. Raises SlurmError, which names the file and the key."""
+    """Reads a sweep file. Raises SlurmError, which names the file and the key."""
     values = read_yaml(path)
     try:
         for section in ("fixed", "grid", "zip"):
@@ -142,7 +142,7 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def expand(sweep: Sweep) -> Iterator[Keys]:
-    """The settings of each configuration, by dotted key; the last section changes fastest."""
+    """Yields the settings of each configuration by dotted key; the last section varies fastest."""
     grid = [dict(zip(sweep.grid, row, strict=True)) for row in itertools.product(*sweep.grid.values())]
     steps = [dict(zip(sweep.zip, row, strict=True)) for row in zip(*sweep.zip.values(), strict=True)] or [{}]
     draws = list(_draw(sweep.random)) if sweep.random else [{}]
@@ -166,7 +166,7 @@ DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, Values], Any]] = {
     "integers": lambda draw, ends: int(draw.integers(ends[0], ends[1], endpoint=True)),
     "choice": lambda draw, options: options[draw.integers(len(options))],
 }
-"""What `random.draw` knows, as functions of a generator and the arguments in the file."""
+"""The distributions of `random.draw`, as functions of a generator and the arguments in the file."""
 
 
 def _check_distribution(path: str, arguments: Values) -> None:
@@ -174,7 +174,7 @@ def _check_distribution(path: str, arguments: Values) -> None:
     where = f"random.draw.{key or name}"
     if not key or name not in DISTRIBUTIONS:
         advice = suggestion(name, DISTRIBUTIONS)
-        raise ConfigError(f"{where}: need one distribution, e.g. {{uniform: [0, 1]}}, and {name!r} is none; {advice}")
+        raise ConfigError(f"{where}: need one distribution, e.g. {{uniform: [0, 1]}}, got {name!r}; {advice}")
     if name == "choice":
         if not arguments:
             raise ConfigError(f"{where}: choice=[]: need at least one value")
@@ -183,6 +183,6 @@ def _check_distribution(path: str, arguments: Values) -> None:
     are_numbers = all(isinstance(end, kind) and not isinstance(end, bool) for end in arguments)
     if len(arguments) != 2 or not are_numbers or not arguments[0] <= arguments[1] < math.inf:
         numbers = "integers" if name == "integers" else "numbers"
-        raise ConfigError(f"{where}: {name}={arguments}: need two {numbers}, [low, high], the lower one first")
+        raise ConfigError(f"{where}: {name}={arguments}: need two {numbers}, [low, high], with low ≤ high")
     if name == "log_uniform" and arguments[0] <= 0:
         raise ConfigError(f"{where}: log_uniform={arguments}: need ends above 0")

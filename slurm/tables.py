@@ -26,7 +26,7 @@ _MOST_QUIET_ROWS = 40
 
 
 def sweeps_table(surveys: Sequence[Sequence[RunState]]) -> Table:
-    """A row for each sweep: how many runs are in which state."""
+    """Returns a table with a row per sweep and the number of its runs in each state."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     present = [state for state in STATES if any(run.state == state for runs in surveys for run in runs)]
     for title in ("sweep", "runs", *present, "done", "left"):
@@ -34,13 +34,18 @@ def sweeps_table(surveys: Sequence[Sequence[RunState]]) -> Table:
     for runs in surveys:
         counts = [sum(run.state == state for run in runs) for state in present]
         shown = [f"[{_COLORS[state]}]{count}[/]" if count else "" for state, count in zip(present, counts, strict=True)]
-        done = f"{100 * sum(run.share for run in runs) / len(runs):.0f} %"
+        done = f"{100 * sum(run.fraction for run in runs) / len(runs):.0f} %"
         table.add_row(runs[0].sweep, str(len(runs)), *shown, done, duration(seconds_left(runs)))
     return table
 
 
 def runs_table(runs: Sequence[RunState], everything: bool = False) -> Table:
-    """A row for each run of a sweep. Of many that wait or have completed, the last are left out."""
+    """Returns a table with a row per run of a sweep.
+
+    Args:
+        runs: The runs, in order.
+        everything: Whether to show all runs; if not, at most 40 pending or completed runs are shown.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     keys = varied(runs)
     has_stages = any(run.stage for run in runs)
@@ -69,14 +74,14 @@ def runs_table(runs: Sequence[RunState], everything: bool = False) -> Table:
 
 
 def varied(runs: Sequence[RunState]) -> list[str]:
-    """The keys that tell the runs of a sweep apart."""
+    """Returns the keys whose values differ between the runs of a sweep."""
     first = [run.entry.overrides for run in runs if run.stage == 0]
     keys = dict.fromkeys(key for overrides in first for key in overrides)
     return [key for key in keys if len({repr(overrides.get(key)) for overrides in first}) > 1]
 
 
 def seconds_left(runs: Sequence[RunState]) -> float | None:
-    """Until a sweep is done, if what runs now keeps its pace: iterations that are left by iterations in a second."""
+    """Returns the estimated seconds until a sweep is done, at the present rate of its runs; None if none runs."""
     rates = [run.rate for run in runs if run.rate and run.state == "running"]
     if not rates:
         return None
@@ -86,7 +91,7 @@ def seconds_left(runs: Sequence[RunState]) -> float | None:
 
 
 def as_json(run: RunState) -> dict[str, Any]:
-    """A run as a script wants it."""
+    """Returns a run as a JSON object."""
     entry = run.entry
     return {
         "sweep": run.sweep,
@@ -109,7 +114,7 @@ def as_json(run: RunState) -> dict[str, Any]:
 
 
 def duration(seconds: float | None) -> str:
-    """`45 s`, `3 min`, `2:05 h`, `3 d 4 h`; nothing for None."""
+    """Returns a duration as text, e.g. `45 s`, `3 min`, `2:05 h` or `3 d 4 h`; empty for None."""
     if seconds is None:
         return ""
     if seconds < 100:

@@ -1,6 +1,6 @@
-"""The entry point of an array task, which becomes the run of its line.
+"""A task of an array: replaces its process by the run of its line.
 
-The settings reach the run in a JSON file: no value is ever part of a command line, of a shell's or of any other.
+The settings reach the run through a JSON file, so that no value needs quoting on a command line.
 """
 
 from __future__ import annotations
@@ -17,11 +17,20 @@ from slurm.folder import Folder
 from slurm.manifest import Entry, read_entry
 
 ROOT = Path(__file__).resolve().parents[1]
-"""Of the code that is at work: in a job, that of the copy."""
+"""Root directory of the running code; in a job that of the copy."""
 
 
 def become_run(manifest: Path, line: int, execve: Callable[..., Any] = os.execve) -> None:
-    """Replaces this process by the run of a line, so that signals reach it and its exit status is this one's."""
+    """Replaces this process by the run of a line, which then receives its signals and sets its exit status.
+
+    Args:
+        manifest: The manifest.
+        line: Line of the manifest, from 0.
+        execve: Replaces the process; for tests.
+
+    Raises:
+        SlurmError: There is no such line, or the manifest is damaged.
+    """
     entry = read_entry(manifest, line)
     folder = Folder(manifest.absolute().parent)
     if entry.command != "ensure" and _is_complete(folder.runs_dir / str(entry.run)):
@@ -40,7 +49,7 @@ def _is_complete(directory: Path) -> bool:
 
 
 def arguments(folder: Folder, entry: Entry, root: Path) -> list[str]:
-    """Writes the settings to a file, and returns the arguments of Python."""
+    """Writes the settings of a run to a file, and returns the arguments of its Python interpreter."""
     settings: dict[str, Any] = {**entry.overrides, "runs_dir": str(folder.runs_dir)}
     options = []
     if entry.command == "ensure":
@@ -55,5 +64,5 @@ def arguments(folder: Folder, entry: Entry, root: Path) -> list[str]:
 
 
 def surroundings(root: Path) -> Mapping[str, str]:
-    """The environment of a run: its code comes from `root`, and what it prints is seen at once."""
+    """Returns the environment variables of a run: it imports the code in `root`, and its output is not buffered."""
     return {**os.environ, "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1"}

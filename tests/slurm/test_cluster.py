@@ -51,14 +51,14 @@ def test_some_runs_are_cancelled_and_the_others_stay(desk, cluster):
     desk.wait(lambda: set(desk.states().values()) == {"running"}, 30)
     assert "Cancelled 1 tasks" in desk.slurm("cancel", "toy", "--run", 2)
     desk.wait(lambda: desk.states() == {1: "running", 2: "missing", 3: "running"}, 40)
-    assert "error: --run 9: no run of toy-1" in desk.slurm("cancel", "toy", "--run", 9, status=2)
+    assert "error: --run 9: toy-1 has no such run" in desk.slurm("cancel", "toy", "--run", 9, status=2)
 
 
 def test_what_waits_or_runs_is_not_submitted_again(desk, cluster):
     (desk.directory / "sleep.yaml").write_text("container: timeout 100 tail -f /dev/null --\npython: /dev/null")
     desk.slurm("submit", desk.sweep(seeds=2), "--profile", "sleep.yaml")
     shown = desk.slurm("submit", desk.sweep(seeds=3), "--profile", "sleep.yaml")
-    assert "2 wait or run already and are left out: runs 1, 2" in shown
+    assert "2 wait or run already and are skipped: runs 1, 2" in shown
     assert "Submitted job" in shown and ": 1 runs." in shown
     assert sorted(desk.states("toy-2")) == [1, 2, 3]
 
@@ -66,10 +66,10 @@ def test_what_waits_or_runs_is_not_submitted_again(desk, cluster):
 def test_what_follows_a_run_of_another_sweep_waits_for_it(desk, cluster):
     desk.slurm("submit", desk.sweep(fixed={"num_iterations": 100, "pause": 0.1}, seeds=1))
     both = desk.sweep(fixed={"num_iterations": 100, "pause": 0.1}, seeds=2, then=[{"command": "evaluate"}])
-    assert "1 follow runs that are not done, and are not submitted" in desk.slurm("submit", both)
+    assert "1 depend on unfinished runs of another sweep and are not submitted" in desk.slurm("submit", both)
     desk.wait(lambda: desk.states()[1] == "completed")
     assert desk.states()[3] == "missing"
-    assert "1 runs to go on with" in desk.slurm("retry", "toy-2")
+    assert "1 runs to continue" in desk.slurm("retry", "toy-2")
     desk.wait(lambda: set(desk.states().values()) == {"completed"})
     assert desk.record(3)["result"]["iteration"] == 100
 
@@ -77,7 +77,7 @@ def test_what_follows_a_run_of_another_sweep_waits_for_it(desk, cluster):
 def test_what_slurm_refuses_is_said_and_nothing_is_lost(desk, cluster):
     (desk.directory / "wrong.yaml").write_text("partition: nowhere")
     shown = desk.slurm("submit", desk.sweep(fixed={"num_iterations": 1}), "--profile", "wrong.yaml", status=2)
-    assert "error: sbatch refused: " in shown and "invalid partition specified: nowhere" in shown
+    assert "error: sbatch failed: " in shown and "invalid partition specified: nowhere" in shown
     assert "python -m slurm retry toy-1" in shown
     assert desk.states() == {1: "missing"}
     assert "invalid partition specified: nowhere" in desk.slurm("retry", "toy", status=2), "the profile is kept"

@@ -28,18 +28,18 @@ def test_a_manifest_is_read_as_it_was_written(manifest):
     assert read_manifest(manifest) == ENTRIES
     assert [read_entry(manifest, line) for line in range(3)] == ENTRIES
     for line in (-1, 3):
-        with pytest.raises(SlurmError, match=f"line {line} was asked for, and there are 0 to 2"):
+        with pytest.raises(SlurmError, match=f"line={line}: need a line from 0 to 2"):
             read_entry(manifest, line)
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda text: text[:-5], "torn in line 2"),
-        (lambda text: text[text.index("\n") + 1 :], "line 0 of 2 says that it is line 1 of 3"),
-        (lambda text: text[: text.rindex("\n", 0, -1) + 1], "line 0 of 2 says that it is line 0 of 3"),
-        (lambda text: text.replace('"seed"', '"sed"'), "line 0 is no run of a manifest"),
-        (lambda text: text.replace("{", "", 1), "line 0 is no run of a manifest"),
+        (lambda text: text[:-5], "line 2 is truncated"),
+        (lambda text: text[text.index("\n") + 1 :], "line 0 of 2 is marked as line 1 of 3"),
+        (lambda text: text[: text.rindex("\n", 0, -1) + 1], "line 0 of 2 is marked as line 0 of 3"),
+        (lambda text: text.replace('"seed"', '"sed"'), "line 0 is not a run"),
+        (lambda text: text.replace("{", "", 1), "line 0 is not a run"),
         (lambda text: "", "empty"),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_profile_that_cannot_be_is_refused(tmp_path, text, message):
 
 
 def test_an_unknown_profile_is_refused_with_those_there_are():
-    with pytest.raises(SlurmError, match=r"--profile cluster: .* there is cpu, gpu, local"):
+    with pytest.raises(SlurmError, match=r"--profile cluster: .* has cpu, gpu, local"):
         load_profile("cluster")
 
 
@@ -212,12 +212,12 @@ def test_the_copy_of_the_code_is_what_stands_there(checkout, tmp_path):
 def test_data_that_git_does_not_know_is_not_copied(checkout, tmp_path):
     with (checkout / "data.bin").open("wb") as file:
         file.truncate(60 * 2**20)
-    with pytest.raises(SlurmError, match=r"60 MiB of files that git does not know, data.bin first"):
+    with pytest.raises(SlurmError, match=r"60 MiB of untracked files, the largest is data.bin"):
         take_snapshot(checkout, tmp_path / "copy")
     (checkout / ".gitignore").write_text("ignored\ndata.bin\n")
     take_snapshot(checkout, tmp_path / "copy")
 
 
 def test_code_outside_of_git_cannot_be_copied(tmp_path):
-    with pytest.raises(SlurmError, match="--no-snapshot runs it from where it is"):
+    with pytest.raises(SlurmError, match="--no-snapshot runs the code in place"):
         take_snapshot(tmp_path, tmp_path / "copy")

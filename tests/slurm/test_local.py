@@ -45,7 +45,7 @@ def test_a_dry_run_says_all_and_does_nothing_without_slurm(desk, no_slurm):
 
 def test_without_slurm_a_submission_says_what_to_do_instead(desk, no_slurm):
     shown = desk.slurm("submit", desk.sweep(fixed=RUNS), status=2)
-    assert "error: there is no Slurm on this machine" in shown and "--local -j 2" in shown
+    assert "error: this machine has no Slurm" in shown and "--local -j 2" in shown
     assert not (desk.directory / "runs").exists()
 
 
@@ -74,7 +74,7 @@ def test_a_sweep_is_done_here_a_few_at_a_time_and_only_once(desk, no_slurm):
     assert "Nothing to retry" in desk.slurm("retry", "toy", "--local")
     more = desk.sweep(fixed=RUNS, grid={"surface.size": [3, 4]})
     shown = desk.slurm("submit", more, "--local")
-    assert "1 have completed already and are left out: run 2" in shown and "1 of 1 runs have completed" in shown
+    assert "1 have completed already and are skipped: run 2" in shown and "1 of 1 runs have completed" in shown
     assert desk.states("toy-2") == {2: "completed", 5: "completed"}
     assert "sweep" in desk.slurm("status") and "toy-2" in desk.slurm("status")
     assert "Would claim the ids 6 to 7" in desk.slurm("submit", more, "--local", "--force", "--dry-run")
@@ -83,7 +83,7 @@ def test_a_sweep_is_done_here_a_few_at_a_time_and_only_once(desk, no_slurm):
 def test_what_was_run_by_hand_and_completed_counts_too(desk, no_slurm):
     toy_experiment.make().run("train", config_updates={**RUNS, "seed": 1})
     shown = desk.slurm("submit", desk.sweep(fixed=RUNS, seeds=3), "--local", "--dry-run")
-    assert "1 have completed already and are left out: run 1" in shown and "Would claim the ids 2 to 3" in shown
+    assert "1 have completed already and are skipped: run 1" in shown and "Would claim the ids 2 to 3" in shown
     toy_experiment.make().run("evaluate", config_updates={"run": 1, "seed": 2})
     assert "Would claim the ids 3 to 4" in desk.slurm("submit", desk.sweep(fixed=RUNS, seeds=3), "--local", "--dry-run")
 
@@ -120,7 +120,7 @@ def test_a_local_sweep_is_cancelled_from_elsewhere(desk, no_slurm):
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
     try:
         desk.wait(lambda: records.progress(desk.directory / "runs" / "1") > 2)
-        assert f"Told process {process.pid} to stop" in desk.slurm("cancel", "toy")
+        assert f"Sent a stop signal to process {process.pid}" in desk.slurm("cancel", "toy")
         assert process.wait(60) == 1
     finally:
         process.kill()
@@ -158,9 +158,9 @@ def test_what_follows_is_done_after_what_it_follows():
         (("status", "nothing"), "error: nothing: no such sweep in"),
         (("logs", "3"), "error: run 3: no sweep in"),
         (("cancel", "nothing"), "error: nothing: no such sweep in"),
-        (("submit", "nowhere.yaml"), "error: nowhere.yaml: no such file; in . there is toy"),
-        (("submit", "toy.yaml", "--profile", "clustr"), "error: --profile clustr: no "),
-        (("task", "nowhere.jsonl", "0"), "error: nowhere.jsonl: the manifest cannot be read (No such file"),
+        (("submit", "nowhere.yaml"), "error: nowhere.yaml: no such file; . has toy"),
+        (("submit", "toy.yaml", "--profile", "clustr"), "error: --profile clustr: "),
+        (("task", "nowhere.jsonl", "0"), "error: nowhere.jsonl: cannot read the manifest (No such file"),
     ],
 )
 def test_what_there_is_not_is_said_plainly(desk, no_slurm, words, message):
@@ -171,7 +171,7 @@ def test_what_there_is_not_is_said_plainly(desk, no_slurm, words, message):
 def test_a_directory_of_runs_that_cannot_be_written_is_refused(desk, no_slurm):
     (desk.directory / "file").write_text("")
     shown = desk.slurm("submit", desk.sweep(), "--local", "--runs-dir", "file/runs", status=2)
-    assert "error: --runs-dir file/runs: " in shown and "cannot be written (Not a directory)" in shown
+    assert "error: --runs-dir file/runs: " in shown and "(Not a directory)" in shown
 
 
 def test_nonsense_on_the_command_line_is_refused_as_always(desk, capsys):

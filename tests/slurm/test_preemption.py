@@ -57,7 +57,7 @@ def test_an_array_that_everything_happens_to_ends_as_if_nothing_had(desk, cluste
     os.kill(lock.holder(desk.directory / "runs" / str(killed)).pid, signal.SIGKILL)
     call("scontrol", "requeue", task(desk, requeued))
     desk.wait(lambda: desk.states()[cancelled] == "interrupted" and desk.states()[killed] == "stale", 40)
-    assert "1 runs to go on with" in desk.slurm("retry", "toy", "--failed")
+    assert "1 runs to continue" in desk.slurm("retry", "toy", "--failed")
     desk.wait(lambda: all(desk.states()[run] == "completed" for run in (2, 3, 4)), what="all but the cancelled one")
     assert desk.states()[cancelled] == "interrupted", "what was cancelled came back"
     desk.slurm("retry", "toy")
@@ -113,6 +113,6 @@ def test_what_follows_a_run_follows_it_if_it_completes(desk, cluster):
     assert "IndexError" in failed["note"]
     assert "IndexError" in desk.slurm("logs", 1)
     # The first does no better, and what follows it is dropped again; nothing else is repeated.
-    assert "2 runs to go on with" in desk.slurm("retry", "toy", "--failed")
+    assert "2 runs to continue" in desk.slurm("retry", "toy", "--failed")
     desk.wait(lambda: desk.states()[1] == "failed" and desk.record(1)["resumed"] != [])
     desk.wait(lambda: desk.states() == {1: "failed", 2: "completed", 3: "missing", 4: "completed"})

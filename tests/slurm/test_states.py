@@ -99,7 +99,7 @@ def test_progress_pace_and_time_left_are_those_of_the_last_start(folder):
     assert (run.iteration, run.total, run.starts, run.slurm) == (30, 50, 2, "70_0 RUNNING")
     assert run.rate == pytest.approx((30 - 10) / (60 - 20))
     assert run.seconds_left == pytest.approx(20 / 0.5)
-    assert run.share == pytest.approx(0.6)
+    assert run.fraction == pytest.approx(0.6)
     assert run.heartbeat == pytest.approx(0, abs=5)
     # The other one has all of its 50 iterations to do, at the same pace.
     waiting = survey(folder, RUNNING | {("70", 1): Queued("PENDING", "Resources")}, NOW)
@@ -108,7 +108,7 @@ def test_progress_pace_and_time_left_are_those_of_the_last_start(folder):
 
 def test_why_it_waits_and_what_it_failed_of_stand_beside_it(folder):
     assert first(folder, PENDING).note == "Priority"
-    assert first(folder).note == "left no record; see `logs 1`"
+    assert first(folder).note == "has no record; see `logs 1`"
     record(folder, "FAILED", fail_trace=["Traceback\n", "  File\n", "ValueError: no\n"])
     assert first(folder).note == "ValueError: no"
     assert json.loads(json.dumps(as_json(first(folder))))["note"] == "ValueError: no"
@@ -145,7 +145,7 @@ def test_durations_are_short(seconds, text):
 
 def test_a_machine_without_slurm_and_one_whose_controller_is_down_are_told_apart(no_slurm, tmp_path, monkeypatch):
     assert not scheduler.is_here()
-    with pytest.raises(NoSlurmError, match=r"no Slurm on this machine \(no squeue\).*--local -j 2"):
+    with pytest.raises(NoSlurmError, match=r"this machine has no Slurm \(no squeue\).*--local -j 2"):
         scheduler.queue()
 
     def program(name, text):
@@ -156,7 +156,7 @@ def test_a_machine_without_slurm_and_one_whose_controller_is_down_are_told_apart
     program("scontrol", "echo 'fatal: Could not establish a configuration source' >&2; exit 1")
     assert not scheduler.is_here()
     program("scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
-    with pytest.raises(SlurmError, match="scontrol refused: Unable to contact slurm controller"):
+    with pytest.raises(SlurmError, match="scontrol failed: Unable to contact slurm controller"):
         scheduler.is_here()
     program("scontrol", "echo 'MaxArraySize            = 77'")
     assert scheduler.max_array_size() == 77

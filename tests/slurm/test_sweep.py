@@ -129,25 +129,25 @@ def test_a_number_of_seeds_stands_for_the_first_ones():
         ("experiment: toy\ngrid: {lr: 0.1}", "grid.lr=0.1: need a list"),
         ("experiment: toy\ngrid: {lr: []}", "grid.lr=[]: need at least one value"),
         ("experiment: toy\nzip: {lr: [1, 2], pause: [1]}", "zip: need lists of one length, and lr has 2, pause has 1"),
-        ("experiment: toy\nfixed: {lr: 1}\ngrid: {lr: [1]}", "lr: stands in grid and, as lr, in fixed; keep one"),
-        ("experiment: toy\nfixed: {surface: {size: 1}}\ngrid: {surface: [{}]}", "surface: stands in grid and, as surf"),
-        ("experiment: toy\nfixed: {seed: 1}\nseeds: 3", "seed: stands in seeds and, as seed, in fixed"),
+        ("experiment: toy\nfixed: {lr: 1}\ngrid: {lr: [1]}", "lr: is in grid and, as lr, in fixed; keep one"),
+        ("experiment: toy\nfixed: {surface: {size: 1}}\ngrid: {surface: [{}]}", "surface: is in grid and, as surf"),
+        ("experiment: toy\nfixed: {seed: 1}\nseeds: 3", "seed: is in seeds and, as seed, in fixed"),
         ("experiment: toy\nseeds: 0", "seeds=0: need at least one seed"),
         ("experiment: toy\nseeds: [1, 1]", "seeds=[1, 1]: need each seed once"),
         ("experiment: toy\nrandom: {count: 0, draw: {lr: {uniform: [0, 1]}}}", "random.count=0: need at least 1"),
         (
             "experiment: toy\nrandom: {count: 1, draw: {lr: {unifrom: [0, 1]}}}",
-            "'unifrom' is none; did you mean uniform",
+            "got 'unifrom'; did you mean uniform",
         ),
         ("experiment: toy\nrandom: {count: 1, draw: {lr: [0, 1]}}", "random.draw.lr: need one distribution"),
         ("experiment: toy\nrandom: {count: 1, draw: {lr: {uniform: [1, 0]}}}", "need two numbers, [low, high]"),
         ("experiment: toy\nrandom: {count: 1, draw: {lr: {log_uniform: [0, 1]}}}", "need ends above 0"),
         ("experiment: toy\nrandom: {count: 1, draw: {lr: {integers: [0.5, 1]}}}", "need two integers"),
         ("experiment: toy\nrandom: {count: 1, draw: {lr: {choice: []}}}", "choice=[]: need at least one value"),
-        ("experiment: toy\nfixed: {lr: 1}\nfixed: {lr: 2}", "line 3: fixed stands twice; keep one"),
+        ("experiment: toy\nfixed: {lr: 1}\nfixed: {lr: 2}", "line 3: fixed is there twice; keep one"),
         ("experiment: toy\nthen: [{command: evalute}]", "then[0].command='evalute': need one of evaluate, render"),
-        ("[1, 2]", "need keys and values, this holds [1, 2]"),
-        ("experiment: [", "cannot be read"),
+        ("[1, 2]", "need keys and values, got [1, 2]"),
+        ("experiment: [", "cannot read the file"),
     ],
 )
 def test_what_a_file_cannot_say_is_refused_with_its_name(tmp_path, text, message):
@@ -191,7 +191,7 @@ TOY = "experiment: tests/support/array_experiment.py\n"
         ("seeds: [-1]", "seeds: seed=-1: need an integer from 0"),
         (
             "fixed: {runs_dir: elsewhere}",
-            r"fixed\.runs_dir: a sweep cannot set it; the directory of runs is --runs-dir",
+            r"fixed\.runs_dir: a sweep cannot set this key; --runs-dir sets the directory of runs",
         ),
         ("named_configs: [lnog]", "named_configs: lnog: toy has no such named config; did you mean long?"),
         ("then: [{command: render}]", "then.command='render': toy has no such command; there is evaluate"),
@@ -208,7 +208,7 @@ def test_one_impossible_configuration_refuses_the_sweep(tmp_path, text, message)
 def test_an_experiment_that_is_not_there_is_refused_with_the_nearest(tmp_path):
     for experiment, message in {
         "maml_trop": "did you mean maml_trpo?",
-        "/etc/passwd.py": "lies outside of",
+        "/etc/passwd.py": "is outside of",
         "tests/support/toy_experiment.py": "need a variable `experiment`",
     }.items():
         with pytest.raises(SlurmError, match=message):
