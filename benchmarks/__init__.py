@@ -13,4 +13,4 @@ MODULES = (
     "benchmarks.bench_analysis",
     "benchmarks.bench_report",
 )
-"""The modules that register benchmarks, in the order they run."""
+"""Modules that register benchmarks, in the order of their execution."""

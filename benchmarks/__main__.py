@@ -12,7 +12,7 @@ LATEST = harness.ROOT / "benchmarks" / "latest.jsonl"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the chosen benchmarks. Returns the exit status."""
+    """Runs the selected benchmarks. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("only", nargs="?", default="", metavar="ONLY", help="run those whose name contains this")
     only = parser.parse_args(argv).only

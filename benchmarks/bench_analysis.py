@@ -1,4 +1,4 @@
-"""The cost of reading runs: loading 1,000 records of 1,000 points, in time and memory, and a command's start."""
+"""Cost of reading records: time and memory to load 1,000 runs of 1,000 points, and the start of a command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START = datetime.datetime(2030, 1, 2, 3, 4, 5, 678901)
 
 
 def write_runs(root: Path, runs: int, steps: int, scalars: int) -> None:
-    """Finished runs, each with `steps` lines of `scalars` values."""
+    """Writes records of finished runs, each with `steps` lines of `scalars` values."""
     experiment = {"name": "bench", "repositories": [{"commit": "c0ffee", "dirty": False}], "sources": []}
     stamps = [(START + datetime.timedelta(seconds=step)).isoformat() for step in range(steps + 1)]
     for number in range(runs):
@@ -38,20 +38,20 @@ def write_runs(root: Path, runs: int, steps: int, scalars: int) -> None:
 
 
 def load(root: str) -> int:
-    """Loads all runs. Returns the number of points, which were read indeed."""
+    """Loads all runs. Returns the number of points, which proves that they were read."""
     from analysis.data.load import load_runs
 
     return len(load_runs(root).metrics)
 
 
 def start() -> None:
-    """Imports what `load` does, and no more."""
+    """Imports the modules that `load` imports, for the memory of an idle process."""
     import analysis.data.load  # noqa: F401
 
 
 @benchmark("analysis/load")
 def load_many() -> Iterator[Measurement]:
-    """1,000 runs with 1,000 points each; and how memory grows with the points."""
+    """1,000 runs with 1,000 points each, and the growth of memory with the number of points."""
     name = f"analysis/load/{RUNS}x{POINTS}"
     with tempfile.TemporaryDirectory() as directory:
         sizes = {POINTS: Path(directory, "a"), 2 * POINTS: Path(directory, "b")}
@@ -64,13 +64,13 @@ def load_many() -> Iterator[Measurement]:
         empty = peak_memory_mib("benchmarks.bench_analysis:start")
         peaks = [peak_memory_mib("benchmarks.bench_analysis:load", str(root)) - empty for root in sizes.values()]
     per_point = [2**20 * peak / (RUNS * points) for peak, points in zip(peaks, sizes, strict=True)]
-    yield Measurement(f"{name}/memory", peaks[0], "MiB", note=f"{per_point[0]:.0f} bytes for each point, at the peak")
+    yield Measurement(f"{name}/memory", peaks[0], "MiB", note=f"{per_point[0]:.0f} bytes per point, at the peak")
     yield Measurement(
         f"analysis/load/{RUNS}x{2 * POINTS}/memory",
         peaks[1],
         "MiB",
         at_most=2.2 * peaks[0],
-        note=f"{per_point[1]:.0f} bytes for each point: linear",
+        note=f"{per_point[1]:.0f} bytes per point: linear",
     )
     with tempfile.TemporaryDirectory() as directory:
         write_runs(Path(directory), RUNS // 10, POINTS, 20)
@@ -80,7 +80,7 @@ def load_many() -> Iterator[Measurement]:
 
 @benchmark("analysis/table")
 def table() -> Iterator[Measurement]:
-    """`python -m analysis table` of ten short runs: the start of the command above all."""
+    """`python -m analysis table` of ten short runs, mostly the start of the command."""
     with tempfile.TemporaryDirectory() as directory:
         write_runs(Path(directory), 10, 10, 1)
         command = [sys.executable, "-m", "analysis", "table", directory]

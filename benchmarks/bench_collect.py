@@ -1,8 +1,8 @@
-"""Collecting episodes of cheetah_vel: steps per second against the bare physics, against Gymnasium, and how it scales.
+"""Collection of cheetah_vel episodes: steps per second compared with the bare physics and with Gymnasium, and scaling.
 
-The bare physics is the same simulations from the same starts under the same actions, with nothing but `mj_step` in a
-thread per core: no policy, no observation, no reward. It is called from Python, as one would, and from C, as the
-sampler does, which is faster by what Python costs between two calls. All are measured in turns, in one process.
+The bare physics means the same simulations from the same initial states under the same actions, with only `mj_step` in
+a thread per core: no policy, observation or reward. It is called from Python, and from C as in the sampler, which
+avoids the cost of Python between two calls. The measurements alternate in one process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FRAME_SKIP = 5
 
 
 def policy_of_each_task(tasks: int = TASKS) -> tuple[GaussianMLP, Params]:
-    """A 64×64 policy, and parameters that differ from task to task."""
+    """Returns a 64×64 policy and different parameters for every task."""
     generator = torch.Generator().manual_seed(0)
     policy = GaussianMLP(17, 6, PolicyConfig(), generator)
     params = {
@@ -47,7 +47,7 @@ def policy_of_each_task(tasks: int = TASKS) -> tuple[GaussianMLP, Params]:
 
 
 def ours(episodes: int, tasks: int = TASKS, num_threads: int = 0) -> Callable[[], tuple[float, Trajectories]]:
-    """A function that collects once and gives the seconds it took, and the episodes."""
+    """Returns a function that collects once and returns its duration in seconds and the episodes."""
     distribution = CheetahVel(horizon=HORIZON)
     policy, params = policy_of_each_task(tasks)
     envs = distribution.make_envs(distribution.test_tasks(tasks), episodes)
@@ -55,7 +55,7 @@ def ours(episodes: int, tasks: int = TASKS, num_threads: int = 0) -> Callable[[]
 
 
 def gymnasiums(kind: Any, rows: int, horizon: int) -> Iterator[float]:
-    """Steps per second of a vector environment of Gymnasium's, under the same policies, again and again."""
+    """Yields steps per second of a vector environment of Gymnasium under the same policies."""
     policy, params = policy_of_each_task()
     envs = kind([lambda: gymnasium.make("HalfCheetah-v5")] * rows, autoreset_mode=AutoresetMode.NEXT_STEP)
     try:
@@ -68,14 +68,14 @@ def gymnasiums(kind: Any, rows: int, horizon: int) -> Iterator[float]:
 def timed_collect(
     policy: GaussianMLP, params: Params, envs: Any, tasks: int, horizon: int, num_threads: int = 0
 ) -> tuple[float, Trajectories]:
-    """Seconds that one collection takes, and what it gives."""
+    """Returns the duration of one collection in seconds, and the episodes."""
     start = time.perf_counter()
     sampled = collect(policy, params, envs, tasks, horizon, rng.torch_generator(0, "benchmark"), num_threads)
     return time.perf_counter() - start, sampled
 
 
 class Physics:
-    """The bare physics of the same episodes."""
+    """The same episodes with the bare physics."""
 
     def __init__(self, rows: int, threads: int):
         self.model = load_robot("half_cheetah.xml").model
@@ -85,7 +85,7 @@ class Physics:
         self.pool = ThreadPoolExecutor(threads)
 
     def seconds(self, sampled: Trajectories) -> float:
-        """Seconds for the steps that were sampled, from where they began, under the same actions."""
+        """Returns the seconds for the sampled steps, from the same initial states under the same actions."""
         start = sampled.observation[:, :, 0].flatten(0, 1).double().numpy()
         actions = sampled.action.flatten(0, 1).transpose(0, 1).double().numpy()
         for data, observation in zip(self.data, start, strict=True):
@@ -97,7 +97,7 @@ class Physics:
         return time.perf_counter() - begin
 
     def seconds_in_c(self, sampled: Trajectories) -> float:
-        """The same by the simulations of the sampler."""
+        """The same with the simulations of the sampler."""
         start = sampled.observation[:, :, 0].flatten(0, 1).double().numpy()
         actions = sampled.action.flatten(0, 1).transpose(0, 1).double().contiguous().numpy()
         rows = list(range(len(start)))
@@ -119,17 +119,17 @@ class Physics:
 
 
 class Rates(NamedTuple):
-    """Steps per second, medians over repeats, and the median share of the collection in each of the others."""
+    """Steps per second, medians over repeats, and median ratios of the collection to each of the others."""
 
     collecting: float
     physics: float
     in_c: float
-    share: float
-    share_in_c: float
+    ratio: float
+    ratio_in_c: float
 
 
 def side_by_side(episodes: int, repeats: int, threads: int = 0) -> Rates:
-    """Collection, and the bare physics called from Python and from C."""
+    """Measures collection, and the bare physics called from Python and from C."""
     collecting, physics = ours(episodes, num_threads=threads), Physics(TASKS * episodes, threads or available_cores())
     steps = TASKS * episodes * HORIZON
     rates = []
@@ -138,32 +138,32 @@ def side_by_side(episodes: int, repeats: int, threads: int = 0) -> Rates:
         rates.append((steps / duration, steps / physics.seconds(sampled), steps / physics.seconds_in_c(sampled)))
     median = statistics.median
     closed, raw, in_c = zip(*rates[1:], strict=True)
-    share, share_in_c = (median(c / r for c, r in zip(closed, other, strict=True)) for other in (raw, in_c))
-    return Rates(median(closed), median(raw), median(in_c), share, share_in_c)
+    ratio, ratio_in_c = (median(c / r for c, r in zip(closed, other, strict=True)) for other in (raw, in_c))
+    return Rates(median(closed), median(raw), median(in_c), ratio, ratio_in_c)
 
 
 def prepare() -> None:
-    """The process as in a run."""
+    """Sets up the process as for a run."""
     keep_freed_memory()
     torch.set_num_threads(1)
 
 
 @benchmark("collect/cheetah_vel")
 def against_the_physics() -> Iterator[Measurement]:
-    """20 tasks × 20 episodes × 100 steps with a 64×64 policy of each task."""
+    """20 tasks × 20 episodes × 100 steps with a 64×64 policy for each task."""
     prepare()
     rates = side_by_side(20, repeats=9)
     threads = available_cores()
     yield Measurement("collect/cheetah_vel", rates.collecting, "steps/s")
     yield Measurement("collect/cheetah_vel/raw", rates.physics, "steps/s", note=f"mj_step alone, {threads} threads")
-    yield Measurement("collect/cheetah_vel/share_of_raw", rates.share, "", at_least=0.92, note="median over 9 pairs")
+    yield Measurement("collect/cheetah_vel/share_of_raw", rates.ratio, "", at_least=0.92, note="median over 9 pairs")
     yield Measurement("collect/cheetah_vel/raw_in_c", rates.in_c, "steps/s", note="the same, called from C")
-    yield Measurement("collect/cheetah_vel/share_of_raw_in_c", rates.share_in_c, "", note="median over 9 pairs")
+    yield Measurement("collect/cheetah_vel/share_of_raw_in_c", rates.ratio_in_c, "", note="median over 9 pairs")
 
 
 @benchmark("collect/gymnasium")
 def against_gymnasium() -> Iterator[Measurement]:
-    """Gymnasium's vector environments in the same closed loop, in turns with ours."""
+    """Gymnasium's vector environments in the same closed loop, alternating with ours."""
     prepare()
     for name, kind, rows, horizon, least in (
         ("sync", SyncVectorEnv, 400, 10, 3.0),
@@ -186,7 +186,7 @@ def against_gymnasium() -> Iterator[Measurement]:
 
 @benchmark("collect/scaling")
 def scaling() -> Iterator[Measurement]:
-    """Steps per second over rows, and over threads."""
+    """Steps per second by number of rows and of threads."""
     prepare()
     for episodes in (1, 5, 20, 80):
         rates = side_by_side(episodes, repeats=3)
@@ -194,7 +194,7 @@ def scaling() -> Iterator[Measurement]:
             f"collect/scaling/rows={TASKS * episodes}",
             rates.collecting,
             "steps/s",
-            note=f"{rates.share:.0%} of the bare physics",
+            note=f"{rates.ratio:.0%} of the bare physics",
         )
     cores = available_cores()
     for threads in sorted({1, *(2**k for k in range(1, cores.bit_length())), cores}):
@@ -205,5 +205,5 @@ def scaling() -> Iterator[Measurement]:
             f"collect/scaling/threads={threads}",
             rates.collecting,
             "steps/s",
-            note=f"{rates.share:.0%} of the bare physics on as many",
+            note=f"{rates.ratio:.0%} of the bare physics on as many threads",
         )

@@ -1,4 +1,4 @@
-"""DQN on CartPole-v1 at the settings of the zoo, against Stable-Baselines3, and the replay buffer alone."""
+"""DQN on CartPole-v1 with the settings of rl-baselines3-zoo, next to Stable-Baselines3; the replay buffer alone."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from research.memory import keep_freed_memory
 from research.sampling.replay_buffer import ReplayBuffer, Transitions
 
 FIRST, LAST = 2048, 10240
-"""Environment steps between which the clock runs: learning has begun, and compilers and caches are warm."""
+"""Environment steps at the start and the end of the measurement: after the start of learning and a warm-up."""
 
 BATCH = 128
 CAPACITY = 100_000
 
 
 def our_steps_per_second(**settings: Any) -> float:
-    """Environment steps per second with learning; the time to build and restore the state of each iteration counts."""
+    """Returns environment steps per second of acting and learning, with the states saved and restored per iteration."""
     keep_freed_memory()  # as runs do
     config = LookaheadDQNConfig(**settings)
     algorithm = LookaheadDQN(config)
@@ -38,7 +38,7 @@ def our_steps_per_second(**settings: Any) -> float:
 
 
 def their_steps_per_second() -> float:
-    """Stable-Baselines3's DQN with the same settings (rl-baselines3-zoo, hyperparams/dqn.yml, CartPole-v1)."""
+    """Returns the same of Stable-Baselines3's DQN with the same settings (rl-baselines3-zoo, hyperparams/dqn.yml)."""
     from stable_baselines3 import DQN
     from stable_baselines3.common.callbacks import BaseCallback
 
@@ -74,8 +74,8 @@ def their_steps_per_second() -> float:
 
 
 @benchmark("dqn/cartpole")
-def beside_stable_baselines3() -> Iterator[Measurement]:
-    """Steps per second of processor time on one thread, which other processes disturb least."""
+def against_stable_baselines3() -> Iterator[Measurement]:
+    """Steps per second of processor time on one thread, the time that other processes affect least."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -95,7 +95,7 @@ def beside_stable_baselines3() -> Iterator[Measurement]:
 
 
 def transitions(steps: int) -> Transitions:
-    """Random ones, of CartPole's shapes."""
+    """Returns random transitions with CartPole's shapes."""
     draws = rng.generator(0, "benchmark")
     observation = draws.normal(size=(2, steps, 1, 4)).astype(np.float32)
     ends = draws.random((2, steps, 1)) < 0.02
@@ -104,12 +104,12 @@ def transitions(steps: int) -> Transitions:
 
 
 def draw(buffer: ReplayBuffer, draws: np.random.Generator, n_step: int = 1) -> None:
-    """One minibatch by uniform draws."""
+    """Draws one minibatch uniformly."""
     buffer.take(buffer.draw_uniformly((BATCH,), draws), 0.99, n_step)
 
 
 def draw_by_priority(buffer: ReplayBuffer, draws: np.random.Generator) -> None:
-    """One minibatch by priorities, which then change."""
+    """Draws one minibatch by priority and updates the priorities."""
     index, weight = buffer.draw_by_priority(BATCH, draws, 0.4)
     buffer.take(index, 0.99, 1, weight)
     buffer.set_priorities(index, weight)
@@ -117,7 +117,7 @@ def draw_by_priority(buffer: ReplayBuffer, draws: np.random.Generator) -> None:
 
 @benchmark("replay")
 def replay_buffer() -> Iterator[Measurement]:
-    """Adding a phase of 256 steps, for each step, and drawing minibatches of 128 from a full buffer."""
+    """Time to add a step (256 at once), and to draw minibatches of 128 from a full buffer."""
     draws = rng.generator(0, "benchmark/draws")
     plain = ReplayBuffer(CAPACITY, 1, np.zeros(4, np.float32), 2)
     prioritized = ReplayBuffer(CAPACITY, 1, np.zeros(4, np.float32), 2, priority_exponent=0.6)

@@ -1,4 +1,4 @@
-"""Inner loops alone: a meta-gradient through one step of adaptation, backend × size of a task's batch."""
+"""Inner loops alone: a meta-gradient through one inner step, by backend and by size of a task's batch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Batch = tuple[Tensor, Tensor]
 
 
 def squared_error(forward: Forward, batch: Batch) -> Tensor:
-    """The loss of regression, for one task."""
+    """Returns the squared error of one task."""
     inputs, targets = batch
     return torch.mean((forward(inputs) - targets) ** 2)
 
 
 def meta_gradient(backend: str, rows: int, device: str = "cpu") -> None:
-    """One second-order meta-gradient of `TASKS` regression tasks, on a 64×64 tanh network."""
+    """Computes one second-order meta-gradient of `TASKS` regression tasks, on a 64×64 tanh network."""
     generator = torch.Generator().manual_seed(0)
     model = mlp((8, 64, 64, 2), "tanh", generator).to(device)
     inputs = torch.randn(TASKS, rows, 8, generator=generator).to(device)
@@ -46,7 +46,7 @@ def meta_gradient(backend: str, rows: int, device: str = "cpu") -> None:
 
 @benchmark("inner_loops/meta_gradient")
 def by_backend_and_size() -> Iterator[Measurement]:
-    """Every backend at every size, as a ratio to `func`."""
+    """Every backend at every size, with the ratio to `func`."""
     keep_freed_memory()
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in devices:

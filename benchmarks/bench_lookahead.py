@@ -1,4 +1,4 @@
-"""The overhead of Lookahead: the time of a cycle over that of as many steps of the base optimiser alone."""
+"""Overhead of Lookahead: the time of a whole cycle relative to as many steps of the base optimiser alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BASES: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def parameters(device: str) -> list[nn.Parameter]:
-    """A million parameters as a network has them: matrices and biases, with gradients."""
+    """Returns a million parameters, matrices and biases as in a network, with gradients."""
     generator = torch.Generator().manual_seed(0)
     shapes = [shape for _ in range(4) for shape in ((500, 499), (500,))]
     made = []
@@ -41,7 +41,7 @@ def parameters(device: str) -> list[nn.Parameter]:
 
 
 def seconds_of_a_cycle(optimizer: Any, device: str) -> float:
-    """Seconds of K steps: processor time, which other processes do not lengthen; on a GPU wall-clock time."""
+    """Returns the seconds of K steps: processor time on a CPU, which other processes affect little; else wall time."""
     clock = time.process_time if device == "cpu" else time.perf_counter
     start = clock()
     for _ in range(K):
@@ -52,9 +52,9 @@ def seconds_of_a_cycle(optimizer: Any, device: str) -> float:
 
 
 def overhead(make: Callable[..., torch.optim.Optimizer], device: str) -> tuple[float, float]:
-    """The share by which Lookahead lengthens a cycle, and the seconds of a cycle without it.
+    """Returns the relative overhead of Lookahead over a cycle, and the seconds of a cycle without it.
 
-    Both take turns on tensors of their own, so that a busy machine slows both; the share is the median of the ratios.
+    Both alternate, each on its own tensors, so that a busy machine slows both; the overhead is the median ratio.
     """
     alone, with_it = make(parameters(device)), Lookahead(make(parameters(device)), K)
     pairs = [(seconds_of_a_cycle(alone, device), seconds_of_a_cycle(with_it, device)) for _ in range(CYCLES)][5:]
@@ -62,11 +62,11 @@ def overhead(make: Callable[..., torch.optim.Optimizer], device: str) -> tuple[f
 
 
 @benchmark("lookahead/overhead")
-def share_of_the_base_step() -> Iterator[Measurement]:
-    """For every base optimiser, on every device."""
+def relative_overhead() -> Iterator[Measurement]:
+    """The overhead for every base optimiser on every device."""
     for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
         for name, make in BASES.items():
-            share, cycle = overhead(make, device)
-            note = f"{1e6 * cycle / K:.0f} µs for a step of the base"
+            relative, cycle = overhead(make, device)
+            note = f"{1e6 * cycle / K:.0f} µs per step of the base"
             metric = f"lookahead/overhead/{device}/{name}"
-            yield Measurement(metric, 100 * share, "%", at_most=5.0, note=note)
+            yield Measurement(metric, 100 * relative, "%", at_most=5.0, note=note)

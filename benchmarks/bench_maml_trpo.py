@@ -1,4 +1,4 @@
-"""MAML-TRPO on navigation and on half-cheetahs: seconds per iteration, what they go to, memory, and how both grow."""
+"""MAML-TRPO on navigation and half-cheetahs: seconds per iteration and their parts, memory, and growth of both."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from research.types import Metrics
 
 BASE = MAMLTRPOConfig(meta_batch_size=20, episodes_per_task=20, horizon=100, policy=PolicyConfig((64, 64)))
 
-# Seconds per iteration of the fastest public implementation, pytorch-maml-rl, on two such cores. It was measured once,
-# in an environment of its own, and cannot run in this one.
+# Seconds per iteration of the fastest public implementation, pytorch-maml-rl, on two cores of the same kind, measured
+# once in a separate environment: it does not run in this one.
 PEER_SECONDS = 4.73
 
 
 def iterate(warmup: int, repeats: int, **changes: Any) -> list[Metrics]:
-    """The metrics of `repeats` iterations after `warmup` others. Also what the memory gauge runs."""
+    """Returns the metrics of `repeats` iterations after a warm-up."""
     keep_freed_memory()
     torch.set_num_threads(1)  # as in a run: the cores work on tasks
     changes["policy"] = PolicyConfig(tuple(changes.pop("hidden_sizes", BASE.policy.hidden_sizes)))
@@ -36,17 +36,17 @@ def iterate(warmup: int, repeats: int, **changes: Any) -> list[Metrics]:
 
 
 def peak_memory(changes: dict[str, Any]) -> None:
-    """Three iterations, for the memory gauge."""
+    """Runs three iterations, for the peak memory."""
     iterate(0, 3, **changes)
 
 
 def median(metrics: list[Metrics], *names: str) -> float:
-    """The median over iterations of a sum of metrics."""
+    """Returns the median over iterations of a sum of metrics."""
     return statistics.median(sum(iteration[name] for name in names) for iteration in metrics)
 
 
 def total(metrics: list[Metrics]) -> float:
-    """The median duration of an iteration, in seconds."""
+    """Returns the median duration of an iteration in seconds."""
     return median(metrics, "time/sample_seconds", "time/update_seconds")
 
 
@@ -65,12 +65,12 @@ def iteration() -> Iterator[Measurement]:
     yield Measurement(f"{name}/peak_memory", memory, "MiB", at_most=800)
 
 
-# Seconds per iteration on two such cores of the fastest public implementation of each, measured once.
+# Seconds per iteration of the fastest public implementation of each on two cores of the same kind, measured once.
 CHEETAH_PEER_SECONDS = {20: 7.49, 40: 15.8}
 
 
 def cheetahs(tasks: int, at_most: float) -> Iterator[Measurement]:
-    """HalfCheetah velocity, 20 episodes × 100 steps of each task, 64×64 tanh, second order, 10 CG iterations."""
+    """Measures HalfCheetah velocity: 20 episodes × 100 steps per task, 64×64 tanh, second order, 10 CG iterations."""
     name = f"maml_trpo/cheetah_vel/{tasks}x20x100"
     changes = {"task": "cheetah_vel", "meta_batch_size": tasks, "inner_lr": 0.1}
     metrics = iterate(2, 5, **changes)
@@ -87,13 +87,13 @@ def cheetahs(tasks: int, at_most: float) -> Iterator[Measurement]:
 
 @benchmark("maml_trpo/cheetah_vel/20x20x100")
 def cheetahs_20() -> Iterator[Measurement]:
-    """MAML-TRPO on half-cheetahs, 20 tasks."""
+    """HalfCheetah velocity with 20 tasks."""
     yield from cheetahs(20, at_most=2.6)
 
 
 @benchmark("maml_trpo/cheetah_vel/40x20x100")
 def cheetahs_40() -> Iterator[Measurement]:
-    """MAML-TRPO on half-cheetahs, 40 tasks."""
+    """HalfCheetah velocity with 40 tasks."""
     yield from cheetahs(40, at_most=5.2)
 
 
@@ -109,7 +109,7 @@ def backends() -> Iterator[Measurement]:
 
 @benchmark("maml_trpo/growth")
 def growth() -> Iterator[Measurement]:
-    """Time and memory against tasks, inner steps and hidden size."""
+    """Time and memory by number of tasks, inner steps and hidden units."""
     axes: dict[str, list[Any]] = {
         "meta_batch_size": [10, 20, 40],
         "num_inner_steps": [1, 2, 3],

@@ -1,4 +1,4 @@
-"""The page of `python -m analysis report`: how long it takes to make and to open, and what it weighs."""
+"""The page of `python -m analysis report`: time to make and to open it, and its size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def report() -> Iterator[Measurement]:
         with redirect_stdout(sys.stderr):
             status = main([f"{directory}/runs", "-o", str(page)])
         if status != 0:
-            raise RuntimeError(f"the report was refused with status {status}")
+            raise RuntimeError(f"the report failed with status {status}")
         name = f"analysis/report/{RUNS}x{METRICS}x{POINTS}"
         yield Measurement(f"{name}/make", time.process_time() - began, "s", at_most=60, note="of a core")
         yield Measurement(f"{name}/size", page.stat().st_size / 1e6, "MB", at_most=20)
@@ -40,15 +40,15 @@ def report() -> Iterator[Measurement]:
 
 
 def _opened(page: Path, name: str) -> Iterator[Measurement]:
-    """Measures the page in Chromium: seconds to the first paint, to the charts, and to another metric.
+    """Measures Chromium: seconds until the first paint, until the charts are drawn, and to draw another metric.
 
-    The last two are times of its main thread, the middle one of three, which other work on the machine leaves alone.
+    The last two are processor times of its main thread, the median of three, which other processes affect little.
     """
     chromium = shutil.which("chromium")
     if chromium is None:
-        print(f"{name}/table is not measured: there is no chromium here", file=sys.stderr)
+        print(f"{name}/table is not measured: this machine has no chromium", file=sys.stderr)
         return
-    from playwright.sync_api import sync_playwright  # of the tests, not of a run
+    from playwright.sync_api import sync_playwright  # a dependency of the tests only
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(_FLAGS))
@@ -72,7 +72,7 @@ def _opened(page: Path, name: str) -> Iterator[Measurement]:
 
 
 def _spent(gauge: Any) -> float:
-    """Seconds of a core that the page's main thread has taken so far."""
+    """Returns the processor seconds of the page's main thread so far."""
     metrics = gauge.send("Performance.getMetrics")["metrics"]
     return float(next(metric["value"] for metric in metrics if metric["name"] == "ThreadTime"))
 

@@ -1,4 +1,4 @@
-"""RL²: steps of collection, seconds of an update, the GRU against a plain loop and the processor's peak, memory."""
+"""RL²: collection, update and memory; the GRU compared with a plain loop and with the peak rate of the processor."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS, TIME, FEATURES, SIZE = 256, 100, 8, 64
 
 
 def iterate(warmup: int, repeats: int, **changes: Any) -> list[Metrics]:
-    """The metrics of `repeats` iterations after `warmup` others. Also what the memory gauge runs."""
+    """Returns the metrics of `repeats` iterations after a warm-up."""
     keep_freed_memory()
     torch.set_num_threads(1)  # as in a run: the cores work on trials
     algorithm = RL2(dataclasses.replace(BASE, **changes))
@@ -37,18 +37,18 @@ def iterate(warmup: int, repeats: int, **changes: Any) -> list[Metrics]:
 
 
 def peak_memory(changes: dict[str, Any]) -> None:
-    """Two iterations, for the memory gauge."""
+    """Runs two iterations, for the peak memory."""
     iterate(0, 2, **changes)
 
 
 def median(metrics: list[Metrics], name: str) -> float:
-    """The median over iterations."""
+    """Returns the median over iterations."""
     return statistics.median(iteration[name] for iteration in metrics)
 
 
 @benchmark("rl2/bandit/1000x100")
 def iteration() -> Iterator[Measurement]:
-    """1,000 trials of 100 pulls, 64 units, 3 epochs of 4 minibatches; all cores."""
+    """1,000 trials of 100 pulls, 64 units, 3 epochs of 4 minibatches, on all cores."""
     name = "rl2/bandit/1000x100"
     metrics = iterate(1, 5)
     update, steps = median(metrics, "time/update_seconds"), median(metrics, "env_steps")
@@ -59,7 +59,7 @@ def iteration() -> Iterator[Measurement]:
 
 @benchmark("rl2/collect/2500x100")
 def collection() -> Iterator[Measurement]:
-    """The time of the environment and the records of 2,500 rows on one core, against that of the network."""
+    """Time of one core for environment and records of 2,500 rows, relative to the steps of the network."""
     keep_freed_memory()
     torch.set_num_threads(1)
     algorithm = RL2(dataclasses.replace(BASE, meta_batch_size=2500, num_threads=1))
@@ -80,7 +80,7 @@ def collection() -> Iterator[Measurement]:
 
 
 def _processor_seconds(function: Callable[[], object]) -> float:
-    """The least processor time of five calls: the parts of a sum, on a machine that others use too."""
+    """Returns the least processor time of five calls, which suits a sum of parts on a shared machine."""
     durations = []
     for _ in range(5):
         begin = time.process_time()
@@ -132,6 +132,6 @@ def sequence() -> Iterator[Measurement]:
 
 @benchmark("rl2/peak_memory/2500x100")
 def memory() -> Iterator[Measurement]:
-    """A process with 2,500 trials of 100 pulls."""
+    """Peak memory of a process with 2,500 trials of 100 pulls."""
     used = peak_memory_mib("benchmarks.bench_rl2:peak_memory", {"meta_batch_size": 2500})
     yield Measurement("rl2/peak_memory/2500x100", used, "MiB", at_most=2048)

@@ -1,4 +1,4 @@
-"""MAML-TRPO and MAML-PPO in one process with two threads, and shared by two ranks with one thread each."""
+"""MAML-TRPO and MAML-PPO in one process with two threads, and on two ranks with one thread each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIGS = {"maml_trpo": MAMLTRPOConfig(**_SIZE), "maml_ppo": MAMLPPOConfig(**_SI
 
 
 def iterate(name: str, num_threads: int, warmup: int, repeats: int) -> None:
-    """Prints the median seconds of an iteration, if this is the first rank. Every rank runs it."""
+    """The program of a rank: the first rank prints the median seconds of an iteration."""
     keep_freed_memory()
     torch.set_num_threads(1)
     ranks = join()
@@ -41,7 +41,7 @@ def iterate(name: str, num_threads: int, warmup: int, repeats: int) -> None:
 
 
 def seconds(name: str, size: int, num_threads: int) -> float:
-    """Median seconds of an iteration with `size` ranks."""
+    """Returns the median seconds of an iteration with this number of ranks."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]

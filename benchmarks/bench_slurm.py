@@ -1,4 +1,4 @@
-"""Whole commands on a Slurm of one node, started for the purpose: a thousand runs of the size of /bin/true."""
+"""Complete commands on a temporary Slurm cluster of one node, for a sweep of a thousand trivial runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SWEEP = "experiment: maml_trpo\nnamed_configs: [fast]\nseeds: {count}\n"
 
 @benchmark("slurm/1000")
 def thousand() -> Iterator[Measurement]:
-    """Submit, status and cancel of an array of 1,000 tasks, from the start of Python to its end."""
+    """Submit, status and cancel of an array of 1,000 tasks, including the start of Python."""
     with tempfile.TemporaryDirectory(prefix="slurm-") as directory:
         started = subprocess.run(
             ["bash", ROOT / "tests" / "slurm" / "start_cluster.sh", f"{directory}/cluster"],

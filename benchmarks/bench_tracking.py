@@ -1,4 +1,4 @@
-"""The cost of a record: logging 20 scalars an iteration, early and late in a run, ending it, and reading its record."""
+"""Cost of recording: 20 scalars per iteration, early and late in a run, the end of a run, and reading its record."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from research.tracking.run import RecordedRun
 
 SCALARS = 20
 BEAT_EVERY = 100
-"""Iterations between two beats: every 10 s of a run with ten iterations a second."""
+"""Iterations between two heartbeats: 10 s in a run with ten iterations per second."""
 
 UNIT = "ms/iteration"
 NOW = datetime.datetime(2030, 1, 2, 3, 4, 5, 678901)
 
 
 def fill(directory: Path, iterations: int, scalars: int) -> None:
-    """Writes the metrics of a run that has come so far."""
+    """Writes the metrics of a run with this number of iterations."""
     names = [f"metric/{index}" for index in range(scalars)]
     with (directory / METRICS).open("w") as file:
         for step in range(1, iterations + 1):
@@ -37,7 +37,7 @@ def fill(directory: Path, iterations: int, scalars: int) -> None:
 
 
 def start(runs_dir: Path, resume_at: int | None = None) -> tuple[RecordedRun, FileObserver]:
-    """A run as Sacred has it once it has started, a new one or run 1 once more, and its record."""
+    """Returns a started Sacred run, a new run or run 1 resumed, and its record."""
     observer = FileObserver(runs_dir, resume_at)
     number = None if resume_at is None else 1
     code: dict[str, Any] = {"name": "bench", "base_dir": str(runs_dir), "sources": [], "repositories": []}
@@ -47,7 +47,7 @@ def start(runs_dir: Path, resume_at: int | None = None) -> tuple[RecordedRun, Fi
 
 
 def log_milliseconds(run: RecordedRun, first: int, iterations: int = 1_000) -> float:
-    """An iteration's share of logging and beats."""
+    """Returns the milliseconds of logging and heartbeats per iteration."""
     began = time.perf_counter()
     for step in range(first, first + iterations):
         for index in range(SCALARS):
@@ -59,7 +59,7 @@ def log_milliseconds(run: RecordedRun, first: int, iterations: int = 1_000) -> f
 
 @benchmark("tracking/log/20_scalars")
 def log() -> Iterator[Measurement]:
-    """At the beginning of a run and after 100,000 iterations; beats and their waits for the disk included."""
+    """Logging at the beginning of a run and after 100,000 iterations, including heartbeats and waits for the disk."""
     with tempfile.TemporaryDirectory() as directory:
         run, observer = start(Path(directory))
         yield Measurement("tracking/log/20_scalars/iteration_10", log_milliseconds(run, 1), UNIT, at_most=1.0)
@@ -75,7 +75,7 @@ def log() -> Iterator[Measurement]:
 
 @benchmark("tracking/read")
 def read() -> Iterator[Measurement]:
-    """A record of 100,000 points, and one of 100,000 iterations with 20 scalars each."""
+    """Reading a record of 100,000 points, and one of 100,000 iterations with 20 scalars each."""
     for name, iterations, scalars, limit in (
         ("100k_points", 5_000, 20, 1.0),
         ("100k_points_of_one_metric", 100_000, 1, 1.0),

@@ -1,6 +1,6 @@
-"""The parts that all benchmarks share: registry, timer, memory gauge, table and record.
+"""Shared parts of all benchmarks: a registry, timing, peak memory, a table and a record.
 
-A benchmark is a function that yields what it measured, under a name that `ONLY` can pick it by:
+A benchmark is a function that yields measurements; `ONLY` selects benchmarks by name:
 
     @benchmark("returns/gae/40x20x100")
     def gae() -> Iterator[Measurement]:
@@ -32,15 +32,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured figure.
+    """A measured value.
 
     Attributes:
-        name: What was measured, e.g. `"maml_trpo/navigation_2d/20x20x100/update"`.
-        value: The figure.
+        name: Measured quantity, e.g. `"maml_trpo/navigation_2d/20x20x100/update"`.
+        value: The value.
         unit: Its unit, e.g. `"s"`, `"steps/s"`, `"MiB"`.
-        at_most: The most it should be; None where there is no such limit.
-        at_least: The least it should be; None where there is no such limit.
-        note: What the table adds, e.g. the ratio to another way of doing it.
+        at_most: Upper limit; None for no limit.
+        at_least: Lower limit; None for no limit.
+        note: Remark in the table, e.g. the ratio to another implementation.
     """
 
     name: str
@@ -60,11 +60,11 @@ class Measurement:
 Benchmark = Callable[[], Iterable[Measurement]]
 
 BENCHMARKS: dict[str, Benchmark] = {}
-"""Every benchmark by name, in the order of registration."""
+"""The benchmarks by name, in the order of registration."""
 
 
 def benchmark(name: str) -> Callable[[Benchmark], Benchmark]:
-    """A decorator that registers a benchmark.
+    """Returns a decorator that registers a benchmark.
 
     Raises:
         ValueError: The name is taken.
@@ -80,7 +80,7 @@ def benchmark(name: str) -> Callable[[Benchmark], Benchmark]:
 
 
 def seconds(function: Callable[[], object], *, warmup: int = 2, repeats: int = 5) -> list[float]:
-    """The duration of each of `repeats` calls, in seconds, after `warmup` calls that do not count."""
+    """Returns the duration of each of `repeats` calls in seconds, after `warmup` calls that are not measured."""
     if repeats < 1:
         raise ValueError(f"repeats={repeats}: need at least 1 call to measure")
     for _ in range(warmup):
@@ -96,7 +96,7 @@ def seconds(function: Callable[[], object], *, warmup: int = 2, repeats: int = 5
 
 
 def median_seconds(function: Callable[[], object], *, warmup: int = 2, repeats: int = 5) -> float:
-    """The median duration of a call in seconds. See `seconds`."""
+    """Returns the median duration of a call in seconds, see `seconds`."""
     return statistics.median(seconds(function, warmup=warmup, repeats=repeats))
 
 
@@ -106,13 +106,13 @@ def _wait_for_device() -> None:
 
 
 def peak_memory_mib(target: str, *args: Any) -> float:
-    """The most memory that a fresh process holds at once while it imports `target` and calls it, in MiB.
+    """Returns the peak memory of a new process that imports and calls `target`, in MiB.
 
-    The interpreter and the libraries are part of it: a process that imports torch and does nothing holds about 250 MiB.
+    It includes the interpreter and the libraries: a process that only imports torch holds about 250 MiB.
 
     Args:
         target: The function as `"module:name"`, importable from the project's root.
-        args: Its arguments, of types that JSON holds.
+        args: Its arguments, as JSON values.
 
     Raises:
         RuntimeError: The process failed; its standard error is in the message.
@@ -126,7 +126,7 @@ def peak_memory_mib(target: str, *args: Any) -> float:
 
 @functools.cache
 def context() -> dict[str, Any]:
-    """The conditions of a figure: threads, processor, versions, and the commit of the code."""
+    """Returns what a measurement depends on: the commit of the code, threads, processor and versions."""
     return {
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -159,10 +159,10 @@ def _git(*args: str) -> str | None:
 
 
 def matching(only: str) -> dict[str, Benchmark]:
-    """The registered benchmarks whose name contains `only`.
+    """Returns the registered benchmarks whose name contains `only`.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No name contains it.
     """
     chosen = {name: function for name, function in BENCHMARKS.items() if only in name}
     if not chosen:
@@ -171,7 +171,7 @@ def matching(only: str) -> dict[str, Benchmark]:
 
 
 def run(chosen: dict[str, Benchmark], record: TextIO) -> Iterator[Measurement]:
-    """Runs benchmarks and yields what they measure, each written to `record` as one line of JSON at once."""
+    """Runs benchmarks and yields their measurements; appends each to `record` as one line of JSON."""
     for function in chosen.values():
         for measurement in function():
             record.write(as_json(measurement) + "\n")
@@ -180,7 +180,7 @@ def run(chosen: dict[str, Benchmark], record: TextIO) -> Iterator[Measurement]:
 
 
 def as_json(measurement: Measurement) -> str:
-    """A measurement and its context as one line: `{"name": …, "value": …, "unit": …, "context": {…}}`."""
+    """Returns a measurement with its context as JSON: `{"name": …, "value": …, "unit": …, "context": {…}}`."""
     fields = {"name": measurement.name, "value": measurement.value, "unit": measurement.unit}
     optional = {"at_most": measurement.at_most, "at_least": measurement.at_least, "note": measurement.note or None}
     present = {key: value for key, value in optional.items() if value is not None}
@@ -188,7 +188,7 @@ def as_json(measurement: Measurement) -> str:
 
 
 def table(measurements: Sequence[Measurement]) -> str:
-    """The measurements as an aligned table."""
+    """Returns the measurements as an aligned table."""
     rows = [("name", "value", "unit", "limit", "met", "note")]
     for m in measurements:
         met = "" if m.at_most is None and m.at_least is None else "yes" if m.is_met() else "NO"
@@ -205,7 +205,7 @@ def _limit(measurement: Measurement) -> str:
 
 
 def _figure(value: float) -> str:
-    """Four significant digits, whole from a thousand on: `0.01234`, `1.235`, `412,345`."""
+    """Four significant digits, and an integer from a thousand: `0.01234`, `1.235`, `412,345`."""
     if value == 0 or not np.isfinite(value):
         return str(value)
     decimals = max(0, 3 - int(np.floor(np.log10(abs(value)))))

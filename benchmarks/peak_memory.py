@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def peak_bytes() -> int:
-    """The most memory that this process held in RAM at once.
+    """Returns the peak resident memory of this process in bytes.
 
-    Linux counts what the parent held against `ru_maxrss` of its child, but not against `VmHWM`.
+    On Linux `ru_maxrss` of a child includes memory of its parent; `VmHWM` does not.
     """
     status = Path("/proc/self/status")
     if status.exists() and (found := re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)):
@@ -21,7 +21,7 @@ def peak_bytes() -> int:
 
 
 def main(target: str, args: str) -> None:
-    """Imports `target` ("module:name"), calls it with `args` (a JSON list) and prints the peak."""
+    """Imports `target` ("module:name"), calls it with `args` (a JSON list) and prints the peak memory."""
     module, _, name = target.partition(":")
     getattr(importlib.import_module(module), name)(*json.loads(args))
     print(peak_bytes())
