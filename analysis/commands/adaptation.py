@@ -62,7 +62,7 @@ def table(curves: pd.DataFrame, label: str, target: Sequence[float] = ()) -> str
     """Returns a Markdown table of the runs and, for each group of several, of median and interquartile mean.
 
     Args:
-        curves: As `Runs.adaptation_curves` gives them.
+        curves: The frame of `Runs.adaptation_curves`.
         label: The name of the score.
         target: Published values, after 0, 1, … steps.
 
@@ -102,7 +102,7 @@ def _cell(value: float) -> str:
 
 
 def _only(name: str, values: pd.Series) -> str:
-    """Returns the value that all runs share.
+    """Returns the common value of all runs.
 
     Raises:
         ValueError: The runs have different values.

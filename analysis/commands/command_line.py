@@ -1,4 +1,4 @@
-"""Arguments and tables that the commands share: the selection of runs, their groups, and text tables."""
+"""Common arguments and tables of the commands: the selection of runs, their groups, and text tables."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ SeriesByRun = Mapping[str, Mapping[str, Points]]
 
 
 Part = tuple[list[NDArray[Any]], dict[str, NDArray[np.float64]]]
-"""Some rows of `adaptation`: its first columns, and the other columns by name."""
+"""A part of the rows of `adaptation`: its first columns, and the other columns by name."""
 
 
 class Evaluation(NamedTuple):

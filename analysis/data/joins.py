@@ -75,8 +75,8 @@ def adaptation_curves(runs: Runs, by: Sequence[str] | None = None, **choice: Any
 
     Args:
         runs: The runs to choose from.
-        by: As for `curves`.
-        choice: As for `curves`.
+        by: Settings that define the groups, see `curves`.
+        choice: `status`, `repeats`, `allow_different_tasks`, see `chosen`.
 
     Returns:
         `group, seed, run, adapt_step, value, unit`, and a column for each extra of the recorded curves, such as
@@ -111,11 +111,11 @@ def scores(
     Args:
         runs: The runs to choose from.
         metric: A metric or, with the last value, a column of numbers: `result.score_after_3`, `seconds`.
-        by: As for `curves`.
+        by: Settings that define the groups, see `curves`.
         groups: The group of each run that may count, by run; replaces `by`.
         value: `"last"`, the last value; `"area"`, the mean height of the curve (`stats.area_under_curve`) over the
             iterations that all runs have; `"max"` or `"min"`, an extreme value.
-        choice: As for `curves`.
+        choice: `status`, `repeats`, `allow_different_tasks`, see `chosen`.
 
     Returns:
         `group, seed, run, value`. For areas, `attrs["note"]` names the range of iterations.

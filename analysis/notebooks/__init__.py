@@ -1,4 +1,4 @@
-"""Notebooks in jupytext's py:percent format, and the functions that they share: `open_runs`, `open_sweep`, `show`.
+"""Notebooks in jupytext's py:percent format, and their common functions: `open_runs`, `open_sweep`, `show`.
 
     01_first_run           five seeds of one setting: learning curve, adaptation curve, numbers with intervals
     02_compare_algorithms  several algorithms on the same held-out tasks

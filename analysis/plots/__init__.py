@@ -1,11 +1,11 @@
-"""Pictures fit for a paper. Importing this pays for matplotlib: commands import it where they draw.
+"""Pictures for papers. This package imports matplotlib, which is slow: commands import it only to draw.
 
-Of runs, from the frames that `Runs` joins (docs/analysis.md), each a function that returns a Figure; `save` writes it:
+Pictures of runs, from the frames of `Runs` (docs/analysis.md). Each function returns a Figure, which `save` writes:
 curves.py: learning curves, adaptation, regret; scores.py: comparisons, profiles, throughput; estimates.py: bias.
 
-Of one evaluation, each a function that writes a file: evaluations.py.
+Pictures of one evaluation. Each function writes a file: evaluations.py.
 
-style.py: colours, sizes, saving; labels.py: names beside the ends of lines.
+style.py: colours, sizes, saving; labels.py: names at the ends of lines.
 """
 
 from analysis.plots.curves import plot_adaptation, plot_curves, plot_regrets

@@ -1,4 +1,4 @@
-"""Pictures of curves over runs: learning, adaptation, regret. A line for each group, with the interval of its runs."""
+"""Pictures of curves: learning, adaptation, regret. Each group has a line with the interval over its runs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _FLOOR = 1e-16
 _RESAMPLES = 2000
 _NUMBER = re.compile(r"\d[\d,]*")
 _MARKED = 25
-"""Most points of a line that are marked."""
+"""Largest number of points of a line with markers."""
 
 
 class Band(NamedTuple):
-    """The line of a group: `[points]` each; the ends are NaN where there is one run."""
+    """The line of a group and its interval, `[points]` each; `low` and `high` are NaN for one run."""
 
     x: NDArray[np.float64]
     middle: NDArray[np.float64]
@@ -52,20 +52,20 @@ def plot_curves(
     width: float = COLUMN,
     seed: int = 0,
 ) -> Figure:
-    """Learning curves: the statistic over the runs of each group, with its interval at every point.
+    """Draws learning curves: the statistic over the runs of each group, with its interval at every point.
 
     Args:
         curves: Columns group, run, x, value, as `Runs.curves` gives them.
-        label: What the value is, with its unit.
-        x_label: What x counts, with its unit.
+        label: Name and unit of the value, for the axis.
+        x_label: Name and unit of x, for the axis.
         statistic: "iqm", "mean" or "median".
-        ragged: What is done with runs that end early, see `analysis.stats.align`.
-        title: Above the picture.
-        width: Inches.
-        seed: Of the bootstrap.
+        ragged: Rule for runs that end early, "common" or "available", see `analysis.stats.align`.
+        title: Title above the picture.
+        width: Width in inches.
+        seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: There are no rows, a column is missing, or as `align`.
+        ValueError: There are no rows, a column is missing, or as in `align`.
     """
     bands = {name: band(_runs(rows, "x"), statistic, ragged, seed) for name, rows in grouped(curves, "x").items()}
     with rc_context(SMALL):
@@ -91,25 +91,25 @@ def plot_adaptation(
     width: float = COLUMN,
     seed: int = 0,
 ) -> Figure:
-    """Adaptation curves of agents that may adapt in different ways: by gradient steps, episodes, or TD steps.
+    """Draws adaptation curves of agents that may adapt in different units: gradient steps, episodes, or TD steps.
 
-    With one unit it is the horizontal axis. With several, each agent's steps are drawn as a share of its own last one,
-    and the names beside the lines say what that is: equal places are not equal experience.
+    One common unit is the horizontal axis. With several units, each agent's steps are drawn as a fraction of its own
+    last one, which the name of the line states: equal positions are not equal experience.
 
     Args:
         curves: Columns group, run, adapt_step, value, unit, as `Runs.adaptation_curves` gives them.
-        label: What the value is, with its unit.
+        label: Name and unit of the value, for the axis.
         statistic: "iqm", "mean" or "median".
-        log: Whether the vertical axis is logarithmic; then the statistic is that of the logarithms, down to 1e-16.
-        every_run: Whether each run is drawn as a faint line, too.
-        published: Values to compare with, after 0, 1, … steps; there may be fewer than steps, and NaN is a gap.
-        title: Above the picture.
-        width: Inches.
-        seed: Of the bootstrap.
+        log: Whether the vertical axis is logarithmic; the statistic is then that of the logarithms, of at least 1e-16.
+        every_run: Whether each run is also drawn, as a faint line.
+        published: Published values after 0, 1, … steps; NaN is a gap, and there may be fewer values than steps.
+        title: Title above the picture.
+        width: Width in inches.
+        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: There are no rows, a column is missing, a group mixes units, `published` or `every_run` is given
-            for agents whose units differ, or as `align`.
+            for agents whose units differ, or as in `align`.
     """
     groups = grouped(_logarithms(curves) if log else curves, "adapt_step", "unit")
     runs = {name: _runs(rows, "adapt_step") for name, rows in groups.items()}
@@ -129,18 +129,18 @@ def plot_regrets(
     width: float = COLUMN,
     seed: int = 0,
 ) -> Figure:
-    """The regret that has piled up after each step: flat where an agent has learned what to do.
+    """Draws the cumulative regret after each step, which is flat when an agent has learned the task.
 
     Args:
-        curves: As for `plot_adaptation`, the value of step k being the regret of the (k + 1)-th episode or pull.
-        label: What the value is, with its unit.
+        curves: Columns as in `plot_adaptation`; the value of step k is the regret of the (k + 1)-th episode or pull.
+        label: Name and unit of the value, for the axis.
         statistic: "iqm", "mean" or "median".
-        title: Above the picture.
-        width: Inches.
-        seed: Of the bootstrap.
+        title: Title above the picture.
+        width: Width in inches.
+        seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: As `plot_adaptation`.
+        ValueError: As in `plot_adaptation`.
     """
     groups, bands = grouped(curves, "adapt_step", "unit"), {}
     for name, rows in groups.items():
@@ -154,7 +154,7 @@ def plot_regrets(
 
 
 def band(runs: Mapping[str, Curve], statistic: str, ragged: str, seed: int) -> Band:
-    """The statistic of a group's runs at every common point, with its interval."""
+    """Returns the statistic of a group's runs at every common point, with its interval."""
     aligned = align(runs, ragged)
     ends = np.full((3, len(aligned.x)), np.nan)
     for count in np.unique(aligned.runs):
@@ -192,7 +192,7 @@ def _over_steps(
         _draw(axes, bands, names)
         _draw_runs(axes, [singles.get(name, {}) for name in bands], log)
         ends = _ends(bands, names) + _draw_published(axes, published)
-        unit = "share of the agent's own adaptation" if mixed else units[next(iter(bands))]
+        unit = "fraction of the agent's own adaptation" if mixed else units[next(iter(bands))]
         axes.set(xlabel=unit, ylabel=label, yscale="log" if log else "linear")
         axes.set_title(title, loc="left")
         more = ["faint lines: every run"] * bool(singles) + ["all of logarithms"] * log
@@ -211,7 +211,7 @@ def _logarithms(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def _exponential(each: Band) -> Band:
-    """A band of logarithms to base 10 as a band of what they are the logarithms of."""
+    """Returns 10 to the power of a band."""
     return each._replace(middle=10**each.middle, low=10**each.low, high=10**each.high)
 
 
@@ -223,7 +223,7 @@ def _draw_runs(axes: Axes, groups: Sequence[Mapping[str, Curve]], log: bool) -> 
 
 
 def _draw_published(axes: Axes, published: Sequence[float]) -> list[End]:
-    """Draws published values, if there are any; returns where their line ends."""
+    """Draws published values, if there are any. Returns the end of their line."""
     known = np.flatnonzero(np.isfinite(published))
     if not len(known):
         return []
@@ -232,7 +232,7 @@ def _draw_published(axes: Axes, published: Sequence[float]) -> list[End]:
 
 
 def _draw(axes: Axes, bands: dict[str, Band], names: dict[str, str]) -> None:
-    """Bands below all lines, so that none hides one."""
+    """Draws the bands below all lines, so that no band hides a line."""
     for index, (name, each) in enumerate(bands.items()):
         style = look(index)
         axes.fill_between(each.x, each.low, each.high, color=style["color"], alpha=0.18, linewidth=0, zorder=1.5)
@@ -248,7 +248,7 @@ def _finish(figure: Figure, axes: Axes, bands: dict[str, Band], statistic: str, 
 
 
 def _sentences(bands: dict[str, Band], statistic: str) -> list[str]:
-    """The sentences of the caption: statistic, number of runs, interval, groups without an interval, and cuts."""
+    """Returns the sentences of the caption: statistic, number of runs, interval, groups without one, and changes."""
     counts = {name: each.runs for name, each in bands.items()}
     several = [count for count in counts.values() if count > 1]
     sentences = [f"{NAMES[statistic]} over {runs_of(counts)}"]
@@ -262,7 +262,7 @@ def _sentences(bands: dict[str, Band], statistic: str) -> list[str]:
 
 
 def _notes(bands: dict[str, Band]) -> list[str]:
-    """The changes that were made to the runs of each group; groups with the same changes share a sentence."""
+    """Returns the changes that were made to the runs, in one sentence for groups with the same changes."""
     alike: dict[str, dict[str, list[str]]] = {}
     for name, each in bands.items():
         for note in each.notes:
@@ -275,13 +275,13 @@ def _notes(bands: dict[str, Band]) -> list[str]:
 
 
 def _range(numbers: Sequence[str]) -> str:
-    """`14,288 to 14,339`, or the number if there is one."""
+    """Returns `14,288 to 14,339`, or the number if all are equal."""
     low, *_, high = (*sorted(numbers, key=lambda number: int(number.replace(",", ""))),) * 2
     return low if low == high else f"{low} to {high}"
 
 
 def runs_of(counts: dict[str, int]) -> str:
-    """`5 runs each (RL²: 3)`: the number that most groups have, and those of the others."""
+    """Returns `5 runs each (RL²: 3)`: the most frequent number of runs, and those of the other groups."""
     found = list(counts.values())
     usual = max(found, key=found.count)
     others = ", ".join(f"{name}: {count}" for name, count in counts.items() if count != usual)
@@ -294,7 +294,7 @@ def _ends(bands: dict[str, Band], names: dict[str, str]) -> list[End]:
 
 
 def _runs(rows: pd.DataFrame, x: str) -> dict[str, Curve]:
-    """By run, its curve in the order of x."""
+    """Returns the curve of each run, in the order of x."""
     return {
         str(run): (curve[x].to_numpy(np.float64), curve["value"].to_numpy(np.float64))
         for run, curve in rows.sort_values(x, kind="stable").groupby("run", sort=True, observed=True)

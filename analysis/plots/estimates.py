@@ -1,4 +1,4 @@
-"""Pictures of what estimators of a gradient are worth: bias, error and cosine against the number of episodes."""
+"""Pictures of gradient estimators: bias, error and cosine against the number of episodes."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ def plot_bias(
     title: str = "",
     width: float = COLUMN,
 ) -> Figure:
-    """The bias of estimators against the number of episodes, both on logarithmic axes.
+    """Draws the bias of estimators against the number of episodes, both on logarithmic axes.
 
-    Where a bias cannot be told from 0 (low ≤ 0), the upper end of its interval is drawn, as a hollow triangle.
+    For a bias that is not significantly different from 0 (low ≤ 0), the upper end of its interval is drawn, as a hollow
+    triangle.
 
     Args:
         estimates: Columns estimator, episodes, value, low, high.
-        label: What the value is.
-        x_label: What `episodes` counts.
-        limits: With infinitely many episodes, by estimator: dashed lines.
-        interval: What low and high are, and of how many batches.
-        title: Above the picture.
-        width: Inches.
+        label: Name of the value, for the axis.
+        x_label: Name of the number of episodes, for the axis.
+        limits: Bias with infinitely many episodes, by estimator, drawn as dashed lines.
+        interval: Description of low and high for the caption.
+        title: Title above the picture.
+        width: Width in inches.
 
     Raises:
         ValueError: A column is missing, or there are no rows.
@@ -82,7 +83,7 @@ def _check(estimates: pd.DataFrame) -> None:
 
 
 def _draw_bias(axes: Axes, name: str, rows: pd.DataFrame, index: int) -> End:
-    """One estimator's line with its intervals; where it ends."""
+    """Draws the line of an estimator with its intervals. Returns the end of the line."""
     x, value, low, high = rows[["episodes", "value", "low", "high"]].to_numpy(np.float64).T
     told, colour = low > 0, look(index)["color"]
     axes.vlines(x[told], low[told], high[told], color=colour, linewidth=0.9)
@@ -99,13 +100,13 @@ def plot_estimates(
 ) -> None:
     """Draws bias, error and cosine of estimators against the number of episodes, a column for each panel.
 
-    Of a bias that cannot be told from 0, the upper end of its interval is drawn, as a hollow triangle.
+    For a bias that is not significantly different from 0, the upper end of its interval is drawn, as a hollow triangle.
 
     Args:
-        panels: By title, by estimator: an estimate for each size, with `bias`, `rmse` and `cosine` of (value, low,
-            high).
+        panels: An estimate for each size, by title and estimator, with `bias`, `rmse` and `cosine` as
+            (value, low, high).
         sizes: Numbers of episodes.
-        limits: Biases with infinitely many episodes, by estimator: dashed lines.
+        limits: Bias with infinitely many episodes, by estimator, drawn as dashed lines.
         path: The file to write.
     """
     fields = {"bias": "relative bias", "rmse": "relative RMSE", "cosine": "cosine"}
@@ -131,7 +132,7 @@ def plot_estimates(
 
 
 def _draw_estimates(axes: Axes, estimators: Mapping[str, Sequence[Any]], sizes: Sequence[int], field: str) -> None:
-    """The estimators at each size, with intervals."""
+    """Draws the estimators at each size, with intervals."""
     for index, (name, estimates) in enumerate(estimators.items()):
         value, low, high = np.transpose([getattr(estimate, field) for estimate in estimates])
         told = low > 0 if field == "bias" else np.ones(len(sizes), bool)

@@ -22,19 +22,19 @@ from research.evaluation import AdaptationCurve
 from research.tasks.base import GoalTasks
 
 _FAINT = 100
-"""Most curves of single tasks in a picture."""
+"""Largest number of single tasks in a picture."""
 
 _MARKED = 20
-"""Most entries of a curve that are marked; longer ones are lines alone, without those of single tasks."""
+"""Largest number of entries of a curve with markers; longer curves have no markers and no curves of single tasks."""
 
 
 def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
-    """Draws the mean score over tasks after each step, its 95 % interval, and every task (of the first 100) faintly.
+    """Draws the mean score over tasks after each step, its 95 % interval, and faintly each of the first 100 tasks.
 
-    Single tasks are left out where there are more than 20 steps: their lines would cover everything.
+    Single tasks are not drawn for more than 20 steps, because their lines would hide the mean.
 
     Args:
-        curve: `score [steps + 1, tasks]`.
+        curve: The adaptation curve, with `score [steps + 1, tasks]`.
         path: The file to write.
     """
     tasks = curve.score.shape[1]
@@ -49,11 +49,11 @@ def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
 
 
 def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
-    """Draws the mean score after each step and that of the best policies, and the cumulative regret.
+    """Draws the mean score after each step, the mean score of the best policies, and the cumulative regret.
 
     Args:
-        curve: With the extra `regret` and the totals `total` and `total_regret`, as
-            `research.algorithms.memory.evaluation.trial_curve` makes it.
+        curve: An adaptation curve with the extra `regret` and the totals `total` and `total_regret`, see
+            `research.algorithms.memory.evaluation.trial_curve`.
         path: The file to write.
 
     Raises:
@@ -92,19 +92,19 @@ def plot_paths(
 ) -> None:
     """Draws the paths to a few goals on the plane, one panel before adaptation and one after each gradient step.
 
-    The goals are the first ones of the evaluation, the paths its first episodes: nothing is picked by its looks. The
-    mean path averages the positions of all episodes at the same time; one that has ended counts where it ended. Below
-    each panel stands the mean score over all tasks of the evaluation.
+    The goals are the first goals of the evaluation, and the paths its first episodes: there is no selection. The mean
+    path averages the positions of all episodes at the same time; an ended episode counts with its last position. The
+    label below each panel has the mean score over all tasks of the evaluation.
 
     Args:
         curve: An evaluation on tasks with `goal [tasks, 2]`.
-        paths: Positions of the first tasks' episodes at each step of adaptation, `[tasks, episodes, time, 2]`, see
-            `experiments.replay.walked_paths`.
+        paths: Positions in the episodes of the first tasks, `[tasks, episodes, time, 2]` for each step of adaptation,
+            see `experiments.replay.walked_paths`.
         path: The file to write.
-        episodes_per_task: Paths to each goal, beside their mean; fewer if there are fewer.
+        episodes_per_task: Largest number of paths to each goal, in addition to their mean.
 
     Raises:
-        ValueError: There is not an array of paths for each step, the tasks have no goal, or a number is below 1.
+        ValueError: The number of arrays is not that of the steps, the tasks have no goal, or a number is below 1.
     """
     if episodes_per_task < 1:
         raise ValueError(f"episodes_per_task={episodes_per_task}: need at least 1")
@@ -135,13 +135,13 @@ def _goals(curve: AdaptationCurve) -> NDArray[Any]:
 
 
 def _mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both ends of the interval of the mean over tasks, for `values [steps, tasks]`; the mean draws nothing."""
+    """Returns the ends of the interval of the mean over tasks for `values [steps, tasks]`; the mean draws nothing."""
     low, high = interval(values, np.random.default_rng(0), "mean")
     return low, high
 
 
 def _draw_curves(axes: Axes, score: NDArray[np.float64]) -> None:
-    """The mean of `score [steps + 1, tasks]` with its interval, and single tasks where there is room for them."""
+    """Draws the mean of `score [steps + 1, tasks]` with its interval, and single tasks of short curves."""
     x = np.arange(len(score))
     singles = score[:, : _FAINT * (len(x) <= _MARKED)]
     axes.add_collection(LineCollection(_rows(x, singles.T), colors=INK, linewidths=0.6, alpha=0.15))
@@ -171,7 +171,7 @@ def _panel_title(step: int, unit: str) -> str:
 
 
 def _limit(goals: NDArray[Any], panels: Sequence[NDArray[Any]]) -> float:
-    """Half the side of the square to show: all goals, and all but the farthest 1 % of the positions."""
+    """Returns half the side of the square with all goals and all but the farthest 1 % of the positions."""
     reach = [np.abs(paths).max(-1).ravel() for paths in panels]
     return 1.1 * max(float(np.abs(goals).max()), float(np.quantile(np.concatenate(reach), 0.99)))
 
@@ -187,10 +187,10 @@ def _paths_legend(figure: Figure, episodes: int) -> None:
 
 
 def _marker(points: NDArray[Any]) -> str:
-    """The marker of the points of a curve; none if there are many."""
+    """Returns the marker of the points of a curve; empty if there are many points."""
     return "o" if len(points) <= _MARKED else ""
 
 
 def _rows(x: NDArray[Any], rows: NDArray[Any]) -> list[NDArray[Any]]:
-    """A line `[points, 2]` for each row."""
+    """Returns a line `[points, 2]` for each row."""
     return [np.column_stack([x, row]) for row in rows]

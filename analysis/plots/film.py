@@ -1,4 +1,4 @@
-"""Episodes side by side as a moving picture (GIF), with their names and scores."""
+"""Animated pictures (GIF) of several episodes in a row of panels, with their names and scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from research.files import atomic_write
 
 HEIGHT = 240
-"""Pixels that every frame is scaled to; its width follows."""
+"""Height in pixels to which every frame is scaled; its width is scaled in proportion."""
 
 _LINE = 20
 _GAP = 8
@@ -27,9 +27,9 @@ class Panel(NamedTuple):
     """An episode in pictures.
 
     Attributes:
-        title: Stands above it.
-        frames: `[frames, height, width, 3]`, at least one.
-        captions: What stands below each frame.
+        title: Title above the panel.
+        frames: Pictures of the episode, at least one, `[frames, height, width, 3]`.
+        captions: Caption below each frame.
     """
 
     title: str
@@ -42,12 +42,12 @@ def write_film(path: Path, title: str, panels: Sequence[Panel], seconds: float) 
 
     Args:
         path: The file to write.
-        title: Stands above all panels.
-        panels: From left to right.
-        seconds: Between two frames.
+        title: Title above all panels.
+        panels: Panels in the order from left to right.
+        seconds: Time between two frames, in seconds.
 
     Raises:
-        ValueError: There is no panel, one has no frame or not a caption for each, or the time is not above 0.
+        ValueError: There is no panel, a panel has no frame or not one caption per frame, or the time is not above 0.
     """
     if not panels or any(not 0 < len(panel.frames) == len(panel.captions) for panel in panels):
         counts = [(len(panel.frames), len(panel.captions)) for panel in panels]
@@ -69,7 +69,7 @@ def write_film(path: Path, title: str, panels: Sequence[Panel], seconds: float) 
 
 
 def _frame(title: str, panels: Sequence[Panel], i: int) -> Image.Image:
-    """Frame `i` of all panels."""
+    """Returns frame `i` of all panels."""
     shown = [(panel, min(i, len(panel.frames) - 1)) for panel in panels]
     pictures = [_scaled(panel.frames[k]) for panel, k in shown]
     width = sum(picture.width for picture in pictures) + _GAP * (len(pictures) + 1)
@@ -93,7 +93,7 @@ def _scaled(frame: NDArray[np.uint8]) -> Image.Image:
 
 
 def _write(draw: ImageDraw.ImageDraw, text: str, x: int, y: int, width: int, colour: tuple[int, int, int]) -> None:
-    """A line of text that is made to fit."""
+    """Writes a line of text, in a font size that fits the width."""
     from matplotlib.font_manager import findfont  # slow to import, and experiments import this file at their start
 
     path = findfont("DejaVu Sans")  # comes with matplotlib
@@ -104,7 +104,7 @@ def _write(draw: ImageDraw.ImageDraw, text: str, x: int, y: int, width: int, col
 
 
 def _palette(frames: Sequence[Image.Image]) -> Image.Image:
-    """The colours of all frames, so that what rests does not flicker."""
+    """Returns a palette for all frames, so that static parts do not flicker."""
     chosen = [frames[i] for i in np.linspace(0, len(frames) - 1, min(_SAMPLES, len(frames))).round().astype(int)]
     every = Image.new("RGB", (chosen[0].width, sum(frame.height for frame in chosen)))
     top = 0

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 def grouped(frame: pd.DataFrame, *more: str) -> dict[str, pd.DataFrame]:
-    """The rows of each group, in the order in which the groups first appear.
+    """Returns the rows of each group, in the order in which the groups first appear.
 
     Args:
         frame: Columns group, run, value, and `more`.
-        more: Other columns that are needed.
+        more: Names of other required columns.
 
     Raises:
         ValueError: A column is missing, or there are no rows.

@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 _WRAP = 20
 _AWAY = 1.04
-"""Where names begin, in widths of the axes."""
+"""Left edge of the names, in widths of the axes."""
 
 
 class End(NamedTuple):
-    """The last point of a line, in the units of the axes, its name and its colour."""
+    """The last point of a line in data coordinates, with its name and colour."""
 
     x: float
     y: float
@@ -27,19 +27,19 @@ class End(NamedTuple):
 
 
 def spread_apart(places: ArrayLike, sizes: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
-    """Places as near as they can be to those wanted, so that intervals of these sizes around them do not overlap.
+    """Returns the positions nearest to the desired ones at which intervals of these sizes do not overlap.
 
-    Least squares: with the room that those before it take subtracted, the places must only not fall, which is isotonic
-    regression (pool adjacent violators); clipping its result keeps all between the ends, as far as there is room.
+    Least squares: after subtraction of the sizes of the preceding intervals, positions must be non-decreasing, which is
+    isotonic regression (pool adjacent violators). Its result is clipped to keep the intervals between `low` and `high`.
 
     Args:
-        places: `[n]`, wanted, in any order.
-        sizes: `[n]`, the length of each.
-        low: No interval begins below.
-        high: None ends above, unless all together are longer than from `low` to `high`.
+        places: Desired positions of the centres, in any order, `[n]`.
+        sizes: Length of each interval, `[n]`.
+        low: Lower limit of all intervals.
+        high: Upper limit of all intervals; exceeded if they are longer in total than `high` − `low`.
 
     Returns:
-        `[n]`, in the order of `places`.
+        Positions `[n]`, in the order of `places`.
     """
     wanted, lengths = np.asarray(places, np.float64), np.asarray(sizes, np.float64)
     order = wanted.argsort(kind="stable")
@@ -57,9 +57,9 @@ def spread_apart(places: ArrayLike, sizes: ArrayLike, low: float, high: float) -
 
 
 def label_ends(figure: Figure, axes: Axes, ends: Sequence[End]) -> None:
-    """Writes each name to the right of the axes, as near to the end of its line as the others let it be.
+    """Writes each name to the right of the axes, as near to the end of its line as possible without overlap.
 
-    Names are in ink, since pale colours do not make readable text; a short line in the colour leads to each.
+    The text is dark, since text in pale colours is hard to read; a short line in the colour leads to each name.
     """
     names = [
         axes.annotate(

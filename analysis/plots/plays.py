@@ -1,4 +1,4 @@
-"""Pictures of plays: how two players move around an equilibrium, and how far from it they are."""
+"""Pictures of plays: the strategies of two players, and their distance to the equilibrium."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from analysis.plots.style import COLOURS, INK, STYLE, make_figure, save
 
 Paths = Sequence[NDArray[np.float64]]
-"""For each player `[plays, time, size]`."""
+"""Strategies of each player, `[plays, time, size]`."""
 
 _SHOWN = 3
 _FLOOR = 1e-16
-"""Distances are drawn from here on: below are rounding errors."""
+"""Smallest distance that is drawn; smaller ones are rounding errors."""
 
 
 def plot_plays(
@@ -32,17 +32,17 @@ def plot_plays(
 ) -> None:
     """Draws the first few plays with Lookahead and without, and the distance to the equilibrium of all.
 
-    Strategies of three actions are drawn in the simplex, those of player 1; others as the first entry of player 2
-    against that of player 1.
+    If there are three actions, the strategy of player 1 is drawn in the simplex; otherwise the first entry of
+    player 2's strategy against that of player 1.
 
     Args:
-        paths: Strategies with Lookahead, `[plays, time, size]` of each player.
-        plain_paths: Those of plain simultaneous steps.
-        distance: To the equilibrium with Lookahead, `[plays, time]`.
-        plain_distance: Of the plain steps.
+        paths: Strategies with Lookahead, `[plays, time, size]` for each player.
+        plain_paths: Strategies with plain simultaneous steps, `[plays, time, size]` for each player.
+        distance: Distance to the equilibrium with Lookahead, `[plays, time]`.
+        plain_distance: Distance to the equilibrium with plain steps, `[plays, time]`.
         path: The file to write.
-        unit: What the time counts.
-        label: What the distance is.
+        unit: Unit of the time axis.
+        label: Name of the distance, for the axis.
     """
     with rc_context(STYLE):
         figure = make_figure(6.6, 3.2)
@@ -80,6 +80,6 @@ def _draw_paths(axes: Axes, paths: Paths, plain_paths: Paths) -> None:
 
 
 def _in_simplex(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points of the plane `[..., 2]` for probabilities of three actions `[..., 3]`."""
+    """Returns points of the plane, `[..., 2]`, for probabilities of three actions, `[..., 3]`."""
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])
     return probabilities @ corners

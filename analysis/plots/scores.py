@@ -1,4 +1,4 @@
-"""Pictures of one number per run: comparisons of groups as a forest, performance profiles, throughput."""
+"""Pictures of one number per run: forest plots of groups, performance profiles, throughput."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _ROW = 0.34
 _AROUND = 0.95
-"""Inches of a row of a forest, and of what stands around the rows."""
+"""Height of a row of a forest plot, and of the parts around the rows, in inches."""
 
 
 def plot_comparison(
@@ -42,22 +42,22 @@ def plot_comparison(
     width: float | None = None,
     seed: int = 0,
 ) -> Figure:
-    """A forest: a row for each group with every run, the statistic and its interval; and the differences to a baseline.
+    """Draws a forest plot: every run of each group, the statistic and its interval, and the differences to a baseline.
 
-    A group that shares two or more seeds with the baseline is compared seed by seed, and as an independent group
-    otherwise. The caption says which, and names the seeds that were left out.
+    A group that has two or more seeds in common with the baseline is paired with it by seed; other groups are compared
+    as independent. The caption says which, and names the seeds that were left out.
 
     Args:
         scores: Columns group, seed, run, value, as `Runs.scores` gives them.
-        label: What the value is, with its unit.
-        baseline: The group to compare with, if any.
+        label: Name and unit of the value, for the axis.
+        baseline: The group to compare with; None draws no differences.
         statistic: "iqm", "mean" or "median".
-        title: Above the picture.
-        width: Inches; a column, or one and a half with a baseline.
-        seed: Of the bootstrap.
+        title: Title above the picture.
+        width: Width in inches; None for one column, or 1.6 columns with a baseline.
+        seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: There are no rows, a column is missing, or no such baseline.
+        ValueError: There are no rows, a column is missing, or no group is called `baseline`.
     """
     groups = grouped(scores, "seed")
     _check_baseline(groups, baseline)
@@ -77,17 +77,17 @@ def plot_comparison(
 def plot_improvement(
     scores: pd.DataFrame, *, baseline: str, label: str = "", title: str = "", width: float = COLUMN
 ) -> Figure:
-    """How probably a run of each group scores higher than one of the baseline, with intervals.
+    """Draws the probability that a run of each group scores higher than a run of the baseline, with intervals.
 
     Args:
-        scores: As for `plot_comparison`; higher is better.
+        scores: Columns as in `plot_comparison`; higher values are better.
         baseline: The group to compare with.
-        label: What the value is; stands in the axis.
-        title: Above the picture.
-        width: Inches.
+        label: Name of the value, for the axis.
+        title: Title above the picture.
+        width: Width in inches.
 
     Raises:
-        ValueError: As `plot_comparison`, or there is no other group.
+        ValueError: As in `plot_comparison`, or there is no other group.
     """
     groups = grouped(scores)
     _check_baseline(groups, baseline)
@@ -116,15 +116,15 @@ def plot_profiles(
     width: float = COLUMN,
     seed: int = 0,
 ) -> Figure:
-    """Performance profiles: the share of runs above each threshold, every task weighing the same, with bands.
+    """Draws performance profiles: the fraction of runs above each threshold, with bands. Tasks have equal weights.
 
     Args:
-        scores: Columns group, run, value, and perhaps task.
-        label: What the value is, with its unit.
-        thresholds: Where to look; without, 201 even places over all scores.
-        title: Above the picture.
-        width: Inches.
-        seed: Of the bootstrap.
+        scores: Columns group, run, value, and optionally task.
+        label: Name and unit of the value, for the axis.
+        thresholds: The thresholds τ, `[thresholds]`; None for 201 evenly spaced ones over the range of the scores.
+        title: Title above the picture.
+        width: Width in inches.
+        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: There are no rows, or a column is missing.
@@ -139,7 +139,7 @@ def plot_profiles(
         found = {name: performance_profile(_by_task(rows), at, np.random.default_rng(seed))
                  for name, rows in groups.items()}  # fmt: skip
         _draw_profiles(axes, found)
-        axes.set(xlabel=f"{label} τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))
+        axes.set(xlabel=f"{label} τ", ylabel="fraction of runs above τ", ylim=(-0.02, 1.02))
         axes.set_title(title, loc="left")
         grid(axes)
         figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=2.4)
@@ -158,15 +158,15 @@ def plot_throughput(
     width: float = COLUMN,
     seed: int = 0,
 ) -> Figure:
-    """How fast each group went: bars from 0, since their lengths are what is compared, with every run and intervals.
+    """Draws the throughput of each group as bars from 0, with every run and intervals.
 
     Args:
         scores: Columns group, run, value.
-        label: What the value is, with its unit.
+        label: Name and unit of the value, for the axis.
         statistic: "iqm", "mean" or "median".
-        title: Above the picture.
-        width: Inches.
-        seed: Of the bootstrap.
+        title: Title above the picture.
+        width: Width in inches.
+        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: There are no rows, or a column is missing.
@@ -191,11 +191,11 @@ def _draw_profiles(axes: Axes, found: dict[str, Profile]) -> None:
         axes.fill_between(
             each.threshold, each.low, each.high, color=style["color"], alpha=0.18, linewidth=0, step="mid"
         )
-        axes.plot(each.threshold, each.share, **style, linewidth=1.3, drawstyle="steps-mid", label=name)
+        axes.plot(each.threshold, each.fraction, **style, linewidth=1.3, drawstyle="steps-mid", label=name)
 
 
 def _draw_forest(axes: Axes, groups: dict[str, pd.DataFrame], found: dict[str, Estimate], label: str) -> None:
-    """Every run as a dot below the statistic with its interval, and the names of the rows."""
+    """Draws every run as a dot below the statistic with its interval, and the names of the rows."""
     for row, rows in enumerate(groups.values()):
         values = rows["value"].to_numpy(np.float64)
         axes.plot(values, np.full(len(values), row + 0.24), linewidth=0, marker="o", markersize=2.6, alpha=0.55,
@@ -210,7 +210,7 @@ def _draw_forest(axes: Axes, groups: dict[str, pd.DataFrame], found: dict[str, E
 def _draw_differences(
     axes: Axes, groups: dict[str, pd.DataFrame], baseline: str, statistic: str, seed: int
 ) -> list[str]:
-    """The rows of the differences to the baseline; what the caption says of them."""
+    """Draws the differences to the baseline. Returns sentences for the caption."""
     found, notes = _differences(groups, baseline, statistic, seed)
     _draw_rows(axes, list(groups), found)
     axes.tick_params(axis="y", length=0)
@@ -220,7 +220,7 @@ def _draw_differences(
 
 
 def _draw_rows(axes: Axes, names: list[str], found: dict[str, Estimate], first: list[str] | None = None) -> None:
-    """A diamond and a bar in the row of each name that was found; colours are those of `first`."""
+    """Draws a diamond and a bar in the row of each name in `found`, with the colours of the order `first`."""
     for row, name in enumerate(names):
         if name in found:
             each, colour = found[name], look((first or names).index(name))["color"]
@@ -240,7 +240,7 @@ def _name_rows(axes: Axes, counts: dict[str, int]) -> None:
 def _differences(
     groups: dict[str, pd.DataFrame], baseline: str, statistic: str, seed: int
 ) -> tuple[dict[str, Estimate], list[str]]:
-    """The difference of every other group to the baseline, and what the caption says of them."""
+    """Returns the difference of every other group to the baseline, and sentences for the caption."""
     reference = groups[baseline]
     found, notes = {}, []
     for name, rows in groups.items():
@@ -261,7 +261,7 @@ def _differences(
 
 
 def _merged(notes: list[str]) -> list[str]:
-    """Notes with the same words once: "a, b: paired …"."""
+    """Returns the notes, with one note for groups with the same words: "a, b: paired …"."""
     names: dict[str, list[str]] = {}
     for note in notes:
         name, words = note.split(": ", 1)
@@ -270,7 +270,7 @@ def _merged(notes: list[str]) -> list[str]:
 
 
 def _by_seed(rows: pd.DataFrame) -> dict[int, float]:
-    """By seed, the score; empty where a seed has several runs, which cannot be paired."""
+    """Returns the score by seed; empty if a seed has several runs, which cannot be paired."""
     if rows["seed"].duplicated().any():
         return {}
     return {int(seed): float(value) for seed, value in zip(rows["seed"], rows["value"], strict=True)}
@@ -283,7 +283,7 @@ def _by_task(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
 
 
 def _about(found: dict[str, Estimate]) -> list[str]:
-    """Which intervals are drawn, and which groups have none."""
+    """Returns sentences on the intervals that are drawn, and on groups without one."""
     kinds = sorted({each.interval for each in found.values() if each.has_interval})
     alone = [f"{name}: {each.interval}" for name, each in found.items() if not each.has_interval]
     return [*([f"lines: {', '.join(kinds)}"] if kinds else []), *alone]

@@ -1,4 +1,4 @@
-"""The house style of pictures: colours, sizes, captions, and files that are the same bytes for the same data."""
+"""The common style of pictures: colours, sizes, captions, and reproducible files: the same data give the same bytes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Blue, vermilion, green, purple, orange, sky blue, black: Okabe & Ito (2008), distinct for colour-blind readers."""
 
 LINES = ("#0072B2", "#D55E00", "#00875F", "#B5578C", "#A87400", "#000000")
-"""The same, darkened to a contrast of 3 with white where thin lines need it; sky blue is too near to blue then."""
+"""The same for thin lines, darkened to a contrast of 3 with white; without sky blue, which becomes similar to blue."""
 
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)))
 """Dash patterns that distinguish lines without colour; the first is solid."""
 
 INK = "#333333"
 COLUMN = 3.3
-"""Inches of a column of a two-column paper."""
+"""Width of a column of a two-column paper, in inches."""
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that pictures do not depend on the machine
@@ -53,27 +53,27 @@ SMALL: Any = STYLE | {
     "legend.fontsize": 7,
     "savefig.dpi": 300,
 }
-"""For pictures as wide as a column, printed as they are: no text below 7 points."""
+"""Style of pictures that are as wide as a column: no text below 7 points."""
 
 _CAPTION = 7
 _CAPTION_LINES = 3
-"""Points of the caption's letters, and the lines for which the sizes of pictures leave room."""
+"""Font size of the caption in points, and the number of its lines that the size of a picture includes."""
 
 
 def make_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches, with a canvas that needs no screen."""
+    """Returns an empty figure of a size in inches, with a canvas that needs no screen."""
     figure = Figure((width, height))
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure: Figure, path: Path | str) -> Path:
-    """Writes a figure; the ending of the path chooses the format: `.png`, `.pdf` or `.svg`. Returns the path.
+    """Writes a figure to a file in the format of its suffix: `.png`, `.pdf` or `.svg`. Returns the path.
 
-    The same figure gives the same bytes: no date is written, and ids are not random.
+    The same figure gives the same bytes: the file has no date and no random ids.
 
     Raises:
-        ValueError: The ending is another one.
+        ValueError: The path has another suffix.
     """
     target = Path(path)
     dates = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
@@ -85,12 +85,12 @@ def save(figure: Figure, path: Path | str) -> Path:
 
 
 def look(index: int) -> dict[str, Any]:
-    """Colour and dashes of the group with that index."""
+    """Returns the colour and the dash pattern of the group with that index."""
     return {"color": LINES[index % len(LINES)], "linestyle": DASHES[index % len(DASHES)]}
 
 
 def caption(figure: Figure, sentences: Sequence[str]) -> None:
-    """Writes what a reader must know below the picture: how many runs, which interval, what was cut."""
+    """Writes the caption below the picture: number of runs, kind of interval, and changes to the data."""
     characters = int(figure.get_size_inches()[0] * 72 / (0.55 * _CAPTION))
     text = textwrap.fill(" ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences), characters)
     more = text.count("\n") + 1 - _CAPTION_LINES
@@ -100,12 +100,12 @@ def caption(figure: Figure, sentences: Sequence[str]) -> None:
 
 
 def grid(axes: Axes, axis: str = "y") -> None:
-    """Faint lines behind the data, across one axis."""
+    """Draws faint grid lines behind the data, for one axis."""
     (axes.yaxis if axis == "y" else axes.xaxis).grid(visible=True, linewidth=0.5, alpha=0.3)
     axes.set_axisbelow(True)
 
 
 def thousands(axis: Any, largest: float) -> None:
-    """Ticks such as 250k and 1M where numbers are large."""
+    """Sets tick labels such as 250k and 1M if the largest number is at least 10,000."""
     if largest >= 10_000:
         axis.set_major_formatter(EngFormatter(sep=""))

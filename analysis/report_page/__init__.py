@@ -1,4 +1,4 @@
-"""The page of `python -m analysis report`: summary.py, curves.py and pictures.py say what is on it.
+"""The page of `python -m analysis report`: summary.py, curves.py and pictures.py compute its parts.
 
 page.py fills page.html, page.css and page.js. Plotly's JavaScript, from the installed package, draws the charts.
 """

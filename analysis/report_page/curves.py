@@ -1,4 +1,4 @@
-"""The curves of a report: of single runs, thinned, and the interquartile mean of each group with its interval."""
+"""Curves of a report: thinned curves of single runs, and the interquartile mean of each group with its interval."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from analysis.data.load import COMPLETED, Runs
 from analysis.stats import align, interval, interval_name, iqm
 
 _BUDGET = 800_000
-"""Points of all runs and metrics together, some 10 MB of page."""
+"""Largest number of points of all runs and metrics, which add about 10 MB to the page."""
 
 _FEWEST, _MOST = 100, 2000
-"""Points of a curve, whatever the budget says."""
+"""Lower and upper limit of the number of points of a curve."""
 
 _BUDGET_OF_BANDS = 40_000
-"""Points of all intervals together: each takes a bootstrap, a quarter of a millisecond for 10 runs."""
+"""Largest number of points of all intervals: each needs a bootstrap, 0.25 ms for 10 runs."""
 
 _FEWEST_OF_BAND, _MOST_OF_BAND = 100, 500
 _RESAMPLES = 1000
-"""Bootstrap samples at each point of an interval."""
+"""Number of bootstrap resamples at each point of an interval."""
 
 ALL: Any = {"status": None, "repeats": "all", "allow_different_tasks": True}
-"""Every run, whatever its status: for curves of single runs, which are not averaged."""
+"""Selects runs of every status, for curves of single runs, which are not averaged."""
 
 
 class Curve(NamedTuple):
-    """A metric of one run, `[points]` each; `run` is its place in the table, `env_steps` None if not recorded."""
+    """A metric of one run, `[points]` each; `run` is its row in the table, `env_steps` None if not recorded."""
 
     run: int
     step: NDArray[np.int64]
@@ -41,7 +41,7 @@ class Curve(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Which runs are averaged: names, the group of each run, and whether it counts."""
+    """The groups: their names, the group of each run, and whether the run counts in the average."""
 
     names: list[str]
     of_run: list[int]
@@ -49,17 +49,17 @@ class Groups(NamedTuple):
 
 
 def points_of_curve(runs: Runs) -> int:
-    """Points that a curve may have so that the page stays within its budget."""
+    """Returns the largest number of points of a curve that keeps the page within its budget."""
     curves = len(runs.metrics[["run", "metric"]].drop_duplicates())
     return int(np.clip(_BUDGET // max(curves, 1), _FEWEST, _MOST))
 
 
 def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:
-    """Places of at most that many points, the first and the last and the extremes of each stretch among them.
+    """Returns the indices of at most `most` points: the first, the last, and the extremes of each section.
 
     Args:
-        values: `[points]`; NaN is a gap, and a stretch of gaps keeps one.
-        most: At least 4.
+        values: Values of the curve, `[points]`; NaN is a gap, and a section of gaps keeps one of them.
+        most: Largest number of points, at least 4.
     """
     count = len(values)
     if count <= most:
@@ -75,10 +75,15 @@ def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:
 
 
 def of_metric(runs: Runs, metric: str, totals: Mapping[str, Any]) -> list[Curve]:
-    """A metric of every run that has it.
+    """Returns the curves of a metric, of every run that has it.
+
+    Args:
+        runs: The runs.
+        metric: Name of the metric.
+        totals: Cumulative environment steps of the runs, see `env_steps`.
 
     Raises:
-        ValueError: No run has it.
+        ValueError: No run has the metric.
     """
     frame = runs.curves(metric, "iteration", by=[], **ALL)
     seconds = runs.curves(metric, "seconds", by=[], **ALL)["x"].to_numpy(np.float64)
@@ -96,7 +101,7 @@ def of_metric(runs: Runs, metric: str, totals: Mapping[str, Any]) -> list[Curve]
 
 
 def env_steps(runs: Runs) -> dict[str, Any]:
-    """For each run that records them, its iterations and the environment steps up to each."""
+    """Returns, by run, the iterations and the cumulative environment steps, for runs that record them."""
     name = "env_steps"
     having = runs.metrics.loc[runs.metrics["metric"] == name, "run"].unique()
     if not len(having):
@@ -109,14 +114,14 @@ def env_steps(runs: Runs) -> dict[str, Any]:
 
 
 def bands(curves: Sequence[Curve], groups: Groups, most: int) -> list[dict[str, Any]]:
-    """The interquartile mean of each group with its 95 % interval, on common iterations (`analysis.stats.align`).
+    """Returns the interquartile mean of each group with its 95 % interval, on common iterations, see `stats.align`.
 
-    Against time and environment steps, a point stands at the median over its runs.
+    The time and the environment steps of a point are medians over the runs.
 
     Args:
-        curves: Of one metric.
-        groups: See `Groups`.
-        most: Points of a band.
+        curves: Curves of one metric.
+        groups: The groups of the runs.
+        most: Largest number of points of a band.
     """
     found = []
     for group, mine in _averaged(curves, groups):
@@ -139,7 +144,7 @@ def bands(curves: Sequence[Curve], groups: Groups, most: int) -> list[dict[str, 
 
 
 def _averaged(curves: Sequence[Curve], groups: Groups) -> Iterator[tuple[int, list[Curve]]]:
-    """Each group that has curves of runs that count, and these."""
+    """Yields each group with curves of runs that count, and these curves."""
     for group in range(len(groups.names)):
         mine = [curve for curve in curves if groups.of_run[curve.run] == group and groups.counts[curve.run]]
         if mine:
@@ -147,7 +152,7 @@ def _averaged(curves: Sequence[Curve], groups: Groups) -> Iterator[tuple[int, li
 
 
 def _estimates(value: NDArray[np.float64], group: int, remarks: Sequence[str]) -> dict[str, Any]:
-    """The interquartile mean of `value [points, runs]` with its interval, and what is said of them."""
+    """Returns the interquartile mean of `value [points, runs]` with its interval, and a note on both."""
     count = value.shape[-1]
     low, high = interval(value, np.random.default_rng(0), "iqm", num_resamples=_RESAMPLES)
     named = interval_name("iqm", count)
@@ -157,13 +162,13 @@ def _estimates(value: NDArray[np.float64], group: int, remarks: Sequence[str]) -
 
 
 def _nothing(group: int, count: int, reason: str) -> dict[str, Any]:
-    """The entry of a group whose runs cannot be averaged."""
+    """Returns the entry of a group whose runs cannot be averaged."""
     axes: dict[str, Any] = {"x": [], **{name: [] for name in ("iteration", "seconds", "env_steps")}}
     return axes | {"group": group, "count": count, "interval": "", "note": reason, "y": [], "low": [], "high": []}
 
 
 class Packer:
-    """Curves as JSON would have them: thinned, with places in a list of steps that the metrics of a run share."""
+    """Collects thinned curves for JSON. Each refers to points by index in the common list of iterations of its run."""
 
     def __init__(self, most: int, groups: Groups, num_metrics: int):
         self.most = most
@@ -175,7 +180,7 @@ class Packer:
         self._kept: list[tuple[list[Curve], list[dict[str, Any]]]] = []
 
     def add(self, curves: Sequence[Curve]) -> None:
-        """Takes the curves of the next metric."""
+        """Adds the curves of the next metric."""
         kept = []
         for curve in curves:
             places = thin(curve.value, self.most)
@@ -185,7 +190,7 @@ class Packer:
         self._kept.append((kept, bands(curves, self.groups, self.most_of_band)))
 
     def grids(self) -> list[dict[str, Any]]:
-        """For each run, the iterations that its curves have points at, with seconds and environment steps."""
+        """Returns, for each run, the iterations at which its curves have points, with seconds and environment steps."""
         parts: list[list[Curve]] = [[] for _ in self.groups.of_run]
         for curves, _ in self._kept:
             for curve in curves:
@@ -214,7 +219,7 @@ def _grid(curves: Sequence[Curve]) -> dict[str, Any]:
 
 
 def adaptation(runs: Runs, groups: Groups) -> dict[str, Any] | None:
-    """Adaptation curves at the last evaluation: of runs and of groups. None if no run has one."""
+    """Returns the adaptation curves of runs and groups at the last evaluation; None if no run has one."""
     if runs.adaptation.empty:
         return None
     frame = runs.adaptation_curves(by=[], **ALL)
@@ -245,7 +250,7 @@ def adaptation(runs: Runs, groups: Groups) -> dict[str, Any] | None:
 
 
 def counted(runs: Runs, labels: Sequence[str]) -> tuple[list[bool], list[str]]:
-    """Which runs are averaged (COMPLETED ones, of a repeated seed the last), and those that a later one repeats."""
+    """Returns whether each run is averaged (COMPLETED, and the last of its group and seed), and the repeated runs."""
     table = runs.table.assign(group=list(labels), place=range(len(runs.table)))
     done = table[table["status"] == COMPLETED].sort_values("started", kind="stable", na_position="first")
     again = done["seed"].notna() & done.duplicated(["group", "seed"], keep="last")
@@ -255,7 +260,7 @@ def counted(runs: Runs, labels: Sequence[str]) -> tuple[list[bool], list[str]]:
 
 
 def numbers(values: Any, digits: int = 6) -> list[float | int | None]:
-    """Numbers for JSON with so many significant digits; None where one is not finite."""
+    """Returns numbers for JSON with `digits` significant digits; None for those that are not finite."""
     array = np.asarray(values, np.float64)
     if array.ndim != 1:
         raise ValueError(f"values: need one axis, got shape {array.shape}")
@@ -266,12 +271,12 @@ def numbers(values: Any, digits: int = 6) -> list[float | int | None]:
 
 
 def _short(value: float) -> float | int:
-    """Whole numbers without `.0`."""
+    """Returns an integer if the value is a whole number."""
     return int(value) if value.is_integer() and abs(value) < 1e15 else value
 
 
 def _stretches(names: NDArray[Any]) -> Iterator[tuple[int, int]]:
-    """Start and stop of each stretch of equal names."""
+    """Yields start and stop of each section of equal names."""
     if len(names):
         edges = np.flatnonzero(names[1:] != names[:-1]) + 1
         yield from zip([0, *edges], [*edges, len(names)], strict=True)

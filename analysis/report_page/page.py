@@ -1,4 +1,4 @@
-"""Puts a report together: one HTML page that needs nothing else, the same bytes for the same runs."""
+"""Renders a report as one self-contained HTML page. The same runs give the same bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from analysis.report_page import curves, pictures, summary
 AXES = {"iteration": "iteration", "env_steps": "environment steps", "seconds": "seconds of work"}
 
 _FIRST = (r"eval/score_after_\d+", r"return_post", r".*(return|score|reward)", r".*loss", r"(?!time/)")
-"""Metrics that are shown first, the best choice first; of several that match, the last by name and number."""
+"""Patterns of the metric that is shown first, in order of preference; of several matches the last by name counts."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def render(runs: Runs, config: PageConfig) -> str:
     _check_tasks(runs, labels, config)
     metrics = sorted(map(str, runs.metrics["metric"].unique()), key=_natural)
     if config.metric and config.metric not in metrics:
-        runs.curves(config.metric, by=[], **curves.ALL)  # which names the nearest ones
+        runs.curves(config.metric, by=[], **curves.ALL)  # raises an error with similar names
     first = metrics.index(config.metric) if config.metric else _first(metrics)
     final = [curves.numbers(runs.table[f"final.{metric}"]) for metric in metrics]
     names = list(dict.fromkeys(labels))
@@ -104,7 +104,7 @@ def render(runs: Runs, config: PageConfig) -> str:
 
 
 def _check_tasks(runs: Runs, labels: Sequence[str], config: PageConfig) -> None:
-    """Refuses groups that would average over runs evaluated on different tasks."""
+    """Raises ValueError if a group has runs that were evaluated on different tasks."""
     groups = runs.table.assign(group=labels)["group"]
     for name in () if config.allow_different_tasks else dict.fromkeys(labels):
         if name != summary.UNKNOWN:
@@ -153,7 +153,7 @@ def _tables(runs: Runs, metrics: Sequence[str], first: int, final: Sequence[Sequ
 def _curves_note(charts: dict[str, Any], repeats: Sequence[str]) -> str:
     notes = [
         "An IQM (interquartile mean) is over the COMPLETED runs of a group, up to the last iteration that all "
-        "of them have; against environment steps and time it stands at their median."
+        "of them have; their environment steps and times are medians."
     ]
     if charts["num_thinned"]:
         notes.append(
@@ -166,7 +166,7 @@ def _curves_note(charts: dict[str, Any], repeats: Sequence[str]) -> str:
 
 
 def _in_numbers(adaptation: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The bands of adaptation as a table: at most 6 steps, the first and the last among them."""
+    """Returns the bands of adaptation as a table of at most 6 steps, including the first and the last."""
     steps = sorted({step for band in adaptation["bands"] for step in band["x"]})
     if len(steps) > 6:
         steps = sorted({steps[round(place * (len(steps) - 1) / 5)] for place in range(6)})
@@ -192,7 +192,7 @@ def _estimate(value: float, low: float | None, high: float | None) -> str:
 
 
 def _natural(name: str) -> list[Any]:
-    """So that `after_10` comes behind `after_9`; times last."""
+    """Returns the sort key of a metric: numbers by value, so that `after_10` follows `after_9`, and times last."""
     return [name.startswith("time/"), *(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name))]
 
 
@@ -205,7 +205,7 @@ def _first(metrics: Sequence[str]) -> int:
 
 
 def _script(value: Any) -> Markup:
-    """JSON that may stand within `<script>`: nothing in it ends the element or opens a comment."""
+    """Returns JSON for a `<script>` element, escaped so that it cannot end the element or open a comment."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")

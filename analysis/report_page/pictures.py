@@ -1,4 +1,4 @@
-"""The pictures that runs made, inside the page: as many as fit, and why the others do not."""
+"""Embeds the pictures of runs in the page, up to a size limit, with a reason for each picture that is left out."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ KINDS = {
     ".webp": "image/webp",
 }
 LARGEST = 2 << 20
-"""Bytes of one picture."""
+"""Largest size of one picture in bytes."""
 
 
 class Picture(NamedTuple):
-    """A picture as the page has it. An SVG within `<img>` runs no script."""
+    """A picture in the page, as a data URI. An SVG in `<img>` cannot run scripts."""
 
     run: str
     name: str
@@ -29,7 +29,7 @@ class Picture(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """A picture that the page does not have."""
+    """A picture that was left out, with the reason."""
 
     run: str
     name: str
@@ -37,7 +37,7 @@ class LeftOut(NamedTuple):
 
 
 def inline(artifacts: pd.DataFrame, limit: float) -> tuple[list[Picture], list[LeftOut]]:
-    """The pictures among artifacts, in their order, up to `limit` bytes in all, and those left out."""
+    """Returns the pictures among artifacts, in their order, up to `limit` bytes in total, and those left out."""
     pictures, left_out = [], []
     total = 0
     for run, name, path in artifacts[["run", "name", "path"]].itertuples(index=False):

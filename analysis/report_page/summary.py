@@ -1,4 +1,4 @@
-"""The parts of a report without curves: table of runs, errors and output, missing runs, configurations."""
+"""Parts of a report without curves: table of runs, errors and output, missing runs, configurations."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from analysis.data.joins import OF_THE_RECORD, different_evaluations, differing,
 from analysis.data.load import COMPLETED, Runs
 
 UNKNOWN = "settings not known"
-"""Group of runs whose config.json is gone."""
+"""Group of runs without a config.json."""
 
 _KEYS_IN_TABLE = 6
-"""Settings that differ and have a column of their own; the others are among the configurations."""
+"""Largest number of differing settings with a column in the table; the configurations have all settings."""
 
 _LINES = 20
-"""Lines of a run's output that a report shows."""
+"""Number of lines of a run's output that a report shows."""
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
-"""Colours and cursor movements of terminals, and other control characters."""
+"""Control characters, including terminal sequences for colours and cursor movements."""
 
 
 class Column(NamedTuple):
@@ -57,7 +57,7 @@ class Trouble(NamedTuple):
 
 
 class Configuration(NamedTuple):
-    """Runs that have the same settings, seeds aside."""
+    """Runs with the same settings except the seed."""
 
     runs: list[str]
     note: str
@@ -72,7 +72,7 @@ class Setting(NamedTuple):
 
 
 def text(value: Any) -> str | None:
-    """A setting as a reader would write it; None if there is none."""
+    """Returns a setting as text; None if it is missing."""
     if value is None or value is pd.NaT or (isinstance(value, (float, np.floating)) and math.isnan(value)):
         return None
     if isinstance(value, (bool, np.bool_)):
@@ -85,7 +85,7 @@ def text(value: Any) -> str | None:
 
 
 def groups(table: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
-    """The group of each run. Runs of several commands (training, evaluation) never share one."""
+    """Returns the group of each run. Runs of different commands (training, evaluation) are in different groups."""
     settings = [name for name in table.columns if name.startswith("config.")]
     known = table["experiment"].notna() & table[settings].notna().any(axis=1)
     labels = pd.Series(UNKNOWN, index=table.index, dtype=object)
@@ -98,24 +98,24 @@ def groups(table: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
 
 
 def differing_tasks(table: pd.DataFrame) -> list[str]:
-    """The settings in which the evaluations of runs of one experiment differ."""
+    """Returns the settings in which the evaluations of runs of one experiment differ."""
     parts = [different_evaluations(part) for _, part in table.groupby("experiment")]
     return list(dict.fromkeys(key for part in parts for key in part))
 
 
 def counts(table: pd.DataFrame) -> list[tuple[str, int]]:
-    """How many runs have which status, COMPLETED first."""
+    """Returns the number of runs with each status, COMPLETED first."""
     found = Counter(table["status"])
     return sorted(found.items(), key=lambda item: (item[0] != COMPLETED, -item[1], item[0]))
 
 
 def table_of(table: pd.DataFrame, metric: str | None, final: Sequence[Any]) -> tuple[list[Column], list[Any], int]:
-    """Columns and rows, and how many settings that differ have no column.
+    """Returns the columns and rows of the table of runs, and the number of differing settings without a column.
 
     Args:
-        table: That of `Runs`.
-        metric: The one whose last values are shown first; None if there is none.
-        final: These values, one for each run.
+        table: The table of `Runs`.
+        metric: The metric whose last values are shown first; None if there is none.
+        final: The last value of this metric for each run.
     """
     known = table[[name for name in table.columns if not name.startswith("final.")]]
     keys = [name for name in differing(known[known["experiment"].notna()]) if name.startswith("config.")]
@@ -162,7 +162,7 @@ def _commit(row: pd.Series) -> Cell:
 
 
 def troubles(runs: Runs, labels: Sequence[str]) -> list[Trouble]:
-    """Runs that did not complete or have a damaged record, also those too torn to tell whether they are meant."""
+    """Returns runs that did not complete or have a damaged record, including those of `Runs.undecided`."""
     found = []
     for frame, names in ((runs.table, labels), (runs.undecided, [UNKNOWN] * len(runs.undecided))):
         for (run, row), label in zip(frame.iterrows(), names, strict=True):
@@ -178,18 +178,18 @@ def troubles(runs: Runs, labels: Sequence[str]) -> list[Trouble]:
 
 
 def readable(output: str) -> str:
-    """Output of a terminal as text: of a line that was overwritten, what stood there last."""
+    """Returns the output of a terminal as text: the last content of lines that were overwritten."""
     lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.split("\n")]
     return _ESCAPES.sub("", "\n".join(lines)).strip("\n")
 
 
 def missing(table: pd.DataFrame, labels: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, list[str]]]:
-    """Which seeds of each group have no COMPLETED run, and what runs they have instead.
+    """Returns the seeds of each group that have no COMPLETED run, with the other runs of these seeds.
 
     Args:
-        table: That of `Runs`.
+        table: The table of `Runs`.
         labels: Group of each run.
-        seeds: Those expected of each group. None given: those of any run of the same experiment and command.
+        seeds: Seeds expected of each group; empty for the seeds of all runs of the same experiment and command.
     """
     found = []
     named = table[["experiment", "command", "status", "seed"]].assign(group=list(labels))
@@ -210,7 +210,7 @@ def missing(table: pd.DataFrame, labels: Sequence[str], seeds: Sequence[int]) ->
 
 
 def configurations(table: pd.DataFrame) -> tuple[list[Configuration], list[Setting]]:
-    """The settings of runs side by side, a column for each that is different."""
+    """Returns the settings of runs as a table, with a column for each configuration."""
     ignored = {f"config.{key}" for key in OF_THE_RECORD}
     keys = [name for name in table.columns if name.startswith("config.") and name not in ignored]
     by_values: dict[tuple[str | None, ...], list[Any]] = {}

@@ -1,4 +1,4 @@
-"""Statistics for a few runs or a few dozen tasks. Knows only arrays; what is used where, and why: docs/statistics.md.
+"""Statistics for a few runs or a few dozen tasks, as functions of arrays. docs/statistics.md explains each choice.
 
 points.py: statistics without an interval; estimate.py: one number with its interval, the only one that the project
 prints; comparing.py: two groups; tasks.py: scores of several tasks; curves.py: learning curves; student.py: Student's

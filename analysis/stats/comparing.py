@@ -1,4 +1,4 @@
-"""Two groups of runs: the difference of a statistic, the difference seed by seed, and how often one beats the other."""
+"""Compares two groups of runs: unpaired and paired differences of a statistic, and the probability of improvement."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from analysis.stats.student import t_quantile
 
 
 class Paired(NamedTuple):
-    """The differences of two groups that share seeds.
+    """The paired difference of two groups with common seeds.
 
     Attributes:
-        estimate: The statistic of the differences, value − reference.
-        pairs: The seeds that both groups have.
-        unpaired: The seeds that one group lacks. Their runs are left out, and a report must name them.
+        estimate: Statistic of the differences value − reference, with its interval.
+        pairs: Seeds that both groups have.
+        unpaired: Seeds that only one group has. Their runs are left out, and a report must name them.
     """
 
     estimate: Estimate
@@ -37,21 +37,21 @@ def difference(
     confidence: float = 0.95,
     num_resamples: int = RESAMPLES,
 ) -> Estimate:
-    """The difference of a statistic of two independent groups: that of the values less that of the reference.
+    """Returns statistic(values) − statistic(reference) of two independent groups, with its interval.
 
-    Means have Welch's t interval (his degrees of freedom rounded down); the others that of a bootstrap that draws both
-    sides, as `widened_ends` has it.
+    Means have Welch's t interval, with the degrees of freedom rounded down. The other statistics have a bootstrap
+    interval that resamples both groups, see `widened_ends`.
 
     Args:
-        values: `[runs]`.
-        reference: `[runs]`, perhaps another number of them.
-        rng: Draws the resamples.
+        values: Scores of the first group, `[runs]`.
+        reference: Scores of the second group, `[runs]`; the numbers of runs may differ.
+        rng: Generator of the resamples.
         statistic: A key of `CUTS`.
-        confidence: Share of intervals that hold the true difference, in (0, 1).
-        num_resamples: Of the bootstrap.
+        confidence: Probability that the interval contains the true difference, in (0, 1).
+        num_resamples: Number of resamples of the bootstrap.
 
     Raises:
-        ValueError: As `estimate`.
+        ValueError: There are no values, one is NaN, or a setting is out of range.
 
     Example:
         >>> difference([5.0, 6.0, 7.0], [1.0, 2.0, 3.0], np.random.default_rng(0), "mean").text()
@@ -79,20 +79,21 @@ def paired_difference(
     confidence: float = 0.95,
     num_resamples: int = RESAMPLES,
 ) -> Paired:
-    """The statistic of the differences seed by seed: what the seeds share (tasks, starts) falls out.
+    """Returns the statistic of the differences between runs with the same seed.
 
-    The interquartile mean of differences is not the difference of interquartile means; for means the two are one.
+    Effects of the seed, such as tasks and initial states, cancel. The interquartile mean of differences is not the
+    difference of interquartile means; for means the two are equal.
 
     Args:
-        values: By seed.
-        reference: By seed.
-        rng: Draws the resamples.
+        values: Scores of the first group by seed.
+        reference: Scores of the second group by seed.
+        rng: Generator of the resamples.
         statistic: A key of `CUTS`.
-        confidence: Share of intervals that hold the true value, in (0, 1).
-        num_resamples: Of the bootstrap.
+        confidence: Probability that the interval contains the true value, in (0, 1).
+        num_resamples: Number of resamples of the bootstrap.
 
     Raises:
-        ValueError: The groups share no seed, or as `estimate`.
+        ValueError: The groups have no common seed, a value is NaN, or a setting is out of range.
 
     Example:
         >>> ours, theirs = {0: 5.0, 1: 7.0, 2: 9.0}, {0: 4.0, 1: 6.5, 3: 0.0}
@@ -103,7 +104,7 @@ def paired_difference(
     pairs = tuple(sorted(values.keys() & reference.keys()))
     if not pairs:
         raise ValueError(
-            f"reference: it shares no seed with the values ({sorted(reference)} and {sorted(values)}); "
+            f"reference: it has no seed in common with the values ({sorted(reference)} and {sorted(values)}); "
             "use `difference` for groups that are independent"
         )
     found = estimate([values[seed] - reference[seed] for seed in pairs], rng, statistic, confidence, num_resamples)
@@ -112,20 +113,19 @@ def paired_difference(
 
 
 def probability_of_improvement(values: ArrayLike, reference: ArrayLike, confidence: float = 0.95) -> Estimate:
-    """P(value > reference) + ½ P(value = reference), of one run of either group: Mann & Whitney's U over the pairs.
+    """Returns P(value > reference) + ½ P(value = reference) for one run of each group: Mann & Whitney's U / (m n).
 
-    The interval holds every θ that lies within z standard errors of what was found, with the variance that θ itself
-    would have (Newcombe 2006, "Confidence intervals for an effect size measure based on the Mann–Whitney statistic",
-    part 2, method 5):
+    The interval contains every θ within z standard errors of the estimate, with the variance at θ (Newcombe 2006,
+    "Confidence intervals for an effect size measure based on the Mann–Whitney statistic", part 2, method 5):
 
         θ (1 − θ) [1 + ((m + n)/2 − 1) ((1 − θ)/(2 − θ) + θ/(1 + θ))] / (m n)
 
-    Unlike a bootstrap it keeps a width when every run of one group beats every run of the other.
+    Unlike that of a bootstrap, its width is above 0 when every run of one group beats every run of the other.
 
     Args:
-        values: `[m]`.
-        reference: `[n]`.
-        confidence: Share of intervals that hold the true probability, in (0, 1).
+        values: Scores of the first group, `[m]`.
+        reference: Scores of the second group, `[n]`.
+        confidence: Probability that the interval contains the true probability, in (0, 1).
 
     Raises:
         ValueError: There are no values, one is NaN, or the confidence is out of range.
@@ -146,13 +146,13 @@ def probability_of_improvement(values: ArrayLike, reference: ArrayLike, confiden
 
 
 def beats(values: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 where a value is above a reference, ½ where they are equal, `[..., m, n]` for `[..., m]` and `[..., n]`."""
+    """Returns 1 where value > reference and ½ where they are equal: `[..., m, n]` of `[..., m]` and `[..., n]`."""
     ours, theirs = values[..., :, None], reference[..., None, :]
     return (ours > theirs) + 0.5 * (ours == theirs)
 
 
 def _farthest(found: float, end: float, z: float, m: int, n: int) -> float:
-    """The probability between the estimate and an end that is farthest from the estimate and agrees with the data."""
+    """Returns the end of the score interval between the estimate and 0 or 1, by bisection."""
     inside, outside = found, end
     for _ in range(60):
         middle = (inside + outside) / 2
@@ -166,7 +166,7 @@ def _farthest(found: float, end: float, z: float, m: int, n: int) -> float:
 
 
 def _welch(sides: list[NDArray[np.float64]], confidence: float) -> float:
-    """How far the interval of a difference of means reaches (Welch 1947)."""
+    """Returns half the width of the interval of a difference of means (Welch 1947)."""
     squares = np.array([side.var(ddof=1) / len(side) for side in sides])
     if squares.sum() == 0:
         return 0.0

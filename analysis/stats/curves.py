@@ -1,16 +1,16 @@
-"""Learning curves: put on common points, their area, and the steps to a threshold.
+"""Learning curves: alignment on common points, area under a curve, and steps to a threshold.
 
-A curve is `(x [points], value [points])`, x rising. Curves are **ragged** when they end at different places or have
-different points. The rules, each of which `Aligned.notes` reports when it was needed:
+A curve is `(x [points], value [points])` with ascending x. Curves are **ragged** if they end at different x or have
+different points. `Aligned.notes` reports each of these rules that was applied:
 
 - a value that is not finite is left out of its curve;
-- runs that were measured at the same places keep them; others are interpolated linearly, never beyond their own ends,
-  onto as many even places as the longest curve has;
-- curves end where the shortest ends ("common"), so that the same runs stand behind every point; with "available" they
-  go on with the runs that are left, whose number is in `runs`, and the reader must be told: the ones left may be those
-  that did well;
-- in steps to a threshold, a run that has not reached it at the common end counts as later than that (censored): it
-  moves the median, and is neither left out nor counted as having reached it at the end.
+- runs with the same points keep them; other runs are interpolated linearly, within their own range of x, onto evenly
+  spaced points, as many as the longest curve has;
+- with "common", curves end at the end of the shortest one, so that every point averages the same runs; with
+  "available", they continue with the remaining runs, whose number is in `runs`. Tell the reader: the remaining runs
+  may be the better ones;
+- for steps to a threshold, a run that has not reached it at the common end is censored: it counts in the median as
+  later than that end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from analysis.stats.estimate import Estimate, estimate
 Array = NDArray[np.float64]
 Curve = tuple[ArrayLike, ArrayLike]
 Curves = Mapping[str, Curve] | Sequence[Curve]
-"""Curves by the name of their run, or in a row."""
+"""Curves by the name of their run, or as a sequence."""
 
 RAGGED = ("common", "available")
 
@@ -36,10 +36,10 @@ class Aligned(NamedTuple):
     """Curves on common points.
 
     Attributes:
-        x: `[points]`.
-        values: `[runs, points]`, NaN where a run has ended; with "common" nowhere.
-        runs: `[points]`, how many runs have the point.
-        notes: What was done to make them so, one sentence each; empty for curves that were alike.
+        x: The common points, ascending, `[points]`.
+        values: Values of the curves, `[runs, points]`; NaN after the end of a run, which "common" excludes.
+        runs: Number of runs that have the point, `[points]`.
+        notes: A sentence for each change that was made to the curves; empty for curves with the same points.
     """
 
     x: Array
@@ -49,14 +49,14 @@ class Aligned(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """When runs reached a threshold.
+    """The steps that runs took to reach a threshold.
 
     Attributes:
-        steps: `[runs]`, the x of the first point at or beyond the threshold; infinite if that is later than `horizon`.
-        horizon: Up to where was looked, in all runs.
-        reached: How many runs did.
-        estimate: The median of `steps`, with an interval between order statistics; either may be infinite, which says
-            "later than the horizon".
+        steps: The x of the first point at or beyond the threshold, `[runs]`; infinite if there is none up to `horizon`.
+        horizon: The largest x that was searched, the same for all runs.
+        reached: Number of runs that reached the threshold.
+        estimate: Median of `steps`, with an interval between order statistics. Infinite values mean "later than the
+            horizon".
     """
 
     steps: Array
@@ -66,14 +66,14 @@ class Reached(NamedTuple):
 
 
 def align(curves: Curves, ragged: str = "common") -> Aligned:
-    """The curves on common points, by the rules at the top of this file.
+    """Returns the curves on common points, by the rules at the top of this file.
 
     Args:
-        curves: At least one.
+        curves: At least one curve.
         ragged: "common" or "available".
 
     Raises:
-        ValueError: There is no curve, one has no finite value, its x does not rise, or no point is common to all.
+        ValueError: There is no curve, one has no finite value or no ascending x, or no point is common to all.
 
     Example:
         >>> found = align({"a": ([0, 10, 20], [1.0, 2.0, 3.0]), "b": ([0, 10], [5.0, 6.0])})
@@ -99,18 +99,18 @@ def align(curves: Curves, ragged: str = "common") -> Aligned:
 
 
 def area_under_curve(x: ArrayLike, value: ArrayLike, start: float | None = None, stop: float | None = None) -> float:
-    """The mean height of a curve between two places, by the trapezoid rule: its area over its width.
+    """Returns the mean height of a curve from `start` to `stop`: its area by the trapezoid rule, divided by its width.
 
-    Compare curves over the same places: give `start` and `stop`, which `align` finds.
+    Compare curves over the same range, which `align` returns.
 
     Args:
-        x: `[points]`, rising.
-        value: `[points]`.
-        start: Where the area begins; without, at the first point.
-        stop: Where it ends; without, at the last.
+        x: The x of the points, ascending, `[points]`.
+        value: Value at each point, `[points]`.
+        start: First x of the area; None for that of the first point.
+        stop: Last x of the area; None for that of the last point.
 
     Raises:
-        ValueError: The curve does not reach from `start` to `stop`, has a value that is not finite, or x does not rise.
+        ValueError: The curve does not cover `start` to `stop`, a value is not finite, or x is not ascending.
 
     Example:
         >>> area_under_curve([0, 10, 20], [0.0, 10.0, 10.0])
@@ -137,17 +137,17 @@ def steps_to_threshold(
     horizon: float | None = None,
     confidence: float = 0.95,
 ) -> Reached:
-    """When each run first reached a threshold, and the median of that; runs that never did are censored.
+    """Returns the steps that each run took to reach a threshold, and their median; other runs are censored.
 
     Args:
-        curves: At least one.
-        threshold: What is to be reached.
-        lower_is_better: Reached means at or below.
-        horizon: Up to where to look; without, where the shortest curve ends.
-        confidence: Share of intervals that hold the true median, in (0, 1).
+        curves: At least one curve.
+        threshold: The value to reach.
+        lower_is_better: Whether values at or below the threshold reach it, instead of values at or above it.
+        horizon: The largest x to search; None for the end of the shortest curve.
+        confidence: Probability that the interval contains the true median, in (0, 1).
 
     Raises:
-        ValueError: As `align`, or a curve ends before the horizon without reaching the threshold.
+        ValueError: As in `align`, or a curve ends before the horizon without reaching the threshold.
 
     Example:
         >>> steps_to_threshold([([0, 10], [0.0, 6.0]), ([0, 10], [0.0, 1.0])], threshold=5.0).steps.tolist()
@@ -173,7 +173,7 @@ def steps_to_threshold(
 
 
 def _cleaned(curves: Curves) -> tuple[dict[str, tuple[Array, Array]], list[str]]:
-    """The finite points of every curve, and a note on the others."""
+    """Returns the finite points of every curve, and a note on the others."""
     named = curves if isinstance(curves, Mapping) else {f"curve {index}": curve for index, curve in enumerate(curves)}
     if not named:
         raise ValueError("curves: need at least 1")

@@ -1,15 +1,15 @@
-"""One number of a group of runs with an interval that covers, at the handful of seeds that runs come in.
+"""A statistic of a group of runs, with an interval whose coverage is right for few runs.
 
-The mean, the interquartile mean and the median are one family: the mean of what is left without the `cut` lowest and
-highest of n values, cut = 0, ⌊n/4⌋, ⌊(n − 1)/2⌋. Each has the interval that held up best when coverage was measured
-(`python -m analysis coverage`, docs/statistics.md):
+The mean, the interquartile mean and the median are trimmed means: the mean of n values without the `cut` lowest and
+highest, cut = 0, ⌊n/4⌋, ⌊(n − 1)/2⌋. Each has the interval with the best measured coverage (`python -m analysis
+coverage`, docs/statistics.md):
 
     mean     x̄ ± t s/√n                                             Student's t, n − 1 degrees of freedom
-    iqm      percentile bootstrap whose ends are the quantiles Φ(±t), not Φ(±z): it is z = 1.96 that makes the plain one
-             too narrow for few values; fewer than 5 values: m ± t √(n/(n − 1)) SE of the bootstrap, which is Student's
-             t interval up to 3
-    median   between order statistics, whatever the distribution (Hettmansperger & Sheather 1986); fewer than 6 values
-             have no 95 % interval of this kind: their range, with the confidence that it has
+    iqm      percentile bootstrap whose ends are the quantiles Φ(±t) instead of Φ(±z), since z = 1.96 makes the interval
+             too narrow for few values; fewer than 5 values: m ± t √(n/(n − 1)) SE of the bootstrap, which equals
+             Student's t interval for up to 3 values
+    median   between order statistics, for any distribution (Hettmansperger & Sheather 1986); fewer than 6 values have
+             no 95 % interval of this kind: the interval is their range, and its name has its lower confidence
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ CUTS: dict[str, Callable[[int], int]] = {
     "mean": lambda count: 0,
     "median": lambda count: (count - 1) // 2,
 }
-"""By statistic, how many of `count` values are left out at either end."""
+"""By statistic, the number of values that are trimmed at each end, as a function of the number of values."""
 
 NAMES = {"iqm": "interquartile mean", "mean": "mean", "median": "median"}
 
 RESAMPLES = 10_000
 _FEWEST = 5
-"""Values from which on a bootstrap has enough different samples for its quantiles."""
+"""Smallest number of values for which the bootstrap has enough distinct resamples for its quantiles."""
 
 
 class Estimate(NamedTuple):
@@ -44,10 +44,10 @@ class Estimate(NamedTuple):
 
     Attributes:
         value: The number.
-        low: Lower end of the interval; NaN where there is none.
-        high: Upper end.
-        runs: Runs, or pairs of runs, that it rests on. Of two groups, those of the smaller.
-        interval: What the interval is, in words, or why there is none.
+        low: Lower end of the interval; NaN if there is none.
+        high: Upper end of the interval; NaN if there is none.
+        runs: Number of runs or of pairs of runs; of two groups, that of the smaller one.
+        interval: Name of the interval, or the reason why there is none.
     """
 
     value: float
@@ -62,7 +62,7 @@ class Estimate(NamedTuple):
         return not (math.isnan(self.low) or math.isnan(self.high))
 
     def text(self, digits: int = 3, sign: bool = False) -> str:
-        """`12.3 [10.1, 14.5]`, the largest with that many significant digits; what is missing is said."""
+        """Returns `12.3 [10.1, 14.5]`, or `12.3 (reason)`, with `digits` significant digits of the largest number."""
         shown = [self.value, self.low, self.high]
         largest = max([abs(number) for number in shown if math.isfinite(number)], default=0.0)
         places = min(9, max(0, digits - 1 - math.floor(math.log10(largest)))) if largest > 0 else 0
@@ -71,7 +71,7 @@ class Estimate(NamedTuple):
 
 
 def trimmed_mean(values: ArrayLike, statistic: str) -> Any:
-    """The statistic of that name over the last axis, `[...]`.
+    """Returns the statistic of that name over the last axis, `[...]`.
 
     Raises:
         ValueError: There are no values, one is NaN, or there is no such statistic.
@@ -92,14 +92,14 @@ def estimate(
     confidence: float = 0.95,
     num_resamples: int = RESAMPLES,
 ) -> Estimate:
-    """The statistic of one value per run, with its interval; one run has none, and it is said.
+    """Returns the statistic of one value per run, with its interval. For one run, `interval` says why there is none.
 
     Args:
-        values: `[runs]`, independent.
-        rng: Draws the resamples of the interquartile mean; mean and median draw nothing.
+        values: Scores of independent runs, `[runs]`.
+        rng: Generator of the resamples of the interquartile mean; mean and median draw nothing.
         statistic: A key of `CUTS`.
-        confidence: Share of intervals that hold the true value, in (0, 1).
-        num_resamples: Of the bootstrap.
+        confidence: Probability that the interval contains the true value, in (0, 1).
+        num_resamples: Number of resamples of the bootstrap.
 
     Raises:
         ValueError: There are no values, one is NaN, or a setting is out of range.
@@ -127,20 +127,21 @@ def interval(
     confidence: float = 0.95,
     num_resamples: int = RESAMPLES,
 ) -> tuple[Any, Any]:
-    """Lower and upper end of the statistic's interval over the last axis: `estimate`, for many rows at once.
+    """Returns the lower and the upper end of the statistic's interval over the last axis: `estimate` for many rows.
 
     Args:
-        values: `[..., runs]`, independent along the last axis.
-        rng: See `estimate`. All rows share its draws, so a row's interval does not depend on those beside it.
+        values: Scores of independent runs, `[..., runs]`.
+        rng: Generator of the resamples, see `estimate`. All rows use the same draws, so the interval of a row does not
+            depend on the other rows.
         statistic: A key of `CUTS`.
-        confidence: Share of intervals that hold the true value, in (0, 1).
-        num_resamples: Of the bootstrap.
+        confidence: Probability that the interval contains the true value, in (0, 1).
+        num_resamples: Number of resamples of the bootstrap.
 
     Returns:
-        Two arrays `[...]`; NaN where there is one run.
+        Two arrays `[...]`; NaN for one run.
 
     Raises:
-        ValueError: As `estimate`.
+        ValueError: As in `estimate`.
 
     Example:
         >>> interval([[4.0, 5.0, 6.0], [0.0, 0.0, 0.0]], np.random.default_rng(0), "mean")[0].round(2).tolist()
@@ -182,16 +183,16 @@ def interval_name(statistic: str, count: int, confidence: float = 0.95) -> str:
 def resample(
     ordered: NDArray[np.float64], rng: np.random.Generator, statistic: str, num_resamples: int
 ) -> NDArray[np.float64]:
-    """The statistic of samples drawn with replacement, `[num_resamples, ...]`.
+    """Returns the statistic of samples drawn with replacement, `[num_resamples, ...]`.
 
-    A sample holds the r-th lowest value k_r times, so its statistic is a weighted sum of the ordered values: what lies
-    between ranks `cut` and n − cut of Σ k. One matrix of weights serves all rows.
+    A sample has the r-th lowest value k_r times, so its statistic is a weighted sum of the ordered values, with weights
+    for those between ranks `cut` and n − cut of Σ k. All rows use the same matrix of weights.
 
     Args:
-        ordered: `[..., n]`, sorted along the last axis.
-        rng: Draws how often each rank comes.
+        ordered: Values, sorted along the last axis, `[..., n]`.
+        rng: Generator of the number of times that each rank is drawn.
         statistic: A key of `CUTS`.
-        num_resamples: Samples.
+        num_resamples: Number of resamples.
     """
     count = ordered.shape[-1]
     cut = _cut(statistic, count)
@@ -201,16 +202,16 @@ def resample(
 
 
 def widened_ends(value: Any, sides: list[NDArray[np.float64]], counts: list[int], confidence: float) -> tuple[Any, Any]:
-    """The ends of a bootstrap interval, as wide as few values need it.
+    """Returns the ends of a bootstrap interval that is widened for few values.
 
-    The quantiles Φ(−t) and Φ(t) of the resampled statistic, t being Student's with Σ(n − 1) degrees of freedom; with
-    fewer than 5 values on a side, value ± t √Σ n/(n − 1) SE².
+    They are the quantiles Φ(−t) and Φ(t) of the resampled statistic, with Student's t of Σ(n − 1) degrees of freedom;
+    if a group has fewer than 5 values, value ± t √Σ n/(n − 1) SE².
 
     Args:
-        value: The statistic `[...]`; of two sides the difference.
-        sides: Its resamples `[resamples, ...]`, or those of both sides of a difference.
-        counts: How many values each side has.
-        confidence: Share of intervals that hold the true value.
+        value: The statistic, or the difference of two groups, `[...]`.
+        sides: Resamples of the statistic for the group, or for each of the two groups, `[resamples, ...]`.
+        counts: Number of values of each group.
+        confidence: Probability that the interval contains the true value, in (0, 1).
     """
     t = t_quantile((1 + confidence) / 2, sum(counts) - len(counts))
     if min(counts) < _FEWEST:
@@ -223,12 +224,11 @@ def widened_ends(value: Any, sides: list[NDArray[np.float64]], counts: list[int]
 
 
 def _between_order_statistics(ordered: NDArray[np.float64], confidence: float) -> tuple[Any, Any]:
-    """The median's interval: from the d-th lowest to the d-th highest value, interpolated towards the next ones in.
+    """Returns the interval of the median: from the d-th lowest to the d-th highest value, interpolated inwards.
 
-    The d-th lowest and highest hold the median with probability 1 − 2 P(B < d), B binomial (n, ½). Between that of d
-    and that of d + 1, with I the share of the way to the confidence, the ends lie
-    λ = (n − d) I / (d + (n − 2d) I) of the way in (Hettmansperger & Sheather 1986). An end beside an infinite value
-    is not interpolated.
+    The d-th lowest and highest value enclose the median with probability 1 − 2 P(B < d), B binomial (n, ½). With I the
+    relative position of the confidence between the probabilities for d and d + 1, the ends are interpolated by
+    λ = (n − d) I / (d + (n − 2d) I) (Hettmansperger & Sheather 1986). Infinite values are not interpolated.
     """
     count = ordered.shape[-1]
     depth = max([d for d in range(1, count // 2 + 1) if _held(count, d) >= confidence], default=0)
@@ -245,7 +245,7 @@ def _between_order_statistics(ordered: NDArray[np.float64], confidence: float) -
 
 
 def _held(count: int, depth: int) -> float:
-    """How probably the median of n values' distribution lies between the d-th lowest and the d-th highest."""
+    """Returns the probability that the d-th lowest and the d-th highest of n values enclose the true median."""
     return 1 - 2 * sum(math.comb(count, below) for below in range(depth)) / 2**count
 
 

@@ -9,14 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def iqm(values: ArrayLike, axis: int = -1) -> Any:
-    """Interquartile mean: the mean of what remains without the ⌊n/4⌋ lowest and the ⌊n/4⌋ highest values.
+    """Returns the interquartile mean: the mean without the ⌊n/4⌋ lowest and the ⌊n/4⌋ highest values.
 
-    It needs fewer runs than the median for the same certainty and, unlike the mean, no single run decides it.
+    It has a smaller variance than the median and, unlike the mean, is robust to single runs.
     (Agarwal et al. 2021, arXiv:2108.13264, section 4.3.)
 
     Args:
-        values: Any array.
-        axis: Axis that is reduced.
+        values: Values, of any shape.
+        axis: The axis that is reduced.
 
     Raises:
         ValueError: There are no values, or one is NaN.
@@ -32,13 +32,13 @@ def iqm(values: ArrayLike, axis: int = -1) -> Any:
 
 
 def optimality_gap(values: ArrayLike, target: float = 1.0) -> float:
-    """How far the values fall short of a target, those beyond it counting as it: target − mean of min(value, target).
+    """Returns the optimality gap: target − mean of min(value, target).
 
     Source: Agarwal et al. 2021, arXiv:2108.13264, section 4.3.
 
     Args:
-        values: Any array.
-        target: What counts as solved.
+        values: Values, of any shape.
+        target: The score of a solved task.
 
     Raises:
         ValueError: There are no values, or one is NaN.
@@ -51,7 +51,7 @@ def optimality_gap(values: ArrayLike, target: float = 1.0) -> float:
 
 
 def check_confidence(confidence: float, num_resamples: int = 1) -> None:
-    """Raises ValueError if the confidence is not between 0 and 1, or nothing is drawn."""
+    """Raises ValueError if the confidence is not between 0 and 1, or there is no resample."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}: need a value between 0 and 1, both excluded")
     if num_resamples < 1:
@@ -59,7 +59,7 @@ def check_confidence(confidence: float, num_resamples: int = 1) -> None:
 
 
 def checked(values: ArrayLike) -> NDArray[np.float64]:
-    """The values as an array of at least one axis.
+    """Returns the values as an array with at least one axis.
 
     Raises:
         ValueError: There are no values, or one is NaN.

@@ -1,4 +1,4 @@
-"""Student's t distribution, for whole degrees of freedom: what intervals of few values need of it."""
+"""Student's t distribution for integer degrees of freedom: distribution function and quantiles."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from functools import lru_cache
 
 
 def t_cdf(t: float, freedom: int) -> float:
-    """P(T ≤ t), by the finite sums of Abramowitz & Stegun (1964), 26.7.3 and 26.7.4.
+    """Returns P(T ≤ t), by the finite sums of Abramowitz & Stegun (1964), 26.7.3 and 26.7.4.
 
     Args:
-        t: Any number.
+        t: The argument, any real number.
         freedom: Degrees of freedom, at least 1.
 
     Example:
@@ -29,23 +29,23 @@ def t_cdf(t: float, freedom: int) -> float:
 
 
 @lru_cache
-def t_quantile(share: float, freedom: int) -> float:
-    """The t below which `share` of the distribution lies, by bisection to the last bits.
+def t_quantile(probability: float, freedom: int) -> float:
+    """Returns t with P(T ≤ t) = `probability`, by bisection to floating-point accuracy.
 
     Args:
-        share: Between 0 and 1, both excluded.
+        probability: A probability in (0, 1).
         freedom: Degrees of freedom, at least 1.
 
     Example:
         >>> round(t_quantile(0.975, freedom=4), 3)
         2.776
     """
-    if share < 0.5:
-        return -t_quantile(1 - share, freedom)
+    if probability < 0.5:
+        return -t_quantile(1 - probability, freedom)
     low, high = 0.0, 1.0
-    while t_cdf(high, freedom) < share:
+    while t_cdf(high, freedom) < probability:
         high *= 2
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if t_cdf(middle, freedom) < share else (low, middle)
+        low, high = (middle, high) if t_cdf(middle, freedom) < probability else (low, middle)
     return (low + high) / 2

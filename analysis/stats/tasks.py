@@ -1,11 +1,11 @@
-"""Scores of several tasks at once: aggregates, performance profiles, and how often one agent beats the other.
+"""Scores of several tasks: aggregates, performance profiles, and the probability of improvement.
 
 The convention is that of Agarwal et al. 2021 (arXiv:2108.13264): scores `[runs, tasks]`, runs resampled within each
-task, tasks fixed. A task's runs are its own: run 3 of one task has nothing to do with run 3 of another.
+task, tasks fixed. Runs of different tasks are independent: run 3 of one task is not related to run 3 of another.
 
-**Ragged scores** (tasks with different numbers of runs) are taken as they are: `{task: values}`, or an array with NaN
-where there is no run. Every task weighs the same, so a run weighs 1/(tasks × runs of its task); with as many runs
-everywhere this is the plain pooled statistic. A task is resampled with its own number of runs.
+**Ragged scores** (tasks with different numbers of runs) are allowed: `{task: values}`, or an array with NaN for
+missing runs. All tasks have the same weight, so a run has the weight 1/(tasks × runs of its task); with the same number
+of runs for every task this is the pooled statistic. A task is resampled with its own number of runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from analysis.stats.points import check_confidence, checked
 from analysis.stats.student import t_quantile
 
 Tasks = Sequence[NDArray[np.float64]]
-"""By task, its values `[..., runs of the task]`; the leading axes are resamples."""
+"""Values of each task, `[..., runs of the task]`; the leading axes are resamples."""
 
 Scores = ArrayLike | Mapping[str, ArrayLike]
 
@@ -32,7 +32,7 @@ _RESAMPLES = 2000
 
 
 def _weighted_iqm(tasks: Tasks) -> NDArray[np.float64]:
-    """The mean of the pooled values without the lowest and highest ⌊N/4⌋/N of their weight."""
+    """Returns the mean of the pooled values without the lowest and highest ⌊N/4⌋/N of their weight."""
     values, weights = _pooled(tasks)
     order = values.argsort(-1)
     total = values.shape[-1]
@@ -60,23 +60,23 @@ AGGREGATES: dict[str, Callable[[Tasks], NDArray[np.float64]]] = {
     "median": _median,
     "optimality_gap": _gap,
 }
-"""The interquartile mean over all runs and tasks; the mean and the median over tasks of their means; the gap to 1."""
+"""The interquartile mean of all runs and tasks; mean and median over tasks of the means over runs; the gap to 1."""
 
 
 class Profile(NamedTuple):
-    """Which share of runs scores above each threshold, with a band that holds threshold by threshold.
+    """The fraction of runs that score above each threshold, with a pointwise confidence band.
 
     Attributes:
-        threshold: `[thresholds]`.
-        share: `[thresholds]`.
-        low: `[thresholds]`, NaN where there is no band.
-        high: `[thresholds]`.
-        runs: Runs of the task that has fewest.
-        interval: What the band is, or why there is none.
+        threshold: The thresholds τ, `[thresholds]`.
+        fraction: Fraction of runs with a score above τ, `[thresholds]`.
+        low: Lower end of the band, `[thresholds]`; NaN if there is none.
+        high: Upper end of the band, `[thresholds]`; NaN if there is none.
+        runs: The smallest number of runs of a task.
+        interval: Name of the band, or the reason why there is none.
     """
 
     threshold: NDArray[np.float64]
-    share: NDArray[np.float64]
+    fraction: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     runs: int
@@ -90,17 +90,17 @@ def aggregate(
     confidence: float = 0.95,
     num_resamples: int = _RESAMPLES,
 ) -> Estimate:
-    """One number for all tasks, with the interval of a stratified bootstrap.
+    """Returns a statistic of all tasks, with the interval of a stratified bootstrap.
 
-    The ends are the quantiles Φ(±t) of the resampled statistic, t being Student's with Σ(runs − 1) degrees of freedom,
-    times √(n/(n − 1)), since a sample drawn from n runs varies less than they do by that; n is the mean number of runs.
+    The ends are the quantiles Φ(±t √(n/(n − 1))) of the resampled statistic, with Student's t of Σ(runs − 1) degrees of
+    freedom. The factor corrects the variance of resamples of n runs; n is the mean number of runs of a task.
 
     Args:
-        scores: `[runs, tasks]`, NaN where a task lacks a run, or `{task: values}`.
-        statistic: A key of `AGGREGATES`; scores normalised to 1 for the optimality gap.
-        rng: Draws the resamples.
-        confidence: Share of intervals that hold the true value, in (0, 1).
-        num_resamples: Of the bootstrap.
+        scores: Scores `[runs, tasks]`, with NaN for missing runs, or `{task: values}`.
+        statistic: A key of `AGGREGATES`. The optimality gap needs scores with 1 for a solved task.
+        rng: Generator of the resamples.
+        confidence: Probability that the interval contains the true value, in (0, 1).
+        num_resamples: Number of resamples of the bootstrap.
 
     Raises:
         ValueError: A task has no run, or a setting is out of range.
@@ -128,35 +128,37 @@ def performance_profile(
     confidence: float = 0.95,
     num_resamples: int = _RESAMPLES,
 ) -> Profile:
-    """The share of runs above each threshold, every task weighing the same.
+    """Returns the performance profile: the fraction of runs above each threshold, with equal weights of the tasks.
 
-    The band of one task is Wilson's (1927) of a share of n runs; that of several the stratified bootstrap's.
+    One task has the score interval of a proportion (Wilson 1927) at each threshold; several tasks have the interval of
+    the stratified bootstrap.
 
     Args:
-        scores: See `aggregate`.
-        thresholds: `[thresholds]`.
-        rng: Draws the resamples.
-        confidence: Share of bands that hold the true share at a threshold, in (0, 1).
-        num_resamples: Of the bootstrap.
+        scores: Scores as in `aggregate`.
+        thresholds: The thresholds τ, `[thresholds]`.
+        rng: Generator of the resamples.
+        confidence: Probability that the band contains the true fraction at a threshold, in (0, 1).
+        num_resamples: Number of resamples of the bootstrap.
 
     Raises:
-        ValueError: As `aggregate`.
+        ValueError: As in `aggregate`.
 
     Example:
         >>> found = performance_profile({"ant": [0.2, 0.4, 0.9]}, [0.3, 0.8], np.random.default_rng(0))
-        >>> found.share.round(2).tolist(), found.interval
+        >>> found.fraction.round(2).tolist(), found.interval
         ([0.67, 0.33], '95 % Wilson band')
     """
     tasks, at = by_task(scores), checked(thresholds)
-    share = _shares(tasks, at)
+    fraction = _fractions(tasks, at)
     fewest, kind = _describe([tasks], confidence, num_resamples)
     if fewest == 1:
-        nothing = np.full_like(share, np.nan)
-        return Profile(at, share, nothing, nothing.copy(), 1, kind)
+        nothing = np.full_like(fraction, np.nan)
+        return Profile(at, fraction, nothing, nothing.copy(), 1, kind)
     if len(tasks) == 1:
-        return Profile(at, share, *_wilson(share, fewest, confidence), fewest, f"{100 * confidence:g} % Wilson band")
-    low, high = _ends(_shares(stratified_resamples(tasks, rng, num_resamples), at), [tasks], confidence)
-    return Profile(at, share, low, high, fewest, kind.replace("interval", "band"))
+        kind = f"{100 * confidence:g} % Wilson band"
+        return Profile(at, fraction, *_wilson(fraction, fewest, confidence), fewest, kind)
+    low, high = _ends(_fractions(stratified_resamples(tasks, rng, num_resamples), at), [tasks], confidence)
+    return Profile(at, fraction, low, high, fewest, kind.replace("interval", "band"))
 
 
 def improvement_over_tasks(
@@ -166,17 +168,17 @@ def improvement_over_tasks(
     confidence: float = 0.95,
     num_resamples: int = _RESAMPLES,
 ) -> Estimate:
-    """The mean over tasks of P(score > reference) + ½ P(equal); of one task see `probability_of_improvement`.
+    """Returns the mean over tasks of P(score > reference) + ½ P(equal); for one task see `probability_of_improvement`.
 
     Args:
-        scores: See `aggregate`.
-        reference: Likewise, with the same tasks.
-        rng: Draws the resamples, of both sides.
-        confidence: Share of intervals that hold the true probability, in (0, 1).
-        num_resamples: Of the bootstrap.
+        scores: Scores of the first agent, as in `aggregate`.
+        reference: Scores of the second agent, with the same tasks.
+        rng: Generator of the resamples of both agents.
+        confidence: Probability that the interval contains the true probability, in (0, 1).
+        num_resamples: Number of resamples of the bootstrap.
 
     Raises:
-        ValueError: The two have different tasks, or as `aggregate`.
+        ValueError: The two have different tasks, or as in `aggregate`.
 
     Example:
         >>> ours, theirs = {"ant": [1.0, 2.0], "cheetah": [5.0, 6.0]}, {"ant": [0.0, 0.5], "cheetah": [5.0, 6.0]}
@@ -200,7 +202,7 @@ def improvement_over_tasks(
 
 
 def by_task(scores: Scores) -> list[NDArray[np.float64]]:
-    """The runs of each task, those that are missing left out.
+    """Returns the scores of each task, without missing runs.
 
     Raises:
         ValueError: A task has no run, or the array is not `[runs, tasks]`.
@@ -220,7 +222,7 @@ def by_task(scores: Scores) -> list[NDArray[np.float64]]:
 
 
 def stratified_resamples(tasks: Tasks, rng: np.random.Generator, num_resamples: int) -> list[NDArray[np.float64]]:
-    """Runs drawn with replacement within each task, as many as it has: `[num_resamples, runs of the task]` each."""
+    """Returns runs drawn with replacement within each task, `[num_resamples, runs of the task]` each."""
     return [task[rng.integers(len(task), size=(num_resamples, len(task)))] for task in tasks]
 
 
@@ -228,13 +230,13 @@ def _improvement(ours: Tasks, theirs: Tasks) -> NDArray[np.float64]:
     return np.mean([beats(a, b).mean((-2, -1)) for a, b in zip(ours, theirs, strict=True)], axis=0)
 
 
-def _shares(tasks: Tasks, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`[..., thresholds]`."""
+def _fractions(tasks: Tasks, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the fraction of runs above each threshold, `[..., thresholds]`."""
     return np.stack([_mean([task > threshold for task in tasks]) for threshold in thresholds], -1)
 
 
 def _pooled(tasks: Tasks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """All values `[..., N]` and their weights `[N]`, which sum to 1."""
+    """Returns all values `[..., N]` and their weights `[N]`, which sum to 1."""
     weights = [np.full(task.shape[-1], 1 / (task.shape[-1] * len(tasks))) for task in tasks]
     return np.concatenate(tasks, -1), np.concatenate(weights)
 
@@ -250,16 +252,16 @@ def _ends(
 
 
 def _wilson(
-    share: NDArray[np.float64], count: int, confidence: float
+    fraction: NDArray[np.float64], count: int, confidence: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    reach = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    middle = (fraction + z**2 / (2 * count)) / (1 + z**2 / count)
+    reach = z * np.sqrt(fraction * (1 - fraction) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
     return np.clip(middle - reach, 0, 1), np.clip(middle + reach, 0, 1)
 
 
 def _describe(sides: Sequence[Tasks], confidence: float, num_resamples: int) -> tuple[int, str]:
-    """The fewest runs of a task, and what the interval is called."""
+    """Returns the smallest number of runs of a task, and the name of the interval."""
     check_confidence(confidence, num_resamples)
     counts = [len(task) for tasks in sides for task in tasks]
     fewest, most = min(counts), max(counts)

@@ -74,7 +74,7 @@ Agent = Callable[[Beliefs, int, int, np.random.Generator], Floats]
 
 
 class RandomNumbers(NamedTuple):
-    """The random numbers of the environment, `[episodes, time, mdps]` each, so that agents can share them.
+    """The random numbers of the environment, `[episodes, time, mdps]` each, which several agents can use.
 
     Attributes:
         move: U[0, 1), selects the successor.

@@ -161,11 +161,11 @@ def test_runs_that_end_early_are_named():
     np.testing.assert_allclose(line(available, "two").get_ydata()[5:], iqm(rest.T[5:]))
 
 
-def test_one_unit_is_the_axis_and_several_are_shares():
+def test_one_unit_is_the_axis_and_several_are_fractions():
     one = plot_adaptation(adaptation(), label="return")
     assert one.axes[0].get_xlabel() == "gradient steps" and line(one, "one").get_xdata()[-1] == 7
     mixed = plot_adaptation(adaptation(("gradient steps", "episodes", "TD steps")), label="return")
-    assert mixed.axes[0].get_xlabel() == "share of the agent's own adaptation"
+    assert mixed.axes[0].get_xlabel() == "fraction of the agent's own adaptation"
     assert line(mixed, "two: 7 episodes").get_xdata().tolist() == pytest.approx([x / 7 for x in range(8)])
     names = {text.get_text().replace("\n", " ") for text in mixed.axes[0].texts}
     assert names == {"one: 7 gradient steps", "two: 7 episodes", "three: 7 TD steps"}
@@ -219,7 +219,7 @@ def test_improvement_is_drawn_for_all_but_the_baseline():
     assert segments(figure.axes[0]) == [pytest.approx([each.low, each.high]) for each in found]
 
 
-def test_profiles_are_shares_by_task():
+def test_profiles_are_fractions_by_task():
     frame = pd.concat([scores().assign(task=task) for task in ("a", "b")], ignore_index=True)
     figure = plot_profiles(frame, label="return", thresholds=[-0.1, 0.0, 0.1])
     values = frame[frame["group"] == "one"]["value"]

@@ -58,7 +58,7 @@ def test_pairs_are_seeds_that_both_have_and_the_others_are_named():
     assert found.estimate[:3] == estimate([1.0, 4.0, 2.5], RNG(0), "mean")[:3]
     assert found.estimate.interval == "95 % Student t interval of 3 pairs"
     assert paired_difference({1: 2.0}, {1: 1.0}, RNG(0)).estimate.interval == "no interval: 1 pair"
-    with pytest.raises(ValueError, match=r"reference: it shares no seed with the values \(\[2\] and \[1\]\)"):
+    with pytest.raises(ValueError, match=r"reference: it has no seed in common with the values \(\[2\] and \[1\]\)"):
         paired_difference({1: 2.0}, {2: 1.0}, RNG(0))
 
 

@@ -23,13 +23,13 @@ def every_resample(values, statistic):
 
 
 @pytest.mark.parametrize(
-    ("share", "freedom", "expected"),  # Abramowitz & Stegun, table 26.10
+    ("probability", "freedom", "expected"),  # Abramowitz & Stegun, table 26.10
     [(0.975, 1, 12.706), (0.975, 2, 4.303), (0.95, 4, 2.132), (0.975, 9, 2.262), (0.995, 18, 2.878), (0.9, 30, 1.310)],
 )
-def test_quantiles_of_student_are_those_of_the_tables(share, freedom, expected):
-    assert t_quantile(share, freedom) == pytest.approx(expected, abs=5e-4)
-    assert t_quantile(1 - share, freedom) == pytest.approx(-expected, abs=5e-4)
-    assert t_cdf(t_quantile(share, freedom), freedom) == pytest.approx(share, abs=1e-12)
+def test_quantiles_of_student_are_those_of_the_tables(probability, freedom, expected):
+    assert t_quantile(probability, freedom) == pytest.approx(expected, abs=5e-4)
+    assert t_quantile(1 - probability, freedom) == pytest.approx(-expected, abs=5e-4)
+    assert t_cdf(t_quantile(probability, freedom), freedom) == pytest.approx(probability, abs=1e-12)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 6, 9])
@@ -59,8 +59,8 @@ def test_resamples_have_the_distribution_of_all_that_there_are(statistic, count)
     assert drawn.mean() == pytest.approx(exact.mean(), abs=4 * error)
     assert drawn.std() == pytest.approx(exact.std(), rel=0.02)
     places = np.quantile(exact, np.linspace(0.02, 0.98, 25))
-    shares = [[(side <= place + 1e-9).mean() for place in places] for side in (exact, drawn)]
-    np.testing.assert_allclose(*shares, atol=0.008)
+    below = [[(side <= place + 1e-9).mean() for place in places] for side in (exact, drawn)]
+    np.testing.assert_allclose(*below, atol=0.008)
 
 
 def test_the_iqms_interval_is_the_exact_bootstraps_between_students_tails():

@@ -34,9 +34,9 @@ def test_aggregates_are_rliables(case, statistic):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "{}x{}".format(*np.shape(case["scores"])))
 def test_profiles_and_improvement_are_rliables(case):
-    share, low, high = case["profile"]
+    fraction, low, high = case["profile"]
     found = performance_profile(case["scores"], MEASURED["thresholds"], RNG(0))
-    np.testing.assert_allclose(found.share, share, atol=1e-12)
+    np.testing.assert_allclose(found.fraction, fraction, atol=1e-12)
     assert (found.low <= np.array(low) + 0.03).all() and (found.high >= np.array(high) - 0.03).all()
     value, low, high = case["improvement"]
     found = improvement_over_tasks(case["scores"], case["reference"], RNG(0))
@@ -96,19 +96,19 @@ def test_resamples_stay_within_their_task():
     assert set(np.unique(first)) == {0.0, 1.0, 2.0} and set(np.unique(second)) == {10.0, 11.0, 12.0}
     exact = [np.mean(draw) for draw in itertools.product(range(3), repeat=3)]
     for side, level in ((first, 0), (second, 10)):
-        shares = [(np.abs(side.mean(-1) - level - mean) < 1e-9).mean() for mean in sorted(set(exact))]
+        fractions = [(np.abs(side.mean(-1) - level - mean) < 1e-9).mean() for mean in sorted(set(exact))]
         expected = [np.mean(np.isclose(exact, mean)) for mean in sorted(set(exact))]
-        np.testing.assert_allclose(shares, expected, atol=0.03)
+        np.testing.assert_allclose(fractions, expected, atol=0.03)
     assert abs(np.corrcoef(first.mean(-1), second.mean(-1))[0, 1]) < 0.06
 
 
-def test_a_profile_is_the_share_above_each_threshold():
+def test_a_profile_is_the_fraction_above_each_threshold():
     scores = {"a": [0.2, 0.6, 1.0], "b": [0.5, 2.0]}
     found = performance_profile(scores, [0.0, 0.5, 1.0], RNG(0))
-    np.testing.assert_allclose(found.share, [1.0, (2 / 3 + 1 / 2) / 2, (0 + 1 / 2) / 2])
-    assert (found.low <= found.share).all() and (found.high >= found.share).all()
+    np.testing.assert_allclose(found.fraction, [1.0, (2 / 3 + 1 / 2) / 2, (0 + 1 / 2) / 2])
+    assert (found.low <= found.fraction).all() and (found.high >= found.fraction).all()
     alone = performance_profile({"a": [0.2, 0.6, 1.0, 1.2]}, [0.1, 0.7], RNG(0))
-    z2 = 1.959964**2  # Wilson's band at a share of 1 begins at n/(n + z²), at ½ it is symmetric
+    z2 = 1.959964**2  # Wilson's band at a fraction of 1 begins at n/(n + z²), at ½ it is symmetric
     assert alone.low[0] == pytest.approx(4 / (4 + z2)) and alone.high[0] == 1.0
     assert alone.low[1] + alone.high[1] == pytest.approx(1.0)
     assert alone.interval == "95 % Wilson band"
