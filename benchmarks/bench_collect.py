@@ -97,7 +97,7 @@ class Physics:
         return time.perf_counter() - begin
 
     def seconds_in_c(self, sampled: Trajectories) -> float:
-        """The same with the simulations of the sampler."""
+        """Returns the same with the simulations of the sampler, called from C."""
         start = sampled.observation[:, :, 0].flatten(0, 1).double().numpy()
         actions = sampled.action.flatten(0, 1).transpose(0, 1).double().contiguous().numpy()
         rows = list(range(len(start)))

@@ -150,7 +150,7 @@ def _cpu_model() -> str:
 
 
 def _git(*args: str) -> str | None:
-    """The output of a git command; None outside a repository or without git."""
+    """Returns the output of a git command; None outside a repository or without git."""
     try:
         process = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -205,7 +205,7 @@ def _limit(measurement: Measurement) -> str:
 
 
 def _figure(value: float) -> str:
-    """Four significant digits, and an integer from a thousand: `0.01234`, `1.235`, `412,345`."""
+    """Returns four significant digits, and an integer from a thousand: `0.01234`, `1.235`, `412,345`."""
     if value == 0 or not np.isfinite(value):
         return str(value)
     decimals = max(0, 3 - int(np.floor(np.log10(abs(value)))))

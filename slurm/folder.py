@@ -164,7 +164,7 @@ def all_folders(runs_dir: Path) -> list[Folder]:
 
 
 def _split(parent: Path) -> list[tuple[str, int]]:
-    """The (name, number) of every sweep."""
+    """Returns the (name, number) of every sweep."""
     parts = (path.name.rpartition("-") for path in parent.glob("*-*"))
     return [(name, int(number)) for name, _, number in parts if number.isdigit()]
 

@@ -162,7 +162,7 @@ def _what(item: Work) -> str:
 
 
 def _cores(slot: int, slots: int) -> set[int]:
-    """The cores of a slot. Slots have disjoint cores where there are enough."""
+    """Returns the cores of a slot. Slots have disjoint cores if there are enough."""
     cores = sorted(os.sched_getaffinity(0))
     per_slot = max(1, len(cores) // slots)
     return {cores[(slot * per_slot + index) % len(cores)] for index in range(per_slot)}

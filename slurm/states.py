@@ -103,7 +103,7 @@ def survey(folder: Folder, queue: Mapping[Task, Queued], now: float | None = Non
 
 
 def _submitted(folder: Folder) -> tuple[dict[tuple[int, int], list[Task]], set[tuple[int, int]]]:
-    """The array tasks of each (stage, line), and the (stage, line) pairs whose last submission is local work here."""
+    """Returns array tasks by (stage, line), and the (stage, line) pairs that were last submitted as local work here."""
     tasks: dict[tuple[int, int], list[Task]] = {}
     local: set[tuple[int, int]] = set()
     for array in folder.arrays():
@@ -181,7 +181,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _seconds(text: str | None) -> float | None:
-    """A time stamp of a record (UTC), in seconds since the epoch."""
+    """Returns a time stamp of a record (UTC) in seconds since the epoch."""
     if text is None:
         return None
     return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC).timestamp()
@@ -194,5 +194,5 @@ def _has_diverged(directory: Path) -> bool:
 
 
 def _failure(record: Mapping[str, Any]) -> str:
-    """The error: the last line of the traceback."""
+    """Returns the error, the last line of the traceback."""
     return "".join(record.get("fail_trace") or [""]).strip().rpartition("\n")[2]
