@@ -29,7 +29,7 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
 
     Args:
         curve: The evaluation of `LookaheadGames`.
-        directory: Where the picture is written; None draws nothing.
+        directory: Directory to write the picture to; None draws nothing.
 
     Returns:
         The paths of the pictures.
@@ -46,7 +46,7 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     print()
     if directory is None or not np.isfinite(distance).all():
         return []
-    from analysis.plots.plays import plot_plays  # matplotlib, which only drawing should wait for
+    from analysis.plots.plays import plot_plays  # imports matplotlib, which is slow
 
     picture = directory / "plays.png"
     paths, plain_paths = (plays.path_1, plays.path_2), (plays.plain_1, plays.plain_2)

@@ -24,7 +24,7 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     _print_table(curve, f"Adaptation to {num_tasks} {tasks}")
     if directory is None:
         return []
-    from analysis.plots import plot_adaptation_curve  # matplotlib, which only drawing should wait for
+    from analysis.plots import plot_adaptation_curve  # imports matplotlib, which is slow
 
     plot_adaptation_curve(curve, directory / "adaptation_curve.png")
     return [directory / "adaptation_curve.png", *draw_paths(curve, directory)]

@@ -102,7 +102,7 @@ def report_trials(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     pictures = report(curve, directory)
     if directory is None or "regret" not in curve.extras:
         return pictures
-    from analysis.plots import plot_regret  # matplotlib, which only drawing should wait for
+    from analysis.plots import plot_regret  # imports matplotlib, which is slow
 
     plot_regret(curve, directory / "regret.png")
     return [*pictures, directory / "regret.png"]

@@ -20,12 +20,12 @@ class TransitionBatch(NamedTuple):
     """A minibatch of transitions of one or several environment steps each.
 
     Attributes:
-        observation: Where the action was taken.
+        observation: Observation on which the action was taken.
         action: Index of the action.
         reward: Discounted reward of the n steps, Σ_k γᵏ r.
         bootstrap: γⁿ, the factor of the value after the n steps; 0 if the task terminated within them. Truncation is
             not termination.
-        next_observation: What followed the n steps.
+        next_observation: Observation after the n steps.
         weight: Importance weight of the transition in the loss.
     """
 

@@ -49,7 +49,7 @@ def train(
         state: The first state: the initial or a restored one.
         num_iterations: Number of finished iterations at the end, including those before `state`.
         on_metrics: Receives (finished iterations, metrics) after every iteration.
-        evaluate: From a state to its score, which is to be maximised. It records other results itself.
+        evaluate: Function of a state that returns its score, higher is better. It records other results itself.
         evaluate_every: Iterations between evaluations; 0 for none.
         flush: Writes to disk everything that was recorded.
         save: Writes a checkpoint of (state, its score or None).

@@ -60,8 +60,8 @@ def add_commands(
         algorithm: A class of `ALGORITHMS`, or a function from the settings to an instance of one.
         columns: Metrics that the progress bar shows, as `{label: metric name}`.
         report: Prints and draws an adaptation curve.
-        prepare_drawing: From the settings to the function with which `render` draws an adaptation curve; raises
-            ValueError if the tasks cannot be drawn. None: there is no command `render`.
+        prepare_drawing: Function of the settings that returns the function with which `render` draws an adaptation
+            curve; raises ValueError if the tasks cannot be drawn. None: there is no command `render`.
     """
     experiment.trainer = Trainer(experiment, algorithm, columns, report, prepare_drawing)
     _register(experiment, can_render=prepare_drawing is not None)

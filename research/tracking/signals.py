@@ -53,7 +53,7 @@ class StopSignals:
     Outside the main thread, where Python delivers no signals, it does nothing.
 
     Args:
-        agree: From a number to the largest number among the processes that stop together.
+        agree: Function of a number that returns the largest one among the processes that stop together.
 
     Attributes:
         preemption: The preemption signal.

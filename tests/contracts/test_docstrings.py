@@ -28,6 +28,9 @@ UNCLEAR = {
     r"See there": "the name of the place",
 }
 
+HEADLESS = re.compile(r"(Of|What|Where|How|Those|That of|As|Whose|Between|From)\b")
+"""Beginnings of an entry of Args or Attributes that lacks its noun: "Of the bootstrap." """
+
 Definition = ast.FunctionDef | ast.ClassDef
 
 
@@ -48,6 +51,15 @@ def fault(docstring: str) -> str | None:
     if not re.search(r"[.:?!]$", first) or len(first.split()) < 3 or re.match(r"(What|Of|Some)\b", first):
         return f"begins with no sentence that says what it is or does: {first!r}"
     return None
+
+
+def headless_entries(docstring: str) -> list[str]:
+    """Returns the entries of Args and Attributes that begin without a noun."""
+    found = []
+    for section in re.findall(r"^(?:Args|Attributes):\n((?: {4}.*\n?)+)", docstring, re.MULTILINE):
+        entries = re.findall(r"^ {4}(\S[^:]*): (.*)", section, re.MULTILINE)
+        found += [f"{name}: {text}" for name, text in entries if HEADLESS.match(text)]
+    return found
 
 
 # Methods of the interfaces of torch, Gymnasium, Sacred and pymongo.
@@ -82,6 +94,25 @@ def test_every_public_name_has_a_docstring_that_begins_with_a_sentence(package):
 def test_the_check_finds_what_is_no_sentence():
     assert all(fault(text) for text in ("Some time.", "What it is.", "A thing\nwithout an end"))
     assert not any(fault(text) for text in ("The mean over tasks, `[steps]`.", "Returns of the episodes.\n\nMore."))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_argument_and_attribute_is_described_by_a_noun(package):
+    faults = [
+        f"{path}:{getattr(node, 'lineno', 1)}: {entry}"
+        for path, tree in TREES.items()
+        if path.parts[0] == package
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | Definition)
+        for entry in headless_entries(ast.get_docstring(node) or "")
+    ]
+    assert not faults, "begin with a noun, e.g. 'Number of resamples of the bootstrap.':\n" + "\n".join(faults)
+
+
+def test_the_check_finds_entries_without_a_noun():
+    text = "Makes it.\n\nArgs:\n    seed: Of the draws.\n    size: Number of\n        draws.\n    *rest: As above.\n"
+    other = "\nReturns:\n    What: From here.\n\nAttributes:\n    end: Where it ends."
+    assert headless_entries(text + other) == ["seed: Of the draws.", "*rest: As above.", "end: Where it ends."]
 
 
 @pytest.mark.parametrize("pattern", UNCLEAR)

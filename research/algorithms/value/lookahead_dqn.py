@@ -158,7 +158,7 @@ class LookaheadDQNState(NamedTuple):
         meta: The parameters of the network in `model`; `update` is empty.
         learner: The state of the TD steps.
         replay: The contents of the replay buffer.
-        moment: Where the environments are.
+        moment: State of the environments, from which their episodes continue.
     """
 
     iteration: int
