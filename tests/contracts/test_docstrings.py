@@ -22,6 +22,7 @@ PROSE = [*TREES, Path("README.md"), *(path.relative_to(ROOT) for path in sorted(
 # Words that a reader stumbles over, as patterns of whole words, and what to write.
 UNCLEAR = {
     r"anew": "again",
+    r"beside": "next to",
     r"on end": "in a row",
     r"in place of": "instead of",
     r"unless .{1,40} say else": "unless … say otherwise",
