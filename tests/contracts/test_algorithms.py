@@ -317,6 +317,7 @@ def test_settings_that_may_change_later_exist_and_none_about_evaluations_is_forg
     assert {key for key in fields if ABOUT_EVALUATIONS.match(key)} <= kind.evaluation_settings
 
 
+@pytest.mark.thorough
 def test_an_evaluation_accepts_every_setting_that_it_may_change(make, name, tmp_path):
     algorithm = make()
     state, _ = algorithm.step(algorithm.init())
@@ -343,6 +344,7 @@ def test_the_numbers_do_not_depend_on_the_threads(make):
     assert timeless(ours.metrics) == timeless(theirs.metrics)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", WITH_INNER_LOOP)
 @pytest.mark.parametrize("inner_loop", ["func", "higher", "learn2learn"])
 def test_the_inner_loops_are_interchangeable(make, name, inner_loop):

@@ -227,6 +227,7 @@ def test_games_too_large_to_count_are_refused():
         bayes_optimal_return(0, 3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", POLICIES)
 def test_no_policy_beats_the_bayes_optimal_one_and_good_ones_come_near(name):
     num, arms, pulls = 20_000, 5, 10

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +39,7 @@ def feature_row(observation, t):
     return np.array([*s, *s**2, tau, tau**2, tau**3, 1.0])
 
 
+@pytest.mark.thorough
 @given(st.integers(0, 300), st.integers(1, 4))
 def test_features_by_hand(start, time):
     observation = 20 * numbers(3, time, OBS)
@@ -76,6 +78,7 @@ def test_values_are_those_of_a_ridge_regression_per_task():
             np.testing.assert_allclose(last_value[task, episode], expected, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_returns_that_are_linear_in_the_features_are_found():
     lengths = torch.full((TASKS, EPISODES), TIME)
     phi = features(trajectories(lengths).observation, torch.arange(TIME))

@@ -38,6 +38,7 @@ def edited_gymnasium(name, tasks, task):
     return env
 
 
+@pytest.mark.thorough
 def test_robots_match_gymnasiums_that_were_edited_the_same_way(robot):
     name, distribution, tasks = robot
     envs = distribution.make_envs(tasks, 2)

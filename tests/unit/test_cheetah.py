@@ -22,6 +22,7 @@ def actions(count, steps=STEPS, dtype=np.float32, scale=1.5):
     return np.random.default_rng(0).uniform(-scale, scale, (steps, count, 6)).astype(dtype)  # beyond the bounds too
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_it_is_gymnasiums_half_cheetah_to_the_last_bit(dtype):
     """Forward with Gymnasium's control cost is Gymnasium's own reward."""

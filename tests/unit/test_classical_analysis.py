@@ -149,6 +149,7 @@ def test_policies_come_within_the_noise_of_the_paper(short, family):
         assert abs(found.total.value - found.published) < 4 * noise + 0.05 + 0.02 * found.published
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", [family for family in NAMED_MDPS if family.values[0] in MDPS])
 def test_agents_come_within_the_noise_of_the_paper(short, family):
     (found,) = mdp_rows(family, family.setting, 120, seed=2)

@@ -51,6 +51,7 @@ def torch_settings(common: dict[str, Any], ours: dict[str, Any]) -> dict[str, An
     return common | ({"betas": (ours["beta1"], ours["beta2"])} if ours else {})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("rule", "optimizer", "common", "ours"), CASES)
 def test_numbers_are_those_of_torch(rule: Any, optimizer: Any, common: dict[str, Any], ours: dict[str, Any]) -> None:
     expected = {name: value.clone().requires_grad_() for name, value in draw(0).items()}

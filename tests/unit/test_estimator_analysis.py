@@ -48,6 +48,7 @@ def test_a_table_has_a_row_for_each_size():
     assert table.splitlines()[3] == "| 2 | 1.000 [0.900, 1.100] | 1.000 [0.900, 1.100] |"
 
 
+@pytest.mark.thorough
 def test_the_picture_draws_every_estimator_and_upper_ends_where_no_bias_is_told(tmp_path):
     told, untold = (Estimate((0.1, low, 0.2), (1.0, 0.9, 1.1), (0.5, 0.4, 0.6)) for low in (0.05, 0.0))
     for name in ("one.png", "two.svg"):

@@ -40,6 +40,7 @@ def acting(seed, count):
     return lambda observation: draws.integers(count, size=len(observation))
 
 
+@pytest.mark.thorough
 def test_a_stop_leaves_no_trace(make):
     """Rows of different age, rows that share a generator, and a stop at every step for a while."""
     envs = make()

@@ -53,6 +53,7 @@ def same_as_gymnasium(name, settings, tasks, env_id, kwargs=None, steps=200, dty
     return healthy
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("name", "settings", "tasks", "env_id"),
@@ -206,6 +207,7 @@ def test_an_episode_ends_when_the_robot_leans_too_far(name, limit):
     np.testing.assert_array_equal(envs.healthy(state), runaway)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FAMILIES)
 def test_permuting_rows_permutes_results_and_threads_change_nothing(name):
     distribution = make_tasks(name, horizon=25)

@@ -23,12 +23,14 @@ from research.optim.lookahead_settings import check_settings
 ALL_OF_TORCH = ["Adadelta", "Adafactor", "Adagrad", "Adamax", "ASGD", "NAdam", "RAdam", "Rprop"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("base", problem.VARIANTS.values(), ids=problem.VARIANTS)
 @pytest.mark.parametrize("check", battery.CHECKS.values(), ids=battery.CHECKS)
 def test_battery(check: Callable[..., None], base: problem.Base) -> None:
     check(Lookahead, base)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("check", ["numbers", "reset", "pullback", "a_checkpoint_goes_on", "pickles"])
 @pytest.mark.parametrize("base", problem.BASES.values(), ids=problem.BASES)
 def test_a_gradient_that_is_missing_at_every_sync_changes_nothing(check: str, base: Any, monkeypatch: Any) -> None:
@@ -36,6 +38,7 @@ def test_a_gradient_that_is_missing_at_every_sync_changes_nothing(check: str, ba
     battery.CHECKS[check](Lookahead, base)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("inner_state", ["maintain", "reset", "pullback"])
 @pytest.mark.parametrize("name", ALL_OF_TORCH)
 def test_every_other_optimiser_of_torch_goes_in(name: str, inner_state: Any) -> None:

@@ -86,6 +86,7 @@ def test_what_follows_a_truncation_counts_and_what_follows_a_termination_does_no
     np.testing.assert_allclose(values, [1 / (1 - DISCOUNT), 1.0], atol=0.1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "settings",
     [

@@ -111,6 +111,7 @@ def test_output_scale_shrinks_the_last_layer_alone(kind):
         torch.testing.assert_close(ours, theirs * (0.01 if ".4." in name else 1.0))
 
 
+@pytest.mark.thorough
 @given(st.integers(0, 5), st.integers(0, 5))
 def test_initial_weights_follow_the_generator_alone(first, second):
     before = torch.get_rng_state()

@@ -74,6 +74,7 @@ def test_pictures_show_the_state_of_their_row():
     envs.close()
 
 
+@pytest.mark.thorough
 def test_pictures_are_the_right_way_up_and_follow_the_robot():
     if not works():
         with pytest.raises(ValueError, match=NONE_WORKS):

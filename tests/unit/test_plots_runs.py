@@ -103,6 +103,7 @@ def test_another_ending_is_refused(tmp_path):
         save(PICTURES["bias"](), tmp_path / "a.gif")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", PICTURES)
 def test_text_is_large_enough_within_the_picture_and_apart(name):
     figure = PICTURES[name]()
@@ -118,6 +119,7 @@ def test_text_is_large_enough_within_the_picture_and_apart(name):
     assert not any(a.overlaps(b) for a, b in itertools.combinations(names, 2))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", sorted(PICTURES.keys() - {"bias"}))
 def test_every_picture_says_how_many_runs_and_which_interval(name):
     figure = PICTURES[name]()
@@ -234,6 +236,7 @@ def test_biases_that_are_not_told_from_0_are_upper_ends():
     assert hollow == [[0.55], [0.55]]
 
 
+@pytest.mark.thorough
 @given(st.lists(st.tuples(st.floats(-5, 15), st.floats(0.1, 2)), min_size=1, max_size=7))
 def test_places_are_spread_apart(items):
     places, sizes = np.transpose(items)

@@ -184,6 +184,7 @@ def whole_gradient(algorithm, params, parts, chunk_length=0):
     return {name: sum(gradient[name] for gradient, _ in results) for name in params}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("policy", [GRUConfig(4), GRUConfig(4, separate_value=True, learn_start=True)])
 def test_a_gradient_is_the_same_in_parts_and_in_chunks_of_a_trial(policy, monkeypatch):
     algorithm = made(policy=policy)

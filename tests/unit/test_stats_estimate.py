@@ -63,6 +63,7 @@ def test_resamples_have_the_distribution_of_all_that_there_are(statistic, count)
     np.testing.assert_allclose(*below, atol=0.008)
 
 
+@pytest.mark.thorough
 def test_the_iqms_interval_is_the_exact_bootstraps_between_students_tails():
     values = RNG(3).normal(size=6)
     low, high = interval(values, RNG(0), "iqm", num_resamples=100_000)

@@ -251,6 +251,7 @@ def test_agents_that_know_the_world_act_best(name):
     np.testing.assert_allclose(worth, best.max(-1), atol=2e-2)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", AGENTS)
 def test_agents_learn_and_none_beats_the_best_policy(name):
     transition, reward = worlds(300)

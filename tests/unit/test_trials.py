@@ -106,6 +106,7 @@ def test_a_row_that_blows_up_ends_its_trial_and_no_other(how):
         assert ours.isfinite().all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("settings", [{}, {"separate_value": True}, {"learn_start": True}, {"layer_norm": True}])
 @pytest.mark.parametrize("task", ["navigation_2d", "cartpole_params", "cheetah_vel"])
 def test_the_sequence_pass_sees_what_the_policy_saw(task, settings):
