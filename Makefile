@@ -4,6 +4,7 @@
 PY := .venv/bin/python
 ARGS ?= with navigation_2d
 PARALLEL := --numprocesses auto --maxprocesses 4
+QUICK := tests/unit tests/contracts -m quick $(PARALLEL)
 
 .PHONY: help run quick test lint slow bench notebooks clean
 
@@ -11,8 +12,8 @@ help:
 	@echo 'Each command makes .venv first when it is missing or out of date.'
 	@echo
 	@echo '  make run [ARGS="with fast"]   train MAML-TRPO; ARGS go to experiments/maml_trpo.py (default: $(ARGS))'
-	@echo '  make quick                    lint, types and the fast tests of units, contracts and golden curves: two minutes'
-	@echo '  make test                     lint, types, layer contracts, all tests but the slow ones, and their coverage'
+	@echo '  make quick                    lint, types, and the quick tests of units and contracts: two minutes'
+	@echo '  make test                     lint, types, all tests but the slow ones, and the coverage of the quick ones'
 	@echo '  make slow                     the tests that take minutes'
 	@echo '  make bench [ONLY=text]        measure speed and memory, those whose name contains the text'
 	@echo '  make notebooks [ONLY=01]      execute the notebooks whose names begin so, and make pages of them'
@@ -33,13 +34,14 @@ lint:
 	$(PY) -c 'from importlinter.cli import lint_imports_command as main; main()' --no-logo
 
 quick: lint
-	$(PY) -m pytest tests/unit tests/contracts -m 'not slow and not thorough' $(PARALLEL)
+	$(PY) -m pytest $(QUICK)
 
 test: lint
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -m 'not slow' $(PARALLEL)
+	$(PY) -m coverage run -m pytest $(QUICK)
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
+	$(PY) -m pytest -m 'not slow and not quick' $(PARALLEL)
 
 slow:
 	@sh requirements/install.sh test
