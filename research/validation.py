@@ -6,11 +6,15 @@ The settings are an object with attributes or a mapping. Every check raises Valu
 from __future__ import annotations
 
 import difflib
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+
+type_hints: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
+"""Annotation of each field of a class, resolved once for each class: a sweep asks a thousand times."""
 
 
 def positive(settings: Any, *names: str) -> None:
@@ -50,7 +54,7 @@ def one_of(settings: Any, name: str, allowed: Sequence[Any]) -> None:
 
 def choices(settings: Any) -> None:
     """Checks each field of a dataclass whose annotation lists its values: `Literal` or `bool`."""
-    for name, annotation in get_type_hints(type(settings)).items():
+    for name, annotation in type_hints(type(settings)).items():
         if annotation is bool or get_origin(annotation) is Literal:
             one_of(settings, name, get_args(annotation) or (False, True))
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union
+
+from research.validation import type_hints
 
 T = TypeVar("T")
 
@@ -67,7 +68,7 @@ def convert_fields(
     cls: type[Any], values: Mapping[str, Any], prefix: str = "", reserved: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     """Returns the arguments for a dataclass, keys and types checked, ranges not; `reserved` fields are no keys."""
-    hints = _hints_of(cls)
+    hints = type_hints(cls)
     known = [name for name in _fields(cls) if name not in reserved]
     for key in values:
         if key not in known:
@@ -106,9 +107,6 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-_hints_of: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)  # a sweep asks a thousand times
-
-
 def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(cls) if field.init}
 
@@ -130,7 +128,7 @@ def _to_plain(value: Any) -> Any:
 def _paths(cls: type[Any], prefix: str = "") -> list[str]:
     """Returns the dotted paths of all fields, nested ones included."""
     paths = []
-    for name, hint in _hints_of(cls).items():
+    for name, hint in type_hints(cls).items():
         if name in _fields(cls):
             paths.append(_join(prefix, name))
             paths += _paths(hint, paths[-1]) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else []
