@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     measurements = []
-    with LATEST.open("w") as record:
+    with LATEST.open("w", encoding="utf-8") as record:
         for measurement in harness.run(chosen, record):
             print(f"measured {measurement.name}", file=sys.stderr, flush=True)
             measurements.append(measurement)

@@ -28,10 +28,10 @@ def write_runs(root: Path, runs: int, steps: int, scalars: int) -> None:
         directory.mkdir(parents=True)
         entry = {"experiment": experiment, "command": "train", "status": "COMPLETED", "host": {"hostname": "here"},
                  "start_time": stamps[0], "stop_time": stamps[-1], "artifacts": [], "resumed": []}  # fmt: skip
-        (directory / "run.json").write_text(json.dumps(entry))
+        (directory / "run.json").write_text(json.dumps(entry), encoding="utf-8")
         config = {"seed": number % 10, "lr": number // 10, "policy": {"hidden_sizes": [64, 64]}}
-        (directory / "config.json").write_text(json.dumps(config))
-        with (directory / "metrics.jsonl").open("w") as file:
+        (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        with (directory / "metrics.jsonl").open("w", encoding="utf-8") as file:
             for step in range(1, steps + 1):
                 values = {f"metric/{index}": 1 / (step + index + number) for index in range(scalars)}
                 file.write(json.dumps({"step": step, "timestamp": stamps[step], "values": values}) + "\n")

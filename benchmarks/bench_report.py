@@ -90,10 +90,10 @@ def _write_runs(runs: Path) -> None:
         config = {"seed": seed, "inner_lr": 0.1 * (1 + configuration), **{f"key_{key}": key for key in range(40)}}
         values = rng.normal(size=(POINTS, METRICS)).cumsum(0)
         names = ["env_steps", *(f"metric_{index}" for index in range(1, METRICS))]
-        with (directory / "metrics.jsonl").open("w") as file:
+        with (directory / "metrics.jsonl").open("w", encoding="utf-8") as file:
             for step, row in enumerate(values, start=1):
                 stamp = (began + timedelta(seconds=7 * step)).isoformat()
                 cells = dict(zip(names, [4000.0, *row[1:].tolist()], strict=True))
                 file.write(json.dumps({"step": step, "timestamp": stamp, "values": cells}) + "\n")
-        (directory / "run.json").write_text(json.dumps(run))
-        (directory / "config.json").write_text(json.dumps(config))
+        (directory / "run.json").write_text(json.dumps(run), encoding="utf-8")
+        (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")

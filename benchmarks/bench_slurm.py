@@ -23,7 +23,8 @@ def thousand() -> Iterator[Measurement]:
         started = subprocess.run(
             ["bash", ROOT / "tests" / "slurm" / "start_cluster.sh", f"{directory}/cluster"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
         if started.returncode != 0:
@@ -36,8 +37,8 @@ def thousand() -> Iterator[Measurement]:
 
 
 def _commands(directory: Path) -> Iterator[Measurement]:
-    (directory / "many.yaml").write_text(_SWEEP.format(count=TASKS))
-    (directory / "true.yaml").write_text("python: /bin/true\n")
+    (directory / "many.yaml").write_text(_SWEEP.format(count=TASKS), encoding="utf-8")
+    (directory / "true.yaml").write_text("python: /bin/true\n", encoding="utf-8")
     words = {
         "submit": ["many.yaml", "--profile", "true.yaml", "--throttle", "2"],
         "status": ["many"],

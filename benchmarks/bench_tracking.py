@@ -29,7 +29,7 @@ NOW = datetime.datetime(2030, 1, 2, 3, 4, 5, 678901)
 def fill(directory: Path, iterations: int, scalars: int) -> None:
     """Writes the metrics of a run with this number of iterations."""
     names = [f"metric/{index}" for index in range(scalars)]
-    with (directory / METRICS).open("w") as file:
+    with (directory / METRICS).open("w", encoding="utf-8") as file:
         for step in range(1, iterations + 1):
             values = {name: 1 / (step + index) for index, name in enumerate(names)}
             stamp = (NOW + datetime.timedelta(seconds=step)).isoformat()

@@ -118,7 +118,7 @@ def peak_memory_mib(target: str, *args: Any) -> float:
         RuntimeError: The process failed; its standard error is in the message.
     """
     command = [sys.executable, "-m", "benchmarks.peak_memory", target, json.dumps(args)]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if process.returncode != 0:
         raise RuntimeError(f"{target}{args} failed with status {process.returncode}:\n{process.stderr.strip()}")
     return int(process.stdout.splitlines()[-1]) / 2**20
@@ -143,7 +143,7 @@ def context() -> dict[str, Any]:
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -152,7 +152,9 @@ def _cpu_model() -> str:
 def _git(*args: str) -> str | None:
     """Returns the output of a git command; None outside a repository or without git."""
     try:
-        process = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+        process = subprocess.run(
+            ["git", *args], cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
     except FileNotFoundError:
         return None
     return process.stdout.strip() if process.returncode == 0 else None

@@ -99,18 +99,18 @@ def _train(experiment: str, *arguments: str) -> None:
 def _sweep(directory: Path) -> None:
     """Makes a sweep with a setting that fails, and deletes the record of one run."""
     file = directory / "ppo_rates.yaml"
-    file.write_text(SWEEP)
+    file.write_text(SWEEP, encoding="utf-8")
     command = [sys.executable, "-m", "slurm", "submit", str(file), "--local", "-j", "2", "--no-snapshot"]
     subprocess.run([*command, "--runs-dir", str(directory)], cwd=ROOT, check=False)  # some runs fail on purpose
     manifest = directory / "_sweeps" / "ppo_rates-1" / "manifest.jsonl"
-    first = json.loads(manifest.read_text().splitlines()[0])["run"]
+    first = json.loads(manifest.read_text(encoding="utf-8").splitlines()[0])["run"]
     shutil.rmtree(directory / str(first))
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[Path]:
     """Locks the work on a path against other processes; yields the path of the file that marks finished work."""
-    with path.with_suffix(".lock").open("w") as lock:
+    with path.with_suffix(".lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield path.with_suffix(".made")
 

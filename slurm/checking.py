@@ -157,7 +157,9 @@ def find_script(experiment: str, path: Path, root: Path) -> Path:
     script = script.resolve()
     if script.is_file() and root.resolve() in script.parents:
         return script
-    names = sorted(other.stem for other in (root / "experiments").glob("*.py") if "make_" in other.read_text())
+    names = sorted(
+        other.stem for other in (root / "experiments").glob("*.py") if "make_" in other.read_text(encoding="utf-8")
+    )
     raise SlurmError(
         f"{path}: experiment={experiment!r}: {script} does not exist or is outside of {root}; "
         f"{suggestion(experiment, names)}"

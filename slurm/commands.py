@@ -58,7 +58,7 @@ def logs(arguments: argparse.Namespace) -> None:
     lines: list[str] = []
     for path in paths:
         if path.exists():
-            lines += [f"==> {path} <==", *path.read_text(errors="replace").splitlines()]
+            lines += [f"==> {path} <==", *path.read_text(encoding="utf-8", errors="replace").splitlines()]
     if not lines:
         raise SlurmError(f"run {arguments.run}: has no output yet; its log will be {list(paths)[-1]}")
     print("\n".join(lines[-arguments.lines :] if arguments.lines else lines))

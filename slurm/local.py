@@ -40,7 +40,7 @@ def chain(lines: Sequence[Sequence[int]]) -> list[Work]:
 def worker_of(folder: Folder) -> int | None:
     """Returns the id of the local process that runs a sweep; None if there is none."""
     try:
-        with (folder.path / "local.lock").open() as lock:
+        with (folder.path / "local.lock").open(encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -65,7 +65,7 @@ def do(folder: Folder, work: Sequence[Work], workers: int, say: Callable[[str], 
     Raises:
         SlurmError: Another process runs the sweep.
     """
-    with (folder.path / "local.lock").open("a+") as lock:
+    with (folder.path / "local.lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -68,7 +68,7 @@ _ADVICE = "a manifest must not be changed; restore it, or submit the sweep again
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SlurmError(f"{path}: cannot read the manifest ({error.strerror})") from error
     if text and not text.endswith("\n"):

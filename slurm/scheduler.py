@@ -74,7 +74,7 @@ _ADVICE = (
 
 def _call(command: Sequence[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     except FileNotFoundError as error:
         raise NoSlurmError(f"this machine has no Slurm (no {command[0]}). {_ADVICE}") from error
     if done.returncode != 0:

@@ -175,7 +175,7 @@ def _with_record(known: RunState, directory: Path, record: Mapping[str, Any], no
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
 

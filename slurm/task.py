@@ -43,7 +43,7 @@ def become_run(manifest: Path, line: int, execve: Callable[..., Any] = os.execve
 
 def _is_complete(directory: Path) -> bool:
     try:
-        return bool(json.loads((directory / "run.json").read_text())["status"] == "COMPLETED")
+        return bool(json.loads((directory / "run.json").read_text(encoding="utf-8"))["status"] == "COMPLETED")
     except FileNotFoundError:
         return False
 

@@ -44,7 +44,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 def read_yaml(path: Path) -> dict[str, Any]:
     """Returns the mapping in a file. Raises SlurmError if the file does not exist or holds something else."""
     try:
-        values = yaml.load(path.read_text(), _Loader)
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:
         there = ", ".join(sorted(near.stem for near in path.parent.glob("*.yaml"))) or "no *.yaml"
         raise SlurmError(f"{path}: no such file; {path.parent} has {there}") from error

@@ -83,7 +83,7 @@ def write(notebook: Any, name: str, output: Path) -> Path:
     nbformat.write(notebook, output / f"{name}.ipynb")
     body, _ = HTMLExporter(raw_template=_PAGE).from_notebook_node(notebook, {"metadata": {"name": name}})
     page = output / f"{name}.html"
-    page.write_text(body)
+    page.write_text(body, encoding="utf-8")
     return page
 
 
@@ -92,7 +92,7 @@ def make_small_runs(name: str, directory: Path) -> None:
     script = ROOT / "experiments" / "small_runs.py"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     made = subprocess.run([sys.executable, str(script), str(directory), name], env=environment, capture_output=True,
-                          text=True, check=False)  # fmt: skip
+                          encoding="utf-8", errors="replace", check=False)  # fmt: skip
     if made.returncode:
         raise ValueError(f"{script} {directory} {name} ended with status {made.returncode}:\n{made.stderr[-3000:]}")
 

@@ -81,7 +81,9 @@ def load_sweep(directory: str | Path, name: str | None = None) -> Sweep:
         name = max(manifests, key=lambda one: manifests[one].stat().st_mtime)
     if name not in manifests:
         raise ValueError(f"{name}: no such sweep in {directory}; {nearest(name, list(manifests))}")
-    entries = {str(entry["run"]): entry for entry in map(json.loads, manifests[name].read_text().splitlines())}
+    entries = {
+        str(entry["run"]): entry for entry in map(json.loads, manifests[name].read_text(encoding="utf-8").splitlines())
+    }
     try:
         runs = load_runs(directory, lambda row: str(row["id"]) in entries)
     except ValueError as error:

@@ -118,6 +118,8 @@ def _compiled() -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as temporary:
             made = Path(temporary, "step.so")
-            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True)
+            subprocess.run(
+                [*command, "-o", str(made)], check=True, capture_output=True, encoding="utf-8", errors="replace"
+            )
             made.replace(target)  # atomic, so that several processes may compile at once
     return target

@@ -74,7 +74,12 @@ def _why_not(name: str) -> str | None:
         environment.pop("PYOPENGL_PLATFORM")  # mujoco sets it when it is imported
     try:
         tried = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=_ENOUGH_SECONDS
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_ENOUGH_SECONDS,
         )
     except subprocess.TimeoutExpired:
         return f"no answer within {_ENOUGH_SECONDS} s"

@@ -74,7 +74,7 @@ def holder(directory: Path, now: float | None = None) -> Holder | None:
     path = directory / FILE
     try:
         touched = path.stat().st_mtime
-        entry = json.loads(path.read_text())
+        entry = json.loads(path.read_text(encoding="utf-8"))
         return Holder(**entry, age=abs((time.time() if now is None else now) - touched))
     except (FileNotFoundError, ValueError, TypeError):
         return None

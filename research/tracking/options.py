@@ -28,7 +28,7 @@ def read_overrides(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        values = json.loads(Path(path).read_text(), parse_constant=_refuse)
+        values = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--overrides={path}: cannot be read as JSON ({error})") from error
     if not isinstance(values, dict):

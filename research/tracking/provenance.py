@@ -66,7 +66,7 @@ def git_state(root: Path) -> list[dict[str, Any]]:
 def snapshot_of(root: Path) -> dict[str, Any] | None:
     """Returns `{"url", "commit", "dirty", "diff"}` of the checkout that `root` is a copy of; None if it is no copy."""
     path = root / SNAPSHOT
-    return dict(json.loads(path.read_text())) if path.is_file() else None
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def uncommitted_changes(root: Path) -> str:
@@ -98,7 +98,9 @@ def without_credentials(value: Any) -> Any:
 def _git(root: Path, *arguments: str) -> str | None:
     """Returns the output of git; None if git is missing or fails."""
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, encoding="utf-8", errors="replace", check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -41,12 +41,12 @@ class Series(NamedTuple):
 
 def read_run(directory: Path) -> dict[str, Any]:
     """Returns the content of the run.json of a run."""
-    return dict(json.loads((directory / "run.json").read_text()))
+    return dict(json.loads((directory / "run.json").read_text(encoding="utf-8")))
 
 
 def read_config(directory: Path) -> dict[str, Any]:
     """Returns the settings of a run."""
-    return dict(json.loads((directory / "config.json").read_text()))
+    return dict(json.loads((directory / "config.json").read_text(encoding="utf-8")))
 
 
 def run_directories(runs_dir: Path) -> list[Path]:

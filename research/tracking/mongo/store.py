@@ -236,7 +236,7 @@ def _put_run(database: Database[Document], directory: Path, run: Document, curso
 def _document(directory: Path, run: Document, cursor: Cursor) -> Document:
     """Returns a run in the form of Sacred's observer."""
     info_path = directory / "info.json"
-    info = json.loads(info_path.read_text()) if info_path.exists() else {}
+    info = json.loads(info_path.read_text(encoding="utf-8")) if info_path.exists() else {}
     ids = [
         {"name": name, "id": str(metric_id(cursor.number, name, chunk))}
         for name, points in sorted((cursor.stored or {}).items())
