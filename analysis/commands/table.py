@@ -56,23 +56,31 @@ def usual(runs: Runs) -> list[str]:
 def cells(table: pd.DataFrame, columns: Sequence[str]) -> list[list[str]]:
     """Returns the heading and the rows as texts."""
     values = table[columns].to_numpy(object)
-    rows = [[name, *(cell(value) for value in row)] for name, row in zip(table.index, values, strict=True)]
+    rows = [
+        [name, *(cell(value, is_setting(column)) for column, value in zip(columns, row, strict=True))]
+        for name, row in zip(table.index, values, strict=True)
+    ]
     return [["run", *(name.removeprefix("config.").removeprefix("result.") for name in columns)], *rows]
 
 
-def cell(value: Any) -> str:
-    """Returns a value as text: numbers with four significant digits, times to the minute."""
+def is_setting(column: str) -> bool:
+    """Whether a column has settings, which are shown with all of their digits."""
+    return column.startswith("config.") or column == "seed"
+
+
+def cell(value: Any, exact: bool = False) -> str:
+    """Returns a value as text: measured numbers with four significant digits, settings exactly, times to the minute."""
     import pandas as pd
 
-    from analysis.data.joins import text
+    from analysis.data.identity import text
 
     if not isinstance(value, (tuple, list)) and pd.isna(value):
         return "–"
     if isinstance(value, pd.Timestamp):
         return f"{value:%Y-%m-%d %H:%M}"
-    if isinstance(value, float):
+    if isinstance(value, float) and not exact:
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-    return text(value)
+    return value if isinstance(value, str) else text(value)
 
 
 def _chosen(table: pd.DataFrame, keys: str) -> list[str]:

@@ -75,11 +75,16 @@ def _column(key: str, values: Sequence[Any]) -> Any:
             return np.array(values, bool)
         if kinds == {int} and all(-(2**63) <= value < 2**63 for value in values):
             return np.array(values, np.int64)
-        if kinds <= {int, float} and kinds:
+        if kinds <= {int, float} and kinds and all(map(_is_exact, values)):
             return np.array(values, np.float64)
     column = np.empty(len(values), object)
     column[:] = values
     return pd.Series(column, dtype=object)  # from a bare array pandas 3 would infer texts, and make NaN of None
+
+
+def _is_exact(value: float) -> bool:
+    """Whether a column of floats represents the number exactly."""
+    return not isinstance(value, int) or abs(value) <= 2**53
 
 
 def _utc(times: NDArray[np.datetime64]) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.data.identity import is_missing, key, text
 from analysis.data.where import column, nearest
 from analysis.stats import area_under_curve
 
@@ -200,9 +201,8 @@ def differing(table: pd.DataFrame) -> list[str]:
     """Returns the columns in which groups of runs differ: the experiment and settings other than the seed."""
     ignored = {f"config.{key}" for key in OF_THE_RECORD}
     settings = [name for name in table.columns if name.startswith("config.") and name not in ignored]
-    found = [
-        name for name in settings if any(_differs(part[name]) for _, part in table.groupby("experiment", dropna=False))
-    ]
+    named = table.groupby("experiment", dropna=bool(table["experiment"].notna().any()))  # without damaged records
+    found = [name for name in settings if any(_differs(part[name]) for _, part in named)]
     return ["experiment", *found] if _differs(table["experiment"]) else found
 
 
@@ -308,23 +308,12 @@ def _without_repeats(table: pd.DataFrame, repeats: Repeats) -> pd.DataFrame:
 
 
 def _differs(values: pd.Series) -> bool:
-    return len({text(value) for value in values}) > 1
-
-
-def text(value: Any) -> str:
-    """Returns a value as text for labels. Equal numbers give equal texts, whatever the type of their column."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "none"
-    if isinstance(value, (float, np.floating)):
-        return f"{value:g}"
-    if isinstance(value, (tuple, list)):
-        return f"[{', '.join(map(text, value))}]"
-    return str(value)
+    return len({key(value) for value in values}) > 1
 
 
 def _absent(value: Any, by: Sequence[str] | None) -> bool:
     """Whether a label omits a setting, because the run lacks it and `by` did not ask for it."""
-    return by is None and text(value) == "none"
+    return by is None and is_missing(value)
 
 
 def _named(table: pd.DataFrame) -> str:

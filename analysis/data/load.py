@@ -26,6 +26,7 @@ import pandas as pd
 
 from analysis.data import frames, joins
 from analysis.data.from_files import Directory
+from analysis.data.identity import distinct
 from analysis.data.records import EMPTY, TORN, Points, Record, Source, failure_reasons, row, without_repeats
 from analysis.data.where import Condition, Where, column, conditions, describe
 
@@ -135,7 +136,7 @@ def load_runs(source: str | Path | Iterable[str | Path], where: Where = None, *,
     Args:
         source: A directory of runs, the directory of one run, `mongodb://user:password@host:27017/database`, or
             several of these. Runs of the same number are then named `folder/7`. A run that is in a directory and in a
-            database is read once, from the directory.
+            database is read once, from the directory; for copies of a record see `identity.distinct`.
         where: The condition that selects runs: a mapping `{"experiment": "maml_trpo", "config.inner_lr": 0.1}`, a
             function of a row (a mapping from columns to values), or an expression, see `analysis.data.where`. None
             selects all.
@@ -175,7 +176,7 @@ def _load(sources: Sequence[Source], places: Sequence[str | Path], where: Where)
         raise ValueError(f"{', '.join(map(_shown, places))}: no runs there")
     for _, record in found:
         record.problems += failure_reasons(record)
-    named = _named(_unique(found))
+    named = _named(distinct(found))
     rows = {name: row(record) for name, (_, record) in named.items()}
     early, late = _tests(where, rows)
     selected, undecided = _choose(named, rows, early)
@@ -213,16 +214,6 @@ def _shown(place: str | Path) -> str:
     """Returns a source without its password."""
     scheme, sign, rest = str(place).partition("://")
     return f"{scheme}{sign}{rest.rpartition('@')[2]}" if sign else str(place)
-
-
-def _unique(found: Sequence[tuple[Source, Record]]) -> list[tuple[Source, Record]]:
-    """Returns each run once: the record in a directory is preferred to its copy in a database, then the first."""
-    kept: dict[Any, tuple[Source, Record]] = {}
-    for one, record in sorted(found, key=lambda pair: not isinstance(pair[0], Directory)):
-        key = record.run.get("uid") or (record.source, record.directory, record.name)
-        kept.setdefault(key, (one, record))
-    chosen = {id(record) for _, record in kept.values()}
-    return [pair for pair in found if id(pair[1]) in chosen]
 
 
 def _named(found: Sequence[tuple[Source, Record]]) -> Named:

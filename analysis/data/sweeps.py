@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.data.joins import text
+from analysis.data.identity import key as exact
+from analysis.data.identity import text
 from analysis.data.load import COMPLETED, Runs, load_runs
 from analysis.data.where import nearest
 from analysis.stats import estimate
@@ -105,7 +106,7 @@ def ranking(scores: pd.DataFrame, statistic: str = "iqm", seed: int = 0) -> pd.D
 
 def _differing(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     keys = dict.fromkeys(key for one in settings for key in one if key != "seed")
-    return tuple(key for key in keys if len({text(one.get(key)) for one in settings}) > 1)
+    return tuple(key for key in keys if len({exact(one.get(key)) for one in settings}) > 1)
 
 
 def _table(entries: Mapping[str, Mapping[str, Any]], keys: Sequence[str], runs: Runs) -> pd.DataFrame:

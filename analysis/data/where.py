@@ -6,13 +6,13 @@
     key        = column of the table; `config.` may be left out if the rest is unique: `inner_lr`, `hidden_sizes`
     value      = 3 | 0.1 | true | false | none | text | "text, with a comma" | [64, 64]
 
-A run without the setting satisfies only `!=` and `=none`.
+A run without the setting satisfies only `!=` and `=none`. A value is compared with a text as it is written: `tag=007`
+finds the tag 007 and not the tag 7, `tag=none` also the tag none. In quotes a value is always a text.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import operator
 import re
 from collections import Counter
@@ -21,6 +21,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from analysis.data.identity import is_missing, is_quoted, key, read
 
 Row = Mapping[str, Any]
 Where = str | Mapping[str, Any] | Callable[[Row], Any] | None
@@ -32,7 +34,6 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_WORDS = {"true": True, "false": False, "none": None, "null": None}
 _FORM = 'need conditions such as experiment=maml_trpo,seed<3,inner_loop in func|higher,policy.hidden_sizes="[64, 64]"'
 
 
@@ -44,12 +45,14 @@ class Condition(NamedTuple):
         sign: `=`, `!=`, `<`, `<=`, `>`, `>=` or `in`.
         values: The values to compare with; only `in` has more than one.
         text: The condition as it was written.
+        texts: The values as they were written, to compare with texts; empty for values that were not read from a text.
     """
 
     key: str
     sign: str
     values: tuple[Any, ...]
     text: str
+    texts: tuple[str, ...] = ()
 
     def holds(self, row: Row) -> bool:
         """Whether a row satisfies the condition. `key` must be the full name of a column.
@@ -59,15 +62,20 @@ class Condition(NamedTuple):
         """
         found = row.get(self.key)
         if self.sign in ("=", "in"):
-            return any(_equal(found, value) for value in self.values)
+            return any(_equal(found, *value) for value in self._written())
         if self.sign == "!=":
-            return not _equal(found, self.values[0])
-        if _is_missing(found):
+            return not _equal(found, *self._written()[0])
+        if is_missing(found):
             return False
         try:
-            return bool(_ORDER[self.sign](found, _as(found, self.values[0])))
+            return bool(_ORDER[self.sign](found, _as(found, *self._written()[0])))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.text}: a run has {found!r} there, which has no order with that value") from error
+
+    def _written(self) -> list[tuple[Any, str | None]]:
+        if self.texts:
+            return list(zip(self.values, self.texts, strict=True))
+        return [(value, None if value is None else str(value)) for value in self.values]
 
 
 def parse(text: str) -> list[Condition]:
@@ -85,11 +93,13 @@ def parse(text: str) -> list[Condition]:
         match = _CONDITION.fullmatch(part)
         if match is None:
             raise ValueError(f"where={text!r}: {part.strip()!r} is no condition; {_FORM}")
-        key, sign, value = match["key"], match["sign"].strip().replace("==", "="), match["value"]
+        sign, value = match["sign"].strip().replace("==", "="), match["value"]
         texts = split(value, "|") if sign == "in" else [value]
         if any(not one.strip() for one in texts):
             raise ValueError(f"where={text!r}: {part.strip()!r} lacks a value; {_FORM}")
-        conditions.append(Condition(key, sign, tuple(_value(one.strip()) for one in texts), part.strip()))
+        texts = [one.strip() for one in texts]
+        plain = tuple(one[1:-1] if is_quoted(one) else one for one in texts)
+        conditions.append(Condition(match["key"], sign, tuple(map(read, texts)), part.strip(), plain))
     return conditions
 
 
@@ -98,10 +108,10 @@ def conditions(where: str | Mapping[str, Any]) -> list[Condition]:
     if isinstance(where, str):
         return parse(where)
     return [
-        Condition(key, "in", tuple(value), f"{key} in {sorted(map(str, value))}")
+        Condition(name, "in", tuple(value), f"{name} in {sorted(map(str, value))}")
         if isinstance(value, (set, frozenset))
-        else Condition(key, "=", (value,), f"{key}={value!r}")
-        for key, value in where.items()
+        else Condition(name, "=", (value,), f"{name}={value!r}")
+        for name, value in where.items()
     ]
 
 
@@ -176,42 +186,16 @@ def split(text: str, separator: str) -> list[str]:
     return [*parts, text[start:]]
 
 
-def _value(text: str) -> Any:
-    """Returns the value that a text denotes: a word, number or list; other text denotes itself."""
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        return text[1:-1]
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    for read in (int, float, json.loads):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _equal(found: Any, value: Any) -> bool:
-    if value is None or _is_missing(found):
-        return value is None and _is_missing(found)
-    if isinstance(found, str) and not isinstance(value, str):
-        return found == str(value)
+def _equal(found: Any, value: Any, written: str | None) -> bool:
+    if isinstance(found, str):
+        return found == written
     if isinstance(found, np.datetime64):
-        return bool(found == _as(found, value))
-    if isinstance(value, (list, tuple)):
-        return isinstance(found, (list, tuple)) and _tuple(found) == _tuple(value)
-    return bool(found == value) and isinstance(found, bool) == isinstance(value, bool)
+        return bool(found == _as(found, value, written))
+    return key(found) == key(value)
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(map(_tuple, value)) if isinstance(value, (list, tuple)) else value
-
-
-def _as(found: Any, value: Any) -> Any:
+def _as(found: Any, value: Any, written: str | None) -> Any:
     """Returns the value of a condition in the type of the value in the row."""
     if isinstance(found, np.datetime64):
-        return np.datetime64(datetime.fromisoformat(str(value)).replace(tzinfo=None), "ms")
+        return np.datetime64(datetime.fromisoformat(str(written)).replace(tzinfo=None), "ms")
     return value
-
-
-def _is_missing(found: Any) -> bool:
-    return found is None or (isinstance(found, float) and np.isnan(found))

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from analysis.data import identity
+from analysis.data.identity import is_missing
 from analysis.data.joins import OF_THE_RECORD, different_evaluations, differing, group_labels
 from analysis.data.load import COMPLETED, Runs
 
@@ -72,16 +74,8 @@ class Setting(NamedTuple):
 
 
 def text(value: Any) -> str | None:
-    """Returns a setting as text; None if it is missing."""
-    if value is None or value is pd.NaT or (isinstance(value, (float, np.floating)) and math.isnan(value)):
-        return None
-    if isinstance(value, (bool, np.bool_)):
-        return "true" if value else "false"
-    if isinstance(value, (float, np.floating)):
-        return f"{value:.10g}"
-    if isinstance(value, (tuple, list)):
-        return f"[{', '.join(text(entry) or 'none' for entry in value)}]"
-    return str(value)
+    """Returns a setting as text, see `identity.text`; None if it is missing."""
+    return None if value is pd.NaT or is_missing(value) else value if isinstance(value, str) else identity.text(value)
 
 
 def groups(table: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
@@ -215,7 +209,7 @@ def configurations(table: pd.DataFrame) -> tuple[list[Configuration], list[Setti
     keys = [name for name in table.columns if name.startswith("config.") and name not in ignored]
     by_values: dict[tuple[str | None, ...], list[Any]] = {}
     for run, row in table.iterrows():
-        values = (text(row["experiment"]), *(text(row[key]) for key in keys))
+        values = (text(row["experiment"]), *(None if is_missing(row[key]) else identity.text(row[key]) for key in keys))
         if any(value is not None for value in values[1:]):
             by_values.setdefault(values, []).append(run)
     columns = []

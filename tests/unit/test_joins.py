@@ -171,9 +171,39 @@ def test_labels_name_what_differs_and_nothing_else():
         index=["1", "2", "3"],
     )
     assert differing(table) == ["experiment", "config.lr"]
-    assert list(group_labels(table)) == ["a, lr=0.1", "a, lr=0.3", "b"]
-    assert list(group_labels(table, ["layers", "lr"]))[1:] == ["layers=[4, 4], lr=0.3", "layers=[8], lr=none"]
+    assert list(group_labels(table)) == ["a, lr=0.1", "a, lr=0.30000000000000004", "b"]
+    assert list(group_labels(table, ["layers", "lr"]))[1:] == [
+        "layers=[4, 4], lr=0.30000000000000004",
+        "layers=[8], lr=none",
+    ]
     assert list(group_labels(table.iloc[:1])) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(0.9999999, 1.0), (0.12345671, 0.12345678), (0.1, 0.1 + 2**-56), (2**53, 2**53 + 1), ("1", 1), ("none", None),
+     (True, 1), ([1.0000001], [1.0]), ("[1, 2]", [1, 2])],
+)  # fmt: skip
+@pytest.mark.parametrize("by", [None, ["k"]])
+def test_settings_that_differ_at_all_are_two_groups(tmp_path, one, other, by):
+    for number, value in enumerate((one, other, one, other)):
+        write_record(tmp_path / str(number), seed=number, k=value, metrics={"score": [float(number % 2)]})
+    scores = load_runs(tmp_path).scores("score", by=by)
+    assert [sorted(part["value"]) for _, part in scores.groupby("group", sort=False)] == [[0.0, 0.0], [1.0, 1.0]]
+
+
+def test_equal_numbers_of_different_types_are_one_group(tmp_path):
+    for seed, value in enumerate((1, 1.0, 1)):
+        write_record(tmp_path / str(seed), seed=seed, k=value, j=seed, metrics={"score": [0.0]})
+    assert set(load_runs(tmp_path).scores("score", by=["k"])["group"]) == {"k=1"}
+
+
+def test_damaged_records_make_no_setting_differ(tmp_path):
+    for number in (1, 2, 3):
+        write_record(tmp_path / str(number), seed=number, lr=0.1, metrics={"score": [1.0]})
+    (tmp_path / "2" / "run.json").write_text('{"sta')
+    (tmp_path / "4").mkdir()
+    assert differing(load_runs(tmp_path).table) == ["experiment"]
 
 
 def test_the_last_evaluation_counts_task_by_task(tmp_path):

@@ -73,6 +73,24 @@ def test_splitting_respects_quotes_and_brackets(parts):
         ("k=[64, 64]", {"k": (64, 64)}, True),
         ("k=[64,64],j=1", {"k": (64, 64), "j": 1}, True),
         ("k=[64]", {"k": 64}, False),
+        ("k=007", {"k": "007"}, True),
+        ("k=007", {"k": "7"}, False),
+        ("k=7", {"k": "007"}, False),
+        ("k=0.10", {"k": "0.10"}, True),
+        ("k=1e-3", {"k": "1e-3"}, True),
+        ("k=1e-3", {"k": 0.001}, True),
+        ("k=2024_01_05", {"k": "2024_01_05"}, True),
+        ("k=2_0", {"k": 20}, False),
+        ("k=nan", {"k": "nan"}, True),
+        ("k=nan", {"k": float("nan")}, True),
+        ("k=none", {"k": "none"}, True),
+        ('k="none"', {"k": None}, False),
+        ("k=true", {"k": "true"}, True),
+        ("k=true", {"k": 1}, False),
+        ("k!=none", {"k": "none"}, False),
+        ("k in 007|v1", {"k": "007"}, True),
+        ("k=1", {"k": 1.0000001}, False),
+        ("k=[true]", {"k": (1,)}, False),
         ("k==func", {"k": "func"}, True),
         ("k=a in b", {"k": "a in b"}, True),
         ("started>2030-01-01", {"started": np.datetime64("2030-01-02T03", "ms")}, True),
@@ -88,6 +106,8 @@ def test_mappings_say_the_same():
     for where, expected in (({"config.k": 3}, True), ({"config.k": {1, 3}}, True), ({"config.k": {1}}, False)):
         assert all(test.holds(row) for test in conditions(where)) is expected
     assert all(test.holds(row) for test in conditions({"config.layers": [4, 4]}))
+    for value, found, expected in ((None, "None", False), (None, None, True), ("007", "007", True), (7, "007", False)):
+        assert all(test.holds({"k": found}) for test in conditions({"k": value})) is expected
 
 
 @pytest.mark.parametrize(
