@@ -38,7 +38,7 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     distance, plain = plays.distance, plays.plain_distance
     names = ("cycles", "distance", "farthest", "exploitability", "plain steps", "nearest")
     header = "  ".join(f"{name:>{width}}" for name, width in zip(names, _WIDTHS, strict=True))
-    print(f"\n{len(distance)} plays from held-out starts, by {curve.label}\n{header}")
+    print(f"\n{len(distance)} plays from starts of the {curve.evaluated.split} split, by {curve.label}\n{header}")
     for cycle in spread(distance.shape[1], _ROWS):
         ours, exploitability, theirs = distance[:, cycle], plays.exploitability[:, cycle], plain[:, cycle]
         row = (cycle, ours.mean(), ours.max(), exploitability.mean(), theirs.mean(), theirs.min())

@@ -30,7 +30,8 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     num_tasks = curve.score.shape[1]
     finite = np.isfinite(curve.score).all(1).cumprod().astype(bool)
     curve = curve._replace(score=curve.score[finite])
-    print(f"\nAdaptation to {num_tasks} held-out tasks\n{curve.unit:>14}  {curve.label}  95 % interval")
+    print(f"\nAdaptation to {num_tasks} {curve.evaluated.tasks(num_tasks)}")
+    print(f"{curve.unit:>14}  {curve.label}  95 % interval")
     for step, score in enumerate(curve.score):
         low, high = interval(score, np.random.default_rng(0), "mean")
         print(f"{step:>14}  {score.mean():>{len(curve.label)}.4g}  [{low:.4g}, {high:.4g}]")

@@ -53,7 +53,7 @@ def draw_films(curve: AdaptationCurve, directory: Path) -> list[Path]:
         times = max((footage[task].time for footage in panels), key=len)
         seconds = float(times[1] - times[0]) if len(times) > 1 else 1.0
         files.append(directory / f"task_{task}.gif")
-        write_film(files[-1], f"held-out task {task}: {label}", shown, seconds)
+        write_film(files[-1], f"{curve.evaluated.tasks(1)} {task}: {label}", shown, seconds)
     return files
 
 

@@ -19,9 +19,9 @@ _GAIN = "last less first"
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     """Prints an adaptation curve, and draws it into `directory` if there is one. Returns the paths of the pictures."""
     num_tasks = curve.score.shape[1]
-    split = None if curve.distribution is None else curve.distribution.split
-    tasks = "held-out tasks" if split is None or split.disjoint else f"tasks of training: {split.how}"
-    _print_table(curve, f"Adaptation to {num_tasks} {tasks}")
+    evaluated = curve.evaluated
+    reason = f": {evaluated.how}" if evaluated.held_out is False else ""
+    _print_table(curve, f"Adaptation to {num_tasks} {evaluated.tasks(num_tasks)}{reason}")
     if directory is None:
         return []
     from analysis.plots import plot_adaptation_curve  # imports matplotlib, which is slow

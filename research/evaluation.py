@@ -1,4 +1,4 @@
-"""Adaptation curves: the score of an agent on held-out tasks before adaptation and after each step of it.
+"""Adaptation curves: the score of an agent on tasks of a split before adaptation and after each step of it.
 
 Each family of algorithms builds its curves in a module of its own (`algorithms/*/evaluation.py`). The training loop,
 the records, the analysis and the reports treat the curves of all families alike.
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.tasks import TaskDistribution
+from research.tasks.base import DescribedTasks
+from research.tasks.splits import Evaluated
 from research.types import Trajectories
 
 
@@ -30,7 +32,7 @@ class Episodes(NamedTuple):
 
 
 class AdaptationCurve(NamedTuple):
-    """The score of every held-out task before adaptation and after each step of it.
+    """The score of every task of an evaluation before adaptation and after each step of it.
 
     Attributes:
         label: Name of the score, e.g. `"mean return"`.
@@ -43,6 +45,7 @@ class AdaptationCurve(NamedTuple):
         totals: Quantities of all steps together by name, each `[tasks]`, e.g. `"total_regret"`.
         details: The data from which the scores were computed, e.g. `Episodes`; None if they are not kept. Only code
             that belongs to one kind of agent reads them.
+        evaluated: The split of the tasks, and whether they are held out of training.
     """
 
     label: str
@@ -54,18 +57,41 @@ class AdaptationCurve(NamedTuple):
     extras: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
     totals: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
     details: Any = None
+    evaluated: Evaluated = Evaluated()
+
+    def distinct(self) -> NDArray[np.intp]:
+        """Returns the number of the distinct task of each column, `[tasks]`: 0, 1, 0, 1 for two tasks that alternate.
+
+        Distinct tasks are numbered in the order of their first appearance.
+        """
+        if not isinstance(self.tasks, tuple):  # no task batch
+            return np.arange(self.score.shape[1])
+        numbers: dict[bytes, int] = {}
+        fields = [np.asarray(field) for field in self.tasks]
+        rows = (b"".join(field[task].tobytes() for field in fields) for task in range(self.score.shape[1]))
+        return np.array([numbers.setdefault(row, len(numbers)) for row in rows], np.intp)
 
     def summary(self) -> dict[str, Any]:
-        """Returns the means over tasks: the score after each step, and the totals by their names."""
+        """Returns the split, and the means over tasks: the score after each step, and the totals by their names."""
         means = {name: float(values.mean()) for name, values in self.totals.items()}
-        return {"label": self.label, "unit": self.unit, "score": self.score.mean(1).tolist(), **means}
+        scores = {"label": self.label, "unit": self.unit, "score": self.score.mean(1).tolist(), **means}
+        return scores | {"split": self.evaluated.split, "held_out": self.evaluated.held_out}
 
     def by_task(self) -> dict[str, Any]:
         """Returns the content of `evaluation.json`: the score and the extras of every task, `[steps + 1, tasks]`."""
+        distinct = self.distinct()
+        _, first = np.unique(distinct, return_index=True)
+        distribution: Any = self.distribution
+        names = None
+        if isinstance(distribution, DescribedTasks) and len(first) < len(distinct):
+            names = {name: [texts[i] for i in first] for name, texts in distribution.describe(self.tasks).items()}
         return {
             "label": self.label,
             "unit": self.unit,
             "lower_is_better": self.lower_is_better,
+            "split": self.evaluated.split,
+            "held_out": self.evaluated.held_out,
+            "tasks": {"how": self.evaluated.how, "distinct": distinct.tolist(), "describe": names},
             "score": self.score.tolist(),
             **{name: values.tolist() for name, values in self.extras.items()},
         }

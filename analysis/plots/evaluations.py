@@ -43,7 +43,7 @@ def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
         axes = figure.subplots()
         _draw_curves(axes, curve.score)
         axes.set(xlabel=curve.unit, ylabel=curve.label)
-        axes.set_title(f"Adaptation to {tasks} held-out task{'s' * (tasks != 1)}", loc="left")
+        axes.set_title(f"Adaptation to {tasks} {curve.evaluated.tasks(tasks)}", loc="left")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         save(figure, path)
 
@@ -81,7 +81,7 @@ def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
         left.set_ylabel("expected return of an episode")
         right.set_ylabel("regret so far")
         right.set_ylim(bottom=0)
-        left.set_title(f"{regret.shape[1]:,} held-out tasks", loc="left")
+        left.set_title(f"{regret.shape[1]:,} {curve.evaluated.tasks(regret.shape[1])}", loc="left")
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
         save(figure, path)

@@ -15,6 +15,7 @@ from research.algorithms.value.maml_dqn import MAMLDQN
 from research.algorithms.value.reptile_dqn import ReptileDQN
 from research.distributed import Ranks
 from research.evaluation import AdaptationCurve
+from research.tasks.splits import SplitName
 from research.types import StepResult
 
 
@@ -37,8 +38,11 @@ class Algorithm(Protocol):
     def step(self, state: Any) -> StepResult:
         """Returns the next state and the metrics of its iteration. Does not change `state`."""
 
-    def evaluate(self, state: Any, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns the scores on held-out tasks after 0, 1, ..., `num_adapt_steps` steps of adaptation."""
+    def evaluate(self, state: Any, num_tasks: int, num_adapt_steps: int, split: SplitName = "test") -> AdaptationCurve:
+        """Returns the scores on tasks of a split after 0, 1, ..., `num_adapt_steps` steps of adaptation.
+
+        Its random draws come from `evaluation_stream(split)`, so that each split has other episodes of the same task.
+        """
 
 
 @runtime_checkable

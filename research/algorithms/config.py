@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from research.inner_loops import InnerLoopConfig, make_inner_loop
 from research.inner_loops.base import check_rates, init_rates
+from research.tasks.splits import SplitName
 from research.types import MetaParams
 from research.validation import at_least, choices
 
@@ -21,7 +22,9 @@ class AlgorithmConfig:
         seed: Seed of every random draw of the run.
         num_iterations: Iterations of training, the units of logging, evaluation and checkpoints.
         meta_batch_size: Tasks in one meta-update.
-        num_eval_tasks: Held-out tasks of an evaluation.
+        num_eval_tasks: Tasks of an evaluation.
+        eval_split: The split of these tasks at the end of training, and of `evaluate` and `render`: `"test"`,
+            `"validation"` or `"train"`. Evaluations during training, which choose `best.pt`, are on `"validation"`.
         num_adapt_steps: Steps of adaptation in an evaluation, which may exceed those of training; None for as many as
             in training, where an algorithm allows it.
         eval_interval: Iterations between evaluations during training; 0 for none.
@@ -34,7 +37,7 @@ class AlgorithmConfig:
     """
 
     evaluation_settings: ClassVar[frozenset[str]] = frozenset(
-        {"task", "task_args", "seed", "num_eval_tasks", "num_adapt_steps", "device"}
+        {"task", "task_args", "seed", "num_eval_tasks", "eval_split", "num_adapt_steps", "device"}
     )
     resume_settings: ClassVar[frozenset[str]] = frozenset({"num_iterations", "checkpoint_interval"})
 
@@ -44,6 +47,7 @@ class AlgorithmConfig:
     num_iterations: int = 100
     meta_batch_size: int = 20
     num_eval_tasks: int = 40
+    eval_split: SplitName = "test"
     num_adapt_steps: int | None = None
     eval_interval: int = 0
     checkpoint_interval: int = 10

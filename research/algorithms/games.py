@@ -35,6 +35,7 @@ from research.optim.differentiable_lookahead import lookahead
 from research.optim.flat import norm
 from research.optim.lookahead_settings import LookaheadConfig
 from research.oracles.games import Game, make_game, starts
+from research.tasks.splits import Evaluated, SplitName, evaluation_stream
 from research.types import MetaParams, Params, StepResult
 from research.validation import at_least, in_unit_interval, positive, positive_fraction
 
@@ -184,10 +185,12 @@ class LookaheadGames:
         return StepResult(LookaheadGamesState(state.iteration + 1, MetaParams({}, learned), optimizer), metrics)
 
     @torch.no_grad()
-    def evaluate(self, state: LookaheadGamesState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """The distance to the equilibrium every `num_cycles` cycles of held-out plays; `details` are the `Plays`."""
+    def evaluate(
+        self, state: LookaheadGamesState, num_tasks: int, num_adapt_steps: int, split: SplitName = "test"
+    ) -> AdaptationCurve:
+        """The distance to the equilibrium every `num_cycles` cycles of plays; `details` are the `Plays`."""
         check_num_adapt_steps(num_adapt_steps)
-        start, update = self._starts("evaluation", num_tasks), state.meta.update
+        start, update = self._starts(evaluation_stream(split), num_tasks), state.meta.update
         lr = update["log_lr"].exp()
         num_cycles = num_adapt_steps * self.config.num_cycles
         ours = list(self._play(start, num_cycles, self._rule(update), lr))
@@ -209,6 +212,7 @@ class LookaheadGames:
             unit=f"times {self.config.num_cycles} cycles of {self.config.lookahead_k} steps",
             lower_is_better=True,
             details=plays,
+            evaluated=Evaluated(split, split != "train", "the starts of a play are a new draw"),
         )
 
     def _players(self) -> UpdateRule:

@@ -16,15 +16,21 @@ from research.rng import generator
 
 
 class Split(NamedTuple):
-    """Relation between the tasks of training and those of evaluation.
+    """Relation between the tasks of training and those of evaluation. Every text about an evaluation follows it.
 
     Attributes:
-        disjoint: Whether training never draws a task of evaluation.
+        disjoint: Whether training never draws a test task.
         how: The reason, for readers of the results.
+        validation_disjoint: Whether training never draws a validation task; None: nothing is claimed.
     """
 
     disjoint: bool
     how: str
+    validation_disjoint: bool | None = None
+
+
+DRAWN = Split(True, "evaluation tasks are one fixed sequence that training never draws from", True)
+"""Split of distributions with continuous parameters."""
 
 
 class TaskSource(Protocol):
@@ -37,13 +43,17 @@ class TaskSource(Protocol):
         """Draws a batch of training tasks. All randomness comes from `rng`."""
 
     def test_tasks(self, num_tasks: int) -> Any:
-        """Returns the first `num_tasks` evaluation tasks of one fixed sequence.
+        """Returns the first `num_tasks` test tasks of one fixed sequence.
 
-        Training never draws them, unless `TaskDistribution.split` says so.
+        Training never draws them, unless `split` says so.
 
         Raises:
             ValueError: The distribution holds out fewer tasks than `num_tasks`.
         """
+
+    @property
+    def split(self) -> Split:
+        """Relation between `sample`, `test_tasks` and the tasks of validation."""
 
 
 class TaskDistribution(TaskSource, Protocol):
@@ -61,10 +71,6 @@ class TaskDistribution(TaskSource, Protocol):
     def action_space(self) -> gymnasium.Space[Any]:
         """Space of one action."""
 
-    @property
-    def split(self) -> Split:
-        """Relation between `sample` and `test_tasks`."""
-
     def make_envs(self, tasks: Any, episodes: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
         """Makes environments with `tasks × episodes` rows; the episodes of a task are adjacent rows.
 
@@ -76,23 +82,38 @@ class TaskDistribution(TaskSource, Protocol):
         """
 
 
+@runtime_checkable
+class ValidationTasks(Protocol):
+    """Distributions with validation tasks of their own; elsewhere they are draws of `sample` (`tasks/splits.py`)."""
+
+    def validation_tasks(self, num_tasks: int) -> Any:
+        """Returns the first `num_tasks` validation tasks of one fixed sequence, none of which is a held-out test task.
+
+        Tasks may repeat where there are fewer.
+        """
+
+
 class ContinuousTasks(TaskDistribution):
-    """Base of distributions with continuous parameters: evaluation tasks are draws from a random stream of their own.
+    """Base of distributions with continuous parameters: each split is a sequence of draws from its own random stream.
 
     Two draws from a continuous distribution are different with probability 1, so the splits are disjoint.
 
     Attributes:
-        test_stream: Name of that random stream, e.g. `"navigation_2d/test"`. Published results depend on it.
+        test_stream: Name of the random stream of the test tasks, e.g. `"navigation_2d/test"`. Published results depend
+            on it. The validation tasks have the stream `<test_stream>/validation`.
     """
 
     test_stream: ClassVar[str]
 
     @property
     def split(self) -> Split:
-        return Split(True, "evaluation tasks are one fixed sequence that training never draws from")
+        return DRAWN
 
     def test_tasks(self, num_tasks: int) -> Any:
         return self.sample(num_tasks, generator(0, self.test_stream))
+
+    def validation_tasks(self, num_tasks: int) -> Any:
+        return self.sample(num_tasks, generator(0, f"{self.test_stream}/validation"))
 
 
 @runtime_checkable

@@ -87,6 +87,9 @@ class CheetahDir(Cheetah):
     def test_tasks(self, num_tasks: int) -> CheetahDirTasks:
         return CheetahDirTasks(alternating(num_tasks))
 
+    def validation_tasks(self, num_tasks: int) -> CheetahDirTasks:
+        return self.test_tasks(num_tasks)
+
     def describe(self, tasks: CheetahDirTasks) -> dict[str, list[Any]]:
         return {"direction": ["forward" if direction > 0 else "backward" for direction in tasks.direction]}
 

@@ -71,17 +71,23 @@ class GridGoals(TaskDistribution):
     @property
     def split(self) -> Split:
         held_out, cells = self._num_held_out, self.size**2
-        return Split(True, f"{held_out} of the {cells} cells are evaluation goals, training draws from the others")
+        how = f"{held_out} of the {cells} cells are test goals, training and validation have the others"
+        return Split(True, how, validation_disjoint=False)
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> GridTasks:
         """Draws goals for training: different ones if `num_tasks` is at most the number of training goals."""
-        goals = (self._shuffled()[self._num_held_out :] - self.middle).astype(np.float64)
+        goals = self._training_goals()
         return GridTasks(goals[rng.choice(len(goals), num_tasks, replace=num_tasks > len(goals))])
 
     def test_tasks(self, num_tasks: int) -> GridTasks:
         if num_tasks > self._num_held_out:
             raise ValueError(f"num_eval_tasks={num_tasks}: need at most {self._num_held_out}, as many as are held out")
         return GridTasks((self._shuffled()[:num_tasks] - self.middle).astype(np.float64))
+
+    def validation_tasks(self, num_tasks: int) -> GridTasks:
+        """Returns the goals of training, one after the other and again from the first."""
+        goals = self._training_goals()
+        return GridTasks(goals[np.arange(num_tasks) % len(goals)])
 
     def make_envs(self, tasks: GridTasks, episodes: int) -> GridEnvs:
         return GridEnvs(self, tasks, episodes)
@@ -103,6 +109,9 @@ class GridGoals(TaskDistribution):
     @property
     def _num_held_out(self) -> int:
         return round(self.test_fraction * self.size**2)
+
+    def _training_goals(self) -> NDArray[np.float64]:
+        return (self._shuffled()[self._num_held_out :] - self.middle).astype(np.float64)
 
     def _cells(self) -> NDArray[np.int64]:
         return np.stack(np.divmod(np.arange(self.size**2), self.size), -1)

@@ -95,13 +95,16 @@ class GymEnv(GymDistribution):
 
     @property
     def split(self) -> Split:
-        return Split(False, "there is one task, and evaluation has other episodes of it")
+        return Split(False, "there is one task, and evaluation has other episodes of it", False)
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> GymEnvTasks:
         return self.test_tasks(num_tasks)
 
     def test_tasks(self, num_tasks: int) -> GymEnvTasks:
         return GymEnvTasks(np.zeros(num_tasks, np.int64))
+
+    def validation_tasks(self, num_tasks: int) -> GymEnvTasks:
+        return self.test_tasks(num_tasks)
 
     def make_task_env(self, task: NDArray[Any]) -> Env:
         return make_env(self.env_id, self.horizon, self.kwargs)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from research.sampling.gym import Env, Row, make_env, nearest_first, parameters, refuse_unknown_kwargs
 from research.tasks import attributes
 from research.tasks.attributes import NoSuchAttributeError
-from research.tasks.base import Split
+from research.tasks.base import DRAWN, Split
 from research.tasks.gym_env import GymDistribution, Spaces
 from research.tasks.quantities import Quantity, Space, entries, from_choices, from_range
 from research.validation import in_open_unit_interval
@@ -76,15 +76,19 @@ class GymTasks(GymDistribution):
     @property
     def split(self) -> Split:
         if not self._space.is_finite:
-            return Split(True, "evaluation tasks are one fixed sequence of draws that training never draws")
-        how = f"{self._space.num_held_out} of the {self._space.size} tasks are held out, training draws from the others"
-        return Split(True, how)
+            return DRAWN
+        held_out, size = self._space.num_held_out, self._space.size
+        how = f"{held_out} of the {size} tasks are held out, training and validation have the others"
+        return Split(True, how, validation_disjoint=False)
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> GymTaskBatch:
         return GymTaskBatch(self._space.draw(num_tasks, rng))
 
     def test_tasks(self, num_tasks: int) -> GymTaskBatch:
         return GymTaskBatch(self._space.held_out(num_tasks))
+
+    def validation_tasks(self, num_tasks: int) -> GymTaskBatch:
+        return GymTaskBatch(self._space.validation(num_tasks))
 
     def describe(self, tasks: GymTaskBatch) -> dict[str, list[Any]]:
         """Returns the values of every quantity, by the name of its setting."""

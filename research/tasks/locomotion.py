@@ -20,7 +20,7 @@ from research.tasks.base import ContinuousTasks, Split
 from research.tasks.robots import RobotEnvs, RobotTasks, T
 from research.validation import at_least
 
-TWO_DIRECTIONS = Split(False, "there are only two directions, so evaluation has those of training")
+TWO_DIRECTIONS = Split(False, "there are only two directions, so evaluation has those of training", False)
 """Split of families whose tasks are forward and backward."""
 
 
@@ -167,6 +167,9 @@ class DirectionTarget(Locomotion, ContinuousTasks):
 
     def test_tasks(self, num_tasks: int) -> DirectionTasks:
         return _along_x(alternating(num_tasks)) if self.directions == "line" else super().test_tasks(num_tasks)
+
+    def validation_tasks(self, num_tasks: int) -> DirectionTasks:
+        return self.test_tasks(num_tasks) if self.directions == "line" else super().validation_tasks(num_tasks)
 
 
 def alternating(num_tasks: int) -> NDArray[np.float64]:

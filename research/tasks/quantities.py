@@ -14,6 +14,7 @@ from research.tasks.attributes import is_integer, is_number
 
 _TEST_SEED = 0
 _TEST_STREAM = "gym_tasks/test"
+_VALIDATION_STREAM = "gym_tasks/validation"
 _MAX_HELD_OUT = 10_000
 
 
@@ -99,8 +100,8 @@ class Space:
     """All combinations of the values of quantities, split into training tasks and held-out tasks.
 
     If a quantity is a range of real numbers, the held-out tasks are one fixed sequence of draws that other draws never
-    equal. If all are integers and choices, the number of tasks is finite: a fixed fraction is held out, and training
-    draws from the others.
+    equal. If all are integers and choices, the number of tasks is finite: a fixed fraction is held out for tests, and
+    training and validation have the others.
 
     Args:
         quantities: The quantities.
@@ -133,9 +134,22 @@ class Space:
         """Draws training tasks, `[tasks, quantities]`: values, or indices of choices."""
         if not self.is_finite:
             return self._independent(num_tasks, rng)
+        return self._training(rng.integers(self.size - self.num_held_out, size=num_tasks))
+
+    def validation(self, num_tasks: int) -> NDArray[np.float64]:
+        """Returns the first `num_tasks` validation tasks, `[tasks, quantities]`.
+
+        Of finitely many tasks, they are tasks of training in a fixed order, again from the first after the last.
+        """
+        rng, count = generator(_TEST_SEED, _VALIDATION_STREAM), self.size - self.num_held_out
+        if not self.is_finite or count > _MAX_HELD_OUT:  # an order of more takes too long
+            return self.draw(num_tasks, rng)
+        return self._training(rng.permutation(count)[np.arange(num_tasks) % count])
+
+    def _training(self, rank: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Returns training tasks by their rank among all of them."""
         held_out = np.sort(self._held_out())
-        rank = rng.integers(self.size - self.num_held_out, size=num_tasks)
-        # The rank counts training tasks only; every held-out task before the drawn one adds 1 to its index.
+        # Every held-out task before the one of this rank adds 1 to its index.
         return self._decode(rank + np.searchsorted(held_out - np.arange(self.num_held_out), rank, side="right"))
 
     def held_out(self, num_tasks: int) -> NDArray[np.float64]:

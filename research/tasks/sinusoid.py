@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.rng import generator
-from research.tasks.base import Examples, RegressionDistribution
+from research.tasks.base import DRAWN, Examples, RegressionDistribution, Split
 
 
 class SinusoidTasks(NamedTuple):
@@ -55,8 +55,18 @@ class Sinusoid(RegressionDistribution):
     def sample(self, num_tasks: int, rng: np.random.Generator) -> SinusoidTasks:
         return SinusoidTasks(rng.uniform(*self.amplitude_range, num_tasks), rng.uniform(*self.phase_range, num_tasks))
 
+    @property
+    def split(self) -> Split:
+        return DRAWN
+
     def test_tasks(self, num_tasks: int) -> SinusoidTasks:
-        draws = generator(0, "sinusoid/test").random((num_tasks, 2))
+        return self._sequence(num_tasks, "sinusoid/test")
+
+    def validation_tasks(self, num_tasks: int) -> SinusoidTasks:
+        return self._sequence(num_tasks, "sinusoid/validation")
+
+    def _sequence(self, num_tasks: int, stream: str) -> SinusoidTasks:
+        draws = generator(0, stream).random((num_tasks, 2))
         low = np.array([self.amplitude_range[0], self.phase_range[0]])
         high = np.array([self.amplitude_range[1], self.phase_range[1]])
         amplitude, phase = (low + (high - low) * draws).T

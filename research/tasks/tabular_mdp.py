@@ -70,8 +70,10 @@ class TabularMDP(ContinuousTasks):
         return self._draw(num_tasks, rng, rng)
 
     def test_tasks(self, num_tasks: int) -> TabularTasks:
-        # Two streams: with one, the first tasks of more would not be those of fewer.
-        return self._draw(num_tasks, *(generator(0, f"{self.test_stream}/{name}") for name in ("transition", "reward")))
+        return self._sequence(num_tasks, self.test_stream)
+
+    def validation_tasks(self, num_tasks: int) -> TabularTasks:
+        return self._sequence(num_tasks, f"{self.test_stream}/validation")
 
     def make_envs(self, tasks: TabularTasks, episodes: int) -> TabularEnvs:
         return TabularEnvs(self, tasks, episodes)
@@ -89,6 +91,10 @@ class TabularMDP(ContinuousTasks):
         task = np.arange(len(action)).reshape(-1, *[1] * (np.ndim(action) - 1))
         time = np.arange(np.shape(action)[-1]) % self.horizon
         return gap[task, time, np.argmax(observation, -1), action]
+
+    def _sequence(self, num_tasks: int, stream: str) -> TabularTasks:
+        # Two streams: with one, the first tasks of more would not be those of fewer.
+        return self._draw(num_tasks, *(generator(0, f"{stream}/{name}") for name in ("transition", "reward")))
 
     def _draw(self, num_tasks: int, moves: np.random.Generator, rewards: np.random.Generator) -> TabularTasks:
         size = (num_tasks, self.num_states, self.num_actions)

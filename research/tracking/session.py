@@ -23,6 +23,7 @@ from research.distributed import Ranks
 from research.evaluation import AdaptationCurve, spread
 from research.files import write_json
 from research.memory import keep_freed_memory
+from research.tasks.splits import SplitName
 from research.tracking.config import from_mapping, to_mapping
 from research.tracking.experiment import Experiment
 from research.tracking.observer import to_json
@@ -71,7 +72,7 @@ def _register(experiment: Experiment, can_render: bool) -> None:
     """Makes commands of functions whose names and docstrings the command line shows."""
 
     def train(_run: Any) -> dict[str, Any]:
-        """Train, then evaluate on held-out tasks. The default."""
+        """Train, then evaluate on test tasks. The default."""
         return _run.session.train()
 
     def resume(_run: Any) -> dict[str, Any]:
@@ -138,7 +139,7 @@ class Trainer:
                 algorithm,
                 ranks.broadcast(algorithm.init()),
                 config.num_iterations,
-                evaluate=lambda state: len(_evaluate(algorithm, state, config).score),
+                evaluate=lambda state: len(_evaluate(algorithm, state, config, "validation").score),
                 evaluate_every=config.eval_interval,
                 should_stop=stop.requested,
             )
@@ -225,8 +226,8 @@ class Session:
             return self.evaluate()
 
     def evaluate(self) -> dict[str, Any]:
-        """Evaluates the state on held-out tasks and reports the curve. Returns the result of the run."""
-        curve = _evaluate(self.algorithm, self.state, self.config)
+        """Evaluates the state on the tasks of `eval_split` and reports the curve. Returns the result of the run."""
+        curve = _evaluate(self.algorithm, self.state, self.config, self.config.eval_split)
         directory = self.run.directory
         if directory is not None:
             write_json(directory / EVALUATION, to_json(curve.by_task()))
@@ -234,10 +235,10 @@ class Session:
         return self._result(curve, self.trainer.report(curve, directory))
 
     def render(self) -> dict[str, Any]:
-        """Evaluates the state on held-out tasks and draws the episodes. Returns the result of the run."""
+        """Evaluates the state on the tasks of `eval_split` and draws the episodes. Returns the result of the run."""
         directory = self.run.directory
         assert self.draw is not None and directory is not None  # otherwise the run was refused
-        curve = _evaluate(self.algorithm, self.state, self.config)
+        curve = _evaluate(self.algorithm, self.state, self.config, self.config.eval_split)
         return self._result(curve, self.draw(curve, directory))
 
     def _result(self, curve: AdaptationCurve, pictures: list[Path]) -> dict[str, Any]:
@@ -274,17 +275,18 @@ class Session:
             self.run.beat()
 
     def _on_evaluation(self, state: Any, progress: Lines) -> float:
-        curve = _evaluate(self.algorithm, state, self.config)
+        curve = _evaluate(self.algorithm, state, self.config, "validation")
+        self.run.info["eval_split"] = curve.evaluated.split
         scores = [float(step.mean()) for step in curve.score]
         for step, score in enumerate(scores):
             self.run.log_scalar(f"eval/score_after_{step}", score, state.iteration)
         steps = " → ".join(f"{scores[step]:.2f}" for step in spread(len(scores), _SHOWN))
-        progress.message(f"iteration {state.iteration}: {curve.label} on held-out tasks {steps}")
+        progress.message(f"iteration {state.iteration}: {curve.label} on {curve.evaluated.tasks()} {steps}")
         return -scores[-1] if curve.lower_is_better else scores[-1]
 
 
-def _evaluate(algorithm: Algorithm, state: Any, config: Any) -> AdaptationCurve:
-    return algorithm.evaluate(state, config.num_eval_tasks, config.num_adapt_steps)
+def _evaluate(algorithm: Algorithm, state: Any, config: Any, split: SplitName) -> AdaptationCurve:
+    return algorithm.evaluate(state, config.num_eval_tasks, config.num_adapt_steps, split)
 
 
 def _prepare_process(config: Any) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from research.checkpoint import Checkpoints, load
 from research.policies import PolicyConfig
 from research.policies.gru import GRUConfig
 from research.policies.q_network import QNetworkConfig
+from research.tasks.splits import SplitName
 from research.tracking.config import ConfigError, from_mapping, to_mapping
 from research.tracking.restart import find_start
 from research.tracking.settings import Settings
@@ -112,6 +113,7 @@ ABOUT_EVALUATIONS = re.compile(r"eval_(?!interval)|num_eval|num_adapt|adapt_(?!o
 OTHERWISE_EVALUATED: dict[str, Any] = dict(
     seed=7,
     num_eval_tasks=3,
+    eval_split="validation",
     num_adapt_steps=2,
     inner_loop="higher",
     eval_inner_lr=0.3,
@@ -296,6 +298,29 @@ def test_curves_have_a_row_for_each_step_and_a_column_for_each_task(make):
     assert algorithm.evaluate(state, 4, 0).score.shape == (1, 4)
     with pytest.raises(ValueError, match="num_adapt_steps=-1: need at least 0 steps"):
         algorithm.evaluate(state, 4, -1)
+
+
+def test_each_split_has_tasks_and_episodes_of_its_own(make):
+    """The curve names its split; without a split it is the test split, with the numbers that it has always had."""
+    algorithm = make()
+    state, _ = algorithm.step(algorithm.init())
+    curves = {split: algorithm.evaluate(state, 4, 1, split) for split in get_args(SplitName)}
+    assert {split: curve.evaluated.split for split, curve in curves.items()} == {split: split for split in curves}
+    np.testing.assert_array_equal(curves["test"].score, algorithm.evaluate(state, 4, 1).score)
+    assert [curve.evaluated.held_out for curve in curves.values()] == [True, True, False]
+    starts = [np.concatenate([np.ravel(field) for field in curve.tasks]) for curve in curves.values()]
+    assert not any(np.array_equal(starts[i], starts[j]) for i in range(3) for j in range(i))
+
+
+@pytest.mark.parametrize("name", ["maml_trpo", "rl2", "lookahead_dqn"])
+def test_where_the_tasks_are_the_same_the_episodes_are_others(make):
+    algorithm = make(task="gym_env", task_args={}, horizon=60)
+    state = algorithm.init()
+    test, validation = (algorithm.evaluate(state, 3, 0, split) for split in ("test", "validation"))
+    assert_equal = np.testing.assert_array_equal
+    assert_equal(test.tasks[0], validation.tasks[0])
+    assert not np.array_equal(test.score, validation.score)
+    assert (test.evaluated.held_out, validation.evaluated.held_out) == (False, False)
 
 
 def test_a_checkpoint_goes_on_as_if_nothing_had_happened(make, name, tmp_path):

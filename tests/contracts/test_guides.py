@@ -75,8 +75,8 @@ def run(command, project):
 @pytest.mark.parametrize(
     ("guide", "expected"),
     [
-        ("adding-a-task.md", ["passed", "Adaptation to 5 held-out tasks"]),
-        ("adding-an-algorithm.md", ["passed", "Adaptation to 5 held-out tasks", f"\n{3:>15}  ", f"\n{5:>15}  "]),
+        ("adding-a-task.md", ["passed", "Adaptation to 5 held-out test tasks"]),
+        ("adding-an-algorithm.md", ["passed", "Adaptation to 5 held-out test tasks", f"\n{3:>15}  ", f"\n{5:>15}  "]),
     ],
 )
 def test_the_guide_works(guide, expected, project):

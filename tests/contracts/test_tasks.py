@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from research import rng
 from research.tasks import REGRESSION_TASKS, TASKS, SolvedTasks, make_regression_tasks, make_tasks
+from research.tasks.splits import evaluation_tasks
 
 HORIZON = 7
 ONE_STEP = ("bandit",)
@@ -94,8 +95,7 @@ def test_held_out_tasks_are_the_first_of_one_fixed_sequence(distribution):
 
 
 def is_disjoint(distribution):
-    """Whether the splits are; regression tasks have no way to say that they are not."""
-    return not hasattr(distribution, "split") or distribution.split.disjoint
+    return distribution.split.disjoint
 
 
 def has_one_task(distribution):
@@ -112,6 +112,29 @@ def test_training_draws_no_held_out_task_or_the_distribution_says_so(distributio
     for seed in range(5):
         for iteration in range(20):
             assert not held_out & set(rows(distribution.sample(40, rng.generator(seed, "tasks", iteration))))
+
+
+def validation(distribution, num_tasks):
+    return evaluation_tasks(distribution, "validation", num_tasks)
+
+
+def test_validation_tasks_are_the_first_of_one_fixed_sequence(distribution):
+    nine, evaluated = validation(distribution, 9)
+    assert_equal(nine, validation(distribution, 9)[0])
+    assert_equal([field[:4] for field in nine], validation(distribution, 4)[0])
+    assert evaluated.split == "validation" and evaluated.held_out == distribution.split.validation_disjoint
+
+
+def test_no_validation_task_is_a_held_out_test_task(distribution):
+    test, ours = set(rows(distribution.test_tasks(60))), set(rows(validation(distribution, 60)[0]))
+    assert not test & ours if is_disjoint(distribution) else test == ours
+
+
+def test_training_draws_no_validation_task_or_the_distribution_says_so(distribution):
+    ours = set(rows(validation(distribution, 100)[0]))
+    drawn = {row for i in range(100) for row in rows(distribution.sample(40, rng.generator(0, "tasks", i)))}
+    assert isinstance(distribution.split.validation_disjoint, bool)
+    assert not ours & drawn if distribution.split.validation_disjoint else ours <= drawn
 
 
 def test_environments_have_a_row_for_each_task_and_episode(tasks):

@@ -59,7 +59,7 @@ def assert_same_run(record: Path, reference: Path) -> None:
 def test_a_run_ends_with_the_curve_the_record_the_checkpoint_and_two_pictures(runs, capsys):
     result = run(f"with {TINY} num_eval_tasks=6")
     shown = capsys.readouterr().out
-    assert "Adaptation to 6 held-out tasks" in shown
+    assert "Adaptation to 6 held-out test tasks" in shown
     table = [line.split() for line in shown.splitlines() if line.strip()[:1].isdigit() and "[" in line]
     assert [int(row[0]) for row in table] == [0, 1, 2, 3]
     assert [float(row[1]) for row in table] == pytest.approx(result["score"], abs=0.006)
@@ -170,9 +170,15 @@ def test_killed_at_three_random_moments_it_ends_as_if_it_never_was(runs):
 
 @pytest.mark.parametrize("name", ["cheetah_vel", "cheetah_dir", "ant_dir", "ant_goal"])
 def test_the_named_configs_of_robots_train(runs, name, capsys):
-    run(f"with {name} {TINY} num_iterations=1")
+    result = run(f"with {name} {TINY} num_iterations=1 eval_interval=1")
     config = json.loads((runs / "1" / "config.json").read_text())
     assert config["task"] == name and config["inner_lr"] == 0.1
     assert (runs / "1" / "checkpoints" / "latest.pt").exists()
-    held_out = "5 tasks of training: there are only two directions" if name.endswith("_dir") else "5 held-out tasks\n"
-    assert f"Adaptation to {held_out}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    if name.endswith("_dir"):
+        assert "mean return on validation tasks (those of training) " in shown
+        assert "Adaptation to 5 test tasks (those of training): there are only two directions" in shown
+        assert "held-out" not in shown and result["held_out"] is False
+    else:
+        assert "mean return on held-out validation tasks " in shown
+        assert "Adaptation to 5 held-out test tasks\n" in shown and result["held_out"] is True

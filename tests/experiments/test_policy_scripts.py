@@ -63,7 +63,7 @@ def assert_same_run(record: Path, reference: Path) -> None:
 def test_a_run_prints_the_curve_and_can_be_evaluated_again(name, runs, capsys):
     result = run(name, f"with {TINY}")
     shown = capsys.readouterr().out
-    for part in ("Adaptation to 2 held-out tasks", "iteration 3/3", "before -", "after -", "runs/1/paths.png"):
+    for part in ("Adaptation to 2 held-out test tasks", "iteration 3/3", "before -", "after -", "runs/1/paths.png"):
         assert part in shown
     assert len(result["score"]) == 4
     assert run(name, "evaluate with checkpoint=runs/1/checkpoints/latest") == result

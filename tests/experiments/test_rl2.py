@@ -39,7 +39,7 @@ def test_a_run_reports_episodes_regret_and_the_total(runs, capsys):
     result = run(f"with {TINY}")
     shown = capsys.readouterr().out
     for part in (
-        "Adaptation to 50 held-out tasks",
+        "Adaptation to 50 held-out test tasks",
         "episodes of the trial",
         "regret",
         "total regret",

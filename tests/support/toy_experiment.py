@@ -16,6 +16,7 @@ import torch
 
 from research import rng
 from research.evaluation import AdaptationCurve
+from research.tasks.splits import Evaluated, SplitName
 from research.tracking.experiment import Experiment, make_experiment
 from research.tracking.session import add_commands
 from research.types import Params, StepResult
@@ -36,7 +37,9 @@ class Surface:
 
 @dataclass(frozen=True)
 class Config:
-    evaluation_settings: ClassVar[frozenset[str]] = frozenset({"seed", "num_eval_tasks", "num_adapt_steps", "device"})
+    evaluation_settings: ClassVar[frozenset[str]] = frozenset(
+        {"seed", "num_eval_tasks", "eval_split", "num_adapt_steps", "device"}
+    )
     resume_settings: ClassVar[frozenset[str]] = frozenset({"num_iterations", "checkpoint_interval"})
 
     seed: int = 0
@@ -49,6 +52,7 @@ class Config:
     nan_at: int | None = None
     remark: str = ""
     num_eval_tasks: int = 4
+    eval_split: SplitName = "test"
     num_adapt_steps: int = 2
     eval_interval: int = 0
     checkpoint_interval: int = 3
@@ -92,11 +96,13 @@ class Toy:
         metrics = {"loss": loss, "gradient_norm": float(gradient.norm()), "time/seconds": time.perf_counter()}
         return StepResult(State(iteration, {"x": x}, Velocity(velocity, state.velocity.count + 1)), metrics)
 
-    def evaluate(self, state: State, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
+    def evaluate(
+        self, state: State, num_tasks: int, num_adapt_steps: int, split: SplitName = "test"
+    ) -> AdaptationCurve:
         x = state.params["x"].double().numpy()
-        tasks = rng.generator(self.config.seed, "eval").normal(size=(num_tasks, len(x)))
+        tasks = rng.generator(self.config.seed, f"eval/{split}").normal(size=(num_tasks, len(x)))
         score = np.stack([-np.square(0.5**step * (x - tasks)).sum(1) for step in range(num_adapt_steps + 1)])
-        return AdaptationCurve("mean return", score, tasks)
+        return AdaptationCurve("mean return", score, tasks, evaluated=Evaluated(split, True))
 
 
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:

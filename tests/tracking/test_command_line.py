@@ -44,6 +44,21 @@ def test_the_best_checkpoint_is_that_of_the_best_evaluation(lab):
     assert lab.state(1)["iteration"] == 6
 
 
+def test_the_best_checkpoint_is_chosen_on_validation_tasks_and_evaluated_on_test_tasks(lab, capsys):
+    result = lab.run("with eval_interval=1 num_iterations=6")
+    assert "mean return on held-out validation tasks " in capsys.readouterr().out
+    assert (result["split"], result["held_out"]) == ("test", True)
+    scores = lab.record(1, "metrics.json")["eval/score_after_2"]["values"]
+    again = lab.run("evaluate with checkpoint=runs/1/checkpoints/best eval_split=validation")
+    assert again["score"][2] == pytest.approx(max(scores), rel=1e-12) and again["split"] == "validation"
+    test = lab.run("evaluate with checkpoint=runs/1/checkpoints/best")
+    assert test["split"] == "test" and test["score"][2] not in scores
+    assert [lab.record(run, "evaluation.json")["split"] for run in (1, 2, 3)] == ["test", "validation", "test"]
+    assert lab.record(1, "info.json")["eval_split"] == "validation"
+    lab.run("evaluate with run=1 eval_split=all")
+    assert lab.exit_code == 2
+
+
 def test_nan_is_recorded_as_null(lab):
     lab.run("with nan_at=2 num_iterations=3")
     assert [values["loss"] is None for _, values in lab.metrics(1)] == [False, True, False]

@@ -11,7 +11,11 @@ from research.algorithms.memory.recurrent import RecurrentAgent
 from research.algorithms.outer import initial_params
 from research.evaluation import AdaptationCurve, spread
 from research.policies.gru import GRUConfig
+from research.rng import generator
+from research.tasks import make_tasks
 from research.tasks.bandit import Bandit, BanditTasks
+from research.tasks.base import Split
+from research.tasks.splits import evaluation_tasks
 
 
 def curve(name="bandit", tasks=5, steps=3, trials=2, **settings):
@@ -43,14 +47,85 @@ def test_totals_by_hand():
 
 def test_records_have_what_one_kind_adds_under_its_names():
     plain = AdaptationCurve("return", np.array([[1.0, 2.0], [3.0, 4.0]]), None)
-    assert plain.summary() == {"label": "return", "unit": "gradient steps", "score": [1.5, 3.5]}
-    by_task = {"label": "return", "unit": "gradient steps", "lower_is_better": False, "score": [[1.0, 2.0], [3.0, 4.0]]}
+    split = {"split": "test", "held_out": None}
+    assert plain.summary() == {"label": "return", "unit": "gradient steps", "score": [1.5, 3.5], **split}
+    by_task = {
+        "label": "return",
+        "unit": "gradient steps",
+        "lower_is_better": False,
+        **split,
+        "tasks": {"how": "", "distinct": [0, 1], "describe": None},
+        "score": [[1.0, 2.0], [3.0, 4.0]],
+    }
     assert plain.by_task() == by_task
     regret = np.array([[0.5, 0.0], [0.25, 1.0]])
     solved = plain._replace(extras={"regret": regret}, totals={"total": np.array([3.25, 9.0])})
     assert solved.summary() == plain.summary() | {"total": 6.125}
     assert solved.by_task() == by_task | {"regret": [[0.5, 0.0], [0.25, 1.0]]}
     assert list(solved.by_task()) == [*by_task, "regret"]
+
+
+def of_split(name, split, count=5, **settings):
+    tasks = make_tasks(name, **settings)
+    batch, evaluated = evaluation_tasks(tasks, split, count)
+    return AdaptationCurve("return", np.zeros((2, count)), batch, distribution=tasks, evaluated=evaluated)
+
+
+def test_the_record_says_which_tasks_are_the_same_and_what_they_are():
+    record = of_split("cheetah_dir", "validation").by_task()
+    assert (record["split"], record["held_out"]) == ("validation", False)
+    assert record["tasks"] == {
+        "how": "there are only two directions, so evaluation has those of training",
+        "distinct": [0, 1, 0, 1, 0],
+        "describe": {"direction": ["forward", "backward"]},
+    }
+    record = of_split("cheetah_vel", "test").by_task()
+    assert (record["split"], record["held_out"]) == ("test", True)
+    assert (record["tasks"]["distinct"], record["tasks"]["describe"]) == ([0, 1, 2, 3, 4], None)
+    assert of_split("gym_env", "test").summary()["held_out"] is False
+    assert of_split("gym_env", "test").distinct().tolist() == [0] * 5
+    many = of_split("tabular_mdp", "test", 40)
+    assert many.distinct().tolist() == list(range(40)), "several fields of several numbers"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "split", "words"),
+    [
+        ("navigation_2d", {}, "test", "held-out test tasks"),
+        ("navigation_2d", {}, "validation", "held-out validation tasks"),
+        ("navigation_2d", {}, "train", "training tasks"),
+        ("grid_goals", {}, "test", "held-out test tasks"),
+        ("grid_goals", {}, "validation", "validation tasks (those of training)"),
+        ("ant_dir", {}, "test", "test tasks (those of training)"),
+        ("ant_dir", {"directions": "plane"}, "test", "held-out test tasks"),
+        ("gym_env", {}, "test", "test tasks (those of training)"),
+        ("gym_tasks", {"choose": {"g": [1.0, 2.0, 3.0]}}, "validation", "validation tasks (those of training)"),
+    ],
+)
+def test_the_words_for_the_tasks_follow_what_the_family_says(name, settings, split, words):
+    curve = of_split(name, split, count=1, **settings)
+    assert curve.evaluated.tasks() == words
+    assert curve.evaluated.tasks(1) == words.replace("tasks", "task")
+
+
+class Unsaid:
+    """A family of a user that knows nothing of validation."""
+
+    split = Split(True, "one fixed sequence")
+
+    def sample(self, num_tasks, rng):
+        return BanditTasks(rng.random((num_tasks, 2)))
+
+    def test_tasks(self, num_tasks):
+        return self.sample(num_tasks, generator(0, "unsaid/test"))
+
+
+def test_without_validation_tasks_they_are_draws_from_a_stream_of_their_own():
+    (tasks, evaluated), again = (evaluation_tasks(Unsaid(), "validation", 3) for _ in range(2))
+    np.testing.assert_array_equal(tasks.mean, again[0].mean)
+    assert evaluated.tasks() == "validation tasks", "nothing is claimed"
+    others = [Unsaid().test_tasks(3), evaluation_tasks(Unsaid(), "train", 3)[0]]
+    assert not any(np.isin(tasks.mean, other.mean).any() for other in others)
 
 
 @pytest.mark.parametrize(

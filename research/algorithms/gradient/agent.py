@@ -30,6 +30,7 @@ from research.policies.baseline import fit_values
 from research.returns import gae, normalize
 from research.sampling.collect import collect
 from research.tasks import make_tasks
+from research.tasks.splits import evaluation_tasks
 from research.types import Forward, MetaParams, Metrics, Params, Trajectories
 from research.validation import at_least, in_unit_interval
 
@@ -48,7 +49,7 @@ class AgentConfig(MetaLearningConfig):
         discount: γ.
         gae_lambda: λ of generalised advantage estimation.
         normalize_advantages: Whether each task's advantages are scaled to mean 0 and standard deviation 1.
-        eval_episodes: Episodes for each held-out task and step of an evaluation.
+        eval_episodes: Episodes for each task and step of an evaluation.
         num_threads: Threads over tasks on the CPU, and over simulations; 0 for one per core. The results do not depend
             on it.
     """
@@ -72,7 +73,7 @@ class AgentConfig(MetaLearningConfig):
         at_least(self, 1, "episodes_per_task", "horizon", "num_inner_steps", "eval_episodes")
         in_unit_interval(self, "discount", "gae_lambda")
         tasks = make_tasks(self.task, horizon=self.horizon, **self.task_args)  # checks its settings
-        tasks.test_tasks(self.num_eval_tasks)  # there may be fewer
+        evaluation_tasks(tasks, self.eval_split, self.num_eval_tasks)  # refuses more tasks than there are
 
 
 class PolicySamples(NamedTuple):

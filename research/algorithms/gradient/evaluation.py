@@ -12,6 +12,7 @@ from research.distributed import ALONE, Ranks
 from research.evaluation import AdaptationCurve, Episodes, check_num_adapt_steps
 from research.losses import PolicyBatch
 from research.sampling.collect import collect, reset_seed
+from research.tasks.splits import SplitName, evaluation_stream, evaluation_tasks
 from research.types import MetaParams, Trajectories
 
 C = TypeVar("C", bound=AgentConfig)
@@ -35,13 +36,15 @@ class AgentAlgorithm(Generic[C]):
         """Returns the same algorithm as one of several processes that share its tasks."""
         return type(self)(self.config, ranks)
 
-    def evaluate(self, state: Any, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns the mean return on held-out tasks after 0, 1, ... gradient steps."""
-        return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps)
+    def evaluate(self, state: Any, num_tasks: int, num_adapt_steps: int, split: SplitName = "test") -> AdaptationCurve:
+        """Returns the mean return on tasks of a split after 0, 1, ... gradient steps."""
+        return adaptation_curve(self.agent, state.meta, num_tasks, num_adapt_steps, split)
 
 
-def adaptation_curve(agent: Agent, meta: MetaParams, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-    """Returns the mean return on held-out tasks after 0, 1, ..., `num_adapt_steps` gradient steps.
+def adaptation_curve(
+    agent: Agent, meta: MetaParams, num_tasks: int, num_adapt_steps: int, split: SplitName = "test"
+) -> AdaptationCurve:
+    """Returns the mean return on tasks of a split after 0, 1, ..., `num_adapt_steps` gradient steps.
 
     Each entry is the mean of `eval_episodes` new episodes per task, and the next gradient step uses the same episodes.
     The curve is a pure function of the arguments.
@@ -49,22 +52,23 @@ def adaptation_curve(agent: Agent, meta: MetaParams, num_tasks: int, num_adapt_s
     Args:
         agent: The policy, its inner loop, its tasks and its settings.
         meta: The meta-parameters, with the learning rates of training.
-        num_tasks: Number of held-out tasks.
+        num_tasks: Number of tasks.
         num_adapt_steps: Gradient steps, at least 0; may exceed those of training.
+        split: The split of the tasks.
 
     Raises:
-        ValueError: `num_adapt_steps` is below 0, or there are fewer held-out tasks.
+        ValueError: `num_adapt_steps` is below 0, or the split has fewer tasks.
     """
     check_num_adapt_steps(num_adapt_steps)
     config, meta = agent.config, agent.config.at_evaluation(meta)
-    tasks = agent.tasks.test_tasks(num_tasks)
+    tasks, evaluated = evaluation_tasks(agent.tasks, split, num_tasks)
     envs = agent.tasks.make_envs(tasks, config.eval_episodes)
     batches: list[PolicyBatch] = []
     sampled: list[Trajectories] = []
     seeds: list[int] = []
     for step in range(num_adapt_steps + 1):
         params = agent.adapt(meta, batches, num_tasks)
-        generator = rng.torch_generator(config.seed, "evaluation", step, device=agent.device)
+        generator = rng.torch_generator(config.seed, evaluation_stream(split), step, device=agent.device)
         sampled.append(
             collect(agent.policy, params, envs, num_tasks, agent.tasks.horizon, generator, config.num_threads)
         )
@@ -78,4 +82,5 @@ def adaptation_curve(agent: Agent, meta: MetaParams, num_tasks: int, num_adapt_s
         tasks,
         distribution=agent.tasks,
         details=Episodes(tuple(sampled), tuple(seeds)),
+        evaluated=evaluated,
     )

@@ -10,6 +10,7 @@ from research.algorithms.schedules import interpolate
 from research.optim.trust_region import TrustRegionConfig
 from research.policies.gru import GRUConfig, check_spaces
 from research.tasks import TASKS, SolvedTasks, TaskDistribution, make_tasks
+from research.tasks.splits import evaluation_tasks
 from research.validation import at_least, in_open_unit_interval, in_unit_interval, positive
 
 
@@ -43,7 +44,7 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
         entropy_coef: Weight of PPO's entropy bonus in the first iteration; it falls linearly.
         entropy_until: Fraction of the training after which that weight is 0; with more than 1 it never is.
         num_adapt_steps: Episodes of a trial after the first one in an evaluation; None for those of training.
-        eval_trials: Trials for each held-out task.
+        eval_trials: Trials for each task of an evaluation.
         num_threads: Threads over trials on the CPU; 0 for one per core. The results do not depend on it.
     """
 
@@ -89,7 +90,7 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
         tasks = self.make_tasks()  # checks its settings
         if self.learn_from == "regret":
             self._check_regret(tasks)
-        tasks.test_tasks(self.num_eval_tasks)  # there may be fewer
+        evaluation_tasks(tasks, self.eval_split, self.num_eval_tasks)  # refuses more tasks than there are
         check_spaces(self.policy, tasks.observation_space, tasks.action_space)
         self._check_lengths(tasks.horizon * self.episodes_per_trial)
         if self.update == "trpo" and not self.policy.separate_value:

@@ -12,11 +12,14 @@ from research.evaluation import AdaptationCurve, check_num_adapt_steps
 from research.sampling.trials import collect_trials
 from research.tasks import SolvedTasks
 from research.tasks.base import KnownOptimum
+from research.tasks.splits import SplitName, evaluation_stream, evaluation_tasks
 from research.types import Params, Trials
 
 
-def trial_curve(agent: RecurrentAgent, params: Params, num_tasks: int, num_adapt_steps: int | None) -> AdaptationCurve:
-    """Returns the return of the first, second, ... episode of a trial on held-out tasks, averaged over `eval_trials`.
+def trial_curve(
+    agent: RecurrentAgent, params: Params, num_tasks: int, num_adapt_steps: int | None, split: SplitName = "test"
+) -> AdaptationCurve:
+    """Returns the return of the first, second, ... episode of a trial, averaged over `eval_trials`.
 
     For `SolvedTasks` the curve also has the extra `regret`, and the totals `total` (see `expected_total`) and
     `total_regret`. The curve is a pure function of the arguments; fewer episodes are the first ones of more.
@@ -24,22 +27,25 @@ def trial_curve(agent: RecurrentAgent, params: Params, num_tasks: int, num_adapt
     Args:
         agent: The recurrent policy, its tasks and its settings.
         params: Parameters of the policy.
-        num_tasks: Number of held-out tasks.
+        num_tasks: Number of tasks.
         num_adapt_steps: Episodes of a trial after the first one, at least 0; None for as many as in training.
+        split: The split of the tasks.
 
     Raises:
-        ValueError: `num_adapt_steps` is below 0, or there are fewer held-out tasks.
+        ValueError: `num_adapt_steps` is below 0, or the split has fewer tasks.
     """
     config, distribution = agent.config, agent.tasks
     episodes = config.episodes_per_trial if num_adapt_steps is None else num_adapt_steps + 1
     check_num_adapt_steps(episodes - 1)
-    tasks = distribution.test_tasks(num_tasks)
+    tasks, evaluated = evaluation_tasks(distribution, split, num_tasks)
     envs = distribution.make_envs(tasks, config.eval_trials)
-    generator = rng.torch_generator(config.seed, "evaluation", device=agent.device)
+    generator = rng.torch_generator(config.seed, evaluation_stream(split), device=agent.device)
     trials = collect_trials(agent.policy, params, envs, num_tasks, episodes, distribution.horizon, generator)
     envs.close()
     score = _per_episode(trials, trials.reward.double(), episodes)
-    curve = AdaptationCurve("mean return", score, tasks, unit="episodes of the trial", distribution=distribution)
+    curve = AdaptationCurve(
+        "mean return", score, tasks, unit="episodes of the trial", distribution=distribution, evaluated=evaluated
+    )
     if not isinstance(distribution, SolvedTasks):
         return curve
     regret = _per_episode(trials, action_regret(distribution, tasks, trials), episodes)

@@ -39,6 +39,7 @@ from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState, adam, adam_start
 from research.optim.flat import distance
 from research.parallel import parallel_map
+from research.tasks.splits import SplitName
 from research.types import MetaParams, Metrics, Params, StepResult
 
 
@@ -92,9 +93,11 @@ class RL2:
         metrics["time/update_seconds"] = time.perf_counter() - start
         return StepResult(RL2State(iteration + 1, MetaParams(params, {}), optimizer, scale), metrics)
 
-    def evaluate(self, state: RL2State, num_tasks: int, num_adapt_steps: int | None) -> AdaptationCurve:
-        """Returns the mean return of the first, second, ... episode of a trial on held-out tasks."""
-        return trial_curve(self.agent, state.meta.model, num_tasks, num_adapt_steps)
+    def evaluate(
+        self, state: RL2State, num_tasks: int, num_adapt_steps: int | None, split: SplitName = "test"
+    ) -> AdaptationCurve:
+        """Returns the mean return of the first, second, ... episode of a trial on tasks of a split."""
+        return trial_curve(self.agent, state.meta.model, num_tasks, num_adapt_steps, split)
 
     def _epochs(
         self, params: Params, optimizer: AdamState, steps: Steps, iteration: int

@@ -27,6 +27,7 @@ from research.per_task import expand
 from research.policies.mlp import check_layers, mlp
 from research.tasks import make_regression_tasks
 from research.tasks.base import Examples
+from research.tasks.splits import SplitName, evaluation_stream, evaluation_tasks
 from research.types import Forward, MetaParams, Params
 from research.validation import at_least, in_unit_interval, positive
 
@@ -46,7 +47,7 @@ class RegressionConfig(MetaLearningConfig):
         activation: `"relu"` or `"tanh"`.
         meta_lr: Step size of a meta-update.
         anneal_from: Fraction of the training after which `meta_lr` decreases linearly to 0; 1 for a constant step size.
-        eval_query_points: Examples per held-out task that measure its error, none of them among the shots.
+        eval_query_points: Examples per task of an evaluation that measure its error, none of them among the shots.
     """
 
     evaluation_settings = MetaLearningConfig.evaluation_settings | {"eval_query_points"}
@@ -74,7 +75,8 @@ class RegressionConfig(MetaLearningConfig):
         positive(self, "meta_lr")
         in_unit_interval(self, "anneal_from")
         check_layers(self)
-        make_regression_tasks(self.task, **self.task_args)  # checks the settings of its own
+        tasks = make_regression_tasks(self.task, **self.task_args)  # checks the settings of its own
+        evaluation_tasks(tasks, self.eval_split, self.num_eval_tasks)  # refuses more tasks than there are
 
     def meta_lr_at(self, iteration: int, update: int) -> float:
         """Returns the step size of a meta-update: `meta_lr`, annealed over all updates of the training."""
@@ -147,23 +149,25 @@ class Learner:
         return (predictions - batch.targets).square().mean((1, 2))
 
     @torch.no_grad()
-    def evaluate(self, meta: MetaParams, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns the error on held-out tasks after 0, 1, ... gradient steps, all on the same `shots` examples.
+    def evaluate(
+        self, meta: MetaParams, num_tasks: int, num_adapt_steps: int, split: SplitName = "test"
+    ) -> AdaptationCurve:
+        """Returns the error on tasks of a split after 0, 1, ... gradient steps, all on the same `shots` examples.
 
         Raises:
             ValueError: `num_adapt_steps` is below 0.
         """
         check_num_adapt_steps(num_adapt_steps)
         config, meta = self.config, self.config.at_evaluation(meta)
-        tasks = self.tasks.test_tasks(num_tasks)
-        generator = rng.generator(config.seed, "evaluation")
+        tasks, evaluated = evaluation_tasks(self.tasks, split, num_tasks)
+        generator = rng.generator(config.seed, evaluation_stream(split))
         support = self._batch(self.tasks.examples(tasks, config.shots, generator))
         query = self._batch(self.tasks.examples(tasks, config.eval_query_points, generator))
         score = [
             self.errors(self.adapt(meta, [support] * steps, num_tasks), query) for steps in range(num_adapt_steps + 1)
         ]
         values: NDArray[np.float64] = torch.stack(score).double().cpu().numpy()
-        return AdaptationCurve("mean squared error", values, tasks, lower_is_better=True)
+        return AdaptationCurve("mean squared error", values, tasks, lower_is_better=True, evaluated=evaluated)
 
     def _batch(self, examples: Examples) -> Batch:
         return Batch(*(torch.as_tensor(leaf, dtype=self.dtype, device=self.device) for leaf in examples))

@@ -32,6 +32,7 @@ from research.algorithms.regression.agent import Learner, RegressionConfig, Samp
 from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState, adam, adam_start
 from research.optim.flat import flatten, unflatten
+from research.tasks.splits import SplitName
 from research.types import MetaParams, StepResult
 
 
@@ -94,9 +95,11 @@ class MAMLRegression:
         }
         return StepResult(MAMLRegressionState(state.iteration + 1, meta, optimizer), metrics)
 
-    def evaluate(self, state: MAMLRegressionState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns the errors on held-out tasks after 0, 1, ... gradient steps."""
-        return self.learner.evaluate(state.meta, num_tasks, num_adapt_steps)
+    def evaluate(
+        self, state: MAMLRegressionState, num_tasks: int, num_adapt_steps: int, split: SplitName = "test"
+    ) -> AdaptationCurve:
+        """Returns the errors on tasks of a split after 0, 1, ... gradient steps."""
+        return self.learner.evaluate(state.meta, num_tasks, num_adapt_steps, split)
 
     def _gradient(self, vector: Tensor, like: MetaParams, sampled: SampledExamples) -> tuple[Tensor, Tensor]:
         """Returns the loss after adaptation, averaged over tasks, and its gradient with respect to the flat vector."""

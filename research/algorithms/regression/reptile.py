@@ -26,6 +26,7 @@ import torch
 from research.algorithms.outer import move_towards, refuse_learned_update
 from research.algorithms.regression.agent import Learner, RegressionConfig
 from research.evaluation import AdaptationCurve
+from research.tasks.splits import SplitName
 from research.types import MetaParams, StepResult
 
 
@@ -86,6 +87,8 @@ class ReptileRegression:
         }
         return StepResult(ReptileRegressionState(state.iteration + 1, MetaParams(params, state.meta.update)), metrics)
 
-    def evaluate(self, state: ReptileRegressionState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns the errors on held-out tasks after 0, 1, ... gradient steps."""
-        return self.learner.evaluate(state.meta, num_tasks, num_adapt_steps)
+    def evaluate(
+        self, state: ReptileRegressionState, num_tasks: int, num_adapt_steps: int, split: SplitName = "test"
+    ) -> AdaptationCurve:
+        """Returns the errors on tasks of a split after 0, 1, ... gradient steps."""
+        return self.learner.evaluate(state.meta, num_tasks, num_adapt_steps, split)

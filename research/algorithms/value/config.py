@@ -9,6 +9,7 @@ from research.algorithms.config import AlgorithmConfig
 from research.optim.lookahead_settings import LookaheadConfig
 from research.policies.q_network import QNetworkConfig
 from research.tasks import make_tasks
+from research.tasks.splits import evaluation_tasks
 from research.td import LossKind
 from research.validation import at_least, in_unit_interval, positive, positive_fraction
 
@@ -38,7 +39,7 @@ class DQNConfig(AlgorithmConfig):
         adapt_epsilon: Probability of an exploratory action; other actions are greedy.
         num_adapt_steps: Entries of an evaluation after the first.
         td_steps_per_adapt_step: TD steps between two entries of an evaluation.
-        eval_episodes: Episodes of each held-out task at each entry.
+        eval_episodes: Episodes of each task of an evaluation at each entry.
         discounted_score: Whether an evaluation reports discounted returns.
     """
 
@@ -82,7 +83,7 @@ class DQNConfig(AlgorithmConfig):
         in_unit_interval(self, "discount", "adapt_epsilon")
         positive_fraction(self, "polyak")
         tasks = make_tasks(self.task, horizon=self.horizon, **self.task_args)  # checks the settings of the tasks
-        tasks.test_tasks(self.num_eval_tasks)  # refuses more tasks than there are
+        evaluation_tasks(tasks, self.eval_split, self.num_eval_tasks)  # refuses more tasks than there are
 
     @property
     def num_rows(self) -> int:

@@ -23,6 +23,7 @@ from research.sampling.collect import collect, reset_seed
 from research.sampling.interaction import Interaction
 from research.sampling.replay_buffer import ReplayBuffer
 from research.tasks import make_tasks
+from research.tasks.splits import SplitName, evaluation_stream, evaluation_tasks
 from research.td import TransitionBatch
 from research.types import Params, Trajectories
 
@@ -120,24 +121,32 @@ class DQNDesign(Generic[C]):
 
     @flushed_denormals()
     def adaptation_curve(
-        self, params: Params, num_tasks: int, num_adapt_steps: int, advance: Advance, n_step: int = 1
+        self,
+        params: Params,
+        num_tasks: int,
+        num_adapt_steps: int,
+        advance: Advance,
+        n_step: int = 1,
+        split: SplitName = "test",
     ) -> AdaptationCurve:
-        """Returns the mean return of the greedy policy on held-out tasks, and after each round of TD steps on them.
+        """Returns the mean return of the greedy policy on tasks, and after each round of TD steps on them.
 
         Args:
             params: The parameters before adaptation.
-            num_tasks: Number of held-out tasks.
+            num_tasks: Number of tasks.
             num_adapt_steps: Rounds of `td_steps_per_adapt_step` TD steps.
             advance: Adapts to the tasks.
             n_step: Steps of the environment before a target bootstraps.
+            split: The split of the tasks.
         """
         check_num_adapt_steps(num_adapt_steps)
-        tasks, each = self.tasks.test_tasks(num_tasks), self.config.td_steps_per_adapt_step
-        buffer = self.collect_transitions(tasks, params, "evaluation/transitions")
-        batches = self.minibatches(buffer, "evaluation/minibatches", n_step=n_step)
+        stream, each = evaluation_stream(split), self.config.td_steps_per_adapt_step
+        tasks, evaluated = evaluation_tasks(self.tasks, split, num_tasks)
+        buffer = self.collect_transitions(tasks, params, f"{stream}/transitions")
+        batches = self.minibatches(buffer, f"{stream}/minibatches", n_step=n_step)
         counts = [0] + [each] * num_adapt_steps
         adapted = (advance(list(itertools.islice(batches, count))) for count in counts)
-        episodes = self._play(tasks, num_tasks, adapted)
+        episodes = self._play(tasks, num_tasks, adapted, stream)
         return AdaptationCurve(
             "mean discounted return" if self.config.discounted_score else "mean return",
             np.stack([_score(self.config, sampled) for sampled in episodes.trajectories]),
@@ -145,9 +154,10 @@ class DQNDesign(Generic[C]):
             unit="TD steps" if each == 1 else f"× {each} TD steps",
             distribution=self.tasks,
             details=episodes,
+            evaluated=evaluated,
         )
 
-    def _play(self, tasks: Any, num_tasks: int, adapted: Iterator[Params]) -> Episodes:
+    def _play(self, tasks: Any, num_tasks: int, adapted: Iterator[Params], stream: str) -> Episodes:
         """Returns episodes of the greedy policy with each of the per-task parameters."""
         config, policy = self.config, GreedyPolicy(self.network)
         envs = self.tasks.make_envs(tasks, config.eval_episodes)
@@ -155,7 +165,7 @@ class DQNDesign(Generic[C]):
         seeds: list[int] = []
         for step, params in enumerate(adapted):
             named = {f"network.{name}": value for name, value in params.items()}
-            generator = rng.torch_generator(config.seed, "evaluation", step, device=config.device)
+            generator = rng.torch_generator(config.seed, stream, step, device=config.device)
             sampled.append(collect(policy, named, envs, num_tasks, config.horizon, generator))
             seeds.append(reset_seed(generator))
         envs.close()
@@ -165,8 +175,8 @@ class DQNDesign(Generic[C]):
 class TDDesign(DQNDesign[T]):
     """A design that adapts to a task by the TD steps of `TDLearner`. Its state has the parameters in `meta.model`."""
 
-    def evaluate(self, state: Any, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns the mean return of the greedy policy on held-out tasks, before and after TD steps on them."""
+    def evaluate(self, state: Any, num_tasks: int, num_adapt_steps: int, split: SplitName = "test") -> AdaptationCurve:
+        """Returns the mean return of the greedy policy on tasks of a split, before and after TD steps on them."""
         params = state.meta.model
         learner = TDLearner(self.config, self.network, expand(params, num_tasks))
 
@@ -175,7 +185,7 @@ class TDDesign(DQNDesign[T]):
                 learner.step(batch)
             return learner.online.params()
 
-        return self.adaptation_curve(params, num_tasks, num_adapt_steps, advance, self.config.n_step)
+        return self.adaptation_curve(params, num_tasks, num_adapt_steps, advance, self.config.n_step, split)
 
 
 def _least_tried(

@@ -16,7 +16,7 @@ DQN family applies it in three designs:
     C  `design="maml"`, maml_dqn.py: inside the differentiable inner loop. φ, the rate of the fast steps and α follow
        the gradient of the loss after the fast steps: φ ← φ − β ∇_φ mean_i L(θ_iK(φ); query_i).
 
-All designs share one evaluation: `adapt_transitions` transitions of each held-out task, then TD steps from the learned
+All designs share one evaluation: `adapt_transitions` transitions of each task of it, then TD steps from the learned
 parameters. Entry 0 is the greedy policy without adaptation; for a single environment the other entries mean nothing.
 
 With several tasks, A is joint training: the environments of task i act in task i, and one network learns from all.

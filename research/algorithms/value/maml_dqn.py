@@ -46,6 +46,7 @@ from research.inner_loops.base import adapted_names
 from research.optim.differentiable import AdamState, adam, adam_start
 from research.optim.flat import distance
 from research.per_task import expand
+from research.tasks.splits import SplitName
 from research.td import TransitionBatch, semi_gradient_loss, td_loss, td_target, values_at
 from research.types import Forward, MetaParams, Params, StepResult
 from research.validation import at_least, in_unit_interval, positive
@@ -167,8 +168,10 @@ class MAMLDQN(DQNDesign[MAMLDQNConfig]):
         gradient = torch.autograd.grad(loss, list(leaves.values()))
         return dict(zip(leaves, gradient, strict=True)), error.detach()
 
-    def evaluate(self, state: MAMLDQNState, num_tasks: int, num_adapt_steps: int) -> AdaptationCurve:
-        """Returns the mean return of the greedy policy on held-out tasks, before and after inner steps on them."""
+    def evaluate(
+        self, state: MAMLDQNState, num_tasks: int, num_adapt_steps: int, split: SplitName = "test"
+    ) -> AdaptationCurve:
+        """Returns the mean return of the greedy policy on tasks of a split, before and after inner steps on them."""
         meta, seen = self.config.at_evaluation(state.meta), list[TransitionBatch]()
 
         @torch.no_grad()
@@ -176,7 +179,7 @@ class MAMLDQN(DQNDesign[MAMLDQNConfig]):
             seen.extend(batches)
             return self._adapt(meta, seen, num_tasks)
 
-        return self.adaptation_curve(meta.model, num_tasks, num_adapt_steps, advance)
+        return self.adaptation_curve(meta.model, num_tasks, num_adapt_steps, advance, split=split)
 
     def _moved_target(self, target: MetaParams, meta: MetaParams, iteration: int) -> MetaParams:
         """The slow copy after an iteration."""
