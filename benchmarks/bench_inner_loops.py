@@ -32,7 +32,7 @@ def meta_gradient(backend: str, rows: int, device: str = "cpu") -> None:
     model = mlp((8, 64, 64, 2), "tanh", generator).to(device)
     inputs = torch.randn(TASKS, rows, 8, generator=generator).to(device)
     targets = torch.randn(TASKS, rows, 2, generator=generator).to(device)
-    inner_loop = make_inner_loop(backend, InnerLoopConfig(inner_lr=0.1))
+    inner_loop = make_inner_loop(backend, InnerLoopConfig(inner_lr=0.1), probe=False)
     params = {name: value.detach().requires_grad_() for name, value in model.named_parameters()}
     update = inner_loop.init_update(model, params, 1)
     adapted = inner_loop.adapt(model, params, update, squared_error, [(inputs, targets)])

@@ -1,10 +1,12 @@
 """Differentiable inner loops: one protocol, and interchangeable backends that give the same numbers."""
 
 import difflib
+import functools
 import importlib
 import importlib.util
 
 from research.inner_loops.base import InnerLoop, InnerLoopConfig, Linearized
+from research.inner_loops.probe import Probed
 
 _MODULES = {"func": "func", "higher": "with_higher", "learn2learn": "with_learn2learn"}
 """Module of each backend. It defines `make`, from `InnerLoopConfig` to `InnerLoop`, and nothing else imports it."""
@@ -13,12 +15,14 @@ INNER_LOOPS = tuple(name for name, module in _MODULES.items() if importlib.util.
 """Names of the backends that are here. One is imported when it is made for the first time."""
 
 
-def make_inner_loop(name: str, config: InnerLoopConfig) -> InnerLoop:
+def make_inner_loop(name: str, config: InnerLoopConfig, probe: bool = True) -> InnerLoop:
     """Returns the inner loop of a backend.
 
     Args:
         name: Name of the backend, one of `INNER_LOOPS`.
         config: Its settings.
+        probe: Whether to check the meta-gradients of modules and losses that the library does not know at their first
+            use, see `research.inner_loops.probe`.
 
     Raises:
         ValueError: No backend has that name, or it does not support a setting.
@@ -40,7 +44,10 @@ def make_inner_loop(name: str, config: InnerLoopConfig) -> InnerLoop:
         raise ValueError(f"inner_loop={name!r}: need one of {', '.join(INNER_LOOPS)}{advice}")
     backend = importlib.import_module(f"{__name__}.{_MODULES[name]}")
     inner_loop: InnerLoop = backend.make(config)
-    return inner_loop
+    if not probe:
+        return inner_loop
+    names = (name, *(other for other in INNER_LOOPS if other != name))
+    return Probed(config, inner_loop, names, functools.partial(make_inner_loop, probe=False))
 
 
 __all__ = ["INNER_LOOPS", "InnerLoop", "InnerLoopConfig", "Linearized", "make_inner_loop"]

@@ -14,6 +14,7 @@ Finn et al. 2017, arXiv:1703.03400, eq. 1; Li et al. 2017, arXiv:1707.09835, eq.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -206,17 +207,30 @@ def _gradient(
     def task_loss(params: Params, task_batch: Any) -> Tensor:
         return loss(functools.partial(functional_call, model, params), task_batch)
 
-    with twice_differentiable(model), torch.enable_grad():
-        point = {
-            name: value if value.requires_grad else value.detach().requires_grad_() for name, value in theta.items()
-        }
+    point = {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in theta.items()}
+
+    def gradient(vmapped: bool) -> Params:
         # The tasks share no parameter here, so the gradient of the sum has the gradient of each.
-        total = per_task(task_loss, point, batch, vmapped=vmappable(model)).sum()
-        gradient = torch.autograd.grad(
-            total,
-            [point[name] for name in names],
-            create_graph=create_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-    return dict(zip(names, gradient, strict=True))
+        total = per_task(task_loss, point, batch, vmapped=vmapped).sum()
+        inputs = [point[name] for name in names]
+        found = torch.autograd.grad(total, inputs, create_graph=create_graph, allow_unused=True, materialize_grads=True)
+        return dict(zip(names, found, strict=True))
+
+    with twice_differentiable(model), torch.enable_grad():
+        if not vmappable(model) or num_tasks([batch]) == 1:
+            return gradient(vmapped=False)
+        try:
+            return gradient(vmapped=True)
+        except RuntimeError as error:  # `if` on a tensor, .item(), masks, ...; an error of one task comes again
+            looped = gradient(vmapped=False)
+            _say_looped(str(error).splitlines()[0][:200])
+            return looped
+
+
+@functools.cache
+def _say_looped(reason: str) -> None:
+    """Logs once why a loss is computed task by task."""
+    logging.getLogger(__name__).warning(
+        "Tasks are computed one after the other, which is slower: torch.vmap cannot batch the model or the loss (%s)",
+        reason,
+    )

@@ -20,6 +20,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 _UNBATCHED = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
 """Modules whose operations have no batching rule: they fail under vmap, or run in a slow loop with a warning."""
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+"""Under vmap, a gradient moves the row `padding_idx` of all tasks but the first."""
 
 
 def check_model(model: nn.Module, second_order: bool) -> None:
@@ -60,7 +62,10 @@ def vmappable(model: nn.Module) -> bool:
         >>> vmappable(nn.Linear(2, 2)), vmappable(nn.GRU(2, 2))
         (True, False)
     """
-    return not any(isinstance(module, _UNBATCHED) for module in model.modules())
+    return not any(
+        isinstance(module, _UNBATCHED) or (isinstance(module, _EMBEDDINGS) and module.padding_idx is not None)
+        for module in model.modules()
+    )
 
 
 @contextlib.contextmanager
@@ -140,3 +145,10 @@ def _problems(module: nn.Module, second_order: bool) -> Iterator[str]:
             "the second derivative of torch's weight_norm is wrong; compute g * v / v.norm() with plain operations in "
             "a parametrization of your own, or set first_order=True"
         )
+    if isinstance(module, _EMBEDDINGS):
+        if module.max_norm is not None:
+            yield "max_norm writes to its weight at every forward pass; scale the rows with plain operations"
+        if module.sparse:
+            yield "its gradients are sparse, and have no second derivative; set sparse=False"
+        if module.scale_grad_by_freq:
+            yield "with scale_grad_by_freq its gradients are not those of the loss; leave it out"

@@ -86,6 +86,17 @@ class PlainLayerNorm(nn.Module):
         return F.layer_norm(x, (WIDTH,), self.scale, self.shift)
 
 
+class Rows(nn.Module):
+    """An embedding of the sign of the first feature."""
+
+    def __init__(self, **settings: Any):
+        super().__init__()
+        self.layer = nn.Embedding(2, WIDTH, **settings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer((x[:, 0] > 0).long()) * x
+
+
 class Bilinear(nn.Bilinear):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(x, x)
@@ -118,6 +129,7 @@ WORKING: dict[str, Callable[[], nn.Module]] = {
     "Softplus": nn.Softplus,
     "PReLU": nn.PReLU,
     "Softmax": lambda: nn.Softmax(-1),
+    "Embedding": Rows,
     "Bilinear": lambda: Bilinear(WIDTH, WIDTH, WIDTH),
     "RNNCell": lambda: Cell(nn.RNNCell),
     "GRUCell": lambda: Cell(nn.GRUCell),
@@ -151,6 +163,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: nn.utils.parametrizations.weight_norm(nn.Linear(WIDTH, WIDTH)),
         r"2\.parametrizations\.weight\.0: _WeightNorm .* second derivative",
     ),
+    "max_norm": (lambda: Rows(max_norm=1.0), r"2\.layer: Embedding .* max_norm writes to its weight"),
+    "sparse": (lambda: Rows(sparse=True), r"2\.layer: Embedding .* sparse=False"),
+    "scale_grad_by_freq": (lambda: Rows(scale_grad_by_freq=True), r"2\.layer: Embedding .* leave it out"),
     "weight_norm by hook": (lambda: hooked_weight_norm(), r"2: Linear .* weight_norm is wrong"),
 }
 
@@ -177,10 +192,22 @@ def adaptable(backend: str, module: str) -> bool:
 
 @pytest.mark.parametrize(("backend", "module"), [(b, m) for b in ip.BACKENDS for m in WORKING if adaptable(b, m)])
 def test_meta_gradients_through_the_module_are_right(backend: str, module: str) -> None:
-    made, loop = problem(WORKING[module]), ip.make_loop(backend, inner_lr=0.2)
+    made, loop = problem(WORKING[module]), ip.make_loop(backend, probe=True, inner_lr=0.2)
     with twice_differentiable(made.model):
         errors = ip.relative_errors(loop, made, ip.initial_update(loop, made, 2), 2)
     assert max(errors) < 1e-6
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("module", WORKING)
+def test_right_modules_pass_the_check_in_single_precision(module: str) -> None:
+    made = problem(WORKING[module])
+    model = made.model.float()
+    batch = ip.Pairs(*(field.float() for field in made.batches[0]))
+    made = ip.Problem(model, ip.start(model), made.loss, [batch, batch], batch)
+    for backend in ip.BACKENDS:
+        if adaptable(backend, module):
+            made.adapt(ip.make_loop(backend, probe=True), made.params, {"lr": torch.tensor(0.1)}, 2)
 
 
 @pytest.mark.parametrize("backend", ip.BACKENDS)
@@ -255,9 +282,27 @@ def test_gradients_inside_a_vmap_are_wrong_for_normalisations(module: str) -> No
     assert ip.dot({name: ours[f"model.{name}"] for name in along}, along) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("backend", ip.BACKENDS)
+def test_the_padding_row_of_an_embedding_stays_for_every_task(backend: str) -> None:
+    made, loop = problem(lambda: Rows(padding_idx=1)), ip.make_loop(backend, probe=True, inner_lr=0.2)
+    before, after = made.params["2.layer.weight"], made.adapt(loop, made.params, {"lr": torch.tensor(0.2)}, 3)
+    assert all(torch.equal(row, before[1]) for row in after["2.layer.weight"][:, 1])
+    assert all((row != before[0]).all() for row in after["2.layer.weight"][:, 0])
+
+
+def test_under_vmap_the_padding_row_moves() -> None:
+    """Why an embedding with a padding row is looped."""
+    weight = torch.zeros(3, 2, 1).requires_grad_()
+    rows = torch.ones(3, 4, dtype=torch.int64)
+    total = torch.func.vmap(lambda w, r: F.embedding(r, w, padding_idx=1).sum())(weight, rows).sum()
+    (gradient,) = torch.autograd.grad(total, weight)
+    assert gradient[:, 1].flatten().tolist() == [0.0, 4.0, 4.0]
+
+
 def test_vmappable_tells_which_modules_have_no_batching_rule() -> None:
     looped = {"RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell", "Bilinear"}
     assert {name for name, make in WORKING.items() if not vmappable(net(make()))} == looped
+    assert not vmappable(Rows(padding_idx=1))
 
 
 def test_fused_attention_has_no_second_derivative_outside_the_context() -> None:

@@ -52,8 +52,9 @@ class Problem:
         return torch.stack(losses).mean()
 
 
-def make_loop(backend: str, **settings: Any) -> InnerLoop:
-    return make_inner_loop(backend, InnerLoopConfig(**settings))
+def make_loop(backend: str, *, probe: bool = False, **settings: Any) -> InnerLoop:
+    """The tests compare the numbers of the backends themselves, which the probe would do once more."""
+    return make_inner_loop(backend, InnerLoopConfig(**settings), probe)
 
 
 def squared_error(forward: Callable[..., Tensor], batch: Pairs) -> Tensor:
