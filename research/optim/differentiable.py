@@ -114,7 +114,7 @@ def adam(
 
     g ← g + λθ,  m ← β₁m + (1 − β₁)g,  v ← β₂v + (1 − β₂)g²,  θ ← θ − α · m/(1 − β₁ᵗ) / (√v/√(1 − β₂ᵗ) + ε).
     (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1.) Arguments and errors as for `sgd`; ε must be
-    above 0 if gradients can be 0.
+    above 0 if gradients can be 0. Complex parameters are refused: torch takes them for pairs of real ones.
 
     Example:
         >>> params, state = adam({"w": torch.tensor(1.0)}, {"w": torch.tensor(2.0)}, None, lr=0.25)
@@ -122,6 +122,11 @@ def adam(
         ({'w': tensor(0.7500)}, 1)
     """
     _check_names(params, grads)
+    for name, grad in grads.items():
+        if grad.is_complex():
+            raise ValueError(
+                f"grads: {name} is complex, need real ones; use torch.view_as_real on the parameter, or sgd"
+            )
     grads = {name: _decayed(grads[name], weight_decay, param) for name, param in params.items()}
     state = _moments(grads, state, beta1, beta2)
     updated = {

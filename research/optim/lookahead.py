@@ -9,9 +9,9 @@ At a sync the state of the base optimiser is treated by `inner_state` (appendix 
 
 - `"maintain"`: it stays as it is.
 - `"reset"`: it is emptied, as in a new optimiser.
-- `"pullback"`: s_slow ← s_slow + α (s − s_slow);  s ← s_slow, for every floating tensor s of the state except those
-  that count steps. A tensor that the base optimiser has not made yet counts as zero: before the first step these are
-  the momentum buffer of SGD and the moments of Adam.
+- `"pullback"`: s_slow ← s_slow + α (s − s_slow);  s ← s_slow, for every real or complex tensor s of the state, dense or
+  sparse, except those that count steps. A tensor that the base optimiser has not made yet counts as zero: before the
+  first step these are the momentum buffer of SGD and the moments of Adam.
 
 Differs from the paper: a group of parameters may have its own k, α and `inner_state`.
 """
@@ -318,7 +318,7 @@ def _make(
 
 
 def interpolated(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The entries of a parameter's state that `"pullback"` acts on: floating tensors that do not count steps.
+    """The entries of a parameter's state that `"pullback"` acts on: real and complex tensors that do not count steps.
 
     Example:
         >>> interpolated({"step": torch.tensor(3.0), "exp_avg": torch.tensor([0.5])})
@@ -327,13 +327,17 @@ def interpolated(state: dict[str, Any]) -> dict[str, Tensor]:
     return {
         key: value
         for key, value in state.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and key not in _COUNTERS
+        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()) and key not in _COUNTERS
     }
 
 
 def _pull(slow: list[Tensor], fast: list[Tensor], alpha: float) -> None:
     """slow ← slow + α (fast − slow);  fast ← slow."""
-    if slow:
+    if any(value.is_sparse for value in fast):  # the momentum of sparse gradients: lerp has no sparse kernel
+        for then, now in zip(slow, fast, strict=True):
+            then.copy_(now - (now - then) * (1 - alpha))
+            now.copy_(then)
+    elif slow:
         torch._foreach_lerp_(slow, fast, alpha)
         torch._foreach_copy_(fast, slow)
 

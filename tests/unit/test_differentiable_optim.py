@@ -160,3 +160,11 @@ def test_missing_gradient_is_refused_by_name(rule: Any) -> None:
     del grads["scale"]
     with pytest.raises(ValueError, match="names differ in scale"):
         rule(draw(0), grads, None, 0.1)
+
+
+@pytest.mark.parametrize("rule", [adam, adamw])
+def test_complex_gradients_are_refused_by_name(rule: Any) -> None:
+    """torch's Adam divides the parts of a complex gradient each by its own root, which a complex square is not."""
+    params = {"scale": torch.ones(2, dtype=torch.complex64)}
+    with pytest.raises(ValueError, match="scale is complex, need real ones"):
+        rule(params, params, None, 0.1)

@@ -65,6 +65,44 @@ def test_what_counts_steps_is_not_pulled_back() -> None:
     torch.testing.assert_close(ours["exp_avg"], theirs["exp_avg"] / 2, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("inner_state", ["maintain", "reset", "pullback"])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop"])
+def test_complex_parameters_are_pairs_of_real_ones(name: str, inner_state: Any) -> None:
+    """Torch's optimisers step in both parts, and so must a sync, of the state as well."""
+    settings = {"SGD": {"momentum": 0.9}, "RMSprop": {"momentum": 0.5}}.get(name, {})
+    start = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pair, single = start.clone().requires_grad_(), torch.view_as_complex(start.clone()).requires_grad_()
+    for param in (pair, single):
+        optimizer = Lookahead(getattr(torch.optim, name)([param], lr=0.1, **settings), 2, 0.5, inner_state)
+        for step in range(5):
+            optimizer.zero_grad()
+            parts = param if param is pair else torch.view_as_real(param)
+            (parts - 0.3 * step).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(torch.view_as_real(single.detach()), pair.detach(), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("alpha", [0.4, 1.0])
+def test_pullback_takes_the_momentum_of_sparse_gradients(alpha: float) -> None:
+    """The numbers of dense gradients; the momentum stays sparse."""
+    start = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    results = []
+    for sparse in (False, True):
+        table = nn.Embedding.from_pretrained(start.clone(), freeze=False, sparse=sparse)
+        optimizer = Lookahead(torch.optim.SGD(table.parameters(), lr=0.1, momentum=0.9), 2, alpha, "pullback")
+        for step in range(7):
+            optimizer.zero_grad()
+            table(torch.tensor([1, 2, step % 5])).square().sum().backward()
+            optimizer.step()
+            if step == 4:
+                optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        momentum = optimizer.state[table.weight]["momentum_buffer"]
+        assert momentum.is_sparse == sparse
+        results.append((table.weight.detach(), momentum.to_dense()))
+    for dense, sparse_one in zip(*results, strict=True):
+        torch.testing.assert_close(sparse_one, dense, rtol=0, atol=1e-14)
+
+
 def nested(net: nn.Module, inner: str = "maintain", outer: str = "maintain") -> Lookahead:
     base = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.5)
     return Lookahead(Lookahead(base, k=2, alpha=0.5, inner_state=inner), k=6, alpha=0.7, inner_state=outer)
