@@ -10,16 +10,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import gridfs
 import numpy as np
-from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from analysis.data.from_files import note_dropped
 from analysis.data.records import LOG_BYTES, STALE, TORN, Points, Record, is_silent, points
+from research.tracking.mongo.address import Address
 from research.tracking.records import EVALUATION
 
 _SECONDS = 5.0
@@ -44,29 +43,21 @@ class MongoSource:
 
     def __init__(self, address: str, now: float):
         self.now = np.datetime64(int(1000 * now), "ms")
-        place = address.partition("://")[2].rpartition("@")[2].partition("/")[0].partition("?")[0]
-        name = urlsplit(address).path.strip("/") or "sacred"
-        self.text = f"mongodb://{place}/{name}"
-        self._address, self._name = address, name
+        self._address = Address(address, "address")
+        self.text = f"mongodb://{self._address.place}/{self._address.database}"
         self.database = self._connect()
 
     def _connect(self) -> Database[Document]:
         kind = ""
+        database = self._address.connect(serverSelectionTimeoutMS=int(1000 * _SECONDS))
         try:
-            client: MongoClient[Document] = MongoClient(
-                self._address, connect=False, serverSelectionTimeoutMS=int(1000 * _SECONDS)
-            )
-        except (PyMongoError, ValueError, TypeError) as error:
+            database.client.admin.command("ping")
+        except PyMongoError as error:
+            database.client.close()
             kind = type(error).__name__
-        else:
-            try:
-                client.admin.command("ping")
-            except PyMongoError as error:
-                client.close()
-                kind = type(error).__name__
-        if kind:  # raised outside of the handlers: the original error contains the address with the password
+        if kind:  # raised outside of the handler: the original error may contain the address with the password
             raise ValueError(f"{self.text}: no answer from a MongoDB server there ({kind})")
-        return client[self._name]
+        return database
 
     def close(self) -> None:
         self.database.client.close()

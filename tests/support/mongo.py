@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -60,6 +61,7 @@ class Line:
     Attributes:
         address: What to give to a client.
         database: Name of a database that nobody else uses.
+        delay: Seconds by which it delays data in each direction.
     """
 
     def __init__(self, host: str, port: int):
@@ -70,6 +72,7 @@ class Line:
         self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
         self._is_silent = False
+        self.delay = 0.0
 
     def connect(self) -> Self:
         """Lets clients through."""
@@ -113,16 +116,32 @@ class Line:
         server.settimeout(None)
         self._open.append(server)
         for source, sink in ((client, server), (server, client)):
-            threading.Thread(target=_copy, args=(source, sink), daemon=True).start()
+            threading.Thread(target=_copy, args=(source, sink, self.delay), daemon=True).start()
 
 
-def _copy(source: socket.socket, sink: socket.socket) -> None:
+def _copy(source: socket.socket, sink: socket.socket, delay: float) -> None:
+    """Passes data on, each part `delay` seconds after its arrival; parts do not wait for each other."""
+    parts: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+    threading.Thread(target=_send, args=(parts, sink), daemon=True).start()
+    data = b"-"
+    while data:
+        try:
+            data = source.recv(1 << 16)
+        except OSError:
+            data = b""
+        parts.put((time.monotonic() + delay, data))
+
+
+def _send(parts: queue.SimpleQueue[tuple[float, bytes]], sink: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
+        while True:
+            due, data = parts.get()
+            time.sleep(max(0.0, due - time.monotonic()))
+            if not data:
+                break
             sink.sendall(data)
-    for one in (source, sink):
-        with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_RDWR)
 
 
 class Content:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,9 +18,10 @@ import pytest
 import sacred
 import toy_experiment
 from bson import encode
+from pymongo import monitoring
 from sacred.observers import MongoObserver
 
-from research.tracking.mongo import VARIABLE, mirror
+from research.tracking.mongo import VARIABLE, mirror, uploads
 from research.tracking.mongo import store as module
 from research.tracking.mongo.store import bring_up_to_date
 from research.tracking.mongo.sync import main
@@ -214,6 +216,155 @@ def test_a_run_whose_number_was_taken_meanwhile_is_stored_under_another(lab, lin
     content.assert_complete(lab.directory, 1, number=2)
     assert content.run(1) == {"_id": 1, "record": {"uid": "of somebody else"}}
     assert content.numbers() == [1, 2]
+
+
+def copy_of(lab, name):
+    """A copy of run 1 in a folder of another laboratory."""
+    target = lab.directory / name / "runs"
+    shutil.copytree(lab.directory / "runs", target)
+    return target
+
+
+def resumed(directory, time):
+    """The record of a run that was resumed once more, and whose metrics differ from then on."""
+    run = read_run(directory)
+    run |= {"resumed": [*run["resumed"], {"time": time, "iteration": 4}], "writes": run["writes"] + 5, "command": time}
+    (directory / "run.json").write_text(json.dumps(run))
+    path = directory / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[: 4 + len(run["resumed"])]))
+
+
+def assert_stored(content, directory, number):
+    content.assert_complete(directory.parents[1], directory.name, number)
+    assert content.run(number)["command"] == read_run(directory)["command"]
+
+
+@pytest.mark.parametrize("first", ["original", "copy"])
+def test_a_copy_that_was_resumed_does_not_overwrite_the_original(lab, line, content, monkeypatch, capsys, first):
+    lab.run(f"with {OPTIONS}")
+    original, copied = lab.directory / "runs", copy_of(lab, "elsewhere")
+    resumed(copied / "1", "2030-01-01")
+    order = [original, copied] if first == "original" else [copied, original]
+    monkeypatch.setenv(VARIABLE, line.connect().address)
+    for _ in range(2):
+        capsys.readouterr()
+        assert [main(["sync", str(runs)]) for runs in order] == [0, 0]
+        for number, runs in enumerate(order, start=1):
+            assert_stored(content, runs / "1", number)
+    shown = capsys.readouterr().out
+    assert ", as 2; its record was copied, and the copies differ; the other is stored as 1 (" in shown
+    assert str(order[0] / "1") in shown
+    assert content.numbers() == [1, 2]
+
+
+def test_two_copies_that_were_resumed_are_two_runs(lab, database, content):
+    """Also in the same folder: a copy that was put where the original had been."""
+    lab.run(f"with {OPTIONS}")
+    directory, copied = lab.directory / "runs" / "1", copy_of(lab, "elsewhere") / "1"
+    resumed(directory, "2030-01-01")
+    assert bring_up_to_date(database, directory).number == 1
+    resumed(copied, "2030-01-02")
+    assert bring_up_to_date(database, copied).number == 2
+    shutil.rmtree(directory)
+    shutil.copytree(copied, directory)
+    resumed(directory, "2030-01-03")
+    assert bring_up_to_date(database, directory).number == 3
+    assert_stored(content, copied, 2)
+    assert_stored(content, directory, 3)
+
+
+def test_a_run_that_was_moved_or_is_seen_from_another_machine_keeps_its_document(lab, database, content, monkeypatch):
+    lab.run(f"with {OPTIONS}")
+    assert bring_up_to_date(database, lab.directory / "runs" / "1").number == 1
+    moved = lab.directory / "moved" / "runs"
+    moved.parent.mkdir()
+    (lab.directory / "runs").rename(moved)
+    resumed(moved / "1", "2030-01-01")
+    assert bring_up_to_date(database, moved / "1").number == 1
+    assert_stored(content, moved / "1", 1)
+    monkeypatch.setattr("socket.gethostname", lambda: "another-node")
+    resumed(moved / "1", "2030-01-02")  # as after a preemption
+    assert bring_up_to_date(database, moved / "1").number == 1
+    copied = lab.directory / "copied" / "1"
+    shutil.copytree(moved.parent, lab.directory / "copied" / "all")
+    (lab.directory / "copied" / "all" / "runs" / "1").rename(copied)
+    resumed(copied, "2030-01-03")  # a copy on a machine that cannot see the original
+    assert bring_up_to_date(database, copied).number == 2
+    assert content.numbers() == [1, 2]
+
+
+def test_an_untouched_copy_has_the_document_of_the_original(lab, database, content):
+    lab.run(f"with {OPTIONS}")
+    for directory in (lab.directory / "runs" / "1", copy_of(lab, "elsewhere") / "1"):
+        assert bring_up_to_date(database, directory).number == 1
+    assert content.numbers() == [1]
+
+
+class Counter(monitoring.CommandListener):
+    """The commands that a client sent."""
+
+    def __init__(self):
+        self.names = []
+
+    def started(self, event):
+        self.names.append(event.command_name)
+
+    def succeeded(self, event): ...
+
+    def failed(self, event): ...
+
+
+def test_many_sources_need_few_requests(lab, line, content, monkeypatch):
+    """Each request costs a round trip, and a run waits for the last of them."""
+    lab.run("with num_iterations=2")
+    counter = Counter()
+    database = mirror.Server(line.connect().address, "").connect(counter)
+    cursor = bring_up_to_date(database, lab.directory / "runs" / "1")
+    sources = content.run(1)["experiment"]["sources"]
+    assert len(sources) > 100 and len(cursor.files) > 100
+    assert len(counter.names) <= 15
+    files = gridfs.GridFS(content.database)
+    for name, source in sources:
+        assert files.get(source).read() == (ROOT / name).read_bytes()
+    counter.names.clear()
+    bring_up_to_date(database, lab.directory / "runs" / "1", cursor)
+    assert len(counter.names) <= 2
+    database.client.close()
+
+
+def test_files_are_stored_as_gridfs_stores_them(database, content, line, tmp_path, monkeypatch):
+    """Beside pymongo's own: empty ones, ones of several chunks, and more than one batch."""
+    line.connect()
+    monkeypatch.setattr(uploads, "BATCH_BYTES", 1000_000)
+    sizes = {"empty.py": 0, "one.txt": 1, "chunk.bin": 255 << 10, "two.bin": (255 << 10) + 1, "large.bin": 1000_000}
+    sizes |= {f"{index}.py": 120_000 for index in range(20)}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(os.urandom(size))
+    files = [uploads.File(f"digest of {name}", tmp_path / name, name) for name in sizes]
+    batches = list(uploads.store_files(database, files))
+    assert 3 <= len(batches) <= 6
+    stored = {digest: key for batch in batches for digest, key in batch.items()}
+    peer = gridfs.GridFS(content.database)
+    for file in files:
+        found = peer.get(stored[file.digest])
+        theirs = peer.get(peer.put(file.path.read_bytes(), filename=file.name))
+        assert found.read() == theirs.read() == file.path.read_bytes()
+        for field in ("length", "chunk_size", "filename"):
+            assert getattr(found, field) == getattr(theirs, field)
+        assert type(found.upload_date) is type(theirs.upload_date)
+
+
+def test_a_run_that_the_database_refuses_does_not_stop_the_others(lab, line, content, monkeypatch, capsys):
+    for _ in range(3):
+        lab.run("with num_iterations=2")
+    (lab.directory / "runs" / "1" / "run.json").write_text("{")
+    path = lab.directory / "runs" / "2" / "info.json"
+    path.write_text(json.dumps({"large": "x" * (17 << 20)}))
+    monkeypatch.setenv(VARIABLE, line.connect().address)
+    assert main(["sync"]) == 1
+    shown = capsys.readouterr().err
+    assert "run 1: not stored: " in shown and "run 2: not stored: MongoDB at 127.0.0.1" in shown
+    content.assert_complete(lab.directory, 3)
 
 
 def test_large_artifacts_stay_on_disk(lab, database, content, monkeypatch):

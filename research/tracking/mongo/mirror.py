@@ -10,19 +10,18 @@ from __future__ import annotations
 import queue
 import threading
 import time
-import warnings
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from pymongo import MongoClient, monitoring
+from pymongo import monitoring
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, PyMongoError
 from sacred.observers import RunObserver
 
 from research.files import claim_number, claim_numbers
-from research.tracking.config import ConfigError
-from research.tracking.mongo.store import Cursor, Document, bring_up_to_date, next_number, placeholder
+from research.tracking.mongo.address import Address
+from research.tracking.mongo.identity import about_copies, next_number, origin, placeholder
+from research.tracking.mongo.store import Cursor, Document, bring_up_to_date
 from research.tracking.observer import FileObserver
 
 INTERVAL_SECONDS = 10.0
@@ -52,13 +51,8 @@ class Server:
     """
 
     def __init__(self, address: str, source: str):
-        self.source = source
-        if not address.startswith(("mongodb://", "mongodb+srv://")):
-            address = _from_sacred(address, source)
-        self._address = address
-        self.place = address.partition("://")[2].rpartition("@")[2].partition("/")[0].partition("?")[0]
-        self.database_name = urlsplit(address).path.strip("/") or "sacred"
-        self.connect().client.close()  # checks the address
+        self._address = Address(address, source)
+        self.place, self.database_name = self._address.place, self._address.database
 
     def __repr__(self) -> str:
         return f"MongoDB at {self.place}, database {self.database_name}"
@@ -71,29 +65,15 @@ class Server:
         """Returns the database. Nothing is sent yet.
 
         Raises:
-            ConfigError: The address is not that of a MongoDB.
+            ConfigError: A file that the address names cannot be read any more.
         """
         milliseconds = int(1000 * START_SECONDS)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # an unknown option
-                client: MongoClient[Document] = MongoClient(
-                    self._address,
-                    connect=False,
-                    serverSelectionTimeoutMS=milliseconds,
-                    connectTimeoutMS=milliseconds,
-                    socketTimeoutMS=10_000,
-                    appname="metapolicy",
-                    event_listeners=[pulse] if pulse else [],
-                )
-        except (PyMongoError, ValueError, TypeError, UserWarning) as error:
-            kind = type(error).__name__
-        else:
-            return client[self.database_name]
-        # Outside the handler, because the caught error contains the address.
-        raise ConfigError(
-            f"{self.source}: no address of a MongoDB server ({kind}); need mongodb://user:password@host:27017/database,"
-            " special characters of the password percent-encoded"
+        return self._address.connect(
+            serverSelectionTimeoutMS=milliseconds,
+            connectTimeoutMS=milliseconds,
+            socketTimeoutMS=10_000,
+            appname="metapolicy",
+            event_listeners=[pulse] if pulse else [],
         )
 
 
@@ -157,7 +137,7 @@ class Mirror(RunObserver):
     def _reserve(self, directory: Path) -> bool:
         """Reserves the number of a run in the database. Returns whether it was free."""
         try:
-            self._database["runs"].insert_one(placeholder(int(directory.name), directory, None))
+            self._database["runs"].insert_one(placeholder(int(directory.name), origin(directory, None)))
         except DuplicateKeyError:
             return False
         return True
@@ -222,6 +202,8 @@ class Mirror(RunObserver):
             self._news.put(
                 f"warning: {self.server}: run {directory.name} is {cursor.number} there, as another run has its number"
             )
+        if is_first and cursor.copies:
+            self._news.put(f"warning: {self.server}: run {directory.name}: {about_copies(cursor.copies)}")
         return cursor
 
     def _note(self, error: Exception) -> None:
@@ -238,15 +220,3 @@ class Mirror(RunObserver):
         """Prints the messages of the thread, whose own output Sacred's capture would garble."""
         while not self._news.empty():
             print(self._news.get(), flush=True)
-
-
-def _from_sacred(text: str, source: str) -> str:
-    """Returns the address that Sacred's `[host:port:]database` or `host:port` stands for."""
-    parts = text.split(":")
-    if len(parts) == 2 and parts[1].isdigit():
-        parts = [*parts, "sacred"]
-    if len(parts) == 1:
-        parts = ["localhost", "27017", *parts]
-    if len(parts) != 3 or not parts[1].isdigit() or any(sign in text for sign in "@/ "):
-        raise ConfigError(f"{source}: need mongodb://user:password@host:27017/database or [host:port:]database")
-    return "mongodb://{}:{}/{}".format(*parts)

@@ -17,20 +17,19 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import mimetypes
-import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import gridfs
 from bson import ObjectId
 from pymongo import InsertOne, UpdateOne
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import BulkWriteError
 
+from research.tracking.mongo.identity import origin, own_number, uid_of
+from research.tracking.mongo.uploads import File, store_files
 from research.tracking.records import METRICS, RecordError, fold, parse_row, read_config, read_run
 
 CHUNK = 200_000
@@ -62,6 +61,7 @@ class Cursor:
         uid: Unique id of the run.
         number: Its `_id` in the database.
         generation: Number of times that the run was resumed. Metrics of other generations are outdated.
+        copies: Copies of the run that were resumed by themselves, each as its `_id` and folder.
         offset: Bytes of metrics.jsonl that are stored.
         counts: Points of each metric within these bytes.
         stored: Points of each metric in the database; None if the database must be asked.
@@ -72,6 +72,7 @@ class Cursor:
     uid: str
     number: int | str
     generation: int
+    copies: list[str] = field(default_factory=list)
     offset: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     stored: dict[str, int] | None = None
@@ -92,9 +93,10 @@ def bring_up_to_date(database: Database[Document], directory: Path, cursor: Curs
         RecordError: The record is damaged.
     """
     run = read_run(directory)
-    uid, generation = run.get("uid") or run["start_time"], len(run.get("resumed", []))
+    uid, generation = uid_of(run), len(run.get("resumed", []))
     if cursor is None or (cursor.uid, cursor.generation) != (uid, generation):
-        cursor = Cursor(uid, own_number(database, directory, uid), generation)
+        number, copies = own_number(database, directory, run)
+        cursor = Cursor(uid, number, generation, copies)
     for _ in range(_ATTEMPTS):
         if _push_metrics(database, directory, cursor):
             break
@@ -105,41 +107,6 @@ def bring_up_to_date(database: Database[Document], directory: Path, cursor: Curs
     if _store_files(database, directory, run, cursor):  # they take a while, so they come last
         _put_run(database, directory, run, cursor)
     return cursor
-
-
-def origin(directory: Path, uid: str | None) -> Document:
-    """Returns a document that distinguishes a run from one in another directory with the same number."""
-    return {"uid": uid, "host": socket.gethostname(), "directory": str(directory.resolve())}
-
-
-def placeholder(number: int | str, directory: Path, uid: str | None) -> Document:
-    """Returns the document of a run of which nothing is stored yet."""
-    return {"_id": number, "status": "QUEUED", "writes": 0, "record": origin(directory, uid)}
-
-
-def own_number(database: Database[Document], directory: Path, uid: str) -> int | str:
-    """Returns the `_id` of a run: its number, or the next free number if a run of another directory has that."""
-    runs = database["runs"]
-    found = runs.find_one({"record.uid": uid}, {"_id": 1})
-    if found is not None:
-        return found["_id"]
-    number: int | str = int(directory.name) if directory.name.isdigit() else directory.name
-    claimed = origin(directory, None)
-    while True:
-        try:
-            runs.insert_one(placeholder(number, directory, uid))
-            return number
-        except DuplicateKeyError:
-            other = runs.find_one({"_id": number}, {"record": 1}) or {}
-            if other.get("record") == claimed:  # before the run had an uid
-                runs.update_one({"_id": number}, {"$set": {"record.uid": uid}})
-                return number
-            number = next_number(database)
-
-
-def next_number(database: Database[Document]) -> int:
-    """Returns one more than the highest number of a run."""
-    return max((run["_id"] for run in database["runs"].find({}, {"_id": 1}) if type(run["_id"]) is int), default=0) + 1
 
 
 def metric_id(number: int | str, name: str, chunk: int) -> ObjectId:
@@ -294,9 +261,9 @@ def _store_files(database: Database[Document], directory: Path, run: Document, c
         return False
     for found in database["fs.files"].find({"metadata.digest": {"$in": missing}}, {"metadata": 1}):
         cursor.files[found["metadata"]["digest"]] = found["_id"]
-    for digest in missing:
-        if digest not in cursor.files:
-            cursor.files[digest] = _put(database, *wanted[digest], digest)
+    files = (File(digest, *wanted[digest]) for digest in missing if digest not in cursor.files)
+    for stored in store_files(database, files):
+        cursor.files |= stored
     return True
 
 
@@ -307,13 +274,6 @@ def _digest(path: Path, cursor: Cursor) -> str:
         with path.open("rb") as file:
             cursor.hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
     return cursor.hashes[key]
-
-
-def _put(database: Database[Document], path: Path, name: str, digest: str) -> ObjectId:
-    """Stores a file and returns its id. Two processes may store it twice, which does no harm."""
-    kind = mimetypes.guess_type(path.name)[0]
-    content = path.read_bytes()
-    return gridfs.GridFS(database).put(content, filename=name, contentType=kind, metadata={"digest": digest})
 
 
 def _time(text: str) -> datetime.datetime:

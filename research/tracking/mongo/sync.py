@@ -7,13 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pymongo.errors import PyMongoError
+from bson.errors import BSONError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from research.tracking.config import ConfigError
 from research.tracking.mongo import VARIABLE, find_server
+from research.tracking.mongo.identity import about_copies
 from research.tracking.mongo.mirror import Server
-from research.tracking.mongo.store import ChangedError, bring_up_to_date
-from research.tracking.records import RecordError, run_directories
+from research.tracking.mongo.store import ChangedError, Cursor, bring_up_to_date
+from research.tracking.records import run_directories
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,20 +45,31 @@ def sync(server: Server, directories: Sequence[Path]) -> int:
         for directory in directories:
             try:
                 cursor = bring_up_to_date(database, directory)
-            except (RecordError, ChangedError, OSError, KeyError) as error:
-                failures += 1
-                print(f"run {directory.name}: not stored: {error}", file=sys.stderr)
+            except ConnectionFailure:
+                raise
+            except (PyMongoError, BSONError) as error:  # it refuses the documents of this run
+                problem = f"{server} refuses it ({type(error).__name__})"
+            except (ValueError, ChangedError, OSError, KeyError) as error:
+                problem = str(error)
+            else:
+                print(f"run {directory.name}: {_stored(directory, cursor)}")
                 continue
-            renamed = "" if str(cursor.number) == directory.name else f", as {cursor.number}"
-            print(
-                f"run {directory.name}: {sum(cursor.counts.values())} points of {len(cursor.counts)} metrics{renamed}"
-            )
+            failures += 1
+            print(f"run {directory.name}: not stored: {problem}", file=sys.stderr)
     except PyMongoError as error:
         print(f"error: {server} cannot be written ({type(error).__name__})", file=sys.stderr)
         return 1
     finally:
         database.client.close()
     return min(1, failures)
+
+
+def _stored(directory: Path, cursor: Cursor) -> str:
+    """Returns a description of the part of a run that is stored, and of its document."""
+    text = f"{sum(cursor.counts.values())} points of {len(cursor.counts)} metrics"
+    if str(cursor.number) != directory.name:
+        text += f", as {cursor.number}"
+    return text + (f"; {about_copies(cursor.copies)}" if cursor.copies else "")
 
 
 def _directories(runs_dir: Path, names: Sequence[str] | None) -> list[Path]:
