@@ -5,9 +5,9 @@
     python experiments/maml_trpo.py render with run=3 num_adapt_steps=1
     python experiments/maml_trpo.py resume with run=3
 
-Named configs: navigation_2d (at most three minutes on two cores), navigation_2d_paper (the MAML authors' settings),
+Named configs: navigation_2d (at most three minutes on two cores), navigation_2d_paper (the MAML authors' script),
 navigation_2d_two_steps (those, trained for two inner steps), cheetah_vel, cheetah_dir_quick (a quarter of an hour on
-one core), cheetah_dir, ant_dir and ant_goal (the MAML authors' settings: hours), fast (seconds).
+one core), cheetah_dir, ant_dir and ant_goal (the MAML paper's settings: hours), fast (seconds).
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ NAVIGATION_PAPER: dict[str, Any] = {
 
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "navigation_2d_paper": NAVIGATION_PAPER | {"eval_inner_lr": [0.5, 0.15, 0.1]},
-    # The same size of problem and of samples, trained for two steps and with a less noisy inner gradient.
+    # The same tasks and episodes, trained for two steps (three collections an iteration) and with a less noisy
+    # inner gradient.
     "navigation_2d_two_steps": NAVIGATION_PAPER
     | {"num_inner_steps": 2, "inner_lr": [0.5, 0.15], "eval_inner_lr": [0.52, 0.14, 0.1], "gae_lambda": 0.9},
-    # The published returns in a small part of the samples (docs/results/cheetah.md): 8 tasks for each update in place
-    # of 40 (there are two directions), advantages less noisy than with λ = 1, larger steps, and a small last layer:
-    # with a large one some seeds find a slow gait and keep it.
+    # The published returns in 9.6 million steps, where they took 32 to 160 (docs/results/cheetah.md): 8 tasks for each
+    # update in place of 40 (there are two directions), advantages less noisy than with λ = 1, larger steps, and a
+    # small last layer: with a large one some seeds find a slow gait and keep it.
     "cheetah_dir_quick": CHEETAH_DIR
     | {
         "meta_batch_size": 8,

@@ -19,8 +19,9 @@ NAVIGATION_2D: dict[str, Any] = {
     "policy": {"output_scale": 0.01},
 }
 CHEETAH_VEL: dict[str, Any] = {"task": "cheetah_vel", "horizon": 100, "inner_lr": 0.1, "eval_interval": 25}
-# The MAML authors' settings for robots: cbfinn/maml_rl, maml_examples/cluster_maml_trpo_cheetah.py and _ant.py.
-# The rates of later steps are those of test_maml_cheetah_direc.py there, the iterations those of the paper's figures.
+# Settings for robots after cbfinn/maml_rl, maml_examples/cluster_maml_trpo_cheetah.py and _ant.py. The rates of later
+# steps are those of test_maml_cheetah_direc.py there, which loads iteration 100 of a run with an outer step of 0.02;
+# the paper trains for at most 500 iterations with 0.01.
 LOCOMOTION_PAPER: dict[str, Any] = {
     "task_args": {"clip_actions": True},
     "horizon": 200,

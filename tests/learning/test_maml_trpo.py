@@ -48,7 +48,7 @@ def test_one_gradient_step_comes_to_halve_the_cost_of_reaching_a_goal():
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_two_inner_steps_exceed_the_published_returns_after_every_step():
-    """`navigation_2d_two_steps`, two seeds. docs/results/navigation_2d.md has five, and the authors' own settings."""
+    """`navigation_2d_two_steps`, two seeds. docs/results/navigation_2d.md has five, and the authors' script."""
     returns = []
     for seed in (1, 2):
         config = MAMLTRPOConfig(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -85,3 +89,18 @@ def test_alpha_one_is_the_library_without_it():
         results.append(weights(model.learn(64)))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_the_guide_keeps_the_librarys_own_adam():
+    """The library gives Adam, and no other class, an `eps` of its own in PPO."""
+    page = (Path(__file__).parents[2] / "docs" / "lookahead.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^  ```python\n(.*?)^  ```$", page, re.MULTILINE | re.DOTALL)
+    env = gymnasium.make("CartPole-v1")
+    names = {"PPO": PPO, "torch": torch, "lookahead_around": lookahead_around, "env": env}
+    exec(textwrap.dedent(block), names)
+    ours, theirs = names["agent"].policy.optimizer, PPO("MlpPolicy", env).policy.optimizer
+    assert isinstance(ours, Lookahead) and isinstance(ours.base, torch.optim.Adam)
+    for key, value in theirs.param_groups[0].items():
+        if key != "params":
+            assert ours.param_groups[0][key] == value, key
+    assert theirs.param_groups[0]["eps"] == 1e-5
