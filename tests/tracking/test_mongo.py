@@ -18,9 +18,12 @@ import pytest
 import sacred
 import toy_experiment
 from bson import encode
+from hypothesis import given
+from hypothesis.strategies import text
 from pymongo import monitoring
 from sacred.observers import MongoObserver
 
+from research.tracking.config import ConfigError
 from research.tracking.mongo import VARIABLE, mirror, uploads
 from research.tracking.mongo import store as module
 from research.tracking.mongo.store import bring_up_to_date
@@ -409,6 +412,52 @@ def test_addresses(address, place, database):
     server = mirror.Server(address, "-m")
     assert (server.place, server.database_name) == (place, database)
     assert "secret" not in repr(server)
+
+
+@pytest.mark.parametrize("sign", "#[]!$&'()*+,;= é")
+def test_signs_that_the_driver_accepts_in_a_password_change_nothing_else(sign):
+    server = mirror.Server(f"mongodb://me:se{sign}cret@host:27018/lab", "-m")
+    assert (server.place, server.database_name) == ("host:27018", "lab")
+    database = server.connect()
+    assert database.name == "lab"
+    database.client.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("mongodb://me:secret@host/my.lab", "database 'my.lab': need a name without dots"),
+        ("host:27017:my.lab", "database 'my.lab': need a name without dots"),
+        ("mongodb://me:secret@host/my%20lab", "InvalidURI"),
+        ("mongodb://me:secret@host/lab?tlsCAFile=/nowhere/ca.pem", "tlsCAFile, cannot be read: No such file"),
+        ("mongodb://me:secret@host/lab?tls=true&tlsCertificateKeyFile=/nowhere/key", "cannot be read: No such file"),
+        (f"mongodb://me:secret@host/lab?tlsCAFile={__file__}", "tlsCAFile, cannot be read"),  # no certificate
+        ("mongodb://me:secret@host/lab?w=0", "w=0: need at least 1"),
+        ("mongodb://me:secret@host/lab?tlsCAfil=x", "an option is unknown or invalid"),
+        ("mongodb://me:se/cret@host/lab", "special characters of user and password percent-encoded: / is %2F"),
+        ("mongodb://me:se@cret@host/lab", "@ is %40"),
+        ("mongodb://me:se%cret@host/lab", "% is %25"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_said(address, problem):
+    with pytest.raises(ConfigError) as error:
+        mirror.Server(address, "-m")
+    assert str(error.value).startswith("-m: ") and problem in str(error.value)
+    assert "cret@" not in str(error.value) and "se/" not in str(error.value)
+    assert error.value.__context__ is None  # which would hold the address
+
+
+SIGNS = "az0:/@?#[]%&=.,"
+
+
+@given(text(alphabet=SIGNS + "$ \\\"'é\0", max_size=12), text(alphabet=SIGNS, max_size=12))
+def test_any_address_is_accepted_or_refused_by_name(password, rest):
+    for address in (f"mongodb://me:{password}secret@{rest}", f"mongodb+srv://me:{password}secret@{rest}", rest):
+        try:
+            shown = repr(mirror.Server(address, "-m"))
+        except ConfigError as error:
+            shown = str(error)
+        assert "secret" not in shown
 
 
 @pytest.mark.parametrize("address", ["mongodb://me:se cret@:x@/", "me:secret@host", "mongodb://me:secret@host:port/db"])

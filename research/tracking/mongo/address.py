@@ -88,7 +88,7 @@ def _problem(error: Exception) -> str:
     """Returns a description of an error that contains no part of the address."""
     if isinstance(error, OSError):
         return f"a file that its options name, such as tlsCAFile, cannot be read: {error.strerror or 'not valid'}"
-    return type(error).__name__
+    return "an option is unknown or invalid" if isinstance(error, Warning) else type(error).__name__
 
 
 def _from_sacred(text: str, source: str) -> str:
