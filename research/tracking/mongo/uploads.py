@@ -35,7 +35,7 @@ class File(NamedTuple):
 
 
 def store_files(database: Database[Document], files: Iterable[File]) -> Iterator[dict[str, ObjectId]]:
-    """Stores files. Yields the ids of those that are stored, by their digests, after each batch.
+    """Stores files in batches, and yields the ids of each batch by digest.
 
     A file's entry follows its chunks, so an interrupted call leaves no entry of an incomplete file. Two processes may
     store a file twice, which does no harm.
