@@ -37,8 +37,8 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "navigation_2d_two_steps": NAVIGATION_PAPER
     | {"num_inner_steps": 2, "inner_lr": [0.5, 0.15], "eval_inner_lr": [0.52, 0.14, 0.1], "gae_lambda": 0.9},
     # The published returns in 9.6 million steps, where they took 32 to 160 (docs/results/cheetah.md): 8 tasks for each
-    # update in place of 40 (there are two directions), advantages less noisy than with λ = 1, larger steps, and a
-    # small last layer: with a large one some seeds find a slow gait and keep it.
+    # update instead of 40 (there are two directions), advantages less noisy than with λ = 1, larger steps, and a small
+    # last layer: with a large one some seeds find a slow gait and keep it.
     "cheetah_dir_quick": CHEETAH_DIR
     | {
         "meta_batch_size": 8,
