@@ -23,6 +23,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from research.streams import prepare_streams
+
 FOLDERS = {
     "commands": ("table", "compare", "export", "report", "adaptation", "regret", "notebooks"),
     "studies": ("classical", "coverage", "estimators"),
@@ -43,4 +45,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main(sys.argv[1:]))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks import MODULES, harness
+from research.streams import prepare_streams
 
 LATEST = harness.ROOT / "benchmarks" / "latest.jsonl"
 
@@ -33,4 +34,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main(sys.argv[1:]))

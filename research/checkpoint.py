@@ -149,7 +149,7 @@ def load(path: Path | str) -> Checkpoint:
 
 
 def _existing(path: Path) -> Path:
-    for candidate in (path, path.with_name(path.name + ".pt")):
+    for candidate in (path, Path(f"{path}.pt")):
         if candidate.is_file():
             return candidate
     if path.parent.is_dir():

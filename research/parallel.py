@@ -23,6 +23,9 @@ def _pool(num_threads: int, purpose: str = "map") -> ThreadPoolExecutor:
     return ThreadPoolExecutor(num_threads, thread_name_prefix=f"research-{purpose}")
 
 
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a process that was forked has none of the threads
+
+
 def available_cores() -> int:
     """Returns the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

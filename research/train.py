@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -34,7 +35,9 @@ def train(
     flush: Callable[[], None] = lambda: None,
     save: Callable[[Any, float | None], None] = lambda state, score: None,
     save_every: int = 0,
+    save_seconds: float = 0.0,
     should_stop: Callable[[], bool],
+    clock: Callable[[], float] = time.monotonic,
 ) -> Trained:
     """Trains until `num_iterations` are finished or `should_stop` returns True.
 
@@ -54,10 +57,12 @@ def train(
         flush: Writes to disk everything that was recorded.
         save: Writes a checkpoint of (state, its score or None).
         save_every: Iterations between checkpoints; 0 for only those at the end, at a stop and at evaluations.
+        save_seconds: Seconds without a checkpoint after which the next iteration writes one, too; 0 for no limit.
         should_stop: Called after every iteration; the checkpoint of the iteration is written before the loop ends.
+        clock: Returns the time in seconds.
     """
     stopped = False
-    finished, saved = state, state.iteration
+    finished, saved, saved_at = state, state.iteration, clock()
     try:
         while finished.iteration < num_iterations and not stopped:
             state, metrics = algorithm.step(finished)
@@ -66,10 +71,11 @@ def train(
             finished = state
             stopped = should_stop()
             is_last = stopped or state.iteration >= num_iterations
-            if is_last or score is not None or is_due(state.iteration, save_every):
+            is_late = 0 < save_seconds <= clock() - saved_at
+            if is_last or is_late or score is not None or is_due(state.iteration, save_every):
                 flush()
                 save(state, score)
-                saved = state.iteration
+                saved, saved_at = state.iteration, clock()
     except Exception:
         if finished.iteration > saved:
             flush()

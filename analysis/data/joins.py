@@ -34,7 +34,16 @@ _OF_THE_TASKS = ("config.task", "config.num_eval_tasks", "config.horizon")
 _OF_THE_SCORE = "result.label"
 """The column with the name of the score. Runs without a final evaluation have no value there."""
 
-OF_THE_RECORD = ("seed", "runs_dir", "run", "checkpoint", "checkpoint_interval", "num_threads")
+OF_THE_RECORD = (
+    "seed",
+    "runs_dir",
+    "run",
+    "checkpoint",
+    "checkpoint_interval",
+    "checkpoint_seconds",
+    "num_threads",
+    "device",
+)
 """Settings that do not distinguish groups."""
 
 

@@ -29,6 +29,8 @@ class AlgorithmConfig:
             in training, where an algorithm allows it.
         eval_interval: Iterations between evaluations during training; 0 for none.
         checkpoint_interval: Iterations between checkpoints; 0 for one at the end only.
+        checkpoint_seconds: Seconds after which the next iteration ends with a checkpoint, whatever the interval is; 0
+            for no such limit. The results do not depend on it.
         device: `"cpu"` or `"cuda"` (or `"cuda:1"`).
         dtype: Floating-point type of parameters and data.
         evaluation_settings: Settings that may differ when a checkpoint is evaluated or drawn. A class that adds such
@@ -39,7 +41,9 @@ class AlgorithmConfig:
     evaluation_settings: ClassVar[frozenset[str]] = frozenset(
         {"task", "task_args", "seed", "num_eval_tasks", "eval_split", "num_adapt_steps", "device"}
     )
-    resume_settings: ClassVar[frozenset[str]] = frozenset({"num_iterations", "checkpoint_interval"})
+    resume_settings: ClassVar[frozenset[str]] = frozenset(
+        {"num_iterations", "checkpoint_interval", "checkpoint_seconds", "device"}
+    )
 
     task: str = ""
     task_args: dict[str, Any] = field(default_factory=dict)
@@ -51,15 +55,40 @@ class AlgorithmConfig:
     num_adapt_steps: int | None = None
     eval_interval: int = 0
     checkpoint_interval: int = 10
+    checkpoint_seconds: float = 300.0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "seed", "eval_interval", "checkpoint_interval")
+        at_least(self, 0, "seed", "eval_interval", "checkpoint_interval", "checkpoint_seconds")
         if self.num_adapt_steps is not None:
             at_least(self, 0, "num_adapt_steps")
         at_least(self, 1, "num_iterations", "meta_batch_size", "num_eval_tasks")
         choices(self)
+
+
+@dataclass(frozen=True)
+class ScheduledConfig(AlgorithmConfig):
+    """Settings of an algorithm with schedules: settings that change over the training.
+
+    Attributes:
+        schedule_iterations: Iterations that the schedules take, after which they keep their last values; None for
+            `num_iterations`. A run that is resumed with another `num_iterations` keeps the length it was started with.
+    """
+
+    resume_settings = AlgorithmConfig.resume_settings | {"schedule_iterations"}
+
+    schedule_iterations: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.schedule_iterations is not None:
+            at_least(self, 1, "schedule_iterations")
+
+    @property
+    def schedule_length(self) -> int:
+        """Number of iterations that the schedules take."""
+        return self.schedule_iterations or self.num_iterations
 
 
 @dataclass(frozen=True)

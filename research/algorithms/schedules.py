@@ -1,6 +1,6 @@
 """Schedules: settings that change linearly over a training run.
 
-`progress` is the fraction of the training that is finished, from 0 to 1.
+`progress` is the finished fraction of the schedule's length (`ScheduledConfig`), from 0 to 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def anneal(rate: float, anneal_from: float, progress: float) -> float:
     Args:
         rate: The step size at the start.
         anneal_from: Progress at which the fall begins, from 0 to 1; with 1 the step size is constant.
-        progress: The finished fraction of the training.
+        progress: The finished fraction of the schedule; the step size is 0 from 1 on.
     """
     if anneal_from == 1:
         return rate

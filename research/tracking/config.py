@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union
+
+import numpy as np
 
 from research.validation import type_hints
 
@@ -78,7 +81,7 @@ def convert_fields(
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """Returns the plain JSON values of an instance: `from_mapping(type(config), to_mapping(config)) == config`."""
-    return {name: _to_plain(getattr(config, name)) for name in _fields(type(config))}
+    return {name: plain(getattr(config, name)) for name in _fields(type(config))}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -115,14 +118,21 @@ def _join(prefix: str, key: str) -> str:
     return f"{prefix}.{key}" if prefix else key
 
 
-def _to_plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns a value as JSON has it: numbers for those of NumPy, lists for tuples and arrays, texts for paths.
+
+    >>> plain({"seed": np.int64(3), "hidden_sizes": np.array([8, 8])})
+    {'seed': 3, 'hidden_sizes': [8, 8]}
+    """
     if dataclasses.is_dataclass(value):
         return to_mapping(value)
     if isinstance(value, Mapping):
-        return {key: _to_plain(entry) for key, entry in value.items()}
+        return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_to_plain(entry) for entry in value]
-    return value
+        return [plain(entry) for entry in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return plain(value.tolist()) if value.dtype == object else value.tolist()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _paths(cls: type[Any], prefix: str = "") -> list[str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import tempfile
+import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +20,8 @@ from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict,
 from research import distributed
 from research.checkpoint import CheckpointError
 from research.distributed import ALONE, RankLostError, Ranks
-from research.tracking.config import ConfigError, merge
+from research.streams import any_character, prepare_streams
+from research.tracking.config import ConfigError, merge, plain
 from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
@@ -29,6 +33,9 @@ from research.tracking.settings import RUN_KEYS, Choice, Settings
 from research.tracking.signals import BUSY, Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
+
+_turn: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
+"""By process: a process that was forked has none of the threads that may hold that of its parent."""
 
 USAGE_ERROR = 2
 """Exit code of a run that was refused: nothing was run, nothing was recorded."""
@@ -137,6 +144,7 @@ class Experiment(sacred.Experiment):
 
         If several ranks were started, the first one does so and tells the others their work.
         """
+        prepare_streams(in_record=True)
         argv = ensure_wellformed_argv(argv)
         try:
             refuse_bare_commas(argv)
@@ -160,7 +168,7 @@ class Experiment(sacred.Experiment):
             self._from_command_line = False
 
     def run(self, *arguments: Any, **named: Any) -> Any:
-        """Runs a command, with the arguments of Sacred's `run`.
+        """Runs a command, with the arguments of Sacred's `run`. Runs of several threads take turns.
 
         Raises:
             ConfigError: A setting is invalid.
@@ -169,7 +177,8 @@ class Experiment(sacred.Experiment):
             Stopped: A signal stopped the run; everything is saved.
         """
         if not self._from_command_line:
-            return super().run(*arguments, **named)
+            with _one_run(), any_character():
+                return super().run(*arguments, **named)
         try:
             return super().run(*arguments, **named)
         except (ConfigError, CheckpointError) as error:
@@ -191,7 +200,7 @@ class Experiment(sacred.Experiment):
         options: Mapping[str, Any] | None = None,
     ) -> RecordedRun:
         options = {**self.get_default_options(), **(options or {})}
-        updates = merge(read_overrides(options["--overrides"]), convert_to_nested_dict(dict(config_updates or {})))
+        updates = merge(read_overrides(options["--overrides"]), convert_to_nested_dict(plain(config_updates or {})))
         if options["--file_storage"]:
             updates["runs_dir"] = options["--file_storage"]
         command = str(command_name or self.default_command)
@@ -262,6 +271,21 @@ class Experiment(sacred.Experiment):
         with _writing(run_config.runs_dir):
             directory.mkdir(parents=True, exist_ok=True)
             return Lock(directory)
+
+
+@contextlib.contextmanager
+def _one_run() -> Iterator[None]:
+    """A context that one thread of a process enters at a time: output is captured from the whole process."""
+    turn = _turn[os.getpid()]
+    if not turn.acquire(blocking=False):
+        print(
+            "This run waits for the one of another thread. Runs of several processes do not wait.", file=sys.__stderr__
+        )
+        turn.acquire()
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ import numpy as np
 from sacred.observers import RunObserver
 
 from research.files import append_lines, atomic_write, claim_number, remove_partial, write_json
+from research.tracking.config import flatten
 from research.tracking.lock import FILE as LOCK
 from research.tracking.lock import BusyError, Lock
 from research.tracking.provenance import slurm_job, uncommitted_changes, without_credentials
@@ -73,7 +74,6 @@ class FileObserver(RunObserver):
         self.entry: dict[str, Any] = {}
         self.claim = claim
         self._lock = lock
-        self._output = 0
         self._points = 0
         self._folded = 0
 
@@ -122,19 +122,22 @@ class FileObserver(RunObserver):
         return self._begin(ex_info, command, host_info, config, meta_info, _id, **fields)
 
     def heartbeat_event(self, info: Any, captured_out: str, beat_time: Any, result: Any) -> None:
-        """Writes the captured output, and the time as a sign of life."""
+        """Writes the time as a sign of life. The captured output comes through `output_event`."""
         if self.directory is None:
             return  # the run could not be started
         self._require_lock()
-        if len(captured_out) > self._output:
-            with (self._directory / "cout.txt").open("a", encoding="utf-8", errors="replace") as file:
-                file.write(captured_out[self._output :])
-            self._output = len(captured_out)
         if info:
             write_json(self._directory / "info.json", to_json(info))
         self._update(heartbeat=beat_time.isoformat(), result=to_json(result))
         if max(1, 2 * self._folded) <= self._points <= SMALL:
             self._fold()
+
+    def output_event(self, text: str) -> None:
+        """Appends captured output."""
+        if self.directory is not None and text:
+            self._require_lock()
+            with (self._directory / "cout.txt").open("a", encoding="utf-8", errors="replace") as file:
+                file.write(text)
 
     def log_metrics(self, metrics_by_name: Mapping[str, Any], info: Any) -> None:
         """Appends the points that were measured since the last heartbeat."""
@@ -203,7 +206,8 @@ class FileObserver(RunObserver):
         remove_partial(directory)
         recorded = read_config(directory)
         kept = {key: recorded[key] for key in self.kept_config if key in recorded}
-        write_json(directory / "config.json", to_json(dict(config)) | kept)
+        new = to_json(dict(config)) | kept
+        write_json(directory / "config.json", new)
         cut(directory, resume_at)
         if (directory / METRICS).stat().st_size < _SMALL_FILE:
             self._fold()
@@ -211,7 +215,7 @@ class FileObserver(RunObserver):
             (directory / "metrics.json").unlink(missing_ok=True)
             self._points = SMALL  # it is made again at the end
         start = {"time": time.isoformat(), "iteration": resume_at, "experiment": self._experiment(ex_info),
-                 "host": to_json(host_info), **slurm_job()}  # fmt: skip
+                 "host": to_json(host_info), "changed": _changes(recorded, new), **slurm_job()}  # fmt: skip
         self._update(status="RUNNING", **slurm_job(), resumed=[*self.entry.get("resumed", []), start])
         return _id
 
@@ -250,6 +254,13 @@ class FileObserver(RunObserver):
                 self._fold()
         finally:
             self.unlock()
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Returns the settings that differ, as `{key: [before, after]}` with dotted keys and null for none."""
+    flat = (flatten(before), flatten(after))
+    keys = dict.fromkeys([*flat[0], *flat[1]])
+    return {key: pair for key in keys if (pair := [values.get(key) for values in flat]) and pair[0] != pair[1]}
 
 
 def _rows(metrics_by_name: Mapping[str, Any]) -> Iterable[dict[str, Any]]:

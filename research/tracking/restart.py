@@ -92,7 +92,9 @@ def _find_ensured(name: str, config: Any, run_config: RunConfig) -> Start:
     values, record = asked | to_mapping(run_config), Path(run_config.runs_dir, str(run_id))
     if not (record / "run.json").is_file():
         return Start(None, values, run_id)
-    _refuse_contradictions("ensure", type(config), record, read_config(record), asked)
+    recorded = read_config(record)
+    _refuse_contradictions("ensure", type(config), record, recorded, asked)
+    _keep_schedules(values, recorded)
     run = read_run(record)
     if run["status"] == "COMPLETED" and run["result"]["iteration"] >= asked["num_iterations"]:
         return Start(None, values, run_id, is_complete=True, result=run["result"])
@@ -131,6 +133,7 @@ def _find_checkpoint(command: str, name: str, settings: Settings, given: Mapping
     _refuse_contradictions(command, config_class, found.path, trained, changes)
     config = merge(merge(trained, OWN_DEFAULTS.get(command, {})), changes)
     if command == "resume":
+        _keep_schedules(config, trained)
         return _resume(found, config, given)
     return Start(found, config | {key: given[key] for key in RUN_KEYS & given.keys()})
 
@@ -166,6 +169,14 @@ def _resume(found: Checkpoint, config: dict[str, Any], given: Mapping[str, Any])
     run_id = int(record.name) if record.name.isdigit() else record.name
     runs_dir = given.get("runs_dir", str(found.path.parent.parent.parent))
     return Start(found, config | {"runs_dir": runs_dir, "run": run_id}, run_id, found.iteration)
+
+
+def _keep_schedules(config: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Gives the schedules of a run the length that they were started with, unless another one is asked for."""
+    if "schedule_iterations" in config and config["schedule_iterations"] is None:
+        length = before.get("schedule_iterations") or before["num_iterations"]
+        if length != config["num_iterations"]:
+            config["schedule_iterations"] = length
 
 
 def _refuse_contradictions(

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import datetime
 import sys
+import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from sacred.metrics_logger import linearize_metrics
 from sacred.run import Run
+from sacred.stdout_capturing import CapturedStdout, TeeingStreamProxy
 
 from research.tracking.lock import BusyError
 from research.tracking.observer import FileObserver
 from research.tracking.restart import Start
+
+KEPT = 1 << 20
+"""Characters of output that are kept in memory; the record has all of it."""
 
 
 class RecordedRun(Run):
@@ -21,7 +28,9 @@ class RecordedRun(Run):
 
     Differs from Sacred's Run, whose heartbeats come from another thread: there a heartbeat that reads the captured
     output while the program prints can garble it, and the program cannot know when its metrics are on disk. Here
-    `flush` returns when they are. Sacred constructs its Run itself and has no hook, so `adopt` changes the class of it.
+    `flush` returns when they are. All output goes to the record, and the last `KEPT` characters stay in `captured_out`:
+    Sacred keeps all of it, several times. Sacred constructs its Run itself and has no hook, so `adopt` changes the
+    class of it.
 
     Attributes:
         start: The record or checkpoint from which the command starts; None for other commands.
@@ -33,6 +42,7 @@ class RecordedRun(Run):
     _last_beat: float
     _line: str
     _unwritten: list[Any]
+    _reading: threading.RLock
 
     @classmethod
     def adopt(cls, run: Run) -> RecordedRun:
@@ -43,6 +53,7 @@ class RecordedRun(Run):
         adopted._last_beat = time.monotonic()
         adopted._line = ""
         adopted._unwritten = []
+        adopted._reading = threading.RLock()
         return adopted
 
     @property
@@ -73,6 +84,12 @@ class RecordedRun(Run):
 
     def _start_heartbeat(self) -> None:
         self._last_beat = time.monotonic()
+        output = self._output_file
+        proxies = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, TeeingStreamProxy)]
+        if proxies and isinstance(output, CapturedStdout):  # otherwise nothing is captured, or it goes to a file
+            output.buffer = captured = _Captured(output.get(), self._get_captured_output)
+            for proxy in proxies:
+                proxy._self_out = captured
 
     def _stop_heartbeat(self) -> None:
         is_failing = sys.exc_info()[0] is not None
@@ -84,15 +101,24 @@ class RecordedRun(Run):
             # Sacred then raises the error that stopped the run, which is this one or its cause.
 
     def _get_captured_output(self) -> None:
-        """Adds the whole lines printed since the last call, so that the cost of a heartbeat depends on what is new."""
+        """Writes the whole lines printed since the last call to the record."""
         output = self._output_file
-        if output is None or (output.closed and output.final is None):
-            return
-        # `get` of a closed file returns the output since the last heartbeat of a run that stopped early.
-        text = self._line + output.get()
-        end = len(text) if output.closed else text.rfind("\n") + 1
-        self._line = text[end:]
-        self.captured_out += self.captured_out_filter(text[:end])
+        with self._reading:
+            if output is None or (output.closed and output.final is None):
+                return
+            # `get` of a closed file returns the output since the last heartbeat of a run that stopped early.
+            self._line += output.get()
+            end = self._line.rfind("\n") + 1
+            if output.closed or (end == 0 and len(self._line) > KEPT):
+                end = len(self._line)
+            text = self._line[:end]
+            if "\r" in text or "\b" in text:
+                text = self.captured_out_filter(text)
+            for observer in self.observers:
+                if isinstance(observer, FileObserver):
+                    self._safe_call(observer, "output_event", text=text)
+            self._line = self._line[end:]
+            self.captured_out = (self.captured_out + text)[-KEPT:]
 
     def _final_call(self, observer: Any, method: str, **kwargs: Any) -> None:
         try:
@@ -112,6 +138,40 @@ class RecordedRun(Run):
                 raise
         else:
             super()._safe_call(obs, method, **kwargs)
+
+
+class _Captured:
+    """Output that was not read yet: it takes the place of the StringIO of Sacred's capture, which keeps all of it.
+
+    Args:
+        text: The output so far.
+        read: Is called when there is more than `KEPT`, and reads it.
+    """
+
+    def __init__(self, text: str, read: Callable[[], None]):
+        self._texts, self._size, self._read = deque([text]), len(text), read
+        self.closed = False
+
+    def write(self, text: str) -> int:
+        self._texts.append(text)
+        self._size += len(text)
+        if self._size > KEPT:
+            self._read()
+        return len(text)
+
+    def read(self) -> str:
+        self._size = 0
+        return "".join(self._texts.popleft() for _ in range(len(self._texts)))
+
+    def seek(self, position: int) -> None: ...
+
+    def tell(self) -> int:
+        return 0
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def _utc_now() -> datetime.datetime:

@@ -204,7 +204,8 @@ class Session:
             checkpoints = directory and Checkpoints(directory / "checkpoints", self.experiment.name, settings)
             if self.is_resumed:
                 print(f"Resuming after iteration {self.state.iteration} of {total}.", flush=True)
-            elif checkpoints:
+            self._say_where_schedules_end()
+            if checkpoints and not self.is_resumed:
                 checkpoints.save(self.state)  # the run can be resumed even if it is killed in the first iteration
             with make_progress(self.state.iteration, total, self.trainer.columns) as progress:
                 self.state, status = train(
@@ -217,6 +218,7 @@ class Session:
                     flush=self.run.flush,
                     save=checkpoints.save if checkpoints else lambda state, score: None,
                     save_every=self.config.checkpoint_interval,
+                    save_seconds=self.config.checkpoint_seconds,
                     should_stop=stop.requested,
                 )
             if status == "interrupted":
@@ -224,6 +226,12 @@ class Session:
                 print(message, flush=True)
                 raise stop.stopped(message)
             return self.evaluate()
+
+    def _say_where_schedules_end(self) -> None:
+        total, length = self.config.num_iterations, getattr(self.config, "schedule_iterations", None)
+        if length is not None and length < total:
+            print(f"Schedules end after iteration {length} (schedule_iterations={length}) and keep their last values, "
+                  f"which may be 0, until {total}.", flush=True)  # fmt: skip
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluates the state on the tasks of `eval_split` and reports the curve. Returns the result of the run."""
@@ -295,7 +303,8 @@ def _prepare_process(config: Any) -> None:
         torch.empty(0, device=config.device)
     except (RuntimeError, AssertionError) as error:
         here = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
-        raise ValueError(f"device={config.device!r}: torch cannot use it; here are {here}") from error
+        raise ValueError(f"device={config.device!r}: torch cannot use it; here are {here}. device=cpu also continues, "
+                         f"or evaluates, a run of another machine") from error  # fmt: skip
     keep_freed_memory()
     torch.set_num_threads(1)  # each core works on other tasks (research/parallel.py), not on a part of a kernel
 

@@ -2,7 +2,8 @@
 
 A handler raises nothing, so no iteration, checkpoint or record is interrupted halfway. A second Ctrl-C stops at once.
 
-SIGINT (Ctrl-C) and SIGTERM stop a run for good. The preemption signal, with which a scheduler reclaims the machine,
+SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed) stop a run for good. A run that was started with SIGHUP
+ignored, as by nohup, goes on without a terminal. The preemption signal, with which a scheduler reclaims the machine,
 stops a run that is to be started again elsewhere: SIGUSR1, or the one that METAPOLICY_PREEMPT_SIGNAL names (USR2,
 TERM, ...).
 """
@@ -26,6 +27,9 @@ BUSY = 75
 PREEMPTED = 85
 """Exit code of a run that the preemption signal stopped: it is saved and should be started again."""
 
+HUNG_UP = 128 + signal.SIGHUP  # 129
+"""Exit code of a run that SIGHUP stopped. It is saved."""
+
 INTERRUPTED = 128 + signal.SIGINT  # 130
 """Exit code of a run that SIGINT stopped. It is saved."""
 
@@ -37,7 +41,7 @@ class Stopped(SacredInterrupt):
     """Ends a run that a signal stopped. Sacred records `STATUS` as the status of the run.
 
     Attributes:
-        exit_code: Exit code of the process: `PREEMPTED`, `INTERRUPTED` or `TERMINATED`.
+        exit_code: Exit code of the process: `PREEMPTED`, `HUNG_UP`, `INTERRUPTED` or `TERMINATED`.
     """
 
     STATUS = "INTERRUPTED"
@@ -67,7 +71,8 @@ class StopSignals:
     def __init__(self, agree: Callable[[int], int] = int) -> None:
         self._agree = agree
         self.preemption = preemption_signal()
-        self.handled = tuple(dict.fromkeys((signal.SIGINT, signal.SIGTERM, self.preemption)))
+        hang_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+        self.handled = tuple(dict.fromkeys((signal.SIGINT, signal.SIGTERM, *hang_up, self.preemption)))
         self.signum: int | None = None
         self._before: dict[int, Any] = {}
 

@@ -118,3 +118,15 @@ def test_the_checkpoint_of_another_network_is_refused(tmp_path):
         CheckpointError, match=r"does not fit these settings: state.meta.model\['value.0.weight'\] is .*8, 4"
     ):
         load(tmp_path / "1" / "checkpoints" / "latest").restore(other.init())
+
+
+def test_exploration_does_not_rise_in_a_run_that_is_continued_for_longer(tmp_path):
+    """ε, and the step size of Reptile, go on from where they were."""
+    settings = {"learning_starts": 8, "eval_interval": 0, "exploration": {"fraction": 1.0}}
+    run(["cartpole", "fast"], tmp_path, **settings, num_iterations=4)
+    run((), tmp_path, "resume", run=1, num_iterations=6)
+    continued = [row["values"]["epsilon"] for row in read_rows(tmp_path / "1")]
+    assert continued[:4] == sorted(continued[:4], reverse=True)
+    assert continued[4] == continued[5] <= continued[3]
+    run((), tmp_path, "resume", run=1, num_iterations=8, schedule_iterations=16)
+    assert [row["values"]["epsilon"] for row in read_rows(tmp_path / "1")][6] > continued[5]

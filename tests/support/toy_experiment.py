@@ -40,7 +40,9 @@ class Config:
     evaluation_settings: ClassVar[frozenset[str]] = frozenset(
         {"seed", "num_eval_tasks", "eval_split", "num_adapt_steps", "device"}
     )
-    resume_settings: ClassVar[frozenset[str]] = frozenset({"num_iterations", "checkpoint_interval"})
+    resume_settings: ClassVar[frozenset[str]] = frozenset(
+        {"num_iterations", "checkpoint_interval", "checkpoint_seconds", "device", "schedule_iterations"}
+    )
 
     seed: int = 0
     num_iterations: int = 10
@@ -56,6 +58,8 @@ class Config:
     num_adapt_steps: int = 2
     eval_interval: int = 0
     checkpoint_interval: int = 3
+    checkpoint_seconds: float = 0.0
+    schedule_iterations: int | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -89,7 +93,8 @@ class Toy:
         x = state.params["x"]
         gradient = x + 0.1 * torch.randn(x.shape, generator=noise)
         velocity = 0.9 * state.velocity.value + gradient
-        x = x - (self.config.lr if isinstance(self.config.lr, float) else self.config.lr[0]) * velocity
+        lr = self.config.lr if isinstance(self.config.lr, float) else self.config.lr[0]
+        x = x - lr * velocity
         time.sleep(self.config.pause)
         iteration = state.iteration + 1
         loss = float("nan") if iteration == self.config.nan_at else float((x**2).sum())

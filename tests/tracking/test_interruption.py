@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import shlex
 import signal
 import subprocess
+import sys
+import termios
 
 import pytest
+import torch
 import toy_experiment
 from toy_experiment import OPTIONS
 
+from research.files import write_json
 from research.tracking.observer import FileObserver
 from research.tracking.signals import Stopped
 
@@ -29,6 +35,75 @@ def test_a_signal_finishes_the_iteration_and_saves_it(lab, after_step, signum, e
     lab.assert_same(2, 1)
     assert lab.record(2)["status"] == "COMPLETED"
     assert lab.record(2, "config.json") == lab.record(1, "config.json")
+
+
+def test_a_terminal_that_is_closed_stops_the_run_and_it_is_saved(lab):
+    """A hang-up, and then nowhere to print to."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = [sys.executable, toy_experiment.__file__, *f"with {OPTIONS} checkpoint_interval=0 pause=0.1".split()]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    shown = b""
+    while b"/12 |" not in shown:
+        shown += os.read(ours, 1 << 12)
+    os.close(ours)
+    os.kill(process.pid, signal.SIGHUP)
+    assert process.wait(60) == 129
+    assert lab.record(1)["status"] == "INTERRUPTED"
+    assert lab.state(1)["iteration"] == len(lab.metrics(1)) >= 1
+    lab.run("resume with run=1")
+    lab.run(f"with {OPTIONS} checkpoint_interval=0")
+    assert lab.metrics(1) == lab.metrics(2)
+
+
+def test_checkpoints_that_are_due_by_the_clock_change_no_number(lab):
+    lab.run(f"with {OPTIONS}")
+    lab.run(f"with {OPTIONS} checkpoint_interval=0 checkpoint_seconds=1e-9")
+    lab.assert_same(2, 1)
+
+
+def test_a_run_of_another_machines_device_goes_on_here(lab, capsys):
+    lab.run(f"with {OPTIONS} num_iterations=4")
+    for name in ("latest", "best"):
+        path = lab.directory / "runs" / "1" / "checkpoints" / f"{name}.pt"
+        content = torch.load(path, weights_only=True)
+        content["config"]["device"] = "cuda:7"
+        torch.save(content, path)
+    write_json(lab.directory / "runs" / "1" / "config.json", lab.record(1, "config.json") | {"device": "cuda:7"})
+    lab.run("resume with run=1 num_iterations=12")
+    assert lab.exit_code == 2
+    assert "device=cpu also continues, or evaluates, a run of another machine" in capsys.readouterr().err
+    lab.run("evaluate with run=1 device=cpu")
+    assert lab.exit_code == 0
+    lab.run("resume with run=1 num_iterations=12 device=cpu")
+    lab.run(f"with {OPTIONS}")
+    lab.assert_same(1, 3)
+    assert lab.record(1)["resumed"][0]["changed"]["device"] == ["cuda:7", "cpu"]
+
+
+def test_a_run_that_goes_on_further_keeps_the_length_of_its_schedules(lab):
+    lab.run("with num_iterations=4")
+    lab.run("resume with run=1 num_iterations=6")
+    assert lab.record(1, "config.json")["schedule_iterations"] == 4
+    assert lab.record(1)["resumed"][0]["changed"] == {"num_iterations": [4, 6], "schedule_iterations": [None, 4]}
+    assert "Schedules end after iteration 4 (schedule_iterations=4)" in lab.output(1)
+    lab.run("resume with run=1 num_iterations=8")
+    assert lab.record(1, "config.json")["schedule_iterations"] == 4
+    lab.run("ensure with run=1 num_iterations=9")
+    assert lab.exit_code == 0
+    assert lab.record(1, "config.json")["schedule_iterations"] == 4
+    lab.run("resume with run=1 num_iterations=10 schedule_iterations=10")
+    assert lab.record(1, "config.json")["schedule_iterations"] == 10
+    assert lab.record(1)["resumed"][-1]["changed"] == {"num_iterations": [9, 10], "schedule_iterations": [4, 10]}
+
+
+def test_a_run_that_is_resumed_as_it_was_started_has_no_other_schedules(lab, after_step):
+    after_step(2, lambda: signal.raise_signal(signal.SIGTERM))
+    lab.run("with num_iterations=4")
+    lab.run("resume with run=1")
+    assert lab.record(1, "config.json")["schedule_iterations"] is None
+    assert lab.record(1)["resumed"][0]["changed"] == {}
 
 
 def test_in_a_program_a_stop_is_an_exception(lab, after_step):

@@ -53,8 +53,9 @@ def test_the_record_has_the_layout_of_sacreds_file_storage(tmp_path):
     observer = FileObserver(tmp_path / "runs")
     assert start(observer, tmp_path) == 1
     observer.log_metrics(points(1, 2), {})
-    observer.heartbeat_event({"note": 1}, "o", LATER, None)
-    observer.heartbeat_event({"note": 1}, "out\n", LATER, None)
+    observer.output_event("o")
+    observer.output_event("ut\n")
+    observer.heartbeat_event({"note": 1}, "", LATER, None)
     observer.completed_event(LATER, {"score": 2})
     record = tmp_path / "runs" / "1"
     run = strict(record / "run.json")
@@ -119,7 +120,8 @@ def test_a_run_that_is_gone_on_with_has_each_step_once(tmp_path):
     (tmp_path / "a.txt").write_text("picture")
     first.artifact_event("a.txt", str(tmp_path / "a.txt"))
     first.log_metrics(points(1, 2, 3, 4), {})
-    first.heartbeat_event({}, "before\n", NOW, None)
+    first.output_event("before\n")
+    first.heartbeat_event({}, "", NOW, None)
     first.failed_event(NOW, ["trace"])
     with (runs / "1" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "tor')  # as a killed process leaves it
@@ -134,7 +136,8 @@ def test_a_run_that_is_gone_on_with_has_each_step_once(tmp_path):
     assert [(entry["time"], entry["iteration"]) for entry in run["resumed"]] == [(LATER.isoformat(), 2)]
     assert strict(runs / "1" / "config.json") == {"seed": 1, "num_iterations": 9, "run": None}
     second.log_metrics(points(3, 4, 5), {})
-    second.heartbeat_event({}, "after\n", LATER, None)
+    second.output_event("after\n")
+    second.heartbeat_event({}, "", LATER, None)
     second.completed_event(LATER, None)
     assert strict(runs / "1" / "metrics.json")["loss"]["steps"] == [1, 2, 3, 4, 5]
     assert (runs / "1" / "cout.txt").read_text() == "before\nafter\n"

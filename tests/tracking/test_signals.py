@@ -65,3 +65,17 @@ def test_outside_the_main_thread_nothing_happens():
     thread.start()
     thread.join()
     assert entered == [False]
+
+
+def test_a_hang_up_is_a_stop_unless_it_was_ignored_at_the_start():
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.stopped("").exit_code == 129
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.requested()
+    finally:
+        signal.signal(signal.SIGHUP, before)

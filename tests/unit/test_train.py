@@ -139,3 +139,32 @@ def test_an_error_right_after_a_checkpoint_does_not_write_it_again():
     with pytest.raises(OSError, match="on fire"):
         run(9, events=events, fail_at=6, save_every=5, error=OSError("on fire"))
     assert [event for event in events if event[0] == "save"] == [("save", 5, None)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "save_every", "expected"),
+    [
+        (0, 0, [9]),
+        (3, 0, [3, 6, 9]),
+        (4, 0, [4, 8, 9]),
+        (4, 3, [3, 6, 9]),
+        (3, 4, [3, 4, 7, 8, 9]),
+        (0.5, 0, list(range(1, 10))),
+    ],
+)
+def test_a_checkpoint_is_written_when_the_last_one_is_old(seconds, save_every, expected):
+    saved, now = [], [0]  # an iteration takes a second
+    train(
+        Doubling(),
+        State(0, 1.0),
+        9,
+        evaluate=lambda state: 0.0,
+        evaluate_every=0,
+        save=lambda state, score: saved.append(state.iteration),
+        save_every=save_every,
+        save_seconds=seconds,
+        should_stop=lambda: False,
+        on_metrics=lambda iteration, metrics: now.append(iteration),
+        clock=lambda: now[-1],
+    )
+    assert saved == expected

@@ -28,6 +28,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
+from research.algorithms.config import ScheduledConfig
 from research.algorithms.gradient.agent import AgentConfig
 from research.algorithms.gradient.evaluation import AgentAlgorithm
 from research.algorithms.outer import move_towards, refuse_learned_update
@@ -37,7 +38,7 @@ from research.validation import in_unit_interval, positive
 
 
 @dataclass(frozen=True)
-class ReptileConfig(AgentConfig):
+class ReptileConfig(AgentConfig, ScheduledConfig):
     """Settings of Reptile, in addition to those of the agent.
 
     Attributes:
@@ -46,6 +47,8 @@ class ReptileConfig(AgentConfig):
         anneal_from: Fraction of the training after which ε falls linearly to 0; with 1 it is constant.
     """
 
+    resume_settings = AgentConfig.resume_settings | ScheduledConfig.resume_settings
+
     first_order: bool = True
     num_inner_steps: int = 2
     meta_lr: float = 1.0
@@ -53,6 +56,7 @@ class ReptileConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ScheduledConfig.__post_init__(self)
         positive(self, "meta_lr")
         in_unit_interval(self, "anneal_from")
         refuse_learned_update(self, "Reptile")
@@ -84,7 +88,7 @@ class Reptile(AgentAlgorithm[ReptileConfig]):
         share = self.agent.share
         adapted = self.agent.adapt(state.meta, [*sampled.batches, sampled.query], share.size)
         mean = self.agent.ranks.mean(adapted, share.total)
-        rate = anneal(config.meta_lr, config.anneal_from, state.iteration / config.num_iterations)
+        rate = anneal(config.meta_lr, config.anneal_from, state.iteration / config.schedule_length)
         model, metrics = move_towards(state.meta.model, mean, rate)
         metrics |= sampled.metrics | {"time/update_seconds": time.perf_counter() - start}
         return StepResult(ReptileState(state.iteration + 1, state.meta._replace(model=model)), metrics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from research.algorithms.config import AlgorithmConfig
+from research.algorithms.config import AlgorithmConfig, ScheduledConfig
 from research.algorithms.schedules import interpolate
 from research.optim.trust_region import TrustRegionConfig
 from research.policies.gru import GRUConfig, check_spaces
@@ -15,7 +15,7 @@ from research.validation import at_least, in_open_unit_interval, in_unit_interva
 
 
 @dataclass(frozen=True)
-class RL2Config(AlgorithmConfig, TrustRegionConfig):
+class RL2Config(ScheduledConfig, TrustRegionConfig):
     """Settings of RL², in addition to those of every algorithm and of the trust region (read with `update="trpo"`).
 
     Attributes:
@@ -49,7 +49,7 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
     """
 
     evaluation_settings = AlgorithmConfig.evaluation_settings | {"eval_trials", "num_threads"}
-    resume_settings = AlgorithmConfig.resume_settings | {"num_threads"}
+    resume_settings = ScheduledConfig.resume_settings | {"num_threads"}
 
     task: str = "bandit"
     num_iterations: int = 100
@@ -79,7 +79,7 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
     num_threads: int = 0
 
     def __post_init__(self) -> None:
-        AlgorithmConfig.__post_init__(self)
+        ScheduledConfig.__post_init__(self)
         TrustRegionConfig.__post_init__(self)
         at_least(self, 1, "trials_per_task", "episodes_per_trial", "num_epochs", "num_minibatches", "eval_trials")
         at_least(self, 0, "final_meta_batch_size", "chunk_length", "max_grad_norm", "value_coef", "entropy_coef")
@@ -128,8 +128,8 @@ class RL2Config(AlgorithmConfig, TrustRegionConfig):
         return make_tasks(self.task, **horizon, **self.task_args)
 
     def progress(self, iteration: int) -> float:
-        """Returns the progress of the training: 0 at the first iteration, 1 at the last."""
-        return min(1.0, iteration / max(1, self.num_iterations - 1))
+        """Returns the progress of the schedules: 0 at the first iteration, 1 at the last of their length."""
+        return min(1.0, iteration / max(1, self.schedule_length - 1))
 
     def tasks_at(self, iteration: int) -> int:
         """Returns the number of tasks of an iteration."""

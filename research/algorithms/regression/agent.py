@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from research import rng
-from research.algorithms.config import MetaLearningConfig
+from research.algorithms.config import MetaLearningConfig, ScheduledConfig
 from research.algorithms.outer import initial_params
 from research.algorithms.schedules import anneal
 from research.evaluation import AdaptationCurve, check_num_adapt_steps
@@ -33,7 +33,7 @@ from research.validation import at_least, in_unit_interval, positive
 
 
 @dataclass(frozen=True)
-class RegressionConfig(MetaLearningConfig):
+class RegressionConfig(MetaLearningConfig, ScheduledConfig):
     """Settings of a network that adapts to a few examples by gradient steps, besides those of every meta-learner.
 
     For `adapt_only`, the parameters of the last layer are `head.*`, those of all other layers `body.*`.
@@ -51,6 +51,7 @@ class RegressionConfig(MetaLearningConfig):
     """
 
     evaluation_settings = MetaLearningConfig.evaluation_settings | {"eval_query_points"}
+    resume_settings = MetaLearningConfig.resume_settings | ScheduledConfig.resume_settings
 
     task: str = "sinusoid"
     num_iterations: int = 300
@@ -71,6 +72,7 @@ class RegressionConfig(MetaLearningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ScheduledConfig.__post_init__(self)
         at_least(self, 1, "updates_per_iteration", "shots", "query_points", "eval_query_points")
         positive(self, "meta_lr")
         in_unit_interval(self, "anneal_from")
@@ -81,7 +83,7 @@ class RegressionConfig(MetaLearningConfig):
     def meta_lr_at(self, iteration: int, update: int) -> float:
         """Returns the step size of a meta-update: `meta_lr`, annealed over all updates of the training."""
         finished = iteration * self.updates_per_iteration + update
-        return anneal(self.meta_lr, self.anneal_from, finished / (self.num_iterations * self.updates_per_iteration))
+        return anneal(self.meta_lr, self.anneal_from, finished / (self.schedule_length * self.updates_per_iteration))
 
 
 class Batch(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from research.algorithms.config import AlgorithmConfig
+from research.algorithms.config import AlgorithmConfig, ScheduledConfig
 from research.optim.lookahead_settings import LookaheadConfig
 from research.policies.q_network import QNetworkConfig
 from research.tasks import make_tasks
@@ -19,7 +19,7 @@ Exploration = Literal["random", "least_tried"]
 
 
 @dataclass(frozen=True)
-class DQNConfig(AlgorithmConfig):
+class DQNConfig(ScheduledConfig):
     """Settings of every design, besides those of every algorithm.
 
     Attributes:

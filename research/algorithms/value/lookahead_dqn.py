@@ -287,7 +287,7 @@ class _Iteration:
         chance = self.exploring.random((steps, rows))
         at_random = self.exploring.integers(self.num_actions, size=(steps, rows))
         before = self.before.iteration * config.phases_per_iteration + round_
-        total = config.num_iterations * config.phases_per_iteration * steps
+        total = config.schedule_length * config.phases_per_iteration * steps
         epsilons = config.exploration.epsilon((before * steps + np.arange(steps)) / total)
         self.epsilon = float(np.mean(epsilons))
         draws = zip(chance, at_random, epsilons, strict=True)
@@ -314,7 +314,7 @@ class _Iteration:
     def _draw_by_priority(self) -> Iterator[tuple[TransitionBatch, None, NDArray[np.int64]]]:
         """Minibatches drawn by the current priorities, and the indices of their transitions in the buffer."""
         config = self.config
-        left = 1 - self.before.iteration / config.num_iterations
+        left = max(0.0, 1 - self.before.iteration / config.schedule_length)
         exponent = interpolate(1.0, config.replay.importance_exponent, left)
         for _ in range(config.gradient_steps):
             index, weight = self.buffer.draw_by_priority(config.batch_size, self.draws, exponent)

@@ -135,7 +135,7 @@ class MAMLDQN(DQNDesign[MAMLDQNConfig]):
         target = self.target(state.target, [*inner, *itertools.islice(batches, config.target_steps)], held_out)
         gradient, error = self.gradient(state.meta, inner, held_out, target)
         gradient, length = clip_norm(gradient, config.max_grad_norm)
-        rate = anneal(config.meta_lr, config.anneal_from, state.iteration / config.num_iterations)
+        rate = anneal(config.meta_lr, config.anneal_from, state.iteration / config.schedule_length)
         before = learned(state.meta, config)
         params, optimizer = adam(before, gradient, state.optimizer, rate)
         metrics = {

@@ -91,7 +91,7 @@ class ReptileDQN(TDDesign[ReptileDQNConfig]):
         batches = self.minibatches(buffer, "minibatches", iteration, n_step=config.n_step)
         errors = [learner.step(batch) for batch in itertools.islice(batches, config.num_inner_steps)]
         mean = {name: value.mean(0) for name, value in learner.online.params().items()}
-        rate = anneal(config.meta_lr, config.anneal_from, iteration / config.num_iterations)
+        rate = anneal(config.meta_lr, config.anneal_from, iteration / config.schedule_length)
         moved, metrics = move_towards(model, mean, rate)
         metrics |= {
             "td_error": float(torch.stack(errors).abs().mean()),
