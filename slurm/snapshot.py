@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from research.files import write_json
-from research.tracking.provenance import SNAPSHOT, without_credentials
+from research.tracking.provenance import SNAPSHOT, git_state, uncommitted_changes
 from slurm.errors import SlurmError
 
 _MOST_UNTRACKED = 50 * 2**20
@@ -24,7 +24,6 @@ def take_snapshot(root: Path, target: Path) -> None:
         SlurmError: `root` is not a git checkout, or its untracked files exceed 50 MiB.
     """
     commit = _git(root, "rev-parse", "HEAD").strip()
-    diff = _git(root, "diff", "HEAD", "--no-ext-diff", "--no-color").strip()
     tracked = _names(root, "--cached")
     untracked = _names(root, "--others", "--exclude-standard")
     _refuse_data(root, untracked)
@@ -32,12 +31,8 @@ def take_snapshot(root: Path, target: Path) -> None:
         if (root / name).is_file():  # a tracked file may have been deleted
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, target / name, follow_symlinks=False)
-    try:
-        url = _git(root, "remote", "get-url", "origin").strip()
-    except SlurmError:
-        url = f"file://{root}"
-    state = {"url": without_credentials(url), "commit": commit, "dirty": bool(diff or untracked), "diff": diff}
-    write_json(target / SNAPSHOT, state)
+    state = git_state(root) or [{"url": f"file://{root}", "commit": commit, "dirty": True}]  # all of it is new
+    write_json(target / SNAPSHOT, state[0] | {"diff": uncommitted_changes(root)})
 
 
 def _names(root: Path, *options: str) -> list[str]:

@@ -33,7 +33,7 @@ from research.files import append_lines, atomic_write, claim_number, remove_part
 from research.tracking.config import flatten
 from research.tracking.lock import FILE as LOCK
 from research.tracking.lock import BusyError, Lock
-from research.tracking.provenance import slurm_job, uncommitted_changes, without_credentials
+from research.tracking.provenance import patch_bytes, slurm_job, uncommitted_changes, without_credentials
 from research.tracking.records import CUT, METRICS, NONFINITE, cut, fold, read_config, read_rows, read_run
 
 _OWN_FILES = {"run.json", "config.json", "cout.txt", "metrics.json", METRICS, CUT, LOCK, "info.json", "checkpoints"}
@@ -228,7 +228,7 @@ class FileObserver(RunObserver):
         repositories = [dict(repository) for repository in ex_info["repositories"]]
         changes = uncommitted_changes(root) if repositories else ""
         if changes:
-            patch = _store(changes.encode(), "uncommitted", ".diff", directory)
+            patch = _store(patch_bytes(changes), "uncommitted", ".diff", directory)
             repositories[0]["diff"] = str(patch.relative_to(self.basedir))
         return {**to_json(dict(ex_info)), "sources": sources, "repositories": repositories}
 

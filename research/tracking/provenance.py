@@ -6,8 +6,11 @@ import functools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,21 +49,34 @@ def library_versions() -> tuple[str, ...]:
 
 
 def git_state(root: Path) -> list[dict[str, Any]]:
-    """Returns `[{"url", "commit", "dirty"}]` of the checkout at `root`, or of the one that `root` is a copy of.
+    """Returns `[{"url", "commit", "dirty"}]` of the checkout that has `root`, or of the one that `root` is a copy of.
 
-    `dirty` is true if the files differ from the commit, or there are new files that are not ignored. The list is empty
-    if there is no checkout.
+    `dirty` is true if the files differ from the commit, or there are new files that are not ignored. Two more entries
+    may follow: `folder`, the path of `root` in a larger repository; and `not_in_patch`, new files that
+    `uncommitted_changes` leaves out. The list is empty without a commit that has `root`, see `why_no_commit`.
     """
     copied = snapshot_of(root)
     if copied is not None:
-        return [{key: copied[key] for key in ("url", "commit", "dirty")}]
-    top = _git(root, "rev-parse", "--show-toplevel")
-    commit = _git(root, "rev-parse", "--verify", "HEAD")
-    if top is None or commit is None or Path(top).resolve() != root.resolve():
+        return [{key: copied[key] for key in ("url", "commit", "dirty", "folder", "not_in_patch") if key in copied}]
+    if why_no_commit(root):
         return []
-    url = _git(root, "remote", "get-url", "origin") or f"file://{top}"
-    status = _git(root, "status", "--porcelain")
-    return [{"url": without_credentials(url), "commit": commit, "dirty": status != ""}]
+    top, commit, folder = (_line(root, "rev-parse", option) for option in ("--show-toplevel", "HEAD", "--show-prefix"))
+    url = _line(root, "remote", "get-url", "origin") or f"file://{top}"
+    state = {"url": without_credentials(url), "commit": commit, "dirty": bool(_git(root, "status", "--porcelain", "."))}
+    _, left_out = _new_files(root)
+    return [state | ({"folder": folder} if folder else {}) | ({"not_in_patch": left_out} if left_out else {})]
+
+
+def why_no_commit(root: Path) -> str:
+    """Returns the reason why `root` belongs to no commit, in words of git where it has some; empty if it does."""
+    for arguments in (["--verify", "HEAD"], ["--verify", "HEAD:./"]):  # the commit, and this folder in it
+        done = _run(root, "rev-parse", *arguments)
+        if isinstance(done, OSError):
+            return f"git cannot be run ({done.strerror})"
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            return said[0].removeprefix("fatal: ") if said else "git gives no reason"
+    return ""
 
 
 def snapshot_of(root: Path) -> dict[str, Any] | None:
@@ -70,11 +86,64 @@ def snapshot_of(root: Path) -> dict[str, Any] | None:
 
 
 def uncommitted_changes(root: Path) -> str:
-    """Returns the difference between tracked files and the commit as a patch; empty outside a checkout or a copy."""
+    """Returns a patch from the commit to the files of `root`, new ones included; empty without a commit or a change.
+
+    `git apply` of its bytes, see `patch_bytes`, in a clean checkout gives the same files: also binary ones, and those
+    with other encodings or line ends. New files above 1 MiB and records of runs are left out.
+    """
     copied = snapshot_of(root)
     if copied is not None:
         return str(copied["diff"])
-    return _git(root, "diff", "HEAD", "--no-ext-diff", "--no-color") or ""
+    index = _line(root, "rev-parse", "--git-path", "index")
+    if why_no_commit(root) or index is None:
+        return ""
+    names, _ = _new_files(root)
+    with tempfile.TemporaryDirectory() as directory:  # the index of the checkout stays as it is
+        own = {"GIT_INDEX_FILE": str(Path(directory, "index"))}
+        if (root / index).is_file():
+            shutil.copyfile(root / index, own["GIT_INDEX_FILE"])
+        # "Intent to add" makes new files a part of the difference and stores nothing.
+        _git(root, "--literal-pathspecs", "add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul",
+             send="\0".join(names), environment=own)  # fmt: skip
+        return _git(root, *_PLAIN, "diff", "HEAD", *_COMPLETE, ".", environment=own) or ""
+
+
+def patch_bytes(text: str) -> bytes:
+    """Returns the bytes of a patch or of a name, in which those that are not UTF-8 are lone surrogates."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+_PLAIN = [word for key in ("diff.noprefix", "diff.mnemonicPrefix", "diff.relative", "core.safecrlf")
+          for word in ("-c", f"{key}=false")]  # fmt: skip
+_COMPLETE = ["--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--unified=3",
+             "--submodule=short", "--ignore-submodules=dirty", "--src-prefix=a/", "--dst-prefix=b/"]  # fmt: skip
+
+_MOST_BYTES = 1 << 20
+_MOST_NAMES = 20
+
+
+def _new_files(root: Path) -> tuple[list[str], list[str]]:
+    """Returns the names of the new files that a patch has, and of those that it leaves out; of many, the first ones."""
+    names = [
+        name for name in (_git(root, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0") if name
+    ]
+    records = {Path(name).parent for name in names if Path(name).name == "run.json"}
+    records |= {path.parent for path in records} - {Path()}  # directories of runs, too
+    kept, left_out = [], dict[str, None]()
+    for name in names:
+        of_record = next((path for path in Path(name).parents if path in records), None)
+        is_small = (
+            not name.endswith("/")
+            and os.lstat(os.path.join(os.fsencode(root), patch_bytes(name))).st_size <= _MOST_BYTES
+        )
+        if of_record is not None:
+            left_out[f"{next(path for path in reversed(Path(name).parents) if path in records)}/"] = None
+        elif is_small:
+            kept.append(name)
+        else:
+            left_out[name] = None
+    more = [f"and {len(left_out) - _MOST_NAMES} more"] if len(left_out) > _MOST_NAMES else []
+    return kept, [*list(left_out)[:_MOST_NAMES], *more]
 
 
 def slurm_job() -> dict[str, dict[str, str]]:
@@ -95,12 +164,24 @@ def without_credentials(value: Any) -> Any:
     return value
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    """Returns the output of git; None if git is missing or fails."""
+def _run(
+    root: Path, *arguments: str, send: str = "", environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes] | OSError:
+    environment = {**os.environ, "LC_ALL": "C", **(environment or {})}
+    command = ["git", "-C", str(root), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, encoding="utf-8", errors="replace", check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+        return subprocess.run(command, input=patch_bytes(send), env=environment, capture_output=True, check=False)
+    except OSError as error:
+        return error
+
+
+def _git(root: Path, *arguments: str, **how: Any) -> str | None:
+    """Returns the output of git as it is, with surrogates for bytes that are not UTF-8; None if it fails."""
+    done = _run(root, *arguments, **how)
+    return None if isinstance(done, OSError) or done.returncode else done.stdout.decode("utf-8", "surrogateescape")
+
+
+def _line(root: Path, *arguments: str) -> str | None:
+    """Returns the line that git prints; None if it fails."""
+    output = _git(root, *arguments)
+    return None if output is None else output.removesuffix("\n")

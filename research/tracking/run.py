@@ -17,6 +17,7 @@ from sacred.stdout_capturing import CapturedStdout, TeeingStreamProxy
 
 from research.tracking.lock import BusyError
 from research.tracking.observer import FileObserver
+from research.tracking.provenance import why_no_commit
 from research.tracking.restart import Start
 
 KEPT = 1 << 20
@@ -84,6 +85,9 @@ class RecordedRun(Run):
 
     def _start_heartbeat(self) -> None:
         self._last_beat = time.monotonic()
+        if self.directory is not None and not self.experiment_info["repositories"]:
+            root = Path(self.experiment_info["base_dir"])
+            print(f"No commit of the code is recorded: {root}: {why_no_commit(root)}.", flush=True)
         output = self._output_file
         proxies = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, TeeingStreamProxy)]
         if proxies and isinstance(output, CapturedStdout):  # otherwise nothing is captured, or it goes to a file

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from research.tracking import provenance
+from research.tracking import provenance, run
 from research.tracking.experiment import ROOT
 from slurm.snapshot import take_snapshot
 
@@ -48,6 +49,7 @@ def test_outside_of_a_checkout_there_is_nothing(checkout, tmp_path_factory, monk
     assert provenance.git_state(tmp_path_factory.mktemp("plain")) == []
     monkeypatch.setenv("PATH", "")
     assert provenance.git_state(checkout) == []
+    assert "git cannot be run" in provenance.why_no_commit(checkout)
 
 
 def test_a_copy_has_the_state_of_what_it_was_copied_from(checkout, tmp_path_factory):
@@ -57,6 +59,94 @@ def test_a_copy_has_the_state_of_what_it_was_copied_from(checkout, tmp_path_fact
     assert provenance.git_state(copy) == provenance.git_state(checkout) != []
     assert provenance.uncommitted_changes(copy) == provenance.uncommitted_changes(checkout)
     assert "+x = 2" in provenance.uncommitted_changes(copy)
+
+
+CHANGES = {
+    "blank lines at the end": (b"a\nb\n\n\n\n", b"a\nB\n\n\n\n"),
+    "no line end at the end": (b"a\nb", b"a\nb\nc"),
+    "CRLF": (b"a\r\nb\r\nc\r\n", b"a\r\nB\r\nc\r\n"),
+    "binary": (bytes(range(256)), bytes(range(255, -1, -1))),
+    "latin-1": ("é = 1\n".encode("latin-1"), "é = 2\n".encode("latin-1")),
+    "UTF-16": ("é = 1\n".encode("utf-16"), "é = 2\n".encode("utf-16")),
+    "new": (None, b"x = 3\n\n"),
+    "new and binary": (None, b"\0\xff"),
+    "new and empty": (None, b""),
+    "deleted": (b"x = 1\n", None),
+    "empty now": (b"x = 1\n", b""),
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"diff.noprefix": "true", "color.ui": "always"}, {"diff.mnemonicPrefix": "true", "diff.relative": "true"}],
+)
+@pytest.mark.parametrize("folder", ["", "code with ünicode/"])
+def test_a_patch_gives_the_same_files_in_a_clean_checkout(folder, config, checkout, tmp_path_factory):
+    root = checkout / folder
+    root.mkdir(exist_ok=True)
+    for name, (before, _) in CHANGES.items():
+        if before is not None:
+            (root / f"{name} ü.py").write_bytes(before)
+    (root / "code.py").write_text("")
+    git(checkout, "add", "-A")
+    git(checkout, "commit", "-qm", "second")
+    clean = tmp_path_factory.mktemp("clean") / "checkout"
+    git(checkout, "clone", "-q", str(checkout), str(clean))
+    for key, value in config.items():
+        git(checkout, "config", key, value)
+    for name, (_, after) in CHANGES.items():
+        path = root / f"{name} ü.py"
+        path.unlink() if after is None else path.write_bytes(after)
+    index = (checkout / ".git" / "index").read_bytes()
+    patch = provenance.uncommitted_changes(root)
+    assert (checkout / ".git" / "index").read_bytes() == index
+    kept = tmp_path_factory.mktemp("kept") / "uncommitted.diff"
+    kept.write_bytes(provenance.patch_bytes(json.loads(json.dumps(patch))))
+    git(clean, "apply", str(kept))
+    for name, (_, after) in CHANGES.items():
+        path = clean / folder / f"{name} ü.py"
+        assert (path.read_bytes() if path.exists() else None) == after, name
+
+
+def test_large_new_files_and_records_are_not_in_the_patch_and_are_named(checkout):
+    (checkout / "big.bin").write_bytes(b"x" * (1 << 20) + b"x")
+    record = checkout / "results" / "1"
+    (record / "checkpoints").mkdir(parents=True)
+    for name in ("run.json", "config.json", "checkpoints/latest.pt"):
+        (record / name).write_text("{}")
+    (checkout / "results" / "_sources").mkdir()
+    (checkout / "results" / "_sources" / "code_1.py").write_text("")
+    (checkout / "new.py").write_text("x = 3\n")
+    (state,) = provenance.git_state(checkout)
+    assert state["not_in_patch"] == ["big.bin", "results/"]
+    assert [line for line in provenance.uncommitted_changes(checkout).splitlines() if "diff --git" in line] == [
+        "diff --git a/new.py b/new.py"
+    ]
+
+
+def test_a_folder_of_a_larger_repository_has_its_commit_and_its_changes(checkout):
+    project = checkout / "code"
+    project.mkdir()
+    (project / "part.py").write_text("x = 1\n")
+    git(checkout, "add", "-A")
+    git(checkout, "commit", "-qm", "second")
+    (checkout / "code.py").write_text("of another project\n")
+    (state,) = provenance.git_state(project)
+    assert (state["commit"], state["dirty"], state["folder"]) == (git(checkout, "rev-parse", "HEAD"), False, "code/")
+    assert provenance.uncommitted_changes(project) == ""
+    (project / "part.py").write_text("x = 2\n")
+    assert provenance.git_state(project)[0]["dirty"] is True
+    assert "+++ b/code/part.py" in provenance.uncommitted_changes(project)
+
+
+def test_a_run_without_a_commit_says_why(lab, monkeypatch, tmp_path_factory):
+    plain = tmp_path_factory.mktemp("plain")
+    assert "not a git repository" in provenance.why_no_commit(plain)
+    monkeypatch.setattr(provenance, "why_no_commit", lambda root: "not a git repository")
+    monkeypatch.setattr(run, "why_no_commit", lambda root: "not a git repository")
+    lab.run("with num_iterations=1")
+    assert lab.record(1)["experiment"]["repositories"] == []
+    assert f"No commit of the code is recorded: {ROOT}: not a git repository." in lab.output(1)
 
 
 def test_a_checkout_without_a_commit_has_no_state(tmp_path):
