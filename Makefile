@@ -5,8 +5,10 @@ PY := .venv/bin/python
 ARGS ?= with navigation_2d
 PARALLEL := --numprocesses auto --maxprocesses 4
 QUICK := tests/unit tests/contracts -m quick $(PARALLEL)
+SMOKE := tests/unit/test_streams.py tests/unit/test_checkpoint.py tests/contracts/test_backends.py \
+  tests/tracking/test_sacred.py tests/tracking/test_interruption.py tests/tracking/test_processes.py
 
-.PHONY: help run quick test lint slow bench notebooks clean
+.PHONY: help run quick test smoke lint slow bench notebooks clean
 
 help:
 	@echo 'Each command makes .venv first when it is missing or out of date.'
@@ -14,13 +16,14 @@ help:
 	@echo '  make run [ARGS="with fast"]   train MAML-TRPO; ARGS go to experiments/maml_trpo.py (default: $(ARGS))'
 	@echo '  make quick                    lint, types, and the quick tests of units and contracts: two minutes'
 	@echo '  make test                     lint, types, all tests but the slow ones, and the coverage of the quick ones'
+	@echo '  make smoke                    a few tests of every part, for another interpreter'
 	@echo '  make slow                     the tests that take minutes'
 	@echo '  make bench [ONLY=text]        measure speed and memory, those whose name contains the text'
 	@echo '  make notebooks [ONLY=01]      execute the notebooks whose names begin so, and make pages of them'
 	@echo '  make clean                    remove .venv and what the tools keep; runs/ stays'
 	@echo
 	@echo 'To work inside the environment:  . .venv/bin/activate'
-	@echo 'To choose the interpreter:       make PYTHON=/path/to/python3.11 ...'
+	@echo 'To choose the interpreter:       make PYTHON=/path/to/python3.11 ...   (makes .venv again if it has another)'
 
 run:
 	@sh requirements/install.sh run
@@ -42,6 +45,11 @@ test: lint
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 	$(PY) -m pytest -m 'not slow and not quick' $(PARALLEL)
+
+smoke:
+	@sh requirements/install.sh test
+	$(PY) -m pytest $(SMOKE) $(PARALLEL)
+	$(PY) experiments/maml_trpo.py with fast
 
 slow:
 	@sh requirements/install.sh test

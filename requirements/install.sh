@@ -5,7 +5,7 @@
 #   sh requirements/install.sh test     that, and what the tests need
 #   sh requirements/install.sh check    only says whether this machine has what an install needs
 #
-# PYTHON=/path/to/python chooses the interpreter; pip's own configuration is respected.
+# PYTHON=/path/to/python chooses the interpreter: a .venv of another one is made again. pip's own configuration is respected.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -38,8 +38,18 @@ is_stamped() {
     grep -qsxF "$1" "$stamp"
 }
 
+# Which Python an interpreter is, also one of a virtual environment.
+origin() {
+    "$1" -c 'import sys; print(*sys.version_info[:3], sys.base_prefix)' 2>/dev/null
+}
+
+# Whether .venv has the Python that PYTHON names, if it names one.
+has_chosen_python() {
+    [ -z "${PYTHON:-}" ] || [ "$(origin "$PYTHON")" = "$(origin "$python")" ]
+}
+
 is_installed() {
-    is_stamped "$(place)" && is_stamped "$(fingerprint "$1")"
+    has_chosen_python && is_stamped "$(place)" && is_stamped "$(fingerprint "$1")"
 }
 
 is_supported() {
@@ -111,7 +121,7 @@ END
 
 install() {
     check_machine
-    if is_stamped "$(place)"; then
+    if has_chosen_python && is_stamped "$(place)"; then
         printf 'Bringing %s up to date.\n' "$venv"
     else
         printf 'Making %s with %s: this takes a few minutes, once.\n' "$venv" "$("$base" --version)"
