@@ -61,6 +61,7 @@ class Battery:
             return process
         code = 1
         try:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the battery may run below nohup
             os.chdir(self.directory)
             output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(output, 1)

@@ -42,7 +42,14 @@ def test_a_terminal_that_is_closed_stops_the_run_and_it_is_saved(lab):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     command = [sys.executable, toy_experiment.__file__, *f"with {OPTIONS} checkpoint_interval=0 pause=0.1".split()]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run below nohup
+    )
     os.close(theirs)
     shown = b""
     while b"/12 |" not in shown:
