@@ -20,6 +20,7 @@ These commands need no runs. Each measures something and updates its page in doc
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -29,6 +30,9 @@ FOLDERS = {
     "commands": ("table", "compare", "export", "report", "adaptation", "regret", "notebooks"),
     "studies": ("classical", "coverage", "estimators"),
 }
+REPLACED = {"learning": "compare {} --metric eval/score_after_0 --value area"}
+"""Former commands, with the command that has their content."""
+
 COMMANDS = {name: f"analysis.{folder}.{name}" for folder, names in FOLDERS.items() for name in names}
 """The module of each command. It has a function `main(argv) -> int`, and is imported when the command is called."""
 
@@ -38,6 +42,10 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if argv else 2
+    if argv[0] in REPLACED:
+        instead = REPLACED[argv[0]].format(shlex.join(argv[1:]) or "runs")
+        print(f"error: {argv[0]!r} is no longer a command; need python -m analysis {instead}", file=sys.stderr)
+        return 2
     if argv[0] not in COMMANDS:
         print(f"error: {argv[0]!r} is not a command; need one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2

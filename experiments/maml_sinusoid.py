@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.stats import interval
+from analysis.stats import task_mean
 from research.algorithms import ALGORITHMS, Algorithm
 from research.algorithms.regression.maml import MAMLRegressionConfig
 from research.algorithms.regression.reptile import ReptileRegressionConfig
@@ -33,8 +33,9 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     print(f"\nAdaptation to {num_tasks} {curve.evaluated.tasks(num_tasks)}")
     print(f"{curve.unit:>14}  {curve.label}  95 % interval")
     for step, score in enumerate(curve.score):
-        low, high = interval(score, np.random.default_rng(0), "mean")
-        print(f"{step:>14}  {score.mean():>{len(curve.label)}.4g}  [{low:.4g}, {high:.4g}]")
+        found = task_mean(score, np.arange(num_tasks))
+        ends = f"[{found.low:.4g}, {found.high:.4g}]" if found.has_interval else f"({found.interval})"
+        print(f"{step:>14}  {score.mean():>{len(curve.label)}.4g}  {ends}")
     if not finite.all():
         print(f"{len(curve.score):>14}  diverged: some errors are not finite from here on")
     print()

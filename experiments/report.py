@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.stats import estimate, interval
+from analysis.stats import Estimate, distinct_tasks, task_mean
 from experiments.render import draw_paths
 from research.evaluation import AdaptationCurve, spread
 
 _ROWS = 11
 """Largest number of steps in a printed table."""
 _GAIN = "last less first"
+_DISTINCT = 6
+"""Largest number of distinct tasks that are printed one by one."""
 
 
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
@@ -35,18 +37,45 @@ def _print_table(curve: AdaptationCurve, title: str) -> None:
     width = max(len(_GAIN), len(curve.unit))
     names = "".join(f"  {name:>8}" for name in curve.extras)
     print(f"\n{title}\n{curve.unit:>{width}}  {curve.label:>12}  {'95 % interval':<15}{names}".rstrip())
-    ends = np.transpose(interval(curve.score, np.random.default_rng(0), "mean"))
+    kinds = distinct_tasks(curve.tasks, curve.score.shape[1])
     for step in spread(len(curve.score), _ROWS):
-        shown = f"[{ends[step][0]:.2f}, {ends[step][1]:.2f}]"
+        shown = _ends(task_mean(curve.score[step], kinds))
         extras = "".join(f"  {values[step].mean():>{max(8, len(name))}.3f}" for name, values in curve.extras.items())
         print(f"{step:>{width}}  {curve.score[step].mean():>12.2f}  {shown:<15}{extras}".rstrip())
     if len(curve.score) > 1:
-        _print_mean(_GAIN, width, curve.score[-1] - curve.score[0], ", tasks paired")
+        _print_mean(_GAIN, width, task_mean(curve.score[-1] - curve.score[0], kinds), ", tasks paired")
     for name, values in curve.totals.items():
-        _print_mean(name.replace("_", " "), width, values)
+        _print_mean(name.replace("_", " "), width, task_mean(values, kinds))
+    _print_distinct(curve, kinds)
     print()
 
 
-def _print_mean(name: str, width: int, values: NDArray[np.float64], remark: str = "") -> None:
-    found = estimate(values, np.random.default_rng(0), "mean")
-    print(f"{name:>{width}}  {found.value:>12.2f}  [{found.low:.2f}, {found.high:.2f}]{remark}")
+def _print_distinct(curve: AdaptationCurve, kinds: NDArray[np.int64]) -> None:
+    """Prints the scores of each distinct task, if the evaluation has a few tasks again and again."""
+    counts = np.bincount(kinds)
+    if not 1 < len(counts) <= _DISTINCT or counts.min() < 2:
+        return
+    print(
+        f"{len(counts)} distinct tasks; the intervals above are those of the mean over them. Each, after the last step:"
+    )
+    for kind, name in enumerate(_names(curve, kinds)):
+        values = curve.score[-1][kinds == kind]
+        found = task_mean(values, np.zeros(len(values), np.int64))
+        print(f"    {name} ({counts[kind]} times): {found.value:.2f}  {_ends(found)}")
+
+
+def _names(curve: AdaptationCurve, kinds: NDArray[np.int64]) -> list[str]:
+    """Returns the fields of each distinct task as text."""
+    names = getattr(curve.tasks, "_fields", range(len(curve.tasks)))
+    fields = list(zip(names, map(np.asarray, curve.tasks), strict=True))
+    first = [int(np.argmax(kinds == kind)) for kind in range(kinds.max() + 1)]
+    return [", ".join(f"{name} {np.round(values[task], 4).tolist()}" for name, values in fields) for task in first]
+
+
+def _print_mean(name: str, width: int, found: Estimate, remark: str = "") -> None:
+    print(f"{name:>{width}}  {found.value:>12.2f}  {_ends(found)}{remark}")
+
+
+def _ends(found: Estimate) -> str:
+    """Returns the interval, or the reason why there is none."""
+    return f"[{found.low:.2f}, {found.high:.2f}]" if found.has_interval else f"({found.interval})"

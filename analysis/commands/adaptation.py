@@ -70,10 +70,10 @@ def table(curves: pd.DataFrame, label: str, target: Sequence[float] = ()) -> str
         ValueError: The runs differ in the unit of a step or in the number of steps.
     """
     unit = _only("unit of a step", curves["unit"])
-    scores = curves.pivot_table(index="run", columns="adapt_step", values="value", sort=False)
-    if scores.isna().any(axis=None):
-        counts = dict(zip(scores.index, scores.notna().sum(axis=1) - 1, strict=True))
+    counts = (curves.groupby("run", sort=False).size() - 1).to_dict()
+    if len(set(counts.values())) > 1:
         raise ValueError(f"adaptation: the runs have different numbers of {unit}, {counts}; choose with --where")
+    scores = curves.pivot(index="run", columns="adapt_step", values="value").loc[list(counts)]
     seeds = curves.drop_duplicates("run").set_index("run")
     rows = [[f"{label}, run (seed)", *(f"after {step}" for step in scores)], ["---", *("---:" for _ in scores.columns)]]
     groups = seeds.groupby("group", sort=False)
@@ -84,21 +84,27 @@ def table(curves: pd.DataFrame, label: str, target: Sequence[float] = ()) -> str
             rows += _statistics(values.to_numpy(), f"{group}: " if groups.ngroups > 1 else "")
     if target:
         rows.append(["published", *map(_cell, target)])
-    return markdown_table(rows)
+    lost = seeds.index[~np.isfinite(scores.loc[seeds.index]).all(axis=1)]
+    notes = [curves.attrs["note"]] if curves.attrs.get("note") else []
+    notes += [f"not finite: {len(lost)} of {len(seeds)} runs ({', '.join(lost)}): {stats.NOT_FINITE}"] * bool(len(lost))
+    return "\n\n".join([markdown_table(rows), *notes])
 
 
 def _statistics(scores: NDArray[np.float64], prefix: str) -> list[list[str]]:
     """Returns the rows of median, interquartile mean and interval for `scores [runs, steps + 1]`."""
     found = [stats.estimate(column, np.random.default_rng(0)) for column in scores.T]
+    kind = stats.interval_name("iqm", len(scores))
+    texts = [_cell(each.value) if np.isfinite(each.value) else each.interval for each in found]
+    ends = [f"[{_cell(each.low)}, {_cell(each.high)}]" if each.has_interval else "–" for each in found]
     return [
-        [f"**{prefix}median**", *(f"**{_cell(value)}**" for value in np.median(scores, 0))],
-        [f"{prefix}IQM", *(_cell(each.value) for each in found)],
-        [f"{prefix}{found[0].interval} of the IQM", *(f"[{_cell(each.low)}, {_cell(each.high)}]" for each in found)],
+        [f"**{prefix}median**", *(f"**{_cell(value)}**" for value in stats.trimmed_mean(scores.T, "median"))],
+        [f"{prefix}IQM", *texts],
+        [f"{prefix}{kind} of the IQM", *ends],
     ]
 
 
 def _cell(value: float) -> str:
-    return f"{value:.2f}"
+    return f"{value:.2f}" if np.isfinite(value) else "diverged"
 
 
 def _only(name: str, values: pd.Series) -> str:

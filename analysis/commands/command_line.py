@@ -48,6 +48,12 @@ def add_choice(to: argparse.ArgumentParser) -> None:
         help="what to do with several runs of one group and seed (%(default)s)",
     )
     to.add_argument(
+        "--not-finite",
+        choices=("count", "drop"),
+        default="count",
+        help="whether runs with a value that is not finite count, or are left out by name (%(default)s)",
+    )
+    to.add_argument(
         "--allow-different-tasks", action="store_true", help="compare runs that were evaluated on different tasks"
     )
 
@@ -58,6 +64,7 @@ def choice(arguments: argparse.Namespace) -> dict[str, Any]:
         "by": arguments.by.split(",") if arguments.by else None,
         "status": None if arguments.status == "any" else tuple(arguments.status.split(",")),
         "repeats": arguments.repeats,
+        "not_finite": arguments.not_finite,
         "allow_different_tasks": arguments.allow_different_tasks,
     }
 

@@ -6,8 +6,9 @@
 
 The baseline is the first group, or --baseline. For each other group the table has the difference from the baseline,
 paired by seed if the groups share seeds, and the probability that a run of the group is better than a run of the
-baseline. docs/statistics.md defines statistics and intervals; a group of one run has no interval. Runs that have not
-completed are listed first, and do not count.
+baseline. The intervals of several comparisons are simultaneous. docs/statistics.md defines statistics and intervals; a
+group of one run has no interval. Runs that have not completed are listed first, and do not count. A run whose value is
+not finite counts, and its group has no value, unless --not-finite drop leaves it out.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ def comparison(scores: pd.DataFrame, arguments: argparse.Namespace) -> str:
     if not is_single:
         rows[0] += ["less baseline", "P(better than baseline)"]
     notes: Notes = {}
+    confidence = stats.simultaneous(len(groups) - 1)
     for name in [baseline, *(other for other in groups if other != baseline)]:
         part = groups[name]
         rng = np.random.default_rng(arguments.bootstrap_seed)  # a group's interval does not depend on the others
@@ -129,17 +131,30 @@ def comparison(scores: pd.DataFrame, arguments: argparse.Namespace) -> str:
         notes.setdefault(f"{stats.NAMES[arguments.statistic]}: {found.interval}", []).append(name)
         row = [name, str(len(part)), _seeds(part), found.text()]
         if not is_single:
-            row += ["baseline", "–"] if name == baseline else _against(name, part, groups[baseline], arguments, notes)
+            row += (
+                ["baseline", "–"]
+                if name == baseline
+                else _against(name, part, groups[baseline], arguments, notes, confidence)
+            )
         rows.append(row)
     better = "lower" if arguments.lower_is_better else "higher"
     head = arguments.metric if is_single else f"{arguments.metric}, {better} is better"
-    area = [scores.attrs["note"]] if scores.attrs["note"] else []
+    about = [scores.attrs["note"]] if scores.attrs["note"] else []
+    lost = scores.loc[~np.isfinite(scores["value"]), "run"]
+    if len(lost):
+        about.append(f"not finite: {len(lost)} of {len(scores)} runs ({', '.join(lost)}): {stats.NOT_FINITE}")
+    about += stats.simultaneous_note(len(groups) - 1)
     remarks = [f"{note} ({'; '.join(names)})" if len(names) < len(groups) else note for note, names in notes.items()]
-    return "\n".join([head, command_line.text_table(rows), "", *area, *_ragged(groups), *remarks])
+    return "\n".join([head, command_line.text_table(rows), "", *about, *_ragged(groups), *remarks])
 
 
 def _against(
-    name: str, part: pd.DataFrame, reference: pd.DataFrame, arguments: argparse.Namespace, notes: Notes
+    name: str,
+    part: pd.DataFrame,
+    reference: pd.DataFrame,
+    arguments: argparse.Namespace,
+    notes: Notes,
+    confidence: float,
 ) -> list[str]:
     """Returns the difference from the baseline and the probability of improvement; adds remarks on them to `notes`."""
     import numpy as np
@@ -150,16 +165,18 @@ def _against(
     ours, theirs = (one["value"].to_numpy() for one in (part, reference))
     pairs = [_by_seed(one) for one in (part, reference)]
     if pairs[0].keys() & pairs[1].keys():
-        paired = stats.paired_difference(pairs[0], pairs[1], rng, arguments.statistic)
+        paired = stats.paired_difference(pairs[0], pairs[1], rng, arguments.statistic, confidence)
         less, kind = paired.estimate, "difference seed by seed"
         if paired.unpaired:
             alone = ", ".join(map(str, paired.unpaired))
             notes.setdefault(f"seeds without a partner, left out of the difference: {alone}", []).append(name)
     else:
-        less, kind = stats.difference(ours, theirs, rng, arguments.statistic), "difference of groups that share no seed"
+        less = stats.difference(ours, theirs, rng, arguments.statistic, confidence)
+        kind = "difference of groups that share no seed"
     notes.setdefault(f"{kind}: {less.interval}", []).append(name)
     sign = -1 if arguments.lower_is_better else 1
-    return [less.text(sign=True), stats.probability_of_improvement(sign * ours, sign * theirs).text(digits=2)]
+    better = stats.probability_of_improvement(sign * ours, sign * theirs, confidence)
+    return [less.text(sign=True), better.text(digits=2)]
 
 
 def _by_seed(part: pd.DataFrame) -> Mapping[int, float]:
@@ -184,4 +201,4 @@ def _ragged(groups: Mapping[str, pd.DataFrame]) -> list[str]:
     if len(set(counts.values())) <= 1:
         return []
     sizes = ", ".join(f"{name}: {count}" for name, count in counts.items())
-    return [f"The groups differ in size ({sizes}); all runs count."]
+    return [f"The groups differ in size ({sizes}); all of these runs count."]

@@ -69,7 +69,10 @@ def scores(runs: Runs, arguments: argparse.Namespace) -> pd.DataFrame:
 
     how = command_line.choice(arguments)
     parts = [runs.scores(name, **how).assign(metric=name) for name in arguments.metric.split(",")]
-    return pd.concat(parts, ignore_index=True)[["metric", "group", "seed", "run", "value"]]
+    notes = [part.attrs.pop("note") for part in parts]  # pandas keeps attributes only if all parts have the same
+    found = pd.concat(parts, ignore_index=True)[["metric", "group", "seed", "run", "value"]]
+    found.attrs["note"] = "; ".join(dict.fromkeys(filter(None, notes)))
+    return found
 
 
 def write(frame: pd.DataFrame, arguments: argparse.Namespace) -> None:
@@ -123,10 +126,16 @@ def latex(frame: pd.DataFrame, statistic: str = "iqm", seed: int = 0) -> str:
             found = stats.estimate(part["value"].to_numpy(), np.random.default_rng(seed), statistic)
             kinds[found.interval] = None
             counts.add(len(part))
-            cells.append(f"${found.text()}$" if found.has_interval else f"${found._replace(interval='').text()[:-3]}$")
+            if found.has_interval:
+                cells.append(f"${found.text()}$")
+            else:
+                is_number = not np.isnan(found.value)
+                cells.append(f"${found._replace(interval='').text()[:-3]}$" if is_number else found.text())
         runs = "--".join(map(str, sorted({min(counts), max(counts)}))) if counts else "0"
         lines.append(" & ".join([escaped(group), runs, *cells]) + r" \\")
-    note = escaped(f"{stats.NAMES[statistic]}; {'; '.join(kinds)}")
+    lost = [stats.NOT_FINITE] if not np.isfinite(frame["value"]).all() else []
+    about = [frame.attrs["note"]] if frame.attrs.get("note") else []
+    note = escaped("; ".join([stats.NAMES[statistic], *kinds, *lost, *about]))
     columns = rf"\multicolumn{{{len(metrics) + 2}}}{{l}}"
     return "\n".join([*lines, r"\bottomrule", rf"{columns}{{\footnotesize {note}}}", r"\end{tabular}", ""])
 

@@ -117,8 +117,9 @@ def totals_table(regrets: pd.DataFrame, game: Game) -> str:
             rows.append([f"{group}, seed {seed}", f"{value:.2f}", "", ""])
     for name, values in totals.groupby("group", sort=False):
         found = estimate(values.to_numpy(), np.random.default_rng(0), "mean")
-        interval = f"[{found.low:.2f}, {found.high:.2f}]" if found.has_interval else "one run: none"
+        interval = f"[{found.low:.2f}, {found.high:.2f}]" if found.has_interval else found.interval
         reported = game.reported(str(name))
-        rows.append([f"**{name}**", f"**{found.value:.2f}**", interval, "" if reported is None else f"{reported:.1f}"])
+        total = "–" if np.isnan(found.value) else f"{found.value:.2f}"
+        rows.append([f"**{name}**", f"**{total}**", interval, "" if reported is None else f"{reported:.1f}"])
     rows.append(["the best policy from the start", f"{best:.2f}", "", ""])
     return markdown_table(rows)

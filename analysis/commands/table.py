@@ -7,8 +7,9 @@ runs differ, and the scores of the last evaluation.
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from analysis.commands import command_line
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.data.load import Runs
+
+
+NOT_FINITE = "not finite"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,7 +43,13 @@ def _table(arguments: argparse.Namespace) -> str:
         table = _sorted(table, arguments.sort)
     columns = _chosen(table, arguments.columns) if arguments.columns else usual(runs)
     width = arguments.width or (None if arguments.columns else shutil.get_terminal_size((160, 50)).columns)
-    return f"{runs.report()}\n\n{command_line.text_table(cells(table, columns), width)}"
+    lost = {
+        (str(run), f"final.{metric}")
+        for run, metric in runs.metrics.loc[runs.metrics["value"].isna(), ["run", "metric"]]
+        .drop_duplicates()
+        .to_numpy()
+    }
+    return f"{runs.report()}\n\n{command_line.text_table(cells(table, columns, lost), width)}"
 
 
 def usual(runs: Runs) -> list[str]:
@@ -53,14 +63,31 @@ def usual(runs: Runs) -> list[str]:
     return [*own, *(name for name in differing(table) if name not in own), *ends, "seconds", "started"]
 
 
-def cells(table: pd.DataFrame, columns: Sequence[str]) -> list[list[str]]:
-    """Returns the heading and the rows as texts."""
+def cells(table: pd.DataFrame, columns: Sequence[str], lost: Set[tuple[str, str]] = frozenset()) -> list[list[str]]:
+    """Returns the heading and the rows as texts.
+
+    Args:
+        table: `Runs.table` or some of its rows.
+        columns: The columns to show.
+        lost: Runs and columns of metrics with values that are not finite; other empty cells were never recorded.
+    """
     values = table[columns].to_numpy(object)
     rows = [
-        [name, *(cell(value, is_setting(column)) for column, value in zip(columns, row, strict=True))]
+        [
+            name,
+            *(
+                NOT_FINITE if is_lost(value, (name, column), lost) else cell(value, is_setting(column))
+                for column, value in zip(columns, row, strict=True)
+            ),
+        ]
         for name, row in zip(table.index, values, strict=True)
     ]
     return [["run", *(name.removeprefix("config.").removeprefix("result.") for name in columns)], *rows]
+
+
+def is_lost(value: Any, place: tuple[str, str], lost: Set[tuple[str, str]]) -> bool:
+    """Whether a value was recorded and is not finite. In columns of results, a missing value is None."""
+    return isinstance(value, float) and math.isnan(value) and (place in lost or place[1].startswith("result"))
 
 
 def is_setting(column: str) -> bool:

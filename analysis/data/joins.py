@@ -6,6 +6,9 @@ The runs of a group have the same settings apart from the seed. Three rules prot
 - Two runs of a group with the same seed are not independent, and are refused. `repeats="last"` keeps the run that
   started last, `repeats="all"` keeps both.
 - Runs that were evaluated or scored differently are refused, unless `allow_different_tasks=True`.
+
+A run whose value is not finite (null in the record) has diverged. It counts: its value is NaN, and statistics of its
+group say so (`analysis.stats.NOT_FINITE`). `not_finite="drop"` leaves such runs out, and `attrs["note"]` names them.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 Axis = Literal["iteration", "env_steps", "seconds"]
 Repeats = Literal["refuse", "last", "all"]
 Value = Literal["last", "area", "max", "min"]
+NotFinite = Literal["count", "drop"]
 
 _OF_THE_TASKS = ("config.task", "config.num_eval_tasks", "config.horizon")
 """Columns that determine the held-out tasks, in addition to those below `config.task_args`."""
@@ -48,7 +52,12 @@ OF_THE_RECORD = (
 
 
 def curves(
-    runs: Runs, metric: str, x: Axis = "iteration", by: Sequence[str] | None = None, **choice: Any
+    runs: Runs,
+    metric: str,
+    x: Axis = "iteration",
+    by: Sequence[str] | None = None,
+    not_finite: NotFinite = "count",
+    **choice: Any,
 ) -> pd.DataFrame:
     """Returns a metric against iterations, environment steps or seconds of work.
 
@@ -58,6 +67,7 @@ def curves(
         x: `"iteration"`; `"env_steps"`, the cumulative sum of the metric of that name; or `"seconds"`, the time since
             the start without pauses.
         by: Settings (or `experiment`, `status`, …) that define the groups. None: those that differ between the runs.
+        not_finite: Whether runs with values that are not finite `"count"`, as NaN, or are left out, `"drop"`.
         choice: `status`, `repeats`, `allow_different_tasks`, see `chosen`.
 
     Returns:
@@ -77,15 +87,19 @@ def curves(
         places = np.concatenate([np.empty(0), *parts])
     names = points["run"].astype(object).to_numpy()
     found = table.loc[names, ["group", "seed"]].reset_index()
-    return found[["group", "seed", "run"]].assign(x=places, value=points["value"].to_numpy())
+    found = found[["group", "seed", "run"]].assign(x=places, value=points["value"].to_numpy())
+    return _counted(found, not_finite)
 
 
-def adaptation_curves(runs: Runs, by: Sequence[str] | None = None, **choice: Any) -> pd.DataFrame:
+def adaptation_curves(
+    runs: Runs, by: Sequence[str] | None = None, not_finite: NotFinite = "count", **choice: Any
+) -> pd.DataFrame:
     """Returns the mean over held-out tasks after each step of adaptation, at the last evaluation of each run.
 
     Args:
         runs: The runs to choose from.
         by: Settings that define the groups, see `curves`.
+        not_finite: See `curves`. A mean over tasks is not finite if the score of one task is not.
         choice: `status`, `repeats`, `allow_different_tasks`, see `chosen`.
 
     Returns:
@@ -103,9 +117,11 @@ def adaptation_curves(runs: Runs, by: Sequence[str] | None = None, **choice: Any
     last = last[last["run"].isin(table.index)]
     keys = ["run", "adapt_step", "unit"]
     values = [name for name in whole.columns if name not in (*keys, "iteration", "task")]
-    means = last.groupby(keys, sort=False)[values].mean().reset_index()
+    tasks = last.groupby(keys, sort=False)[values]
+    means = tasks.mean().where(tasks.count().eq(tasks.size(), axis=0)).reset_index()  # `mean` leaves NaN out
     found = table.loc[means["run"], ["group", "seed"]].reset_index(drop=True)
-    return pd.concat([found, means], axis=1)[["group", "seed", "run", "adapt_step", *values, "unit"]]
+    found = pd.concat([found, means], axis=1)[["group", "seed", "run", "adapt_step", *values, "unit"]]
+    return _counted(found, not_finite)
 
 
 def scores(
@@ -114,9 +130,10 @@ def scores(
     by: Sequence[str] | None = None,
     groups: pd.Series | None = None,
     value: Value = "last",
+    not_finite: NotFinite = "count",
     **choice: Any,
 ) -> pd.DataFrame:
-    """Returns one number for each run.
+    """Returns one number for each run; NaN if it has diverged.
 
     Args:
         runs: The runs to choose from.
@@ -124,11 +141,14 @@ def scores(
         by: Settings that define the groups, see `curves`.
         groups: The group of each run that may count, by run; replaces `by`.
         value: `"last"`, the last value; `"area"`, the mean height of the curve (`stats.area_under_curve`) over the
-            iterations that all runs have; `"max"` or `"min"`, an extreme value.
+            iterations that all runs have; `"max"` or `"min"`, an extreme value. Areas and extremes of a curve with a
+            value that is not finite are not finite.
+        not_finite: See `curves`.
         choice: `status`, `repeats`, `allow_different_tasks`, see `chosen`.
 
     Returns:
-        `group, seed, run, value`. For areas, `attrs["note"]` names the range of iterations.
+        `group, seed, run, value`. `attrs["note"]` names the range of iterations of areas, runs that have completed
+        without the metric, and runs that were left out.
 
     Raises:
         ValueError: No run has the metric, or the rules above refuse the runs.
@@ -141,11 +161,29 @@ def scores(
         table = _with_groups(runs, by, having, **choice)
     else:
         table = chosen(runs, groups[groups.index.isin(having)], **choice)
+    possible = runs.table if groups is None else runs.table[runs.table.index.isin(groups.index)]
+    lacking = possible.index[(possible["status"] == "COMPLETED") & ~possible.index.isin(having)]
     values, note = _reduced(runs, metric, table.index, value) if last is None else (last, "")
     found = table[["group", "seed"]].assign(run=table.index, value=values[table.index])
     found = found.reset_index(drop=True)[["group", "seed", "run", "value"]]
-    found.attrs["note"] = note
-    return found
+    without = f"completed without {metric}, not in the table: run {', '.join(lacking)}" if len(lacking) else ""
+    found.attrs["note"] = "; ".join(filter(None, [note, without]))
+    return _counted(found, not_finite)
+
+
+def _counted(found: pd.DataFrame, not_finite: NotFinite) -> pd.DataFrame:
+    """Returns the frame, with `drop` without the runs that have a value that is not finite."""
+    if not_finite not in get_args(NotFinite):
+        raise ValueError(f"not_finite={not_finite!r}: need one of {', '.join(get_args(NotFinite))}")
+    lost = list(dict.fromkeys(found.loc[~np.isfinite(found["value"]), "run"]))
+    if not lost or not_finite == "count":
+        return found
+    note = f"left out, since they have diverged: {len(lost)} of {found['run'].nunique()} runs ({', '.join(lost)})"
+    kept = found[~found["run"].isin(lost)].reset_index(drop=True)
+    if kept.empty:
+        raise ValueError(f"not_finite='drop': every run has diverged, {', '.join(lost)}")
+    kept.attrs["note"] = "; ".join(filter(None, [found.attrs.get("note", ""), note]))
+    return kept
 
 
 def chosen(
@@ -231,9 +269,11 @@ def _runs_with(runs: Runs, metric: str) -> set[str]:
 
 def _last_values(runs: Runs, metric: str) -> pd.Series:
     """Returns the last value of a metric, or the value of a column, for each run that has it."""
-    for name in (f"final.{metric}", metric):
-        if name in runs.table.columns and not name.startswith("config."):
-            return pd.to_numeric(runs.table[name], errors="coerce").dropna()
+    if f"final.{metric}" in runs.table.columns:
+        return runs.table.loc[runs.table.index.isin(_runs_with(runs, metric)), f"final.{metric}"]
+    if metric in runs.table.columns and not metric.startswith("config."):
+        column = runs.table[metric]
+        return pd.to_numeric(column[[value is not None for value in column]], errors="coerce")
     known = [name.removeprefix("final.") for name in runs.table.columns if name.startswith(("final.", "result"))]
     raise ValueError(f"metric={metric!r}: no run has it; {nearest(metric, known)}")
 
@@ -243,7 +283,7 @@ def _reduced(runs: Runs, metric: str, names: pd.Index, value: Value) -> tuple[pd
     points = runs.metrics[(runs.metrics["metric"] == metric) & runs.metrics["run"].isin(names)]
     curves = points.astype({"run": object}).groupby("run", sort=False)
     if value != "area":
-        return curves["value"].agg(value), ""
+        return curves["value"].agg(value).where(curves["value"].count() == curves["value"].size()), ""
     ends = curves["step"].agg(["min", "max"])
     start, stop = ends["min"].max(), ends["max"].min()
     areas = {run: area_under_curve(part["step"], part["value"], start, stop) for run, part in curves}

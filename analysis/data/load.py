@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.data import frames, joins
@@ -290,6 +291,10 @@ def _read(named: Named, rows: Mapping[str, dict[str, Any]]) -> dict[str, dict[st
             record = named[name][1]
             if repeated:
                 record.problems.append(f"{repeated} points repeat a step, the last one counts")
+            lost = [metric for metric, one in points[name].items() if len(one.steps) and np.isnan(one.values[-1])]
+            if lost:
+                more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+                record.problems.append(f"not finite at the end: {', '.join(lost[:3])}{more}")
             pauses = frames.find_pauses(record, points[name])
             finals = {
                 f"final.{metric}": float(one.values[-1]) for metric, one in points[name].items() if len(one.steps)

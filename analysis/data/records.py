@@ -142,7 +142,8 @@ def _results(result: Any) -> Iterator[tuple[str, Any]]:
         yield "result", result
     for key, value in result.items() if isinstance(result, Mapping) else ():
         if key == "score" and isinstance(value, (list, tuple)):
-            yield from ((f"result.score_after_{step}", score) for step, score in enumerate(value))
+            for step, score in enumerate(value):
+                yield f"result.score_after_{step}", float("nan") if score is None else score  # null: not finite
         elif isinstance(value, (int, float, str)):
             yield f"result.{key}", value
 

@@ -94,12 +94,15 @@ def load_sweep(directory: str | Path, name: str | None = None) -> Sweep:
 
 
 def ranking(scores: pd.DataFrame, statistic: str = "iqm", seed: int = 0) -> pd.DataFrame:
-    """Returns `group`, `runs`, and the statistic with its interval as text, ordered from the highest value down."""
+    """Returns `group`, `runs`, and the statistic with its interval as text, ordered from the highest value down.
+
+    Groups in which a run has diverged have no value, and come last.
+    """
     found = {
         str(group): estimate(part["value"], np.random.default_rng(seed), statistic)
         for group, part in scores.groupby("group", sort=False)
     }
-    order = sorted(found, key=lambda group: -found[group].value)
+    order = sorted(found, key=lambda group: (np.isnan(found[group].value), -found[group].value))
     rows = [(group, found[group].runs, found[group].text()) for group in order]
     return pd.DataFrame(rows, columns=["group", "runs", statistic])
 

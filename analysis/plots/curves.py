@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from analysis.plots.frames import grouped
 from analysis.plots.labels import End, label_ends
 from analysis.plots.style import COLUMN, INK, SMALL, caption, grid, look, make_figure, thousands
-from analysis.stats import NAMES, align, interval, interval_name, trimmed_mean
+from analysis.stats import NAMES, NOT_FINITE, align, interval, interval_name, trimmed_mean
 from analysis.stats.curves import Curve
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _MARKED = 25
 
 
 class Band(NamedTuple):
-    """The line of a group and its interval, `[points]` each; `low` and `high` are NaN for one run."""
+    """The line of a group and its interval, `[points]` each; NaN where a run has diverged, ends NaN for one run."""
 
     x: NDArray[np.float64]
     middle: NDArray[np.float64]
@@ -39,6 +39,7 @@ class Band(NamedTuple):
     high: NDArray[np.float64]
     runs: int
     notes: tuple[str, ...]
+    has_diverged: bool
 
 
 def plot_curves(
@@ -149,22 +150,26 @@ def plot_regrets(
             piled[run] = (np.append(step, np.max(step) + 1), np.append(0.0, np.cumsum(value)))
         bands[name] = band(piled, statistic, "common", seed)
     figure = _over_steps(bands, _units(groups), label=label, statistic=statistic, title=title, width=width)
-    figure.axes[0].set_ylim(bottom=min(0.0, *(float(each.middle.min()) for each in bands.values())))
+    middles = np.concatenate([each.middle for each in bands.values()])
+    figure.axes[0].set_ylim(bottom=min(0.0, float(np.min(middles, initial=0.0, where=np.isfinite(middles)))))
     return figure
 
 
 def band(runs: Mapping[str, Curve], statistic: str, ragged: str, seed: int) -> Band:
-    """Returns the statistic of a group's runs at every common point, with its interval."""
+    """Returns the statistic of a group's runs at every common point, with its interval.
+
+    Neither has a value where a run is not finite.
+    """
     aligned = align(runs, ragged)
     ends = np.full((3, len(aligned.x)), np.nan)
-    for count in np.unique(aligned.runs):
-        at = aligned.runs == count
+    for count in np.unique(aligned.runs[aligned.diverged == 0]):
+        at = (aligned.runs == count) & (aligned.diverged == 0)
         values = aligned.values[:, at]
-        values = values[~np.isnan(values).any(1)].T
+        values = values[~np.isnan(values).any(1)].T  # without runs that have ended
         rng = np.random.default_rng(seed)
         ends[:, at] = trimmed_mean(values, statistic), *interval(values, rng, statistic, num_resamples=_RESAMPLES)
     middle, low, high = ends
-    return Band(aligned.x, middle, low, high, len(aligned.values), aligned.notes)
+    return Band(aligned.x, middle, low, high, len(aligned.values), aligned.notes, bool(aligned.diverged.any()))
 
 
 def _over_steps(
@@ -258,7 +263,7 @@ def _sentences(bands: dict[str, Band], statistic: str) -> list[str]:
     if 1 in counts.values():
         alone = [name for name, count in counts.items() if count == 1]
         sentences.append(f"no interval for one run: {', '.join(alone)}")
-    return sentences + _notes(bands)
+    return sentences + _notes(bands) + [NOT_FINITE] * any(each.has_diverged for each in bands.values())
 
 
 def _notes(bands: dict[str, Band]) -> list[str]:
@@ -289,8 +294,14 @@ def runs_of(counts: dict[str, int]) -> str:
 
 
 def _ends(bands: dict[str, Band], names: dict[str, str]) -> list[End]:
-    return [End(float(each.x[-1]), float(each.middle[-1]), names[name], look(index)["color"])
-            for index, (name, each) in enumerate(bands.items())]  # fmt: skip
+    ends = []
+    for index, (name, each) in enumerate(bands.items()):
+        known = np.flatnonzero(np.isfinite(each.middle))  # the line of a group that has diverged ends before
+        place = known[-1] if len(known) else 0
+        height = float(each.middle[place]) if len(known) else 0.0
+        shown = names[name] if len(known) == len(each.x) else f"{names[name]} (diverged)"
+        ends.append(End(float(each.x[place]), height, shown, look(index)["color"]))
+    return ends
 
 
 def _runs(rows: pd.DataFrame, x: str) -> dict[str, Curve]:

@@ -15,6 +15,7 @@ from analysis.plots.frames import grouped
 from analysis.plots.style import COLUMN, INK, SMALL, caption, grid, look, make_figure, thousands
 from analysis.stats import (
     NAMES,
+    NOT_FINITE,
     Estimate,
     Profile,
     difference,
@@ -22,6 +23,8 @@ from analysis.stats import (
     paired_difference,
     performance_profile,
     probability_of_improvement,
+    simultaneous,
+    simultaneous_note,
 )
 
 if TYPE_CHECKING:
@@ -70,7 +73,8 @@ def plot_comparison(
         sentences = [f"{NAMES[statistic]} and every run (dots)", *_about(found)]
         if baseline is not None:
             sentences += _draw_differences(rest[0], groups, baseline, statistic, seed)
-        caption(figure, sentences)
+            sentences += simultaneous_note(len(groups) - 1)
+        caption(figure, [*sentences, *_about_lost(scores)])
     return figure
 
 
@@ -91,7 +95,8 @@ def plot_improvement(
     """
     groups = grouped(scores)
     _check_baseline(groups, baseline)
-    found = {name: probability_of_improvement(rows["value"], groups[baseline]["value"])
+    confidence = simultaneous(len(groups) - 1)
+    found = {name: probability_of_improvement(rows["value"], groups[baseline]["value"], confidence)
              for name, rows in groups.items() if name != baseline}  # fmt: skip
     if not found:
         raise ValueError(f"baseline={baseline!r}: it is the only group; need another one to compare")
@@ -103,7 +108,8 @@ def plot_improvement(
         axes.axvline(0.5, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
         axes.set(xlim=(-0.03, 1.03), xlabel=f"P({label or 'score'} above that of {baseline})")
         axes.set_title(title, loc="left")
-        caption(figure, [f"baseline: {len(groups[baseline])} runs of {baseline}", *_about(found)])
+        sentences = [f"baseline: {len(groups[baseline])} runs of {baseline}", *_about(found)]
+        caption(figure, [*sentences, *simultaneous_note(len(found)), *_about_lost(scores)])
     return figure
 
 
@@ -131,6 +137,9 @@ def plot_profiles(
     """
     groups = grouped(scores)
     every = scores["value"].to_numpy(np.float64)
+    every = every[np.isfinite(every)]
+    if not len(every):
+        raise ValueError("scores: every run has diverged, so there is nothing to draw")
     margin = 0.03 * (every.max() - every.min() or 1.0)
     at = np.linspace(every.min() - margin, every.max() + margin, 201) if thresholds is None else np.asarray(thresholds)
     with rc_context(SMALL):
@@ -145,7 +154,8 @@ def plot_profiles(
         figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=2.4)
         bands = sorted({each.interval for each in found.values()})
         counts = {name: len(rows) for name, rows in groups.items()}
-        caption(figure, [f"{runs_of(counts)}; {', '.join(bands)}, threshold by threshold"])
+        about = f"{runs_of(counts)}; {', '.join(bands)}, threshold by threshold"
+        caption(figure, [about, *_about_lost(scores, "a run that is not finite counts, and is above no threshold")])
     return figure
 
 
@@ -181,7 +191,7 @@ def plot_throughput(
         _draw_forest(axes, groups, found, label)
         axes.set_xlim(left=0)
         axes.set_title(title, loc="left")
-        caption(figure, [f"bars: {NAMES[statistic]}; dots: every run", *_about(found)])
+        caption(figure, [f"bars: {NAMES[statistic]}; dots: every run", *_about(found), *_about_lost(scores)])
     return figure
 
 
@@ -202,8 +212,8 @@ def _draw_forest(axes: Axes, groups: dict[str, pd.DataFrame], found: dict[str, E
                   color=look(row)["color"], markeredgewidth=0)  # fmt: skip
     _draw_rows(axes, list(groups), found)
     _name_rows(axes, {name: len(rows) for name, rows in groups.items()})
-    largest = max(float(np.abs(rows["value"]).max()) for rows in groups.values())
-    thousands(axes.xaxis, largest)
+    values = np.concatenate([rows["value"].to_numpy(np.float64) for rows in groups.values()])
+    thousands(axes.xaxis, float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values))))
     axes.set_xlabel(label)
 
 
@@ -241,7 +251,7 @@ def _differences(
     groups: dict[str, pd.DataFrame], baseline: str, statistic: str, seed: int
 ) -> tuple[dict[str, Estimate], list[str]]:
     """Returns the difference of every other group to the baseline, and sentences for the caption."""
-    reference = groups[baseline]
+    reference, confidence = groups[baseline], simultaneous(len(groups) - 1)
     found, notes = {}, []
     for name, rows in groups.items():
         if name == baseline:
@@ -249,13 +259,13 @@ def _differences(
         rng = np.random.default_rng(seed)
         sides = [_by_seed(side) for side in (rows, reference)]
         if all(sides) and len(sides[0].keys() & sides[1].keys()) > 1:
-            paired = paired_difference(sides[0], sides[1], rng, statistic)
+            paired = paired_difference(sides[0], sides[1], rng, statistic, confidence)
             found[name] = paired.estimate
             notes.append(f"{name}: paired by seed, {paired.estimate.interval}")
             if paired.unpaired:
                 notes[-1] += f", without seeds {', '.join(map(str, paired.unpaired))}, which one side lacks"
         else:
-            found[name] = difference(rows["value"], reference["value"], rng, statistic)
+            found[name] = difference(rows["value"], reference["value"], rng, statistic, confidence)
             notes.append(f"{name}: independent groups, {found[name].interval}")
     return found, _merged(notes)
 
@@ -287,6 +297,13 @@ def _about(found: dict[str, Estimate]) -> list[str]:
     kinds = sorted({each.interval for each in found.values() if each.has_interval})
     alone = [f"{name}: {each.interval}" for name, each in found.items() if not each.has_interval]
     return [*([f"lines: {', '.join(kinds)}"] if kinds else []), *alone]
+
+
+def _about_lost(scores: pd.DataFrame, rule: str = NOT_FINITE) -> list[str]:
+    """Returns the rule for runs that have diverged, if there are any, and the note of the frame."""
+    lost = int((~np.isfinite(scores["value"].to_numpy(np.float64))).sum())
+    note = scores.attrs.get("note", "")
+    return [*([note] if note else []), *([f"not finite: {lost} of {len(scores)} runs: {rule}"] if lost else [])]
 
 
 def _check_baseline(groups: dict[str, pd.DataFrame], baseline: str | None) -> None:

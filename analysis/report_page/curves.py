@@ -130,6 +130,9 @@ def bands(curves: Sequence[Curve], groups: Groups, most: int) -> list[dict[str, 
         except ValueError as error:
             found.append(_nothing(group, len(mine), str(error)))
             continue
+        if aligned.diverged.all():
+            found.append(_nothing(group, len(mine), f"no average: {'; '.join(aligned.notes)}"))
+            continue
         kept = thin(iqm(aligned.values.T), most)
         x = aligned.x[kept]
         seconds = [np.interp(x, curve.step, curve.seconds) for curve in mine]

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from analysis.data.joins import chosen
 from analysis.data.load import Runs
 from analysis.report_page import curves, pictures, summary
+from analysis.stats import NOT_FINITE
 
 AXES = {"iteration": "iteration", "env_steps": "environment steps", "seconds": "seconds of work"}
 
@@ -66,7 +67,7 @@ def render(runs: Runs, config: PageConfig) -> str:
     if config.metric and config.metric not in metrics:
         runs.curves(config.metric, by=[], **curves.ALL)  # raises an error with similar names
     first = metrics.index(config.metric) if config.metric else _first(metrics)
-    final = [curves.numbers(runs.table[f"final.{metric}"]) for metric in metrics]
+    final = summary.final_values(runs, metrics)
     names = list(dict.fromkeys(labels))
     counts, repeats = curves.counted(runs, labels)
     groups = curves.Groups(names, [names.index(label) for label in labels], counts)
@@ -87,7 +88,7 @@ def render(runs: Runs, config: PageConfig) -> str:
         "adaptation": adaptation,
     }
     texts = _texts(runs, config, labels) | _tables(runs, metrics, first, final)
-    shown, left_out = pictures.inline(runs.artifacts, config.pictures_mib * (1 << 20))
+    shown, left_out = pictures.inline(runs.artifacts, config.pictures_mib * (1 << 20), dict(runs.table["directory"]))
     return _fill(
         texts,
         data=data,
@@ -153,7 +154,7 @@ def _tables(runs: Runs, metrics: Sequence[str], first: int, final: Sequence[Sequ
 def _curves_note(charts: dict[str, Any], repeats: Sequence[str]) -> str:
     notes = [
         "An IQM (interquartile mean) is over the COMPLETED runs of a group, up to the last iteration that all "
-        "of them have; their environment steps and times are medians."
+        f"of them have; their environment steps and times are medians. Values that are not finite: {NOT_FINITE}."
     ]
     if charts["num_thinned"]:
         notes.append(
@@ -175,7 +176,8 @@ def _in_numbers(adaptation: dict[str, Any], names: Sequence[str]) -> dict[str, A
         values = []
         for step in steps:
             place = band["x"].index(step) if step in band["x"] else None
-            values.append("" if place is None else _estimate(*(band[key][place] for key in ("y", "low", "high"))))
+            numbers = [None] * 3 if place is None else [band[key][place] for key in ("y", "low", "high")]
+            values.append(_estimate(*numbers) if numbers[0] is not None else "" if place is None else "diverged")
         rows.append({"group": names[band["group"]], "runs": band["count"], "unit": band["unit"], "cells": values})
     intervals = dict.fromkeys(band["interval"] for band in adaptation["bands"] if band["interval"])
     note = (

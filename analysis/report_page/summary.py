@@ -15,9 +15,13 @@ from analysis.data import identity
 from analysis.data.identity import is_missing
 from analysis.data.joins import OF_THE_RECORD, different_evaluations, differing, group_labels
 from analysis.data.load import COMPLETED, Runs
+from analysis.report_page.curves import numbers
 
 UNKNOWN = "settings not known"
 """Group of runs without a config.json."""
+
+NOT_FINITE = "not finite"
+"""Text for a recorded value that is not a finite number."""
 
 _KEYS_IN_TABLE = 6
 """Largest number of differing settings with a column in the table; the configurations have all settings."""
@@ -131,6 +135,19 @@ def table_of(table: pd.DataFrame, metric: str | None, final: Sequence[Any]) -> t
         cells += [_cell(row["host"]), _cell(row["problems"])]
         rows.append({"status": row["status"], "cells": cells})
     return columns, rows, max(0, len(keys) - _KEYS_IN_TABLE)
+
+
+def final_values(runs: Runs, metrics: Sequence[str]) -> list[list[float | int | str | None]]:
+    """Returns the last value of each metric for each run: None if it was not recorded, text if it is not finite."""
+    having = {(str(run), str(metric)) for run, metric in runs.metrics[["run", "metric"]].drop_duplicates().to_numpy()}
+    found: list[list[float | int | str | None]] = []
+    for metric in metrics:
+        values = numbers(runs.table[f"final.{metric}"])
+        lost = [
+            value is None and (str(run), metric) in having for run, value in zip(runs.table.index, values, strict=True)
+        ]
+        found.append([NOT_FINITE if is_lost else value for value, is_lost in zip(values, lost, strict=True)])
+    return found
 
 
 def _cell(value: Any) -> Cell:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.stats.estimate import RESAMPLES, Estimate, estimate, resample, trimmed_mean, widened_ends
+from analysis.stats.estimate import RESAMPLES, Estimate, diverged, estimate, resample, trimmed_mean, widened_ends
 from analysis.stats.points import check_confidence, checked
 from analysis.stats.student import t_quantile
 
@@ -40,7 +40,7 @@ def difference(
     """Returns statistic(values) − statistic(reference) of two independent groups, with its interval.
 
     Means have Welch's t interval, with the degrees of freedom rounded down. The other statistics have a bootstrap
-    interval that resamples both groups, see `widened_ends`.
+    interval that resamples both groups, see `widened_ends`. If a run has diverged, there is no difference.
 
     Args:
         values: Scores of the first group, `[runs]`.
@@ -51,7 +51,7 @@ def difference(
         num_resamples: Number of resamples of the bootstrap.
 
     Raises:
-        ValueError: There are no values, one is NaN, or a setting is out of range.
+        ValueError: There are no values, or a setting is out of range.
 
     Example:
         >>> difference([5.0, 6.0, 7.0], [1.0, 2.0, 3.0], np.random.default_rng(0), "mean").text()
@@ -59,8 +59,10 @@ def difference(
     """
     check_confidence(confidence, num_resamples)
     sides = [np.sort(_runs(side)) for side in (values, reference)]
-    value = float(trimmed_mean(sides[0], statistic) - trimmed_mean(sides[1], statistic))
     counts = [len(side) for side in sides]
+    if not np.isfinite(np.concatenate(sides)).all():
+        return Estimate(math.nan, math.nan, math.nan, min(counts), diverged(np.concatenate(sides)))
+    value = float(trimmed_mean(sides[0], statistic) - trimmed_mean(sides[1], statistic))
     if min(counts) == 1:
         return Estimate(value, math.nan, math.nan, 1, "no interval: 1 run on a side")
     if statistic == "mean":
@@ -93,7 +95,7 @@ def paired_difference(
         num_resamples: Number of resamples of the bootstrap.
 
     Raises:
-        ValueError: The groups have no common seed, a value is NaN, or a setting is out of range.
+        ValueError: The groups have no common seed, or a setting is out of range.
 
     Example:
         >>> ours, theirs = {0: 5.0, 1: 7.0, 2: 9.0}, {0: 4.0, 1: 6.5, 3: 0.0}
@@ -108,7 +110,10 @@ def paired_difference(
             "use `difference` for groups that are independent"
         )
     found = estimate([values[seed] - reference[seed] for seed in pairs], rng, statistic, confidence, num_resamples)
-    kind = "no interval: 1 pair" if len(pairs) == 1 else f"{found.interval} of {len(pairs)} pairs"
+    if math.isnan(found.value):
+        kind = f"{found.interval} pairs"
+    else:
+        kind = "no interval: 1 pair" if len(pairs) == 1 else f"{found.interval} of {len(pairs)} pairs"
     return Paired(found._replace(interval=kind), pairs, tuple(sorted(values.keys() ^ reference.keys())))
 
 
@@ -121,6 +126,7 @@ def probability_of_improvement(values: ArrayLike, reference: ArrayLike, confiden
         θ (1 − θ) [1 + ((m + n)/2 − 1) ((1 − θ)/(2 − θ) + θ/(1 + θ))] / (m n)
 
     Unlike that of a bootstrap, its width is above 0 when every run of one group beats every run of the other.
+    A run that has diverged (NaN) loses to every finite value, and ties with another that has.
 
     Args:
         values: Scores of the first group, `[m]`.
@@ -128,7 +134,7 @@ def probability_of_improvement(values: ArrayLike, reference: ArrayLike, confiden
         confidence: Probability that the interval contains the true probability, in (0, 1).
 
     Raises:
-        ValueError: There are no values, one is NaN, or the confidence is out of range.
+        ValueError: There are no values, or the confidence is out of range.
 
     Example:
         >>> probability_of_improvement([3.0, 4.0, 5.0], [1.0, 2.0, 4.0]).text(digits=2)
@@ -146,8 +152,11 @@ def probability_of_improvement(values: ArrayLike, reference: ArrayLike, confiden
 
 
 def beats(values: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns 1 where value > reference and ½ where they are equal: `[..., m, n]` of `[..., m]` and `[..., n]`."""
-    ours, theirs = values[..., :, None], reference[..., None, :]
+    """Returns 1 where value > reference and ½ where they are equal: `[..., m, n]` of `[..., m]` and `[..., n]`.
+
+    NaN is below every number.
+    """
+    ours, theirs = (np.where(np.isnan(side), -np.inf, side) for side in (values[..., :, None], reference[..., None, :]))
     return (ours > theirs) + 0.5 * (ours == theirs)
 
 
@@ -163,6 +172,35 @@ def _farthest(found: float, end: float, z: float, m: int, n: int) -> float:
         else:
             outside = middle
     return (inside + outside) / 2
+
+
+def simultaneous(num_comparisons: int, confidence: float = 0.95) -> float:
+    """Returns the confidence of each interval with which all of them hold at once (Bonferroni).
+
+    All intervals contain their true values with at least the probability `confidence`, however they depend on each
+    other: several groups are usually compared with the same baseline.
+
+    Args:
+        num_comparisons: Number of comparisons that are shown, at least 1.
+        confidence: Probability that every interval contains its true value, in (0, 1).
+
+    Example:
+        >>> round(simultaneous(10), 4)
+        0.995
+    """
+    check_confidence(confidence)
+    return 1 - (1 - confidence) / max(1, num_comparisons)
+
+
+def simultaneous_note(num_comparisons: int, confidence: float = 0.95) -> list[str]:
+    """Returns the sentence on simultaneous intervals; none for a single comparison."""
+    if num_comparisons < 2:
+        return []
+    each = 100 * simultaneous(num_comparisons, confidence)
+    return [
+        f"{num_comparisons} comparisons with one baseline: their intervals are simultaneous, all hold at once with "
+        f"{100 * confidence:g} % (Bonferroni: {each:.4g} % for each)"
+    ]
 
 
 def _welch(sides: list[NDArray[np.float64]], confidence: float) -> float:
@@ -182,4 +220,4 @@ def _runs(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _name(confidence: float, kind: str) -> str:
-    return f"{100 * confidence:g} % {kind}"
+    return f"{100 * confidence:.4g} % {kind}"

@@ -3,7 +3,8 @@
 A curve is `(x [points], value [points])` with ascending x. Curves are **ragged** if they end at different x or have
 different points. `Aligned.notes` reports each of these rules that was applied:
 
-- a value that is not finite is left out of its curve;
+- where the value of a run is not finite, the run has diverged: it stays, its value is NaN, and so is every statistic of
+  the group there (`diverged` counts such runs). Interpolation does not bridge such points;
 - runs with the same points keep them; other runs are interpolated linearly, within their own range of x, onto evenly
   spaced points, as many as the longest curve has;
 - with "common", curves end at the end of the shortest one, so that every point averages the same runs; with
@@ -37,14 +38,17 @@ class Aligned(NamedTuple):
 
     Attributes:
         x: The common points, ascending, `[points]`.
-        values: Values of the curves, `[runs, points]`; NaN after the end of a run, which "common" excludes.
-        runs: Number of runs that have the point, `[points]`.
+        values: Values of the curves, `[runs, points]`; NaN where a run is not finite, and after the end of a run, which
+            "common" excludes.
+        runs: Number of runs that have the point, `[points]`, including those that are not finite there.
+        diverged: Number of runs whose value at the point is not finite, `[points]`.
         notes: A sentence for each change that was made to the curves; empty for curves with the same points.
     """
 
     x: Array
     values: Array
     runs: NDArray[np.int64]
+    diverged: NDArray[np.int64]
     notes: tuple[str, ...]
 
 
@@ -73,7 +77,7 @@ def align(curves: Curves, ragged: str = "common") -> Aligned:
         ragged: "common" or "available".
 
     Raises:
-        ValueError: There is no curve, one has no finite value or no ascending x, or no point is common to all.
+        ValueError: There is no curve, one has no ascending x, or no point is common to all.
 
     Example:
         >>> found = align({"a": ([0, 10, 20], [1.0, 2.0, 3.0]), "b": ([0, 10], [5.0, 6.0])})
@@ -82,7 +86,7 @@ def align(curves: Curves, ragged: str = "common") -> Aligned:
     """
     if ragged not in RAGGED:
         raise ValueError(f"ragged={ragged!r}: need one of {', '.join(RAGGED)}")
-    named, notes = _cleaned(curves)
+    named, notes = _named(curves), []
     start, ends = max(x[0] for x, _ in named.values()), np.array([x[-1] for x, _ in named.values()])
     stop = ends.min() if ragged == "common" else ends.max()
     if start > ends.min():
@@ -95,13 +99,17 @@ def align(curves: Curves, ragged: str = "common") -> Aligned:
     values = np.stack([np.interp(longest, x, value, right=np.nan) for x, value in named.values()])
     if ends.min() < ends.max():
         notes.append(_ends_note(ends, ragged))
-    return Aligned(longest, values, (~np.isnan(values)).sum(0), tuple(notes))
+    is_there = longest <= ends[:, None]
+    is_lost = is_there & ~np.isfinite(values)
+    if is_lost.any():
+        notes.append(_lost_note(longest, is_lost))
+    return Aligned(longest, values, is_there.sum(0), is_lost.sum(0), tuple(notes))
 
 
 def area_under_curve(x: ArrayLike, value: ArrayLike, start: float | None = None, stop: float | None = None) -> float:
     """Returns the mean height of a curve from `start` to `stop`: its area by the trapezoid rule, divided by its width.
 
-    Compare curves over the same range, which `align` returns.
+    Compare curves over the same range, which `align` returns. NaN if a value in the range is not finite.
 
     Args:
         x: The x of the points, ascending, `[points]`.
@@ -110,7 +118,7 @@ def area_under_curve(x: ArrayLike, value: ArrayLike, start: float | None = None,
         stop: Last x of the area; None for that of the last point.
 
     Raises:
-        ValueError: The curve does not cover `start` to `stop`, a value is not finite, or x is not ascending.
+        ValueError: The curve does not cover `start` to `stop`, or x is not ascending.
 
     Example:
         >>> area_under_curve([0, 10, 20], [0.0, 10.0, 10.0])
@@ -119,8 +127,6 @@ def area_under_curve(x: ArrayLike, value: ArrayLike, start: float | None = None,
         7.5
     """
     places, heights = _points("curve", (x, value))
-    if not np.isfinite(heights).all():
-        raise ValueError("value: some are not finite; `align` leaves them out and says so")
     low, high = (places[0] if start is None else start), (places[-1] if stop is None else stop)
     if not places[0] <= low <= high <= places[-1]:
         raise ValueError(f"start={low:g}, stop={high:g}: need places within the curve, {places[0]:g} to {places[-1]:g}")
@@ -139,6 +145,8 @@ def steps_to_threshold(
 ) -> Reached:
     """Returns the steps that each run took to reach a threshold, and their median; other runs are censored.
 
+    A value that is not finite does not reach it, so a run that has diverged before is censored.
+
     Args:
         curves: At least one curve.
         threshold: The value to reach.
@@ -153,7 +161,7 @@ def steps_to_threshold(
         >>> steps_to_threshold([([0, 10], [0.0, 6.0]), ([0, 10], [0.0, 1.0])], threshold=5.0).steps.tolist()
         [10.0, inf]
     """
-    named, _ = _cleaned(curves)
+    named = _named(curves)
     until = min(x[-1] for x, _ in named.values()) if horizon is None else horizon
     steps = np.full(len(named), math.inf)
     unknown = []
@@ -172,20 +180,12 @@ def steps_to_threshold(
     return Reached(steps, float(until), int(np.isfinite(steps).sum()), median)
 
 
-def _cleaned(curves: Curves) -> tuple[dict[str, tuple[Array, Array]], list[str]]:
-    """Returns the finite points of every curve, and a note on the others."""
+def _named(curves: Curves) -> dict[str, tuple[Array, Array]]:
+    """Returns the places and values of every curve, NaN for values that are not finite."""
     named = curves if isinstance(curves, Mapping) else {f"curve {index}": curve for index, curve in enumerate(curves)}
     if not named:
         raise ValueError("curves: need at least 1")
-    kept, lost, holed = {}, 0, 0
-    for name, curve in named.items():
-        x, value = _points(name, curve)
-        finite = np.isfinite(value)
-        if not finite.any():
-            raise ValueError(f"{name}: no value is finite; leave the run out and say so")
-        lost, holed = lost + int((~finite).sum()), holed + int(not finite.all())
-        kept[name] = (x[finite], value[finite])
-    return kept, [f"{lost} values of {holed} runs are not finite and left out"] if lost else []
+    return {name: _points(name, curve) for name, curve in named.items()}
 
 
 def _points(name: str, curve: Curve) -> tuple[Array, Array]:
@@ -194,7 +194,7 @@ def _points(name: str, curve: Curve) -> tuple[Array, Array]:
         raise ValueError(f"{name}: need as many values as places, at least 1, got shapes {x.shape} and {value.shape}")
     if not (np.diff(x) > 0).all():
         raise ValueError(f"{name}: x must rise from point to point; is a step recorded twice?")
-    return x, value
+    return x, np.where(np.isfinite(value), value, np.nan)
 
 
 def _ends_note(ends: Array, ragged: str) -> str:
@@ -202,3 +202,12 @@ def _ends_note(ends: Array, ragged: str) -> str:
     if ragged == "common":
         return f"{short}: all are cut at {ends.min():,.10g}"
     return f"{short}, the first at {ends.min():,.10g}: beyond it the others are left"
+
+
+def _lost_note(x: Array, is_lost: NDArray[np.bool_]) -> str:
+    runs, points = int(is_lost.any(1).sum()), int(is_lost.any(0).sum())
+    first = x[is_lost.any(0)][0]
+    return (
+        f"diverged: {runs} of {len(is_lost)} runs, the first at {first:,.10g}; no value of the group at {points} of "
+        f"{len(x)} points"
+    )

@@ -10,6 +10,9 @@ coverage`, docs/statistics.md):
              Student's t interval for up to 3 values
     median   between order statistics, for any distribution (Hettmansperger & Sheather 1986); fewer than 6 values have
              no 95 % interval of this kind: the interval is their range, and its name has its lower confidence
+
+A run whose value is not finite (NaN: null in the record) has diverged. It counts as a run, and a statistic that needs
+its value has none: `Estimate.value` is NaN, and its text `diverged: 2 of 5`. `NOT_FINITE` is the rule in words.
 """
 
 from __future__ import annotations
@@ -34,6 +37,12 @@ CUTS: dict[str, Callable[[int], int]] = {
 
 NAMES = {"iqm": "interquartile mean", "mean": "mean", "median": "median"}
 
+NOT_FINITE = (
+    "a run whose value is not finite has diverged: it counts, it is worse than every finite run, and no mean, IQM, "
+    "median or difference is computed without it"
+)
+"""The rule for values that are not finite, for captions and tables."""
+
 RESAMPLES = 10_000
 _FEWEST = 5
 """Smallest number of values for which the bootstrap has enough distinct resamples for its quantiles."""
@@ -43,7 +52,7 @@ class Estimate(NamedTuple):
     """A number with its interval.
 
     Attributes:
-        value: The number.
+        value: The number; NaN if a run has diverged, which `interval` then says.
         low: Lower end of the interval; NaN if there is none.
         high: Upper end of the interval; NaN if there is none.
         runs: Number of runs or of pairs of runs; of two groups, that of the smaller one.
@@ -62,7 +71,9 @@ class Estimate(NamedTuple):
         return not (math.isnan(self.low) or math.isnan(self.high))
 
     def text(self, digits: int = 3, sign: bool = False) -> str:
-        """Returns `12.3 [10.1, 14.5]`, or `12.3 (reason)`, with `digits` significant digits of the largest number."""
+        """Returns `12.3 [10.1, 14.5]`, `12.3 (reason)` or `diverged: 2 of 5`, `digits` of the largest number."""
+        if math.isnan(self.value):
+            return self.interval
         shown = [self.value, self.low, self.high]
         largest = max([abs(number) for number in shown if math.isfinite(number)], default=0.0)
         places = min(9, max(0, digits - 1 - math.floor(math.log10(largest)))) if largest > 0 else 0
@@ -71,10 +82,12 @@ class Estimate(NamedTuple):
 
 
 def trimmed_mean(values: ArrayLike, statistic: str) -> Any:
-    """Returns the statistic of that name over the last axis, `[...]`.
+    """Returns the statistic of that name over the last axis, `[...]`; NaN where a value is not finite.
+
+    A median of infinite values is infinite, as in `steps_to_threshold`; NaN has no order and no median.
 
     Raises:
-        ValueError: There are no values, one is NaN, or there is no such statistic.
+        ValueError: There are no values, or there is no such statistic.
 
     Example:
         >>> float(trimmed_mean([3.0, 1.0, 2.0, 10.0, 4.0], "iqm"))
@@ -82,7 +95,9 @@ def trimmed_mean(values: ArrayLike, statistic: str) -> Any:
     """
     ordered = np.sort(checked(values), -1)
     cut = _cut(statistic, ordered.shape[-1])
-    return ordered[..., cut : ordered.shape[-1] - cut].mean(-1)
+    with np.errstate(invalid="ignore"):
+        found = ordered[..., cut : ordered.shape[-1] - cut].mean(-1)
+    return np.where(_is_defined(ordered, statistic), found, np.nan)[()]
 
 
 def estimate(
@@ -94,6 +109,8 @@ def estimate(
 ) -> Estimate:
     """Returns the statistic of one value per run, with its interval. For one run, `interval` says why there is none.
 
+    Neither is a number if a value is not finite, see the top of this file.
+
     Args:
         values: Scores of independent runs, `[runs]`.
         rng: Generator of the resamples of the interquartile mean; mean and median draw nothing.
@@ -102,9 +119,11 @@ def estimate(
         num_resamples: Number of resamples of the bootstrap.
 
     Raises:
-        ValueError: There are no values, one is NaN, or a setting is out of range.
+        ValueError: There are no values, or a setting is out of range.
 
     Example:
+        >>> estimate([71.2, float("nan"), 74.0], np.random.default_rng(0)).text()
+        'diverged: 1 of 3'
         >>> found = estimate([71.2, 68.9, 74.0, 70.3, 41.5], np.random.default_rng(0), "mean")
         >>> found.text(), found.interval
         ('65.2 [48.6, 81.8]', '95 % Student t interval')
@@ -116,8 +135,9 @@ def estimate(
         raise ValueError(f"values: need one for each run, got shape {array.shape}; for several tasks use `aggregate`")
     low, high = interval(array, rng, statistic, confidence, num_resamples)
     count = len(array)
-    return Estimate(float(trimmed_mean(array, statistic)), float(low), float(high), count,
-                    interval_name(statistic, count, confidence))  # fmt: skip
+    value = float(trimmed_mean(array, statistic))
+    name = diverged(array) if math.isnan(value) else interval_name(statistic, count, confidence)
+    return Estimate(value, float(low), float(high), count, name)
 
 
 def interval(
@@ -138,7 +158,7 @@ def interval(
         num_resamples: Number of resamples of the bootstrap.
 
     Returns:
-        Two arrays `[...]`; NaN for one run.
+        Two arrays `[...]`; NaN for one run, and where a value is not finite.
 
     Raises:
         ValueError: As in `estimate`.
@@ -151,16 +171,32 @@ def interval(
     ordered = np.sort(checked(values), -1)
     count = ordered.shape[-1]
     _cut(statistic, count)
-    if count == 1:
+    is_defined = _is_defined(ordered, statistic)
+    if count == 1 or not is_defined.any():
         nothing = np.full(ordered.shape[:-1], np.nan)
         return nothing[()], nothing.copy()[()]
+    known = np.where(is_defined[..., None], ordered, 0.0)
     if statistic == "mean":
-        reach = t_quantile((1 + confidence) / 2, count - 1) * ordered.std(-1, ddof=1) / math.sqrt(count)
-        return ordered.mean(-1) - reach, ordered.mean(-1) + reach
-    if statistic == "median":
-        return _between_order_statistics(ordered, confidence)
-    return widened_ends(trimmed_mean(ordered, statistic), [resample(ordered, rng, statistic, num_resamples)],
-                        [count], confidence)  # fmt: skip
+        reach = t_quantile((1 + confidence) / 2, count - 1) * known.std(-1, ddof=1) / math.sqrt(count)
+        ends = known.mean(-1) - reach, known.mean(-1) + reach
+    elif statistic == "median":
+        ends = _between_order_statistics(known, confidence)
+    else:
+        ends = widened_ends(trimmed_mean(known, statistic), [resample(known, rng, statistic, num_resamples)],
+                            [count], confidence)  # fmt: skip
+    low, high = (np.where(is_defined, end, np.nan)[()] for end in ends)
+    return low, high
+
+
+def diverged(values: ArrayLike) -> str:
+    """Returns the number of runs whose value is not finite, in words.
+
+    Example:
+        >>> diverged([1.0, float("nan"), 2.0])
+        'diverged: 1 of 3'
+    """
+    array = np.asarray(values, np.float64)
+    return f"diverged: {int((~np.isfinite(array)).sum())} of {array.size}"
 
 
 def interval_name(statistic: str, count: int, confidence: float = 0.95) -> str:
@@ -173,11 +209,11 @@ def interval_name(statistic: str, count: int, confidence: float = 0.95) -> str:
     if count == 1:
         return "no interval: 1 run"
     if statistic == "mean":
-        return f"{100 * confidence:g} % Student t interval"
+        return f"{100 * confidence:.4g} % Student t interval"
     if statistic == "median":
         held = min(confidence, _held(count, 1))
         return f"{100 * held:.3g} % order-statistic interval"
-    return f"{100 * confidence:g} % bootstrap interval"
+    return f"{100 * confidence:.4g} % bootstrap interval"
 
 
 def resample(
@@ -247,6 +283,11 @@ def _between_order_statistics(ordered: NDArray[np.float64], confidence: float) -
 def _held(count: int, depth: int) -> float:
     """Returns the probability that the d-th lowest and the d-th highest of n values enclose the true median."""
     return 1 - 2 * sum(math.comb(count, below) for below in range(depth)) / 2**count
+
+
+def _is_defined(values: NDArray[np.float64], statistic: str) -> NDArray[np.bool_]:
+    """Whether the statistic over the last axis has a value."""
+    return (~np.isnan(values) if statistic == "median" else np.isfinite(values)).all(-1)
 
 
 def _cut(statistic: str, count: int) -> int:

@@ -3,9 +3,12 @@
 The convention is that of Agarwal et al. 2021 (arXiv:2108.13264): scores `[runs, tasks]`, runs resampled within each
 task, tasks fixed. Runs of different tasks are independent: run 3 of one task is not related to run 3 of another.
 
-**Ragged scores** (tasks with different numbers of runs) are allowed: `{task: values}`, or an array with NaN for
-missing runs. All tasks have the same weight, so a run has the weight 1/(tasks × runs of its task); with the same number
-of runs for every task this is the pooled statistic. A task is resampled with its own number of runs.
+**Ragged scores** (tasks with different numbers of runs) are allowed: `{task: values}`. All tasks have the same weight,
+so a run has the weight 1/(tasks × runs of its task); with the same number of runs for every task this is the pooled
+statistic. A task is resampled with its own number of runs.
+
+A score that is not finite belongs to a run that has diverged, see `estimate`: the run counts, is above no threshold and
+loses to every finite score; aggregates have no value. A run that does not exist is left out of `{task: values}`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.stats.comparing import beats
-from analysis.stats.estimate import Estimate
+from analysis.stats.estimate import Estimate, diverged
 from analysis.stats.points import check_confidence, checked
 from analysis.stats.student import t_quantile
 
@@ -96,7 +99,7 @@ def aggregate(
     freedom. The factor corrects the variance of resamples of n runs; n is the mean number of runs of a task.
 
     Args:
-        scores: Scores `[runs, tasks]`, with NaN for missing runs, or `{task: values}`.
+        scores: Scores `[runs, tasks]`, or `{task: values}`.
         statistic: A key of `AGGREGATES`. The optimality gap needs scores with 1 for a solved task.
         rng: Generator of the resamples.
         confidence: Probability that the interval contains the true value, in (0, 1).
@@ -113,6 +116,8 @@ def aggregate(
     """
     function = _known(statistic)
     tasks = by_task(scores)
+    if not np.isfinite(every := np.concatenate(tasks)).all():
+        return Estimate(math.nan, math.nan, math.nan, min(map(len, tasks)), diverged(every))
     value = float(function(tasks))
     fewest, kind = _describe([tasks], confidence, num_resamples)
     if fewest == 1:
@@ -202,7 +207,7 @@ def improvement_over_tasks(
 
 
 def by_task(scores: Scores) -> list[NDArray[np.float64]]:
-    """Returns the scores of each task, without missing runs.
+    """Returns the scores of each task, NaN for those that are not finite.
 
     Raises:
         ValueError: A task has no run, or the array is not `[runs, tasks]`.
@@ -214,7 +219,7 @@ def by_task(scores: Scores) -> list[NDArray[np.float64]]:
         if array.ndim != 2:
             raise ValueError(f"scores: need an array [runs, tasks], got shape {array.shape}")
         named = {str(index): column for index, column in enumerate(array.T)}
-    tasks = {task: values[~np.isnan(values)] for task, values in named.items()}
+    tasks = {task: np.where(np.isfinite(values), values, np.nan) for task, values in named.items()}
     empty = [task for task, values in tasks.items() if not len(values)]
     if empty or not tasks:
         raise ValueError(f"scores: no runs of {'task ' + ', '.join(empty) if empty else 'any task'}; leave it out")

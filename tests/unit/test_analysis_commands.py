@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from records import write_record
+from records import line, write_record
 
 from analysis import __main__ as commands
 from analysis import stats
@@ -101,7 +101,7 @@ def test_groups_may_be_expressions_or_sources(root, capsys):
 
 def test_seeds_without_a_partner_and_uneven_groups_are_named(root, capsys):
     shown = run("compare runs --by inner_loop --metric score --where id!=10", capsys)
-    assert "The groups differ in size (inner_loop=func: 5, inner_loop=higher: 4); all runs count." in shown
+    assert "The groups differ in size (inner_loop=func: 5, inner_loop=higher: 4); all of these runs count." in shown
     assert "seeds without a partner, left out of the difference: 4 (inner_loop=higher)" in shown
 
 
@@ -183,3 +183,86 @@ def test_commands_are_listed_and_others_refused(capsys):
 
 def test_numbers_are_to_the_right_and_texts_to_the_left():
     assert text_table([["a", "bb"], ["text", "1"], ["t", "1,000"]]) == "a        bb\ntext      1\nt     1,000"
+
+
+@pytest.fixture
+def lost(root):
+    """Seeds 1 and 3 of func end with null."""
+    for number in (2, 4):
+        (root / "runs" / str(number) / "metrics.jsonl").write_text(line(1, score=0.0) + line(2, score=None))
+    return root
+
+
+def test_a_group_with_diverged_runs_has_no_mean_of_the_others(lost, capsys):
+    shown = run("compare runs --by inner_loop --metric score", capsys)
+    assert line_of(shown, "inner_loop=func").split()[1:4] == ["5", "0–4", "diverged:"]
+    assert "diverged: 2 of 5" in line_of(shown, "inner_loop=func")
+    assert "diverged: 2 of 5 pairs" in line_of(shown, "inner_loop=higher")
+    better = stats.probability_of_improvement(HIGHER, [1.0, np.nan, 4.0, np.nan, 9.0])
+    assert better.text(digits=2) in line_of(shown, "inner_loop=higher")
+    assert f"not finite: 2 of 10 runs (2, 4): {stats.NOT_FINITE}" in shown
+    loses = run("compare runs --by inner_loop --metric score --lower-is-better", capsys)
+    worse = stats.probability_of_improvement(-np.array(HIGHER), [-1.0, np.nan, -4.0, np.nan, -9.0])
+    assert worse.text(digits=2) in line_of(loses, "inner_loop=higher")
+
+
+def test_diverged_runs_are_dropped_when_it_is_asked_for_and_named(lost, capsys):
+    shown = run("compare runs --by inner_loop --metric score --not-finite drop", capsys)
+    assert stats.estimate([1.0, 4.0, 9.0], np.random.default_rng(0)).text() in line_of(shown, "inner_loop=func")
+    assert "left out, since they have diverged: 2 of 10 runs (2, 4)" in shown
+
+
+def test_tables_tell_a_value_that_is_not_finite_from_a_missing_one(lost, capsys):
+    cells = [one.rstrip() for one in run("table runs --columns final.score", capsys).splitlines()[-11:]]
+    assert [one.endswith("not finite") for one in cells] == [number in (2, 4) for number in range(1, 12)]
+    run("export runs scores --metric score --by inner_loop -o lost.tex", capsys)
+    written = (lost / "lost.tex").read_text()
+    assert r"inner\_loop=func & 5 & diverged: 2 of 5 \\" in written and "worse than every finite run" in written
+
+
+def test_settings_are_shown_exactly(root, capsys):
+    for number, discount in ((20, 0.9999999), (21, 1.0)):
+        write_record(root / "other" / str(number), seed=number, discount=discount, metrics={"score": [1.0, 2.0]})
+    shown = run("table other --columns discount", capsys)
+    assert "0.9999999" in line_of(shown, " 20")
+    assert "discount=0.9999999" in run("compare other --metric score", capsys)
+
+
+def test_several_comparisons_are_simultaneous_and_it_is_said(root, capsys):
+    for number in range(5):
+        write_record(root / "runs" / f"x{number}", seed=number, inner_loop="x", metrics={"score": [0.0, 2.0 * number]})
+    shown = run("compare runs --by inner_loop --metric score", capsys)
+    wider = stats.paired_difference(
+        dict(enumerate(HIGHER)), dict(enumerate(FUNC)), np.random.default_rng(0), confidence=0.975
+    )
+    assert wider.estimate.text(sign=True) in line_of(shown, "inner_loop=higher")
+    assert "2 comparisons with one baseline: their intervals are simultaneous" in shown
+    assert "97.5 % for each" in shown
+    assert "simultaneous" not in run("compare runs --by inner_loop --metric score --where inner_loop!=x", capsys)
+
+
+def test_adaptation_names_runs_that_have_diverged(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for seed in range(3):
+        folder = write_record(tmp_path / "runs" / str(seed), seed=seed, score=[[1.0, 3.0], [4.0, 6.0 + seed]])
+        if seed == 1:
+            (folder / "evaluation.json").write_text('{"score": [[1.0, 3.0], [null, null]]}')
+    shown = run("adaptation runs", capsys)
+    assert "| 1 (1) | 2.00 | diverged |" in shown and "| IQM | 2.00 | diverged: 1 of 3 |" in shown
+    assert "not finite: 1 of 3 runs (1)" in shown and "nan" not in shown
+    dropped = run("adaptation runs --not-finite drop", capsys)
+    assert "| diverged" not in dropped and "left out, since they have diverged: 1 of 3 runs (1)" in dropped
+
+
+def test_adaptation_does_not_average_different_tasks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for number, task in ((2, "navigation_2d"), (83, "gym_env")):
+        write_record(tmp_path / "runs" / str(number), task=task, score=[[1.0], [2.0]])
+    assert "different tasks: navigation_2d (run 2), gym_env (run 83)" in run("adaptation runs/2 runs/83", capsys, 2)
+    apart = run("adaptation runs/2 runs/83 --allow-different-tasks", capsys)
+    assert "IQM" not in apart, "groups of one run each"
+
+
+def test_a_former_command_names_its_successor(capsys):
+    told = run("learning runs/1 runs/3", capsys, 2)
+    assert "compare runs/1 runs/3 --metric eval/score_after_0 --value area" in told

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
-from records import write_record
+from records import line, write_record
 
 from analysis.data.joins import differing, group_labels
 from analysis.data.load import load_runs
@@ -216,3 +218,56 @@ def test_the_last_evaluation_counts_task_by_task(tmp_path):
     for seed, score in scores.items():
         part = curves[curves["seed"] == seed].sort_values("adapt_step")
         np.testing.assert_allclose(part["value"], score.mean(1), rtol=1e-12)
+
+
+@pytest.fixture
+def lost(tmp_path):
+    """Five seeds of two settings: of the first, seeds 1 and 3 end with null, and one run has no score at all."""
+    for number in range(10):
+        values = [1.0, float(number)]
+        settings = {"seed": number // 2, "lr": 0.1 * (1 + number % 2)}
+        folder = write_record(tmp_path / str(number), metrics={"score": values}, **settings)
+        if number in (2, 6):
+            (folder / "metrics.jsonl").write_text(line(1, score=1.0) + line(2, score=None, nonfinite_values=1))
+    write_record(tmp_path / "10", seed=7, lr=0.1, metrics={"other": [1.0]})
+    return tmp_path
+
+
+def test_runs_that_are_not_finite_count_as_nan(lost):
+    runs = load_runs(lost)
+    scores = runs.scores("score", by=["lr"])
+    assert len(scores) == 10 and list(scores.loc[scores["value"].isna(), "run"]) == ["2", "6"]
+    assert scores.attrs["note"] == "completed without score, not in the table: run 10"
+    for value in ("area", "max", "min"):
+        assert runs.scores("score", by=["lr"], value=value)["value"].isna().sum() == 2
+    assert "run 2: COMPLETED, not finite at the end: score" in runs.report()
+
+
+def test_runs_that_are_not_finite_are_dropped_by_name_only(lost):
+    runs = load_runs(lost)
+    for frame in (runs.scores, runs.curves):
+        found = frame("score", by=["lr"], not_finite="drop")
+        assert found["run"].nunique() == 8 and np.isfinite(found["value"]).all()
+        assert "left out, since they have diverged: 2 of 10 runs (2, 6)" in found.attrs["note"]
+    with pytest.raises(ValueError, match="not_finite='drop': every run has diverged, 2"):
+        load_runs(lost, where="id=2").scores("score", not_finite="drop")
+    with pytest.raises(ValueError, match="not_finite='forget': need one of count, drop"):
+        runs.scores("score", not_finite="forget")
+
+
+def test_a_mean_over_tasks_is_not_that_of_the_tasks_that_are_finite(tmp_path):
+    folder = write_record(tmp_path / "1", score=[[1.0, 2.0], [3.0, 5.0]], metrics={"loss": [1.0]})
+    evaluation = {"score": [[1.0, 2.0], [3.0, None]], "regret": [[1.0, 1.0], [2.0, 4.0]]}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    found = load_runs(tmp_path).adaptation_curves()
+    np.testing.assert_array_equal(found["value"], [1.5, np.nan])
+    np.testing.assert_array_equal(found["regret"], [1.0, 3.0])
+
+
+def test_a_result_of_null_is_a_score_that_is_not_finite(tmp_path):
+    for number, score in ((1, [1.0, 2.0]), (2, [1.0, None])):
+        result = {"label": "mean return", "unit": "gradient steps", "score": score}
+        write_record(tmp_path / str(number), seed=number, run={"result": result})
+    write_record(tmp_path / "3", seed=3)
+    found = load_runs(tmp_path).scores("result.score_after_1", by=["seed"])
+    assert list(found["run"]) == ["1", "2"] and np.isnan(found["value"].iloc[1])

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab_runs import write_run
 
+from analysis import stats
 from analysis.commands.report import main
 from analysis.report_page import curves, pictures, summary
 from analysis.stats import iqm
@@ -117,7 +118,24 @@ def test_bands_average_the_runs_that_count_as_far_as_all_go():
 
 def test_a_group_without_one_finite_value_says_so():
     (band,) = curves.bands([curve(0, [np.nan, np.nan])], curves.Groups(["a"], [0], [True]), 100)
-    assert band["y"] == [] and "no value is finite" in band["note"]
+    assert band["y"] == [] and "no average: diverged: 1 of 1 runs, the first at 1" in band["note"]
+
+
+def test_a_band_ends_where_a_run_diverges():
+    mine = [curve(0, [1.0, 2.0, np.nan]), curve(1, [3.0, 4.0, 5.0])]
+    (band,) = curves.bands(mine, curves.Groups(["a"], [0, 0], [True, True]), 100)
+    assert band["y"] == [2, 3, None] and band["low"][-1] is band["high"][-1] is None
+    assert "diverged: 1 of 2 runs, the first at 3; no value of the group at 1 of 3 points" in band["note"]
+
+
+def test_a_last_value_that_is_not_finite_is_told_from_a_missing_one(runs, tmp_path):
+    path = runs / "1" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[-1]["values"]["return_post"] = None
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main([str(runs), "--metric", "return_post", "-o", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert ">not finite<" in page and stats.NOT_FINITE in page
 
 
 def test_packed_curves_find_their_steps_again():
@@ -170,10 +188,29 @@ def test_pictures_beyond_the_limit_are_named(tmp_path):
     (tmp_path / "b.svg").write_bytes(bytes(600))
     rows = [("1", "a.png", tmp_path / "a.png"), ("1", "b.svg", tmp_path / "b.svg"), ("2", "c.gif", tmp_path / "c.gif")]
     frame = pd.DataFrame([*rows, ("2", "model.pt", tmp_path / "model.pt")], columns=["run", "name", "path"])
-    shown, left_out = pictures.inline(frame, 1000)
+    shown, left_out = pictures.inline(frame, 1000, {"1": str(tmp_path), "2": str(tmp_path)})
     assert [(picture.run, picture.name) for picture in shown] == [("1", "a.png")]
     assert shown[0].uri.startswith("data:image/png;base64,AAAA")
     assert [(picture.name, picture.reason.split(":")[0]) for picture in left_out] == [
         ("b.svg", "0.00057 MiB"),
         ("c.gif", "the file is not there"),
     ]
+
+
+def test_no_file_from_outside_of_a_run_gets_into_the_page(tmp_path):
+    import pandas as pd
+
+    secret, run = tmp_path / "secret.png", tmp_path / "runs" / "1"
+    run.mkdir(parents=True)
+    secret.write_bytes(b"secret")
+    (run / "inside.png").write_bytes(b"inside")
+    (run / "link.png").symlink_to(secret)
+    (run / "loop.png").symlink_to(run / "loop.png")
+    names = ["inside.png", "link.png", "loop.png", "../../secret.png", str(secret), "nul\0.png"]
+    frame = pd.DataFrame([("1", name, str(run / name)) for name in names], columns=["run", "name", "path"])
+    shown, left_out = pictures.inline(frame, 1000, {"1": str(run)})
+    assert [picture.name for picture in shown] == ["inside.png"]
+    assert [picture.name for picture in left_out] == names[1:]
+    assert {picture.reason for picture in left_out} == {"not a file of the run's directory, so it is not read"}
+    shown, _ = pictures.inline(frame, 1000, {"1": ""})
+    assert shown == [], "a database that names no directory"

@@ -7,7 +7,16 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from analysis.stats import difference, estimate, iqm, paired_difference, probability_of_improvement
+from analysis.stats import (
+    CUTS,
+    difference,
+    estimate,
+    iqm,
+    paired_difference,
+    probability_of_improvement,
+    simultaneous,
+    simultaneous_note,
+)
 from analysis.stats.student import t_quantile
 
 RNG = np.random.default_rng
@@ -99,3 +108,34 @@ def test_a_clean_win_of_few_runs_is_not_certain():
 def test_groups_are_one_value_for_each_run(call):
     with pytest.raises(ValueError, match=r"need one for each run, got shape \(1, 2\)"):
         call([[1.0, 2.0]])
+
+
+def test_a_run_that_has_diverged_loses_to_every_finite_one_and_ties_with_its_like():
+    lost = np.nan
+    assert probability_of_improvement([lost, 1.0], [0.0, 0.0]).value == 0.5
+    assert probability_of_improvement([0.0, 0.0], [lost, 1.0]).value == 0.5
+    assert probability_of_improvement([lost, lost], [lost, -1e300]).value == 0.25
+    assert probability_of_improvement([lost, 3.0], [2.0]).value == probability_of_improvement([-9.0, 3.0], [2.0]).value
+
+
+@pytest.mark.parametrize("statistic", CUTS)
+def test_a_difference_with_a_run_that_has_diverged_has_no_value(statistic):
+    found = difference([1.0, 2.0, np.nan], [1.0, np.nan], RNG(0), statistic)
+    assert np.isnan(found.value) and found.text() == "diverged: 2 of 5" and found.runs == 2
+    paired = paired_difference({0: 1.0, 1: np.nan, 2: 3.0}, {0: 0.0, 1: 1.0, 2: np.nan}, RNG(0), statistic)
+    assert paired.estimate.text() == "diverged: 2 of 3 pairs" and paired.pairs == (0, 1, 2)
+
+
+def test_simultaneous_intervals_hold_together():
+    """Ten groups of one distribution, compared with the first: at least one interval misses 0."""
+    rng, tries = np.random.default_rng(0), 400
+    missed = dict.fromkeys((0.95, simultaneous(9)), 0)
+    for _ in range(tries):
+        groups = rng.normal(size=(10, 5))
+        for confidence in missed:
+            ends = [difference(one, groups[0], rng, "mean", confidence) for one in groups[1:]]
+            missed[confidence] += any(not each.low <= 0 <= each.high for each in ends)
+    alone, together = (count / tries for count in missed.values())
+    assert alone > 0.2 and together < 0.06
+    assert simultaneous(1) == 0.95 and simultaneous_note(1) == []
+    assert "Bonferroni: 99.44 % for each" in simultaneous_note(9)[0]

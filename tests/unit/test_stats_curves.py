@@ -35,10 +35,30 @@ def test_other_places_are_interpolated_and_never_beyond_a_run():
     assert "runs were measured at different places: interpolated onto 3 even ones" in found.notes
 
 
-def test_values_that_are_not_finite_are_left_out_and_counted():
-    found = align([([1, 2, 3], [1.0, np.nan, 3.0]), ([1, 2, 3], [1.0, 1.0, np.inf])])
-    assert found.notes[0] == "2 values of 2 runs are not finite and left out"
-    assert np.isfinite(found.values).all()
+def test_a_run_that_is_not_finite_stays_and_is_counted():
+    found = align([([1, 2, 3], [1.0, np.nan, 3.0]), ([1, 2, 3], [1.0, 1.0, np.inf]), ([1, 2, 3], [0.0, 0.0, 0.0])])
+    np.testing.assert_array_equal(found.values, [[1, np.nan, 3], [1, 1, np.nan], [0, 0, 0]])
+    assert found.runs.tolist() == [3, 3, 3] and found.diverged.tolist() == [0, 1, 1]
+    assert found.notes == ("diverged: 2 of 3 runs, the first at 2; no value of the group at 2 of 3 points",)
+
+
+def test_interpolation_does_not_bridge_what_is_not_finite():
+    found = align([([0, 10, 20], [0.0, np.nan, 40.0]), ([0, 5, 20], [1.0, 1.0, 1.0])])
+    np.testing.assert_array_equal(found.values[0], [0, np.nan, 40])
+    available = align([([1, 2, 3], [1.0, np.nan, np.nan]), ([1], [5.0])], "available")
+    assert available.runs.tolist() == [2, 1, 1] and available.diverged.tolist() == [0, 1, 1]
+
+
+def test_areas_over_and_beyond_values_that_are_not_finite():
+    assert math.isnan(area_under_curve([1, 2, 3], [1, np.nan, 1]))
+    assert area_under_curve([1, 2, 3], [1, 1, np.nan], 1, 2) == 1.0
+
+
+def test_a_run_that_diverges_before_the_threshold_never_reaches_it():
+    values = {"a": [0.0, np.nan, np.nan], "b": [0.0, 5.0, np.nan], "c": [5.0] * 3}
+    curves = {name: ([1, 2, 3], value) for name, value in values.items()}
+    assert steps_to_threshold(curves, 5.0).steps.tolist() == [math.inf, 2, 1]
+    assert steps_to_threshold(curves, 0.0, lower_is_better=True).steps.tolist() == [1, 1, math.inf]
 
 
 @given(st.lists(st.integers(2, 9), min_size=1, max_size=5))
@@ -90,13 +110,11 @@ def test_censored_runs_move_the_median_and_not_more():
         (lambda: align([([1], [1.0])], "longest"), "ragged='longest': need one of common, available"),
         (lambda: align({"r": ([1, 1], [1.0, 2.0])}), "r: x must rise from point to point"),
         (lambda: align({"r": ([1, 2], [1.0])}), r"r: need as many values as places.* got shapes \(2,\) and \(1,\)"),
-        (lambda: align({"r": ([1], [np.nan])}), "r: no value is finite"),
         (
             lambda: align([([1, 2], [1, 2]), ([5, 6], [1, 2])]),
             "no point is common to all; one starts at 5, one ends at 2",
         ),
         (lambda: area_under_curve([1, 2], [1, 2], 0, 2), "start=0, stop=2: need places within the curve, 1 to 2"),
-        (lambda: area_under_curve([1, 2], [1, np.nan]), "some are not finite"),
         (
             lambda: steps_to_threshold({"r": ([1, 2], [0, 0]), "s": ([1, 9], [0, 1])}, 1.0, horizon=5),
             r"horizon=5: runs that end before it without reaching 1: r \(ends at 2\)",

@@ -145,7 +145,6 @@ def test_the_gap_counts_what_lies_beyond_the_target_as_the_target():
     [
         ({"statistic": "mode"}, "statistic='mode': need one of iqm, mean, median"),
         ({"values": []}, "need an array with at least 1 value"),
-        ({"values": [1.0, np.nan]}, "1 of 2 are NaN"),
         ({"values": [[1.0, 2.0]]}, r"need one for each run, got shape \(1, 2\)"),
         ({"confidence": 0.0}, r"confidence=0\.0: need a value between 0 and 1"),
         ({"num_resamples": 0}, "num_resamples=0: need at least 1"),
@@ -210,3 +209,22 @@ def test_iqm_and_trimmed_mean_are_one():
     np.testing.assert_allclose(trimmed_mean(values, "iqm"), iqm(values))
     np.testing.assert_allclose(trimmed_mean(values, "median"), np.median(values, -1))
     np.testing.assert_allclose(trimmed_mean(values[:, :8], "median"), np.median(values[:, :8], -1))
+
+
+@pytest.mark.parametrize("statistic", CUTS)
+@pytest.mark.parametrize("count", [1, 3, 5, 10])
+def test_a_group_with_a_run_that_has_diverged_has_no_value_and_says_so(statistic, count):
+    values = [*np.arange(float(count - 1)), np.nan]
+    found = estimate(values, RNG(0), statistic)
+    assert np.isnan([found.value, found.low, found.high]).all() and found.runs == count
+    assert found.text() == found.interval == f"diverged: 1 of {count}"
+    low, high = interval([values, np.arange(float(count))], RNG(0), statistic)
+    assert np.isnan([low[0], high[0]]).all() and np.isfinite([low[1], high[1]]).all() == (count > 1)
+    alone = interval([np.arange(float(count))], RNG(0), statistic)
+    np.testing.assert_array_equal([low[1], high[1]], np.ravel(alone), "a row does not depend on the others")
+
+
+def test_means_of_infinite_values_have_none_and_medians_do():
+    for statistic in ("mean", "iqm"):
+        assert estimate([1.0, 2.0, np.inf], RNG(0), statistic).text() == "diverged: 1 of 3"
+    assert estimate([1.0, 2.0, np.inf], RNG(0), "median").value == 2.0

@@ -77,12 +77,16 @@ def test_every_task_weighs_the_same_however_many_runs_it_has():
     assert aggregate(ragged, "iqm", RNG(0)).value == pytest.approx(np.dot(weights, values) / (2 / 3))
 
 
-def test_missing_runs_are_nan_in_an_array():
+def test_scores_that_are_not_finite_count():
     array = np.array([[1.0, 10.0], [2.0, np.nan], [3.0, 30.0]])
-    ragged = {"a": [1.0, 2.0, 3.0], "b": [10.0, 30.0]}
-    ours, theirs = (aggregate(scores, "iqm", RNG(0)) for scores in (array, ragged))
-    assert ours == theirs
-    assert ours.interval == "95 % stratified bootstrap interval, 2 to 3 runs per task"
+    for statistic in AGGREGATES:
+        found = aggregate(array, statistic, RNG(0))
+        assert np.isnan(found.value) and found.text() == "diverged: 1 of 6" and not found.has_interval
+    low = np.nan_to_num(array, nan=-1e9)
+    profile, expected = (performance_profile(one, [0.0, 15.0], RNG(0)) for one in (array, low))
+    for name in ("fraction", "low", "high"):
+        np.testing.assert_array_equal(getattr(profile, name), getattr(expected, name))
+    assert improvement_over_tasks(array, low, RNG(0)).value == improvement_over_tasks(low, low, RNG(0)).value
 
 
 def test_with_one_task_the_iqm_is_that_of_its_runs():

@@ -1,0 +1,75 @@
+"""The mean of one evaluation over its tasks, with an interval that knows which tasks are the same.
+
+An evaluation on 40 tasks of a family with two tasks, forward and backward, has each of them 20 times. Their difference
+is no error of the mean over both, and an interval over 40 "independent tasks" would contain it. If every distinct task
+occurs at least twice, the interval is that of a stratified mean (Cochran 1977, "Sampling techniques", section 5.4):
+
+    Σ wₖ x̄ₖ ± t √(Σ wₖ² sₖ²/nₖ),   wₖ = nₖ/n,   t with Satterthwaite's degrees of freedom
+
+Otherwise the tasks are draws from a distribution, and it is Student's. Both are the same for one task that is repeated.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from analysis.stats.estimate import Estimate, diverged, estimate
+from analysis.stats.student import t_quantile
+
+
+def distinct_tasks(tasks: Any, count: int) -> NDArray[np.int64]:
+    """Returns the number of the distinct task that each task is, in the order in which they first occur, `[tasks]`.
+
+    Args:
+        tasks: A task batch: a tuple of arrays with a leading `[tasks]` axis. Of anything else, all tasks are distinct.
+        count: Number of tasks.
+
+    Example:
+        >>> distinct_tasks((np.array([1.0, -1.0, 1.0]),), 3).tolist()
+        [0, 1, 0]
+    """
+    fields = [] if tasks is None else [np.asarray(field) for field in (tasks if isinstance(tasks, tuple) else (tasks,))]
+    if not fields or any(field.shape[:1] != (count,) for field in fields):
+        return np.arange(count)
+    names = [tuple(str(field[task].tolist()) for field in fields) for task in range(count)]
+    first = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([first[name] for name in names], np.int64)
+
+
+def task_mean(values: ArrayLike, kinds: NDArray[np.int64], confidence: float = 0.95) -> Estimate:
+    """Returns the mean over tasks with its interval.
+
+    Args:
+        values: Score of each task, `[tasks]`.
+        kinds: The number of the distinct task that each task is, `[tasks]`, see `distinct_tasks`.
+        confidence: Probability that the interval contains the mean over the tasks of the family, in (0, 1).
+
+    Raises:
+        ValueError: There are no values.
+
+    Example:
+        >>> task_mean([1.0, 9.0, 2.0, 8.0], np.array([0, 1, 0, 1])).text()
+        '5.00 [3.48, 6.52]'
+    """
+    array = np.asarray(values, np.float64)
+    _, counts = np.unique(kinds, return_counts=True)
+    if len(array) == 1:
+        value = float(array[0])
+        return Estimate(value, math.nan, math.nan, 1, "no interval: 1 task" if np.isfinite(value) else diverged(array))
+    if counts.min() < 2 or not np.isfinite(array).all():
+        return estimate(array, np.random.default_rng(0), "mean", confidence)  # the mean draws nothing
+    parts = [array[kinds == kind] for kind in np.unique(kinds)]
+    squares = np.array([(len(part) / len(array)) ** 2 * part.var(ddof=1) / len(part) for part in parts])
+    total = float(squares.sum())
+    weights = sum(square**2 / (len(part) - 1) for square, part in zip(squares, parts, strict=True))
+    freedom = max(1, math.floor(total**2 / weights + 1e-9)) if total > 0 else len(array) - len(parts)
+    reach = t_quantile((1 + confidence) / 2, freedom) * math.sqrt(total)
+    mean = float(array.mean())
+    repeats = f" of {len(parts)} distinct tasks" if len(parts) > 1 else ""
+    return Estimate(
+        mean, mean - reach, mean + reach, len(array), f"{100 * confidence:.4g} % Student t interval{repeats}"
+    )
