@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from research.terminal import printable
+
 if TYPE_CHECKING:
     from analysis.data.load import Runs
 
@@ -79,11 +81,16 @@ def load(source: Sequence[str], where: str | None) -> Runs:
 def run(work: Callable[[], str]) -> int:
     """Prints the result of a command, or the error that it raises. Returns the exit status."""
     try:
-        print(work())
+        print(readable(work()))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {readable(str(error))}", file=sys.stderr)
         return 2
     return 0
+
+
+def readable(text: str) -> str:
+    """Returns a text without the control characters that names and settings of runs may contain."""
+    return printable(text, keep="\n\t\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}")
 
 
 def text_table(rows: Sequence[Sequence[str]], width: int | None = None) -> str:

@@ -57,7 +57,7 @@ def _export(arguments: argparse.Namespace) -> str:
     if (arguments.what == "scores") != (arguments.metric is not None):
         raise ValueError("--metric: scores need it, and nothing else does, e.g. scores --metric return_post")
     runs = command_line.load(arguments.source, arguments.where)
-    print(runs.report(), file=sys.stderr)
+    print(command_line.readable(runs.report()), file=sys.stderr)
     frame = scores(runs, arguments) if arguments.what == "scores" else getattr(runs, arguments.what)
     write(frame, arguments)
     return f"{arguments.output}: {len(frame)} rows"

@@ -53,7 +53,8 @@ def _regret(arguments: argparse.Namespace) -> str:
     ours["group"] = [_name(table.loc[run]) for run in ours["run"]]
     if "regret" not in ours or ours["regret"].isna().any():
         raise ValueError(
-            "the runs have no recorded regret; need runs on tasks whose best returns are known, evaluated again"
+            "the runs have no recorded regret, or one that is not finite; need runs on tasks whose best returns are "
+            "known, evaluated again"
         )
     every = pd.concat([ours.assign(value=ours["regret"]).drop(columns="regret"),
                        game.classical_regrets(arguments.tasks)], ignore_index=True)  # fmt: skip
@@ -110,7 +111,9 @@ def _arms(name: str, row: Mapping[str, Any]) -> int:
 def totals_table(regrets: pd.DataFrame, game: Game) -> str:
     """Returns a Markdown table with the total of every recorded run, then the means over runs."""
     best = game.best()
-    totals = best - regrets.groupby(["group", "seed", "run"], sort=False)["value"].sum()
+    totals = best - regrets.groupby(["group", "seed", "run"], sort=False)["value"].agg(
+        lambda values: values.sum(skipna=False)
+    )
     rows = [["policy", "total", "95 % interval", "the RL² paper"], ["---", "---:", "---:", "---:"]]
     for (group, seed, _), value in totals.items():
         if str(group).startswith(OURS):

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.commands.command_line import readable
 from analysis.data.load import load_runs
 from analysis.report_page.page import PageConfig, render
 from analysis.report_page.summary import counts
@@ -43,11 +44,11 @@ def main(argv: Sequence[str]) -> int:
         runs = load_runs(arguments.sources, arguments.where)
         page = render(runs, config)
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {readable(str(error))}", file=sys.stderr)
         return 2
     write_text(path, page)
     states = ", ".join(f"{count} {status}" for status, count in counts(runs.table))
-    print(f"{path}: {len(runs.table)} runs ({states}), {len(page.encode()) / 1e6:.1f} MB")
+    print(readable(f"{path}: {len(runs.table)} runs ({states}), {len(page.encode()) / 1e6:.1f} MB"))
     return 0
 
 

@@ -54,7 +54,7 @@ def _table(arguments: argparse.Namespace) -> str:
 
 def usual(runs: Runs) -> list[str]:
     """Returns the columns that are shown by default."""
-    from analysis.data.joins import differing
+    from analysis.data.groups import differing
 
     table = runs.table
     scores = [name for name in table.columns if name.startswith("result.score_after_")]

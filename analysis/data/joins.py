@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.data.identity import is_missing, key, text
-from analysis.data.where import column, nearest
+from analysis.data.groups import different_evaluations, group_labels
+from analysis.data.identity import text
+from analysis.data.where import nearest
 from analysis.stats import area_under_curve
 
 if TYPE_CHECKING:
@@ -31,24 +32,6 @@ Axis = Literal["iteration", "env_steps", "seconds"]
 Repeats = Literal["refuse", "last", "all"]
 Value = Literal["last", "area", "max", "min"]
 NotFinite = Literal["count", "drop"]
-
-_OF_THE_TASKS = ("config.task", "config.num_eval_tasks", "config.horizon")
-"""Columns that determine the held-out tasks, in addition to those below `config.task_args`."""
-
-_OF_THE_SCORE = "result.label"
-"""The column with the name of the score. Runs without a final evaluation have no value there."""
-
-OF_THE_RECORD = (
-    "seed",
-    "runs_dir",
-    "run",
-    "checkpoint",
-    "checkpoint_interval",
-    "checkpoint_seconds",
-    "num_threads",
-    "device",
-)
-"""Settings that do not distinguish groups."""
 
 
 def curves(
@@ -161,14 +144,18 @@ def scores(
         table = _with_groups(runs, by, having, **choice)
     else:
         table = chosen(runs, groups[groups.index.isin(having)], **choice)
-    possible = runs.table if groups is None else runs.table[runs.table.index.isin(groups.index)]
-    lacking = possible.index[(possible["status"] == "COMPLETED") & ~possible.index.isin(having)]
     values, note = _reduced(runs, metric, table.index, value) if last is None else (last, "")
     found = table[["group", "seed"]].assign(run=table.index, value=values[table.index])
     found = found.reset_index(drop=True)[["group", "seed", "run", "value"]]
-    without = f"completed without {metric}, not in the table: run {', '.join(lacking)}" if len(lacking) else ""
-    found.attrs["note"] = "; ".join(filter(None, [note, without]))
+    found.attrs["note"] = "; ".join(filter(None, [note, _lacking(runs, metric, having, groups)]))
     return _counted(found, not_finite)
+
+
+def _lacking(runs: Runs, metric: str, having: set[str], groups: pd.Series | None) -> str:
+    """Returns a note on the runs that have completed without the metric; empty if there are none."""
+    table = runs.table if groups is None else runs.table[runs.table.index.isin(groups.index)]
+    lacking = table.index[(table["status"] == "COMPLETED") & ~table.index.isin(having)]
+    return f"completed without {metric}, not in the table: run {', '.join(lacking)}" if len(lacking) else ""
 
 
 def _counted(found: pd.DataFrame, not_finite: NotFinite) -> pd.DataFrame:
@@ -218,39 +205,6 @@ def chosen(
     if not allow_different_tasks:
         _refuse_different_tasks(table)
     return _without_repeats(table, repeats)
-
-
-def group_labels(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.Series:
-    """Returns the label of each run in a comparison, e.g. `inner_loop=higher`.
-
-    Args:
-        table: `Runs.table` or some of its rows.
-        by: Columns; `config.` may be left out. None: the settings in which runs of one experiment differ, and the
-            experiment if there are several.
-
-    Example:
-        >>> table = pd.DataFrame({"experiment": "rl2", "config.seed": [0, 1], "config.lr": [0.1, 0.3]})
-        >>> group_labels(table).tolist()
-        ['lr=0.1', 'lr=0.3']
-    """
-    columns = differing(table) if by is None else [column(key, table.columns) for key in by]
-    if not columns:
-        return pd.Series(_named(table), index=table.index, dtype=object)
-    short = [("" if name == "experiment" else f"{name.removeprefix('config.')}=", table[name]) for name in columns]
-    labels = [
-        ", ".join(f"{key}{text(values.iloc[place])}" for key, values in short if not _absent(values.iloc[place], by))
-        for place in range(len(table))
-    ]
-    return pd.Series(labels, index=table.index, dtype=object)
-
-
-def differing(table: pd.DataFrame) -> list[str]:
-    """Returns the columns in which groups of runs differ: the experiment and settings other than the seed."""
-    ignored = {f"config.{key}" for key in OF_THE_RECORD}
-    settings = [name for name in table.columns if name.startswith("config.") and name not in ignored]
-    named = table.groupby("experiment", dropna=bool(table["experiment"].notna().any()))  # without damaged records
-    found = [name for name in settings if any(_differs(part[name]) for _, part in named)]
-    return ["experiment", *found] if _differs(table["experiment"]) else found
 
 
 def _with_groups(runs: Runs, by: Sequence[str] | None, having: set[str], **choice: Any) -> pd.DataFrame:
@@ -310,22 +264,6 @@ def _places(runs: Runs, run: str, points: pd.DataFrame, x: Axis) -> NDArray[np.f
     return np.append(0.0, total)[place]
 
 
-def different_evaluations(table: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Returns the settings in which the evaluations of runs differ: by name, each value with one run that has it.
-
-    Args:
-        table: `Runs.table` or some of its rows.
-    """
-    names = [name for name in table.columns if name in _OF_THE_TASKS or name.startswith("config.task_args.")]
-    found = {}
-    for name in [*names, *({_OF_THE_SCORE} & set(table.columns))]:
-        settings = table[name].dropna() if name == _OF_THE_SCORE else table[name]
-        values = {text(value): str(run) for run, value in settings.items()}
-        if len(values) > 1:
-            found["score" if name == _OF_THE_SCORE else name.removeprefix("config.")] = values
-    return found
-
-
 def _refuse_different_tasks(table: pd.DataFrame) -> None:
     for name, values in different_evaluations(table).items():
         what = "were scored differently" if name == "score" else "were evaluated on different tasks"
@@ -354,18 +292,3 @@ def _without_repeats(table: pd.DataFrame, repeats: Repeats) -> pd.DataFrame:
             'a setting that distinguishes them with by, or use repeats="last" (--repeats last)'
         )
     return table
-
-
-def _differs(values: pd.Series) -> bool:
-    return len({key(value) for value in values}) > 1
-
-
-def _absent(value: Any, by: Sequence[str] | None) -> bool:
-    """Whether a label omits a setting, because the run lacks it and `by` did not ask for it."""
-    return by is None and is_missing(value)
-
-
-def _named(table: pd.DataFrame) -> str:
-    """Returns the name of the only group."""
-    names = {str(name) for name in table["experiment"] if name is not None}
-    return names.pop() if len(names) == 1 else "all runs"

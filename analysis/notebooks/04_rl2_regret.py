@@ -58,5 +58,9 @@ show(plots.plot_regrets(every, label="cumulative regret", width=4.2), "regret_pu
 # The sum over pulls, one number for each run.
 
 # %%
-totals = every.groupby(["group", "seed", "run"], sort=False)["value"].sum().reset_index()
+totals = (
+    every.groupby(["group", "seed", "run"], sort=False)["value"]
+    .agg(lambda values: values.sum(skipna=False))
+    .reset_index()
+)
 show(plots.plot_comparison(totals, label="total regret, lower is better", baseline="Thompson"), "regret_total")

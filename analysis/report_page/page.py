@@ -175,9 +175,11 @@ def _in_numbers(adaptation: dict[str, Any], names: Sequence[str]) -> dict[str, A
     for band in adaptation["bands"]:
         values = []
         for step in steps:
-            place = band["x"].index(step) if step in band["x"] else None
-            numbers = [None] * 3 if place is None else [band[key][place] for key in ("y", "low", "high")]
-            values.append(_estimate(*numbers) if numbers[0] is not None else "" if place is None else "diverged")
+            if step not in band["x"]:
+                values.append("")
+                continue
+            place = band["x"].index(step)
+            values.append(_estimate(*(band[key][place] for key in ("y", "low", "high"))))
         rows.append({"group": names[band["group"]], "runs": band["count"], "unit": band["unit"], "cells": values})
     intervals = dict.fromkeys(band["interval"] for band in adaptation["bands"] if band["interval"])
     note = (
@@ -189,7 +191,9 @@ def _in_numbers(adaptation: dict[str, Any], names: Sequence[str]) -> dict[str, A
     return {"steps": steps, "rows": rows, "note": note}
 
 
-def _estimate(value: float, low: float | None, high: float | None) -> str:
+def _estimate(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "diverged"
     return f"{value:.4g}" if low is None or high is None else f"{value:.4g} [{low:.4g}, {high:.4g}]"
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.data import identity
+from analysis.data.groups import OF_THE_RECORD, different_evaluations, differing, group_labels
 from analysis.data.identity import is_missing
-from analysis.data.joins import OF_THE_RECORD, different_evaluations, differing, group_labels
 from analysis.data.load import COMPLETED, Runs
 from analysis.report_page.curves import numbers
 

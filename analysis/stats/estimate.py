@@ -175,17 +175,23 @@ def interval(
     if count == 1 or not is_defined.any():
         nothing = np.full(ordered.shape[:-1], np.nan)
         return nothing[()], nothing.copy()[()]
-    known = np.where(is_defined[..., None], ordered, 0.0)
-    if statistic == "mean":
-        reach = t_quantile((1 + confidence) / 2, count - 1) * known.std(-1, ddof=1) / math.sqrt(count)
-        ends = known.mean(-1) - reach, known.mean(-1) + reach
-    elif statistic == "median":
-        ends = _between_order_statistics(known, confidence)
-    else:
-        ends = widened_ends(trimmed_mean(known, statistic), [resample(known, rng, statistic, num_resamples)],
-                            [count], confidence)  # fmt: skip
+    ends = _finite_ends(np.where(is_defined[..., None], ordered, 0.0), rng, statistic, confidence, num_resamples)
     low, high = (np.where(is_defined, end, np.nan)[()] for end in ends)
     return low, high
+
+
+def _finite_ends(
+    ordered: NDArray[np.float64], rng: np.random.Generator, statistic: str, confidence: float, num_resamples: int
+) -> tuple[Any, Any]:
+    """Returns the ends of the intervals of at least two sorted values, `[..., runs]`."""
+    count = ordered.shape[-1]
+    if statistic == "mean":
+        reach = t_quantile((1 + confidence) / 2, count - 1) * ordered.std(-1, ddof=1) / math.sqrt(count)
+        return ordered.mean(-1) - reach, ordered.mean(-1) + reach
+    if statistic == "median":
+        return _between_order_statistics(ordered, confidence)
+    return widened_ends(trimmed_mean(ordered, statistic), [resample(ordered, rng, statistic, num_resamples)],
+                        [count], confidence)  # fmt: skip
 
 
 def diverged(values: ArrayLike) -> str:
@@ -287,7 +293,7 @@ def _held(count: int, depth: int) -> float:
 
 def _is_defined(values: NDArray[np.float64], statistic: str) -> NDArray[np.bool_]:
     """Whether the statistic over the last axis has a value."""
-    return (~np.isnan(values) if statistic == "median" else np.isfinite(values)).all(-1)
+    return np.asarray((~np.isnan(values) if statistic == "median" else np.isfinite(values)).all(-1), bool)
 
 
 def _cut(statistic: str, count: int) -> int:

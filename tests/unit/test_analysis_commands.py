@@ -266,3 +266,16 @@ def test_adaptation_does_not_average_different_tasks(tmp_path, monkeypatch, caps
 def test_a_former_command_names_its_successor(capsys):
     told = run("learning runs/1 runs/3", capsys, 2)
     assert "compare runs/1 runs/3 --metric eval/score_after_0 --value area" in told
+
+
+def test_names_of_runs_do_not_reach_the_terminal_as_commands(root, capsys):
+    red = "\x1b[31m\x07"
+    write_record(root / "runs" / f"a{red}", seed=9, inner_loop=f"x{red}", metrics={"score": [1.0, 2.0]})
+    write_record(root / "runs" / f"b{red}", status=f"FAILED{red}", run={"fail_trace": [f"KeyError: {red}"]})
+    for words in ("table runs", "compare runs --by inner_loop --metric score", "compare runs --metric no",
+                 f"compare runs --metric score --baseline {red}"):  # fmt: skip
+        commands.main(words.split(" "))
+        captured = capsys.readouterr()
+        assert "\x1b" not in captured.out + captured.err and "\x07" not in captured.out + captured.err
+    commands.main(["table", "runs"])
+    assert r"a\x1b[31m\x07" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from records import line, write_record
 
-from analysis.data.joins import differing, group_labels
+from analysis.data.groups import differing, group_labels
 from analysis.data.load import load_runs
 
 

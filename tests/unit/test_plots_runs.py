@@ -25,7 +25,15 @@ from analysis.plots import (
 )
 from analysis.plots.labels import spread_apart
 from analysis.plots.style import LINES
-from analysis.stats import difference, estimate, interval, iqm, paired_difference, probability_of_improvement
+from analysis.stats import (
+    NOT_FINITE,
+    difference,
+    estimate,
+    interval,
+    iqm,
+    paired_difference,
+    probability_of_improvement,
+)
 
 RNG = np.random.default_rng
 
@@ -196,9 +204,11 @@ def test_a_forest_shows_estimates_and_differences_seed_by_seed():
     sides = {name: rows.set_index("seed")["value"] for name, rows in frame.groupby("group", sort=False)}
     for drawn, values in zip(segments(figure.axes[0]), sides.values(), strict=True):
         assert drawn == pytest.approx([*estimate(values, RNG(0))[1:3]])
-    others = [paired_difference(dict(sides[name]), dict(sides["two"]), RNG(0)).estimate for name in ("one", "three")]
+    pairs = [(dict(sides[name]), dict(sides["two"])) for name in ("one", "three")]
+    others = [paired_difference(*both, RNG(0), confidence=0.975).estimate for both in pairs]
     assert segments(figure.axes[1]) == [pytest.approx([found.low, found.high]) for found in others]
-    assert "Difference of one, three: paired by seed, 95 % bootstrap interval of 5 pairs" in caption(figure)
+    assert "Difference of one, three: paired by seed, 97.5 % bootstrap interval of 5 pairs" in caption(figure)
+    assert "2 comparisons with one baseline: their intervals are simultaneous" in caption(figure)
 
 
 def test_groups_without_common_seeds_are_independent_and_lone_seeds_are_named():
@@ -207,7 +217,7 @@ def test_groups_without_common_seeds_are_independent_and_lone_seeds_are_named():
     frame.loc[frame["run"] == "three4", "seed"] = 77
     figure = plot_comparison(frame, label="return", baseline="two")
     sides = {name: rows["value"].to_numpy() for name, rows in frame.groupby("group")}
-    found = difference(sides["one"], sides["two"], RNG(0))
+    found = difference(sides["one"], sides["two"], RNG(0), confidence=0.975)
     assert segments(figure.axes[1])[0] == pytest.approx([found.low, found.high])
     assert "Difference of one: independent groups" in caption(figure)
     assert "of 4 pairs, without seeds 4, 77, which one side lacks" in caption(figure)
@@ -217,8 +227,32 @@ def test_improvement_is_drawn_for_all_but_the_baseline():
     frame = scores()
     figure = plot_improvement(frame, baseline="two")
     sides = {name: rows["value"] for name, rows in frame.groupby("group")}
-    found = [probability_of_improvement(sides[name], sides["two"]) for name in ("one", "three")]
+    found = [probability_of_improvement(sides[name], sides["two"], 0.975) for name in ("one", "three")]
     assert segments(figure.axes[0]) == [pytest.approx([each.low, each.high]) for each in found]
+
+
+def test_a_group_with_diverged_runs_is_not_drawn_as_the_mean_of_the_others():
+    frame = scores()
+    frame.loc[frame["run"].isin(["one1", "one3"]), "value"] = np.nan
+    figure = plot_comparison(frame, label="return", baseline="two")
+    assert len(segments(figure.axes[0])) == 2 and len(segments(figure.axes[1])) == 1
+    for told in ("diverged: 2 of 5.", "diverged: 2 of 5 pairs", NOT_FINITE):
+        assert told in caption(figure)
+    ends = plot_improvement(frame, baseline="two")
+    expected = probability_of_improvement(frame[frame["group"] == "one"]["value"].fillna(-1e9),
+                                          frame[frame["group"] == "two"]["value"], 0.975)  # fmt: skip
+    assert segments(ends.axes[0])[0] == pytest.approx([expected.low, expected.high])
+    assert "above no threshold" in caption(plot_profiles(frame, label="return"))
+
+
+def test_the_line_of_a_group_ends_where_a_run_diverges():
+    frame = curves()
+    places = sorted(frame["x"].unique())
+    frame.loc[(frame["run"] == "one1") & (frame["x"] >= places[2]), "value"] = np.nan
+    figure = plot_curves(frame, label="return")
+    assert np.flatnonzero(np.isfinite(line(figure, "one").get_ydata())).tolist() == [0, 1]
+    assert "one (diverged)" in " ".join(text.get_text() for text in figure.axes[0].texts)
+    assert "diverged: 1 of 5 runs" in caption(figure) and NOT_FINITE[1:] in caption(figure)
 
 
 def test_profiles_are_fractions_by_task():

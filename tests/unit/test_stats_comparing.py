@@ -128,7 +128,7 @@ def test_a_difference_with_a_run_that_has_diverged_has_no_value(statistic):
 
 def test_simultaneous_intervals_hold_together():
     """Ten groups of one distribution, compared with the first: at least one interval misses 0."""
-    rng, tries = np.random.default_rng(0), 400
+    rng, tries = np.random.default_rng(0), 200
     missed = dict.fromkeys((0.95, simultaneous(9)), 0)
     for _ in range(tries):
         groups = rng.normal(size=(10, 5))

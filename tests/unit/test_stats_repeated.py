@@ -48,7 +48,7 @@ def test_an_interval_of_two_tasks_covers_as_often_as_it_says_and_is_narrow():
         found = task_mean(values, distinct_tasks(tasks, 8))
         inside += found.low <= 0 <= found.high
         widths.append(found.high - found.low)
-    assert 0.93 < inside / 1000 < 0.97
+    assert 0.945 < inside / 1000 < 0.985, "degrees of freedom are rounded down"
     assert estimate(values, RNG(0), "mean").high > 20 * np.mean(widths)
 
 
@@ -61,8 +61,11 @@ def test_a_run_prints_each_of_two_directions(capsys):
     values, tasks = two_ways(40, RNG(0))
     report(AdaptationCurve("mean return", np.stack([values - 50, values]), tasks), None)
     shown = capsys.readouterr().out
-    assert "2 distinct tasks" in shown and "direction 1.0, start [0.0, 0.0] (20 times): 100." in shown
-    assert "direction -1.0, start [0.0, 0.0] (20 times): -" in shown
+    assert (
+        "2 distinct tasks" in shown
+        and f"direction 1.0, start [0.0, 0.0] (20 times): {values[::2].mean():.2f}  [" in shown
+    )
+    assert f"direction -1.0, start [0.0, 0.0] (20 times): {values[1::2].mean():.2f}  [" in shown
     found = task_mean(values, distinct_tasks(tasks, 40))
     assert f"[{found.low:.2f}, {found.high:.2f}]" in shown
 
