@@ -27,6 +27,9 @@ Env = gymnasium.Env[Any, Any]
 
 _FRAMES_PER_SECOND = 30
 
+_RESET = "need Gymnasium's reset(seed=..., options=...), which returns (observation, info)"
+_STEP = "need Gymnasium's step(action), which returns (observation, reward, terminated, truncated, info)"
+
 MAX_OBSERVATION = 4096
 """Longest observation vector that is accepted: the linear baseline has one or two weights per entry."""
 
@@ -116,6 +119,10 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else repr(error)
+
+
 class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
     """Wrapper that makes an environment a row of `GymEnvs`: vector observations, clipped actions, rest after the end.
 
@@ -128,7 +135,7 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
 
     Raises:
         ValueError: The observations cannot be flattened or are images, or the actions are neither Discrete nor a Box
-            of floating-point numbers.
+            of floating-point numbers. Later: a reset or a step returns what Gymnasium's interface does not have.
     """
 
     def __init__(self, env: Env):
@@ -152,8 +159,10 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: Options = None) -> Started:
         """Starts an episode, unless the row has ended and no seed is given."""
         if self._last is None or not self._ended or seed is not None:
-            observation, _ = self.env.reset(seed=seed, options=options)
-            self._last, self._ended = self._flat(observation), False
+            returned: Any = self.env.reset(seed=seed, options=options)
+            if not isinstance(returned, tuple) or len(returned) != 2:  # an array of two numbers unpacks, too
+                raise ValueError(f"reset returns {type(returned).__name__}; need the pair (observation, info)")
+            self._last, self._ended = self._flat(returned[0]), False
         return self._last, {}
 
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
@@ -166,7 +175,26 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
         return self._last, float(reward), bool(terminated), bool(truncated and not terminated), {}
 
     def _flat(self, observation: Any) -> NDArray[Any]:
-        return np.asarray(spaces.utils.flatten(self._observed, observation), self.flat_space.dtype)
+        flat = np.asarray(spaces.utils.flatten(self._observed, observation), self.flat_space.dtype)
+        if flat.shape != self.flat_space.shape:
+            raise ValueError(f"an observation has {flat.size} numbers; its space {self._observed} has "
+                             f"{self.flat_space.shape[0]}")  # fmt: skip
+        return flat
+
+    def try_reset(self) -> None:
+        """Resets the environment with a seed. Raises ValueError if that fails, e.g. in the interface of Gym < 0.26."""
+        try:
+            self.reset(seed=0)
+        except Exception as error:
+            raise ValueError(f"it cannot be reset: {_said(error)}; {_RESET}") from error
+
+    def try_step(self) -> None:
+        """Steps the environment after a reset. Raises ValueError if that fails, e.g. in the interface of Gym < 0.26."""
+        self.action_space.seed(0)
+        try:
+            self.step(self.action_space.sample())
+        except Exception as error:
+            raise ValueError(f"it cannot be stepped: {_said(error)}; {_STEP}") from error
 
 
 def _actions(space: gymnasium.Space[Any]) -> tuple[gymnasium.Space[Any], Callable[[Any], Any]]:

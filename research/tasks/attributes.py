@@ -55,6 +55,16 @@ def read(root: Any, path: str) -> Any:
     return _read(root, parse(path))
 
 
+def owners(root: Any, path: str) -> list[tuple[Any, list[str | int]]]:
+    """Returns the root and every object on the way to the end of a path, each with the steps that are left from it.
+
+    Raises:
+        NoSuchAttributeError: The path leads to no attribute.
+    """
+    steps = parse(path)
+    return [(_read(root, steps[:done]), steps[done:]) for done in range(len(steps))]
+
+
 def write(root: Any, path: str, value: Any) -> None:
     """Replaces the value at a path.
 

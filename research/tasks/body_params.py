@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from research.sampling.mujoco import State
 from research.tasks.base import ContinuousTasks
 from research.tasks.locomotion import UprightEnvs, UprightLocomotion, flat
+from research.tasks.mujoco_models import completed
 from research.validation import positive_ranges
 
 _RANGES = ("mass_scale", "inertia_scale", "friction_scale", "damping_scale")
@@ -148,14 +149,13 @@ class WalkerParams(BodyParams):
 
 def scaled_models(model: mujoco.MjModel, tasks: BodyTasks) -> list[mujoco.MjModel]:
     """Returns a copy of `model` for each task, with its factors applied and the derived quantities computed again."""
-    scratch = mujoco.MjData(model)
     models = []
     for mass, inertia, friction, damping in zip(*tasks, strict=True):
         scaled = copy.copy(model)
-        scaled.body_mass[:] *= mass
-        scaled.body_inertia[:] *= inertia
-        scaled.geom_friction[:] *= friction
-        scaled.dof_damping[:] *= damping
-        mujoco.mj_setConst(scaled, scratch)
+        with completed(scaled):
+            scaled.body_mass[:] *= mass
+            scaled.body_inertia[:] *= inertia
+            scaled.geom_friction[:] *= friction
+            scaled.dof_damping[:] *= damping
         models.append(scaled)
     return models

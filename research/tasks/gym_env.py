@@ -112,5 +112,11 @@ class GymEnv(GymDistribution):
     @functools.cached_property
     def spaces(self) -> Spaces:
         row = Row(make_env(self.env_id, self.horizon, self.kwargs))
-        row.close()
+        try:
+            row.try_reset()
+            row.try_step()
+        except ValueError as error:
+            raise ValueError(f"env_id={self.env_id!r}: {error}") from error
+        finally:
+            row.close()
         return row.flat_space, row.action_space

@@ -5,16 +5,20 @@
 An attribute is set once, after the environment is made and before its first reset. Values that the environment computed
 from it in its constructor stay as they were: CartPole-v1 multiplies the mass and the length of its pole there, so a new
 `length` alone changes half of the equations. `derived` computes such attributes again. Arguments of `gymnasium.make`
-(`randomize_kwargs`) do not have this problem; prefer them where they exist.
+(`randomize_kwargs`) do not have this problem; prefer them where they exist. What a MuJoCo model derives from an edited
+number is computed again, or the edit is refused (`mujoco_models.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +27,7 @@ from research.tasks import attributes
 from research.tasks.attributes import NoSuchAttributeError
 from research.tasks.base import DRAWN, Split
 from research.tasks.gym_env import GymDistribution, Spaces
+from research.tasks.mujoco_models import completed, refuse_other_edits
 from research.tasks.quantities import Quantity, Space, entries, from_choices, from_range
 from research.validation import in_open_unit_interval
 
@@ -107,11 +112,15 @@ class GymTasks(GymDistribution):
         values = [(quantity, quantity.decode(drawn)) for quantity, drawn in zip(self.quantities, task, strict=True)]
         drawn_kwargs = {quantity.name: value for quantity, value in values if quantity.setting in _ON_KWARGS}
         env = make_env(self.env_id, self.horizon, self.kwargs | drawn_kwargs)
-        for quantity, value in values:
-            if quantity.setting in _ON_ATTRIBUTES:
+        edited = [(quantity, value) for quantity, value in values if quantity.setting in _ON_ATTRIBUTES]
+        derived = list(entries(self.derived))
+        with contextlib.ExitStack() as stack:
+            for model in _models(env, [quantity.name for quantity, _ in edited] + [path for path, _ in derived]):
+                stack.enter_context(completed(model))
+            for quantity, value in edited:
                 _set(env, quantity, value)
-        for path, expression in entries(self.derived):
-            attributes.write(env.unwrapped, path, attributes.compute(env.unwrapped, expression))
+            for path, expression in derived:
+                attributes.write(env.unwrapped, path, attributes.compute(env.unwrapped, expression))
         return env
 
 
@@ -129,6 +138,12 @@ class LunarLanderParams(GymTasks):
         default_factory=lambda: {"gravity": [-11.9, -6.0], "wind_power": [0.0, 15.0], "turbulence_power": [0.0, 1.5]}
     )
     kwargs: dict[str, Any] = field(default_factory=lambda: {"enable_wind": True})
+
+
+def _models(env: Env, paths: Sequence[str]) -> list[mujoco.MjModel]:
+    """The MuJoCo models that the paths lead through, each once."""
+    owners = [owner for path in paths for owner, _ in attributes.owners(env.unwrapped, path)]
+    return list({id(owner): owner for owner in owners if isinstance(owner, mujoco.MjModel)}.values())
 
 
 def _set(env: Env, quantity: Quantity, value: Any) -> None:
@@ -208,13 +223,16 @@ def _check_derived(env: Env, path: str, expression: Any) -> None:
 
 
 def _existing(env: Env, given: str, path: str) -> Any:
-    """The value at a path. Raises ValueError with the names that exist."""
+    """The value at a path. Raises ValueError with the names that exist, or if it may not be edited."""
     try:
-        return attributes.read(env.unwrapped, path)
+        value = attributes.read(env.unwrapped, path)
+        for owner, below in attributes.owners(env.unwrapped, path):
+            refuse_other_edits(below, owner)
     except NoSuchAttributeError as error:
         raise _unknown(env, given, error) from None
     except ValueError as error:
         raise ValueError(f"{given}: {error}") from None
+    return value
 
 
 def _unknown(env: Env, given: str, error: NoSuchAttributeError) -> ValueError:
@@ -244,19 +262,28 @@ def _probe(tasks: GymTasks) -> Spaces:
             raise ValueError(f"env_id={tasks.env_id!r}: it does not take {named}: {error}") from error
     written = [_values(row, quantities) for row in rows]
     for row, named in zip(rows, given, strict=True):
-        try:
-            row.reset(seed=0)
-        except Exception as error:
-            raise ValueError(f"env_id={tasks.env_id!r}: it cannot be reset with {named}: {error!r}") from error
+        with _named(tasks, named):
+            row.try_reset()
     spaces = [(row.flat_space, row.action_space) for row in rows]
     for row, own, named, probe, values in zip(rows, spaces, given, probes, written, strict=True):
         _check_kept(row, quantities, probe, values)
         if own != spaces[0]:
             raise ValueError(f"env_id={tasks.env_id!r}: with {named} it has other spaces than with other values; "
                              "need the same spaces for all tasks")  # fmt: skip
+        with _named(tasks, named):
+            row.try_step()
     for row in rows:
         row.close()
     return spaces[0]
+
+
+@contextlib.contextmanager
+def _named(tasks: GymTasks, values: Any) -> Iterator[None]:
+    """Adds the environment and the values of the task to a ValueError of the block."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"env_id={tasks.env_id!r}: with {values} {error}") from error
 
 
 def _extreme(quantity: Quantity, i: int) -> float:

@@ -422,7 +422,7 @@ def test_an_environment_that_cannot_be_reset_is_refused(register):
             return super().reset(seed=seed)
 
     register("Broken-v0", Broken)
-    with pytest.raises(ValueError, match=r"cannot be reset with .*limit.*: RuntimeError\('the limit is too high'\)"):
+    with pytest.raises(ValueError, match=r"with .*limit.* cannot be reset: RuntimeError\('the limit is too high'\)"):
         GymTasks(env_id="Broken-v0", randomize={"limit": [2.0, 3.0]})
 
 
@@ -432,3 +432,63 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "Box2D", None)
     with pytest.raises(ValueError, match=r"env_id='LunarLander-v3': the package Box2D is missing: .*pip install"):
         GymTasks(env_id="LunarLander-v3", randomize_kwargs={"gravity": [-9.0, -5.0]})
+
+
+class FourValues(Counter):
+    def step(self, action):
+        return self.table, 1.0, False, {}
+
+
+class BareReset(Counter):
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2)
+
+
+class PairOfNumbers(Counter):
+    """An observation of two numbers, which unpacks like a pair."""
+
+    def __init__(self, limit=3.0):
+        super().__init__(limit, spaces.Box(-1.0, 1.0, (2,)))
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32)
+
+
+class NoSeed(Counter):
+    def reset(self):
+        return self.table, {}
+
+
+class Larger(Counter):
+    def step(self, action):
+        return np.zeros((3, 2)), 1.0, False, False, {}
+
+
+class LargerAtReset(Counter):
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((3, 2)), {}
+
+
+class NoReward(Counter):
+    def step(self, action):
+        return self.table, None, False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (FourValues, r"it cannot be stepped: not enough values to unpack .*; need Gymnasium's step\(action\), which "),
+        (BareReset, r"it cannot be reset: reset returns ndarray; need the pair \(observation, info\)"),
+        (PairOfNumbers, r"it cannot be reset: reset returns ndarray; need the pair \(observation, info\)"),
+        (NoSeed, r"it cannot be reset: TypeError.*'seed'.*; need Gymnasium's reset\(seed=..., options=...\)"),
+        (Larger, r"it cannot be stepped: an observation has 6 numbers; its space Box.* has 4"),
+        (LargerAtReset, r"it cannot be reset: an observation has 6 numbers; its space Box.* has 4"),
+        (NoReward, r"it cannot be stepped: TypeError"),
+    ],
+)
+@pytest.mark.parametrize("task", ["gym_env", "gym_tasks"])
+def test_environments_of_another_interface_are_refused_before_any_work(register, task, kind, message):
+    register("Other-v0", kind)
+    settings = {"randomize_kwargs": {"limit": [2.0, 3.0]}} if task == "gym_tasks" else {}
+    with pytest.raises(ValueError, match=rf"^env_id='Other-v0': .*{message}"):
+        make_tasks(task, env_id="Other-v0", **settings)
