@@ -121,9 +121,10 @@ def trust_region_update(objective: TrustRegionObjective, config: TrustRegionConf
         "loss_after": result.loss,
         "expected_improvement": result.expected_improvement,
         "gradient_norm": float(problem.gradient.norm()),
-        "cg_residual": result.cg_residual,
         "step_norm": float(result.step.norm()),
         "step_accepted": float(result.accepted),
         "line_search_backtracks": float(result.backtracks),
     }
+    if result.cg_residual is not None:
+        metrics["cg_residual"] = result.cg_residual
     return objective.moved(result.step) if result.accepted else objective.params, metrics

@@ -71,7 +71,7 @@ class TrustRegionResult(NamedTuple):
         loss: f(x + s).
         kl: D(x + s).
         expected_improvement: −gᵀs of the full step, the decrease of f to first order.
-        cg_residual: ‖F x − g‖ / ‖g‖ after the last iteration of conjugate gradient; NaN if the gradient is 0.
+        cg_residual: ‖F x − g‖ / ‖g‖ after the last iteration of conjugate gradient; None if the gradient is 0.
         backtracks: Number of times that the step was shortened.
     """
 
@@ -80,7 +80,7 @@ class TrustRegionResult(NamedTuple):
     loss: float
     kl: float
     expected_improvement: float
-    cg_residual: float
+    cg_residual: float | None
     backtracks: int
 
 
@@ -134,7 +134,8 @@ def trust_region_step(problem: Problem, config: TrustRegionConfig) -> TrustRegio
         return problem.fisher_product(vector) + config.cg_damping * vector
 
     direction, residual = conjugate_gradient(damped, problem.gradient, config.cg_iterations)
-    cg_residual = float(residual.norm() / problem.gradient.norm())
+    norm = float(problem.gradient.norm())
+    cg_residual = None if norm == 0 else float(residual.norm()) / norm
     # xᵀ(F + damping)x; (F + damping)x is g minus the residual, without another product.
     curvature = float(direction.dot(problem.gradient - residual))
     none = TrustRegionResult(torch.zeros_like(direction), False, problem.loss, 0.0, 0.0, cg_residual, 0)

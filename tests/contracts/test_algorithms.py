@@ -239,6 +239,24 @@ def test_states_stay_finite_and_hold_no_graph(make):
         assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values()), metrics
 
 
+@pytest.mark.parametrize("name", [name for name, kind in ALGORITHMS.items() if hasattr(kind.Config, "horizon")])
+@pytest.mark.parametrize("changes", [{}, {"update": "trpo", "policy": GRUConfig(4, separate_value=True)}])
+def test_a_diagnostic_without_a_value_is_absent(make, name, changes):
+    """Every reward is 1, so that no action is better than another."""
+    if changes and name != "rl2":
+        return
+    if "episodes_per_task" in ALGORITHMS[name].Config.__dataclass_fields__:
+        changes = {"episodes_per_task": 1}  # with several, the baseline's rounding errors are normalised, too
+    algorithm = make(task="gym_env", task_args={}, horizon=1, **changes)
+    state = algorithm.init()
+    for _ in range(2):
+        state, metrics = algorithm.step(state)
+        assert all(math.isfinite(value) for value in metrics.values()), metrics
+        assert all(leaf.isfinite().all() for leaf in tensors(state))
+    if name == "maml_trpo":
+        assert metrics["gradient_norm"] == 0 and "cg_residual" not in metrics
+
+
 def test_every_metric_is_explained(make):
     algorithm = make()
     _, metrics = algorithm.step(algorithm.init())

@@ -328,6 +328,8 @@ def test_the_explained_variance_by_hand():
     target, valid = torch.tensor([[1.0, 3.0, 99.0]]), torch.tensor([[True, True, False]])
     assert explained_variance(target, target, valid) == 1.0
     assert explained_variance(torch.full((1, 3), 2.0), target, valid) == 0.0
+    assert explained_variance(target, torch.full((1, 3), 2.0), valid) is None, "all targets are equal"
+    assert explained_variance(target, target, torch.zeros_like(valid)) is None, "there is no step"
     assert explained_variance(torch.tensor([[1.5, 3.0, 0.0]]), target, valid) == pytest.approx(1 - 0.125 / 1.0)
 
 

@@ -106,6 +106,7 @@ def test_no_step_without_a_usable_gradient(value):
     problem = problem._replace(gradient=torch.full((3,), value, dtype=torch.float64))
     result = trust_region_step(problem, SETTINGS)
     assert not result.accepted and torch.equal(result.step, torch.zeros(3, dtype=torch.float64))
+    assert result.cg_residual is None if value == 0 else math.isnan(result.cg_residual)
 
 
 @pytest.mark.parametrize(

@@ -306,11 +306,11 @@ def _outcome(agent: Agent, sampled: PolicySamples) -> Tensor:
     returns = episodes.returns().mean(1)
     others = (agent.ranks.sum([returns.sum()]) - returns) / (agent.share.total - 1)
     steps = episodes.valid.sum(-1).to(returns.dtype).mean(1)
-    outcome = (others - returns) / steps
+    outcome = torch.where(steps > 0, (others - returns) / steps, 0)  # without a step there is nothing to learn from
     if not agent.config.normalize_advantages:
         return outcome
     raw = agent.advantages(episodes)
     deviation = torch.stack(
         [values[valid].std(correction=0) for values, valid in zip(raw, episodes.valid, strict=True)]
     )
-    return outcome / (deviation + 1e-8)
+    return outcome / (deviation.nan_to_num() + 1e-8)

@@ -21,6 +21,8 @@ from research.types import Metrics, Params, Trials
 
 _PART_ROWS, _PART_STEPS = 256, 30_000
 _MEMORY = 0.9
+_LEAST_VARIANCE = 1e-12
+"""Variance of targets that differ by rounding errors only; otherwise it is near 1."""
 
 
 class ValueScale(NamedTuple):
@@ -118,7 +120,9 @@ class RecurrentAgent:
         collecting = time.perf_counter() - start
         steps, scale = self._process(trials, self._reward(tasks, trials), scale)
         metrics = _trial_metrics(trials, config.episodes_per_trial)
-        metrics["explained_variance"] = explained_variance(trials.value.flatten(0, 1), steps.target, steps.valid)
+        explained = explained_variance(trials.value.flatten(0, 1), steps.target, steps.valid)
+        if explained is not None:
+            metrics["explained_variance"] = explained
         metrics["time/env_steps_per_second"] = metrics["env_steps"] / collecting
         metrics["time/sample_seconds"] = time.perf_counter() - start
         return TrialSamples(steps, scale, metrics)
@@ -160,10 +164,15 @@ def advantages(trials: Trials, mean: Tensor, std: Tensor, discount: float, gae_l
     return gae(trials.reward, value, last_value, terminated, trials.valid, discount, gae_lambda), value
 
 
-def explained_variance(value: Tensor, target: Tensor, valid: Tensor) -> float:
-    """Returns 1 − E(target − value)² / Var(target) over valid steps: 1 is perfect, 0 no better than a constant."""
+def explained_variance(value: Tensor, target: Tensor, valid: Tensor) -> float | None:
+    """Returns 1 − E(target − value)² / Var(target) over valid steps: 1 is perfect, 0 no better than a constant.
+
+    It has no value, and is None, if all targets are equal up to rounding.
+    """
     variance = masked_mean((target - masked_mean(target, valid)).square(), valid)
-    return float(1 - masked_mean((target - value).square(), valid) / variance.clamp_min(1e-12))
+    if variance <= _LEAST_VARIANCE:
+        return None
+    return float(1 - masked_mean((target - value).square(), valid) / variance)
 
 
 def in_interval(steps: Steps, interval: slice) -> Steps:

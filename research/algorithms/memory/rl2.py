@@ -122,7 +122,7 @@ class RL2:
 
     def _gradient(self, params: Params, minibatch: list[Steps], entropy_coef: float) -> tuple[Params, Tensor]:
         """Returns the gradient of a minibatch's loss, and its terms: sums over the parts, in their order."""
-        total = sum(int(part.valid.sum()) for part in minibatch)
+        total = max(1, sum(int(part.valid.sum()) for part in minibatch))  # every trial may diverge in its first step
         learned = tuple(self._by_adam(params))
 
         def of_part(part: Steps) -> tuple[Params, Tensor]:

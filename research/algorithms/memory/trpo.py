@@ -20,7 +20,7 @@ from research.types import Params
 def make_objective(agent: RecurrentAgent, params: Params, steps: Steps) -> TrustRegionObjective:
     """Returns the objective on these steps, in the flat vector of the policy's parameters, without the value's."""
     learned = {name: value for name, value in params.items() if not name.startswith("value_")}
-    total = int(steps.valid.sum())
+    total = max(1, int(steps.valid.sum()))  # every trial may diverge in its first step
 
     def part(own: Steps) -> Part:
         policy = _FromStart(bind(agent.policy, params))
