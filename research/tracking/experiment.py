@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import sacred
+from sacred import experiment as sacred_experiment
 from sacred.config import ConfigDict
 from sacred.dependencies import Source, get_digest
 from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict, ensure_wellformed_argv
@@ -25,11 +26,12 @@ from research.tracking.config import ConfigError, merge, plain
 from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
-from research.tracking.options import OVERRIDES, read_overrides, refuse_bare_commas, without_login
+from research.tracking.options import OVERRIDES, read_overrides, without_login
 from research.tracking.provenance import git_state, library_versions, source_files
 from research.tracking.restart import COMMANDS, Start, ensured_directory, find_start, is_free
 from research.tracking.run import RecordedRun
 from research.tracking.settings import RUN_KEYS, Choice, Settings
+from research.tracking.settings_file import read_updates
 from research.tracking.signals import BUSY, Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,10 +148,6 @@ class Experiment(sacred.Experiment):
         """
         prepare_streams(in_record=True)
         argv = ensure_wellformed_argv(argv)
-        try:
-            refuse_bare_commas(argv)
-        except ConfigError as error:
-            raise _refusal(error) from None
         self._from_command_line = True
         try:
             self.ranks = distributed.join()
@@ -296,6 +294,17 @@ def _writing(runs_dir: str) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"runs_dir={runs_dir!r}: {error.filename} cannot be written ({error.strerror}); choose "
                           "another place") from error  # fmt: skip
+
+
+def _updates(parts: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+    """Stands for Sacred's reader of a command line, which calls the functions that a value names."""
+    try:
+        return read_updates(parts)
+    except ConfigError as error:
+        raise _refusal(error) from None
+
+
+sacred_experiment.get_config_updates = _updates  # type: ignore[attr-defined]  # Sacred has no hook for it
 
 
 def _refusal(error: Exception, exit_code: int = USAGE_ERROR) -> SystemExit:

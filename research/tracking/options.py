@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sacred.commandline_options import cli_option
-from sacred.utils import convert_to_nested_dict
 
 from research.tracking.config import ConfigError
+from research.tracking.settings_file import nested, parse_json
 
 
 @cli_option("-O", "--overrides")
@@ -28,16 +25,15 @@ def read_overrides(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+        values = parse_json(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--overrides={path}: cannot be read as JSON ({error})") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--overrides={path}: need an object {{key: value, ...}}, this holds {values!r:.60}")
-    return dict(convert_to_nested_dict(values))
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    try:
+        return nested(values)
+    except ConfigError as error:
+        raise ConfigError(f"--overrides={path}: {error}") from error
 
 
 def without_login(option: str, value: Any) -> Any:
@@ -45,22 +41,3 @@ def without_login(option: str, value: Any) -> Any:
     if option == "--mongo_db" and value:
         return "..."
     return value.rpartition("@")[2] if option == "--sql" and value else value
-
-
-def refuse_bare_commas(argv: Sequence[str]) -> None:
-    """Raises ConfigError for a value such as `inner_lr=0,1`, which Sacred reads as [0, 1] and which often means 0.1."""
-    updates = argv[argv.index("with") + 1 :] if "with" in argv else []
-    for update in updates:
-        key, _, text = update.partition("=")
-        text = text.strip()
-        if text.startswith(("(", "[")) or key.startswith("-"):
-            continue
-        try:
-            is_tuple = isinstance(ast.literal_eval(text), tuple)
-        except (ValueError, SyntaxError):
-            continue
-        if is_tuple:
-            raise ConfigError(
-                f"{key}={text}: a comma outside of brackets; write {key}={text.replace(',', '.', 1)} for a number or "
-                f"{key}=[{text}] for a list"
-            )

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sacred import Ingredient
-from sacred.config import load_config_file
 
 from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.config import ConfigError, construct, convert_fields, flatten, merge, to_mapping
 from research.tracking.records import read_config
+from research.tracking.settings_file import read_settings
 from research.validation import suggestion
 
 
@@ -137,13 +137,13 @@ class Settings:
         """Returns the values that are set, as nested mappings: updates win over named configs, later ones over earlier.
 
         Raises:
-            ConfigError: A name is neither that of a named config nor the path of a file.
+            ConfigError: A name is neither that of a named config nor the path of a file with settings.
         """
         for name in named_configs:
             if name not in self._named_configs and not Path(name).is_file():
                 advice = suggestion(name, self._named_configs)
                 raise ConfigError(f"{name}: no such named config (and no key=value); {advice}")
-        named = (self._named_configs[name]() if name in self._named_configs else load_config_file(name)
+        named = (self._named_configs[name]() if name in self._named_configs else read_settings(Path(name))
                  for name in named_configs)  # fmt: skip
         return self._choice.merged([*map(dict, named), updates])
 
