@@ -201,7 +201,8 @@ class Session:
         ranks.send_settings(settings)
         self.state = ranks.broadcast(self.state)
         with StopSignals(ranks.max) as stop:
-            checkpoints = directory and Checkpoints(directory / "checkpoints", self.experiment.name, settings)
+            start = self.run.start.checkpoint if self.is_resumed and self.run.start else None
+            checkpoints = directory and Checkpoints(directory / "checkpoints", self.experiment.name, settings, start)
             if self.is_resumed:
                 print(f"Resuming after iteration {self.state.iteration} of {total}.", flush=True)
             self._say_where_schedules_end()

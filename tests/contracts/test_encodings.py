@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("analysis", "benchmarks", "examples", "experiments", "research", "slurm")
-OTHERS = ("os", "Image", "self", "sweep")
-"""Owners of an `open` that opens no text: a descriptor, a picture, a sweep's runs that are to be done."""
+OTHERS = ("os", "Image", "self", "sweep", "source", "target")
+"""Owners of an `open` that opens no text: a descriptor, a picture, a sweep's runs that are to be done, an archive."""
 
 
 def without_encoding(source: str) -> list[int]:

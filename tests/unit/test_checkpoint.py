@@ -148,6 +148,57 @@ def test_a_foreign_file_is_refused(tmp_path, content, found):
         checkpoint.load(tmp_path / "foreign.pt")
 
 
+def test_a_file_that_torch_wrote_is_read(tmp_path):
+    """As one that a script of the user made from another checkpoint."""
+    content = torch.load(saved(tmp_path, score=0.5).latest, weights_only=True)
+    torch.save({**content, "iteration": 9}, tmp_path / "copy.pt")
+    loaded = checkpoint.load(tmp_path / "copy")
+    assert loaded.iteration == 9 and same(loaded.restore(make_state()), make_state())
+    del content["best_score"]  # as older versions wrote it
+    torch.save(content, tmp_path / "copy.pt")
+    assert checkpoint.load(tmp_path / "copy").best_score is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("iteration", "3"), ("config", []), ("algorithm", None), ("score", 1), ("state", [])]
+)
+def test_an_entry_of_another_type_is_refused(tmp_path, key, value):
+    content = torch.load(saved(tmp_path).latest, weights_only=True)
+    torch.save({**content, key: value}, tmp_path / "copy.pt")
+    with pytest.raises(CheckpointError, match=rf"copy\.pt is no checkpoint of this project: its entry {key} is"):
+        checkpoint.load(tmp_path / "copy")
+
+
+def test_the_latest_knows_the_score_of_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "toy", {})
+    assert checkpoints.best_score is None
+    for score, best in [(None, None), (-5.0, -5.0), (-1.0, -1.0), (-2.0, -1.0), (None, -1.0)]:
+        checkpoints.save(make_state(), score)
+        assert checkpoint.load(checkpoints.latest).best_score == best
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
+    """torch reports one as a RuntimeError about positions."""
+    checkpoints = saved(tmp_path)
+    before = checkpoints.latest.read_bytes()
+
+    class Full:
+        def __init__(self, file):
+            self.file, self.size = file, 0
+
+        def write(self, content):
+            self.size += len(content)
+            if self.size > 1000:
+                raise OSError(28, "No space left on device")
+            return self.file.write(content)
+
+    write = checkpoint._write
+    monkeypatch.setattr(checkpoint, "_write", lambda content, file: write(content, Full(file)))
+    with pytest.raises(OSError, match=r"No space left on device: .*/latest\.pt'"):
+        checkpoints.save(make_state())
+    assert checkpoints.latest.read_bytes() == before
+
+
 def test_a_text_file_is_refused(tmp_path):
     (tmp_path / "notes.pt").write_text("not a checkpoint\n" * 100)
     with pytest.raises(CheckpointError, match=r"notes\.pt"):
