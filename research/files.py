@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 _SUFFIX = ".partial"
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def atomic_write(path: Path, write: Callable[[IO[bytes]], Any], durable: bool = True) -> None:
@@ -22,20 +25,35 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], Any], durable: bool = 
         path: The file to replace or to create.
         write: Writes the content to an open binary file.
         durable: Whether to wait for the disk, so that this holds after a power failure, too.
+
+    Raises:
+        OSError: The file cannot be written; `filename` is its path.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_SUFFIX}")
+    partial = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}{_SUFFIX}")
+    with _naming(path):
+        try:
+            with partial.open("xb") as file:
+                write(file)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):  # it was renamed
+                partial.unlink()
+        if durable:
+            _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An OSError inside has a path: a full disk gives none, and that of a partial file means nothing to a reader."""
     try:
-        with partial.open("xb") as file:
-            write(file)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # it was renamed
-            partial.unlink()
-    if durable:
-        _sync_directory(path.parent)
+        yield
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or str(error.filename).endswith(_SUFFIX)):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
@@ -57,7 +75,7 @@ def append_lines(path: Path, lines: list[str]) -> None:
 
     If the disk is full, the file stays as it was. If the process is killed, only the last line can be incomplete.
     """
-    with path.open("ab", buffering=0) as file:
+    with _naming(path), path.open("ab", buffering=0) as file:
         size = file.tell()
         try:
             _write_all(file, "".join(f"{line}\n" for line in lines).encode())
@@ -83,9 +101,30 @@ def whole_lines(path: Path) -> Iterator[str]:
 
 
 def remove_partial(directory: Path) -> None:
-    """Deletes the incomplete files of processes that were killed. No other process may write in the directory."""
-    for path in directory.glob(f".*{_SUFFIX}"):
+    """Deletes the incomplete files of processes that were killed, also in the directories below.
+
+    No other process may write there.
+    """
+    for path in directory.rglob(f".*{_SUFFIX}"):
         path.unlink()
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Deletes the incomplete files of processes of this machine that have ended. Others may write in the directory."""
+    for path in directory.glob(f".*.{_HOST}-*-*{_SUFFIX}"):
+        pid = int(path.name.split("-")[-2])
+        if not _is_running(pid):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # it is another user's
+    return True
 
 
 def next_number(root: Path) -> int:

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import logging
 import os
+import platform
 import shlex
 import subprocess
 import sysconfig
@@ -25,6 +26,8 @@ from typing import Any
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+
+from research.files import atomic_write, remove_abandoned
 
 _SOURCE = Path(__file__).with_name("step.c")
 _PACKAGE = Path(mujoco.__file__).parent
@@ -108,18 +111,33 @@ def _mujoco() -> ctypes.CDLL:
 
 
 def _compiled() -> Path:
-    """Path of the compiled file; it is compiled if there is none for this source, compiler and version of MuJoCo."""
+    """Path of the compiled file; it is compiled if there is none for this source, compiler and version of MuJoCo.
+
+    The name ends with a digest of the contents: a library that was cut or damaged would end the process that loads it.
+    """
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     command = [*compiler, "-O2", "-std=c11", "-shared", "-fPIC", f"-I{_PACKAGE / 'include'}", str(_SOURCE)]
-    key = hashlib.sha256(_SOURCE.read_bytes() + repr((command, mujoco.__version__)).encode()).hexdigest()[:16]
+    machine = repr((command, mujoco.__version__, platform.machine()))
+    name = f"step-{_digest(_SOURCE.read_bytes() + machine.encode())}"
     directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metapolicy"
-    target = directory / f"step-{key}.so"
-    if not target.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory) as temporary:
-            made = Path(temporary, "step.so")
-            subprocess.run(
-                [*command, "-o", str(made)], check=True, capture_output=True, encoding="utf-8", errors="replace"
-            )
-            made.replace(target)  # atomic, so that several processes may compile at once
+    for found in directory.glob(f"{name}-*.so"):
+        if found.stem == f"{name}-{_digest(found.read_bytes())}":
+            return found
+        found.unlink(missing_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(directory)
+    content = _compile(command)
+    target = directory / f"{name}-{_digest(content)}.so"
+    atomic_write(target, lambda file: file.write(content))  # several processes may compile at once
     return target
+
+
+def _compile(command: list[str]) -> bytes:
+    with tempfile.TemporaryDirectory() as temporary:
+        made = Path(temporary, "step.so")
+        subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, encoding="utf-8", errors="replace")
+        return made.read_bytes()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

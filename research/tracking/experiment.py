@@ -292,7 +292,8 @@ def _writing(runs_dir: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"runs_dir={runs_dir!r}: {error.filename} cannot be written ({error.strerror}); choose "
+        place = error.filename or runs_dir
+        raise ConfigError(f"runs_dir={runs_dir!r}: {place} cannot be written ({error.strerror}); choose "
                           "another place") from error  # fmt: skip
 
 

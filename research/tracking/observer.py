@@ -29,7 +29,7 @@ from typing import IO, Any
 import numpy as np
 from sacred.observers import RunObserver
 
-from research.files import append_lines, atomic_write, claim_number, remove_partial, write_json
+from research.files import append_lines, atomic_write, claim_number, remove_abandoned, remove_partial, write_json
 from research.tracking.config import flatten
 from research.tracking.lock import FILE as LOCK
 from research.tracking.lock import BusyError, Lock
@@ -184,6 +184,7 @@ class FileObserver(RunObserver):
             (self.basedir / str(_id)).mkdir(parents=True, exist_ok=self._lock is not None)
         self.lock(number)
         self.directory = self.basedir / str(number)
+        remove_partial(self.directory)
         self.entry = {
             "uid": uuid.uuid4().hex,  # differs from those of runs in other directories that have the same number
             "experiment": self._experiment(ex_info),
@@ -223,6 +224,7 @@ class FileObserver(RunObserver):
         """Returns the description of the code, and stores a copy of every source file in `_sources`."""
         root, directory = Path(ex_info["base_dir"]), self.basedir / "_sources"
         paths = [(name, root / name) for name, _ in ex_info["sources"]]
+        remove_abandoned(directory)
         stored = [[name, _store(path.read_bytes(), path.stem, path.suffix, directory)] for name, path in paths]
         sources = [[name, str(copy.relative_to(self.basedir))] for name, copy in stored]
         repositories = [dict(repository) for repository in ex_info["repositories"]]

@@ -6,7 +6,15 @@ import sys
 
 import pytest
 
-from research.files import append_lines, atomic_write, claim_number, remove_partial, whole_lines, write_json
+from research.files import (
+    append_lines,
+    atomic_write,
+    claim_number,
+    remove_abandoned,
+    remove_partial,
+    whole_lines,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -43,6 +51,52 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
     (tmp_path / "latest.pt").write_bytes(b"whole")
     remove_partial(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["latest.pt"]
+
+
+KILLED = """
+import os, pathlib, sys
+from research.files import atomic_write
+atomic_write(pathlib.Path(sys.argv[1], "file"), lambda file: os.kill(os.getpid(), 9))
+"""
+
+
+def test_what_a_killed_process_left_is_removed_while_others_write(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith(".partial")
+
+    def write(file):
+        remove_abandoned(tmp_path)
+        assert not left.exists() and len(list(tmp_path.iterdir())) == 1  # the one that is being written
+        file.write(b"whole")
+
+    atomic_write(tmp_path / "other", write)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_incomplete_files_of_directories_below_are_removed_too(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / ".curve.png.00.partial").write_bytes(b"half")
+    remove_partial(tmp_path)
+    assert not list((tmp_path / "pictures").iterdir())
+
+
+@pytest.mark.parametrize("write", [append_lines, lambda path, lines: atomic_write(path, lambda file: file.write(b"x"))])
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch, write):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*/metrics'") as raised:
+            write(tmp_path / "metrics", ["two"])
+    assert raised.value.filename == str(tmp_path / "metrics")
+
+
+def test_a_place_that_cannot_be_written_is_named_and_not_the_partial_file(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised:
+        atomic_write(tmp_path / "nowhere" / "file", lambda file: None)
+    assert raised.value.filename == str(tmp_path / "nowhere" / "file")
 
 
 def test_json_is_strict(tmp_path):

@@ -85,3 +85,16 @@ def test_it_is_compiled_once(monkeypatch, tmp_path):
     before = made.stat()
     assert native.load.__wrapped__() is not None
     assert [path.stat().st_mtime_ns for path in (tmp_path / "metapolicy").iterdir()] == [before.st_mtime_ns]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "byte"])
+def test_a_damaged_library_is_compiled_anew(monkeypatch, tmp_path, damage):
+    """Loading a library that was cut ends the process with a bus error."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = native._compiled()
+    whole = bytearray(made.read_bytes())
+    damaged = {"cut": whole[: len(whole) // 2], "empty": b"", "byte": whole[:-1] + bytes([whole[-1] ^ 1])}[damage]
+    made.write_bytes(damaged)
+    again = native._compiled()
+    assert again.read_bytes() == whole
+    assert [path.name for path in (tmp_path / "metapolicy").iterdir()] == [again.name]
