@@ -3,7 +3,7 @@
     adaptation runs/1 runs/2 runs/3 --target=-40.4,-11.7 --picture curves.png     with published values
     adaptation runs --where experiment=maml_trpo --by inner_lr                    a group for each inner_lr
 
-The score of a run is the mean over held-out tasks at its last evaluation. For a group of several runs the table has the
+The score of a run is the mean over the tasks of its last evaluation. For a group of several runs the table has the
 median, and the interquartile mean with its interval (docs/statistics.md).
 """
 

@@ -11,7 +11,7 @@ from analysis.data.identity import is_missing, key, text
 from analysis.data.where import column
 
 _OF_THE_TASKS = ("config.task", "config.num_eval_tasks", "config.horizon")
-"""Columns that determine the held-out tasks, in addition to those below `config.task_args`."""
+"""Columns that determine the tasks of an evaluation, in addition to those below `config.task_args`."""
 
 _OF_THE_SCORE = "result.label"
 """The column with the name of the score. Runs without a final evaluation have no value there."""

@@ -77,7 +77,7 @@ def curves(
 def adaptation_curves(
     runs: Runs, by: Sequence[str] | None = None, not_finite: NotFinite = "count", **choice: Any
 ) -> pd.DataFrame:
-    """Returns the mean over held-out tasks after each step of adaptation, at the last evaluation of each run.
+    """Returns the mean over tasks after each step of adaptation, at the last evaluation of each run.
 
     Args:
         runs: The runs to choose from.

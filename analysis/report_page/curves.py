@@ -248,7 +248,7 @@ def adaptation(runs: Runs, groups: Groups) -> dict[str, Any] | None:
         "curves": [{"run": curve.run, "x": curve.step.tolist(), "y": numbers(curve.value)} for curve in single],
         "bands": found,
         "unit": ", ".join(dict.fromkeys([band["unit"] for band in found] or frame["unit"])),
-        "label": "mean score of the held-out tasks",
+        "label": "mean score of the tasks",
     }
 
 

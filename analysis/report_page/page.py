@@ -183,7 +183,7 @@ def _in_numbers(adaptation: dict[str, Any], names: Sequence[str]) -> dict[str, A
         rows.append({"group": names[band["group"]], "runs": band["count"], "unit": band["unit"], "cells": values})
     intervals = dict.fromkeys(band["interval"] for band in adaptation["bands"] if band["interval"])
     note = (
-        "Mean over the held-out tasks at the last evaluation of each run. "
+        "Mean over the tasks of the last evaluation of each run (test tasks at its end, else validation tasks). "
         f"Groups: IQM over COMPLETED runs [{'; '.join(intervals)}]."
         if intervals
         else "No COMPLETED run has one, so there is no average."
