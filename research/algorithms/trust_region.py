@@ -76,8 +76,9 @@ class TrustRegionObjective:
     @torch.no_grad()
     def evaluate(self, step: Tensor) -> tuple[float, float]:
         """Returns f and D after a step."""
-        loss, kl = self._mean(functools.partial(self._loss_and_kl, self.moved(step)))
-        return float(loss), float(kl)
+        both = torch.stack(self._mean(functools.partial(self._loss_and_kl, self.moved(step))))
+        loss, kl = both.tolist()  # at once: on a GPU, the host waits for each copy
+        return loss, kl
 
     def moved(self, step: Tensor) -> Params:
         """Returns the parameters after a step."""

@@ -299,13 +299,17 @@ def _evaluate(algorithm: Algorithm, state: Any, config: Any, split: SplitName) -
 
 
 def _prepare_process(config: Any) -> None:
-    """Sets up memory and threads. Raises ValueError if torch cannot use the device."""
+    """Sets up memory, threads and, on a GPU, reproducible kernels. Raises ValueError if torch cannot use the device."""
     try:
         torch.empty(0, device=config.device)
     except (RuntimeError, AssertionError) as error:
         here = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
         raise ValueError(f"device={config.device!r}: torch cannot use it; here are {here}. device=cpu also continues, "
                          f"or evaluates, a run of another machine") from error  # fmt: skip
+    if torch.device(config.device).type != "cpu":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition, before its first product
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and not needed
     keep_freed_memory()
     torch.set_num_threads(1)  # each core works on other tasks (research/parallel.py), not on a part of a kernel
 

@@ -207,7 +207,7 @@ class Agent:
         columns = [before.returns(), after.returns(), after.valid.sum(-1)]
         means = self.ranks.mean(torch.stack([column.double().mean(1) for column in columns], 1), self.share.total)
         return_pre, return_post, length = means.tolist()
-        counts = [(float(part.valid.sum()), float(part.diverged.sum())) for part in sampled]
+        counts = [torch.stack([part.valid.sum(), part.diverged.sum()]).double().tolist() for part in sampled]
         steps, diverged = self.ranks.sum(counts)
         return {
             "return_pre": return_pre,
@@ -221,8 +221,8 @@ class Agent:
 
 def drop_invalid(batch: PolicyBatch) -> PolicyBatch:
     """Returns the valid steps of a single task, `[1, steps, ...]`: all that a memoryless policy's losses read."""
-    valid = batch.valid[0]
-    return PolicyBatch(*(leaf[0][valid].unsqueeze(0) for leaf in batch))
+    steps = batch.valid[0].flatten().nonzero().squeeze(1)  # once: on a GPU, the host waits for its length
+    return PolicyBatch(*(leaf[0].flatten(0, 1)[steps].unsqueeze(0) for leaf in batch))
 
 
 def respond(policy: nn.Module, params: Params, observation: Tensor) -> Any:
