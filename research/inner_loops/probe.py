@@ -100,15 +100,19 @@ class Probed(InnerLoop):
         expected = expected_adaptation(subject, rate)
         own, *others = self.names
 
-        def is_right(name: str) -> bool:
+        def problem(name: str) -> str:
             try:
-                return not differences(subject, self.make(name, config), rate, expected)
-            except Exception:  # not installed, or not for this model: then it is not recommended
-                return False
+                return differences(subject, self.make(name, config), rate, expected)
+            except ValueError as error:  # a refusal of the backend
+                if name == own:
+                    raise WrongError(str(error)) from error
+                return str(error)
+            except (ModuleNotFoundError, RuntimeError) as error:  # e.g. a derivative without a batching rule
+                return f"it fails, {str(error).splitlines()[0][:200]}"
 
-        wrong = differences(subject, self.make(own, config), rate, expected)
+        wrong = problem(own)
         if wrong:
-            right = [f"inner_loop={name!r}" for name in others if is_right(name)]
+            right = [f"inner_loop={name!r}" for name in others if not problem(name)]
             advice = f"use {' or '.join(right)}, right here" if right else "change the model or the loss"
             raise subject.fails(
                 f"with inner_loop={own!r} {wrong}; {advice}, or look for modules in lists and closures, recomputed "

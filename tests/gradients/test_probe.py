@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from research.inner_loops import InnerLoopConfig, func, make_inner_loop
+from research.inner_loops.func import FuncInnerLoop
 from research.inner_loops.probe import Probed
 from research.inner_loops.reference import random_states
-from research.types import Forward, MetaParams
+from research.types import Forward, Loss, MetaParams, Params
 
 
 class Net(nn.Module):
@@ -341,6 +342,33 @@ def test_modules_and_losses_of_the_library_are_not_checked(checks: list[nn.Modul
     made.model.register_forward_hook(lambda module, inputs, output: None)
     made.adapt(loop("func"), made.params, {"lr": torch.tensor(0.1)}, 1)
     assert checks == [made.model]
+
+
+class Failing(FuncInnerLoop):
+    """A backend that has no derivative of a derivative."""
+
+    def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Any) -> Params:
+        raise self.error  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("no rule\nfor this"), r"with inner_loop='func' it fails, no rule; use inner_loop='higher' or"),
+        (ValueError("2: Linear cannot be adapted"), "^2: Linear cannot be adapted$"),
+    ],
+)
+def test_a_backend_that_fails_is_refused(error: Exception, message: str, caplog: Any) -> None:
+    made, config = problem(lambda net, hidden: net.last(hidden)), InnerLoopConfig()
+    failing = Failing(config)
+    object.__setattr__(failing, "error", error)
+
+    def make(name: str, config: InnerLoopConfig) -> Any:
+        return failing if name == "func" else make_inner_loop(name, config, probe=False)
+
+    with pytest.raises(ValueError, match=message):
+        made.adapt(Probed(config, failing, ip.BACKENDS, make), made.params, {"lr": torch.tensor(0.1)}, 1)
+    assert not caplog.records
 
 
 def test_a_loss_may_have_an_inner_loop_of_its_own() -> None:
