@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import sys
 import time
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,8 @@ from research.tracking.experiment import Experiment
 from research.tracking.settings import RUN_KEYS
 from research.validation import suggestion
 from slurm.errors import SlurmError
+from slurm.identity import ChangedDefault, Identifier, Identity, config_hash, nest
+from slurm.known import Past
 from slurm.sweep import Command, Keys, Sweep, expand
 
 _BUILDING_SECONDS = 2.0
@@ -30,12 +31,14 @@ class Configuration(NamedTuple):
     Attributes:
         overrides: Settings by dotted key.
         seed: The seed of the run; None if the experiment has no seed.
-        hash: Identifies the configuration, see `config_hash`.
+        hash: Hash of all settings of the algorithm, see `config_hash`.
+        identity: Hash and values of all settings, those of the task included.
     """
 
     overrides: Keys
     seed: int | None
     hash: str
+    identity: Identity
 
 
 class Checked(NamedTuple):
@@ -45,14 +48,18 @@ class Checked(NamedTuple):
         script: Script of the experiment, relative to the root directory of the code.
         name: Name of the experiment.
         configurations: The configurations, without duplicates.
+        past: Hash of the identity of each run that exists already; None if the code has no such run.
+        changed: Defaults that have changed since completed runs, which are new configurations only for that.
     """
 
     script: str
     name: str
-    configurations: list[Configuration]
+    configurations: Sequence[Configuration]
+    past: Sequence[str | None]
+    changed: Sequence[ChangedDefault]
 
 
-def check(sweep: Sweep, path: Path, root: Path) -> Checked:
+def check(sweep: Sweep, path: Path, root: Path, pasts: Sequence[Past] = ()) -> Checked:
     """Expands a sweep and checks each configuration: the names, types and ranges of its settings.
 
     The algorithm is also built, once for settings that differ only in the seed, and for two seconds in total.
@@ -61,6 +68,7 @@ def check(sweep: Sweep, path: Path, root: Path) -> Checked:
         sweep: The sweep.
         path: The sweep file, named in messages.
         root: Root directory of the code.
+        pasts: Runs that exist already.
 
     Raises:
         SlurmError: The experiment does not exist, or a configuration is invalid. The message names the file, the
@@ -76,18 +84,29 @@ def check(sweep: Sweep, path: Path, root: Path) -> Checked:
                 f"{path}: {section}.{key}: a sweep cannot set this key; --runs-dir sets the directory of runs"
             )
     found: dict[str, Configuration] = {}
-    builder = _Builder(experiment)
+    builder, identifier = _Builder(experiment), Identifier(experiment)
     for overrides in expand(sweep):
         try:
-            config, _ = experiment.settings.typed(experiment.settings.given(nest(overrides), sweep.named_configs))
+            given = experiment.settings.given(nest(overrides), sweep.named_configs)
+            config, _ = experiment.settings.typed(given)
             builder.build(config, overrides)
+            identity = identifier.identify(given)
         except ValueError as error:
             raise SlurmError(f"{path}: {_place(str(error), sections, overrides)}{error}") from error
         digest = config_hash(experiment.name, to_mapping(config))
-        found.setdefault(digest, Configuration(overrides, config.seed, digest))
+        found.setdefault(identity.hash, Configuration(overrides, config.seed, digest, identity))
     for stage in sweep.then:
         _check_stage(experiment, to_mapping(config), stage.fixed, stage.command, path)
-    return Checked(str(script.relative_to(root)), experiment.name, list(found.values()))
+    configurations = list(found.values())
+    identities = [identifier.identify_past(past) for past in pasts]
+    old = {configuration.hash: configuration.identity.hash for configuration in configurations}
+    hashes = [
+        then.hash if then is not None else old.get(past.hash) if past.settings is None else None
+        for past, then in zip(pasts, identities, strict=True)
+    ]
+    new = [configuration.identity for configuration in configurations if configuration.identity.hash not in hashes]
+    changed = identifier.changed_defaults(new, zip(pasts, identities, strict=True))
+    return Checked(str(script.relative_to(root.resolve())), experiment.name, configurations, hashes, changed)
 
 
 class _Builder:
@@ -118,28 +137,6 @@ def _check_stage(experiment: Experiment, trained: Mapping[str, Any], fixed: Keys
         experiment.settings.typed(merge(trained, nest(fixed)))
     except ConfigError as error:
         raise SlurmError(f"{path}: then.fixed: {error}") from error
-
-
-def config_hash(name: str, config: Mapping[str, Any]) -> str:
-    """Returns a hash of the experiment's name and its settings, 16 hexadecimal digits.
-
-    The settings of the record (`RUN_KEYS`) do not enter, nor does the order of keys; 1 and 1.0 are equal.
-    """
-    own = {key: value for key, value in config.items() if key not in RUN_KEYS}
-    text = json.dumps([name, _canonical(own)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns dotted keys as nested mappings."""
-    nested: dict[str, Any] = {}
-    for key, value in overrides.items():
-        *above, last = key.split(".")
-        inner: dict[str, Any] = {last: value}
-        for name in reversed(above):
-            inner = {name: inner}
-        nested = merge(nested, inner)
-    return nested
 
 
 def find_script(experiment: str, path: Path, root: Path) -> Path:
@@ -176,6 +173,8 @@ def load_experiment(script: Path) -> Experiment:
     sys.path.insert(0, str(script.parent))
     try:
         spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise SlurmError(f"{script}: cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(script.parent))
     experiment = getattr(module, "experiment", None)
@@ -199,11 +198,3 @@ def _place(message: str, sections: Mapping[str, str], overrides: Keys) -> str:
         if f"{known}.".startswith(f"{key}.") or f"{key}.".startswith((f"{known}.", f"{known}[")):
             return f"{section}: "
     return f"in the configuration {json.dumps(overrides)}: "
-
-
-def _canonical(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _canonical(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(inner) for inner in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value

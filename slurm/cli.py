@@ -23,12 +23,19 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns the exit status, which is 2 for an error in the request."""
     if argv[:1] == ["task"]:  # called by the jobs; imports little
         return _task(argv[1:])
+    if argv[:1] == ["check"]:  # called by `submit`
+        from slurm.check import answer
+
+        answer(Path(argv[1]), Path(argv[2]))
+        return 0
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.function(arguments) or 0)
     except SlurmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refuse(error)
+    except KeyboardInterrupt:
+        print("\nStopped. `status` shows what was submitted; the same command does the rest.", file=sys.stderr)
+        return 130
 
 
 def _task(argv: Sequence[str]) -> int:
@@ -37,9 +44,15 @@ def _task(argv: Sequence[str]) -> int:
     try:
         become_run(Path(argv[0]), int(argv[1]))
     except (SlurmError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refuse(error)
     return 0
+
+
+def _refuse(error: Exception) -> int:
+    from research.terminal import printable
+
+    print(f"error: {printable(error, keep=chr(10))}", file=sys.stderr)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:

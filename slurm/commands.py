@@ -9,37 +9,37 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from research.files import write_json
+from research.terminal import printable
 from research.tracking import lock, records
-from slurm import scheduler
-from slurm.arrays import Terms
+from slurm import guard, scheduler
+from slurm.arrays import Terms, adopt, can_follow
 from slurm.errors import SlurmError
-from slurm.execute import execute
+from slurm.execute import array_size, execute
 from slurm.folder import Folder, all_folders, find_folder, find_run, sweeps_dir
-from slurm.local import worker_of
+from slurm.known import survey_all
 from slurm.profile import load_profile, read_profile, write_profile
 from slurm.scheduler import Queued, Task
-from slurm.states import LEFT, STATES, RunState, survey
+from slurm.states import LEFT, STATES, RunState
 from slurm.tables import as_json, duration, runs_table, seconds_left, sweeps_table
 from slurm.task import ROOT
 
 
 def status(arguments: argparse.Namespace) -> None:
     """Prints the state of all sweeps, or of the runs of one."""
-    queue = _queue()
-    surveys = [survey(folder, queue) for folder in _folders(arguments)]
+    surveys = list(_surveys(arguments, _queue()).values())
     if arguments.json:
         print(json.dumps([as_json(run) for runs in surveys for run in runs], indent=2, allow_nan=False))
         return
     # Output to a pipe is read by programs: its lines are not wrapped at the width of a terminal.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if not surveys:
-        console.print(f"No sweep was submitted to {sweeps_dir(arguments.runs_dir)}.")
+        print(f"No sweep is in {printable(sweeps_dir(arguments.runs_dir))}.")
     elif arguments.sweep is None:
         console.print(sweeps_table(surveys))
     else:
@@ -67,8 +67,8 @@ def logs(arguments: argparse.Namespace) -> None:
 def cancel(arguments: argparse.Namespace) -> None:
     """Cancels the jobs of a sweep, or of some of its runs. Raises SlurmError for runs that are not in it."""
     folder = find_folder(arguments.runs_dir, arguments.sweep)
-    worker = worker_of(folder)
-    if worker is not None:
+    worker = guard.holder(folder.working)
+    if worker:
         if arguments.run:
             raise SlurmError(
                 f"--run: {folder.name} runs on this machine and can only be cancelled as a whole; leave --run out"
@@ -80,9 +80,11 @@ def cancel(arguments: argparse.Namespace) -> None:
     unknown = chosen - {entry.run for entries in stages for entry in entries}
     if unknown:
         raise SlurmError(f"--run {min(unknown)}: {folder.name} has no such run; `status {folder.name}` lists its runs")
-    queued = {job for job, _ in _queue()}
+    queue = _queue()
+    adopt(folder, queue)
+    queued = {job for job, _ in queue}
     jobs = []
-    for array in folder.arrays():
+    for array in {array.job: array for array in folder.arrays()}.values():
         if array.job in queued:
             own = [index for index in array.indices if stages[array.stage][array.offset + index].run in chosen]
             jobs += [f"{array.job}_{index}" for index in own] if chosen else [str(array.job)]
@@ -92,36 +94,47 @@ def cancel(arguments: argparse.Namespace) -> None:
 
 def retry(arguments: argparse.Namespace) -> int:
     """Continues runs that did not complete. Returns the exit status."""
-    queue = _queue()
     chosen = _chosen_states(arguments)
-    worst, found = 0, 0
-    for folder in _folders(arguments):
-        lines = _to_retry(survey(folder, queue), chosen, arguments.run)
+    worst, taken = 0, set[int]()
+    # Several sweeps may have the same run. The code and the settings are those of the last one.
+    for folder, states in reversed(_surveys(arguments, _queue()).items()):
+        queued = {run.line: run.task for run in states if run.stage == 0 and run.task}
+        size = array_size(arguments) if queued else None
+        lines = _to_retry(states, taken, chosen, arguments.run, can_follow(queued, size, queued))
         if not any(lines):
             continue
-        found += 1
-        print(f"{folder.name}: {sum(map(len, lines))} runs to continue.")
-        profile = load_profile(arguments.profile) if arguments.profile else read_profile(folder.profile)
-        profile = profile.throttled(arguments.throttle)
-        if not arguments.dry_run:
-            write_profile(folder.path, profile)
-        terms = Terms(profile, folder.code_or(ROOT))
-        worst = max(worst, execute(folder, lines, terms, arguments))
-    if not found:
+        taken |= {run.entry.run for run in states if run.line in lines[run.stage]}
+        print(f"{printable(folder.name)}: {sum(map(len, lines))} runs to continue.")
+        worst = max(worst, _continue(folder, lines, queued, arguments))
+    if not taken:
         print(f"Nothing to retry: no run is {', '.join(chosen)}.")
     return worst
 
 
+def _continue(
+    folder: Folder, lines: Sequence[Sequence[int]], queued: Mapping[int, Task], arguments: argparse.Namespace
+) -> int:
+    """Submits or runs lines of a sweep again, with the same or another profile. Returns the exit status."""
+    profile = load_profile(arguments.profile) if arguments.profile else read_profile(folder.profile)
+    profile = profile.throttled(arguments.throttle)
+    terms = Terms(profile, folder.code_or(ROOT))
+    if not arguments.dry_run:
+        write_profile(folder.path, profile)
+    if arguments.dry_run or arguments.local:
+        return execute(folder, lines, terms, arguments, queued)
+    with guard.hold(folder.submitting, "submits it") as lock:
+        return execute(folder, lines, terms, arguments, queued, lock)
+
+
 def reset_stale(arguments: argparse.Namespace) -> None:
     """Marks stale runs as interrupted: their record says RUNNING, but the process is dead and not in the queue."""
-    queue = _queue()
     count = 0
-    for folder in _folders(arguments):
-        for run in survey(folder, queue):
+    for folder, states in _surveys(arguments, _queue()).items():
+        for run in states:
             directory = folder.runs_dir / str(run.entry.run)
             if run.state == "stale" and _mark_interrupted(directory):
                 count += 1
-                print(f"run {run.entry.run} of {folder.name}: interrupted")
+                print(f"run {run.entry.run} of {printable(folder.name)}: interrupted")
     print(f"{count} runs were stale." + (" `retry` continues them." if count else ""))
 
 
@@ -134,10 +147,19 @@ def sync_mongo(arguments: argparse.Namespace) -> int:
     )
 
 
-def _folders(arguments: argparse.Namespace) -> list[Folder]:
+def _surveys(arguments: argparse.Namespace, queue: Mapping[Task, Queued]) -> dict[Folder, list[RunState]]:
+    """Returns the states of the runs of all sweeps, the oldest first, or of the one that the command line names.
+
+    Raises:
+        SlurmError: There is no such sweep, or its manifest is damaged. Other sweeps that are damaged are reported.
+    """
+    everything = all_folders(arguments.runs_dir)
     if arguments.sweep is None:
-        return all_folders(arguments.runs_dir)
-    return [find_folder(arguments.runs_dir, arguments.sweep)]
+        return survey_all(everything, queue)
+    chosen = find_folder(arguments.runs_dir, arguments.sweep)
+    chosen.stages()  # raises an error if one is damaged
+    states = survey_all([*(folder for folder in everything if folder != chosen), chosen], queue)
+    return {chosen: states[chosen]}
 
 
 def _queue() -> Mapping[Task, Queued]:
@@ -149,11 +171,28 @@ def _chosen_states(arguments: argparse.Namespace) -> Sequence[str]:
     return [*chosen, *(["stale"] if "failed" in chosen else [])] or LEFT
 
 
-def _to_retry(runs: Sequence[RunState], chosen: Sequence[str], ids: Sequence[int] | None) -> list[list[int]]:
-    """Lines of each stage to submit. A run of a later stage needs a first run that has completed or is retried too."""
+def _to_retry(
+    runs: Sequence[RunState],
+    taken: Collection[int],
+    chosen: Sequence[str],
+    ids: Sequence[int] | None,
+    queued: Iterable[int],
+) -> list[list[int]]:
+    """Returns the lines of each stage to submit.
+
+    A run of a later stage needs a first run that has completed, is retried too, or can be waited for.
+
+    Args:
+        runs: The runs of a sweep.
+        taken: Ids of runs that another sweep continues.
+        chosen: States of the runs to continue.
+        ids: Ids of the runs to continue; None for all.
+        queued: Lines whose first run is in the queue and can be waited for.
+    """
+    runs = [run for run in runs if run.entry.run not in taken]
     picked = [run for run in runs if run.state in chosen and (ids is None or run.entry.run in ids)]
     first = {run.line for run in picked if run.stage == 0}
-    done = {run.line for run in runs if run.stage == 0 and run.state in ("completed", "diverged")}
+    done = {run.line for run in runs if run.stage == 0 and run.state in ("completed", "diverged")} | set(queued)
     # Slurm cancelled the runs that depend on a failed run. They are submitted again together with it.
     later = [run for run in runs if run.stage and run.state in LEFT]
     own = [run for run in later if (run in picked and run.line in done) or run.line in first]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -15,8 +14,8 @@ from types import FrameType
 from typing import IO, Any, NamedTuple
 
 from research.tracking.signals import PREEMPTED
-from slurm.errors import SlurmError
-from slurm.folder import Array, Folder
+from slurm import guard
+from slurm.folder import Array, Folder, Submission
 from slurm.task import ROOT, surroundings
 
 _POLL_SECONDS = 0.1
@@ -37,19 +36,6 @@ def chain(lines: Sequence[Sequence[int]]) -> list[Work]:
     return first + [Work(stage, line) for stage, line in later if line not in lines[0]]
 
 
-def worker_of(folder: Folder) -> int | None:
-    """Returns the id of the local process that runs a sweep; None if there is none."""
-    try:
-        with (folder.path / "local.lock").open(encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(lock.read() or 0) or None
-    except FileNotFoundError:
-        pass
-    return None
-
-
 def do(folder: Folder, work: Sequence[Work], workers: int, say: Callable[[str], None]) -> dict[tuple[int, int], int]:
     """Runs all of the work. Returns the exit status of each (stage, line) that was started.
 
@@ -65,16 +51,7 @@ def do(folder: Folder, work: Sequence[Work], workers: int, say: Callable[[str], 
     Raises:
         SlurmError: Another process runs the sweep.
     """
-    with (folder.path / "local.lock").open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SlurmError(
-                f"{folder.name}: process {worker_of(folder)} already runs it; cancel the sweep first"
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    with guard.hold(folder.working, "runs it"):
         for stage in sorted({item.stage for item in work} | {then.stage for item in work for then in item.then}):
             lines = [item.line for item in work if item.stage == stage]
             lines += [then.line for item in work for then in item.then if then.stage == stage]
@@ -126,7 +103,7 @@ class _Pool:
         self.say(f"{_what(item)} starts")
         with self._log(item).open("ab") as log:
             # In a new session, so that Ctrl-C at the terminal reaches only this process, which forwards it.
-            process = _spawn(command, code, log)
+            process = _spawn(command, code, self.folder.submission(), log)
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(process.pid, _cores(slot, self.slots))
         return process
@@ -145,11 +122,11 @@ class _Pool:
             process.send_signal(signum)
 
 
-def _spawn(command: Sequence[str], code: Path, log: IO[Any]) -> subprocess.Popen[bytes]:
+def _spawn(command: Sequence[str], code: Path, submission: Submission, log: IO[Any]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
         cwd=code,
-        env=surroundings(code),
+        env=surroundings(code, submission),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

@@ -10,6 +10,7 @@ lines, so that a truncated or edited manifest is detected.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,6 +64,7 @@ def read_entry(path: Path, line: int) -> Entry:
     return _parse(path, line, len(lines), lines[line])
 
 
+_NAME = re.compile(r"\w[\w.-]*")
 _ADVICE = "a manifest must not be changed; restore it, or submit the sweep again"
 
 
@@ -71,6 +73,8 @@ def _lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SlurmError(f"{path}: cannot read the manifest ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise SlurmError(f"{path}: is damaged, it is no UTF-8 ({error}); {_ADVICE}") from error
     if text and not text.endswith("\n"):
         raise SlurmError(f"{path}: line {text.count(chr(10))} is truncated; {_ADVICE}")
     return text.splitlines()
@@ -81,10 +85,30 @@ def _parse(path: Path, number: int, count: int, line: str) -> Entry:
         values = json.loads(line)
         position = values.pop("line"), values.pop("of")
         entry = Entry(**values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SlurmError(f"{path}: line {number} is not a run: {line!r:.60}; {_ADVICE}") from error
+    wrong = _wrong_field(entry._asdict())
+    if wrong is not None:
+        raise SlurmError(f"{path}: line {number}: {wrong}={values[wrong]!r:.60} is not possible; {_ADVICE}")
     if position != (number, count):
         raise SlurmError(
             f"{path}: line {number} of {count} is marked as line {position[0]} of {position[1]}; {_ADVICE}"
         )
     return entry
+
+
+def _wrong_field(values: Mapping[str, Any]) -> str | None:
+    """Returns the name of a field whose value no submission writes; None if there is none.
+
+    The values become a path below the directory of runs, a script of the code and words of a command line.
+    """
+    script, names = Path(str(values["script"])), values["named_configs"]
+    allowed = {
+        "run": type(values["run"]) is int and values["run"] > 0,
+        "hash": isinstance(values["hash"], str),
+        "script": script.suffix == ".py" and not script.is_absolute() and ".." not in script.parts,
+        "command": values["command"] in ("ensure", "evaluate", "render"),
+        "named_configs": isinstance(names, list) and all(_NAME.fullmatch(str(name)) for name in names),
+        "overrides": isinstance(values["overrides"], dict),
+    }
+    return next((name for name, is_allowed in allowed.items() if not is_allowed), None)

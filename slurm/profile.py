@@ -78,6 +78,11 @@ class Profile:
         options = [f"--{name}={value}" for name, value in named.items() if value is not None]
         return [*options, f"--signal=USR1@{self.notice}", *self.options]
 
+    @property
+    def has_environment(self) -> bool:
+        """Whether runs have another environment than the process that submits them."""
+        return any((self.modules, self.setup, self.venv, self.container, self.python))
+
     def environment(self) -> str:
         """Returns the shell lines that `array.sbatch` executes before a run. They set the array `PYTHON`, a command."""
         lines = [f"module load {shlex.join(self.modules)}"] if self.modules else []

@@ -21,10 +21,12 @@ class Queued(NamedTuple):
     Attributes:
         state: State in squeue, e.g. `PENDING`.
         reason: Reason for waiting in squeue, e.g. `Priority`.
+        name: Name of the job, see `arrays.job_name`.
     """
 
     state: str
     reason: str
+    name: str = ""
 
 
 class NoSlurmError(SlurmError):
@@ -40,16 +42,22 @@ def is_here() -> bool:
     return True
 
 
-def submit(command: Sequence[str]) -> str:
-    """Runs an `sbatch --parsable` command. Returns the job id. Raises SlurmError if sbatch fails."""
-    return _call(command).strip().partition(";")[0]
+def submit(command: Sequence[str], lock: int) -> str:
+    """Runs an `sbatch --parsable` command. Returns the job id. Raises SlurmError if sbatch fails.
+
+    Args:
+        command: The command.
+        lock: Descriptor that sbatch inherits, so that a lock is held until it ends, even if this process is killed.
+    """
+    return _call(command, (lock,)).strip().partition(";")[0]
 
 
 def queue() -> dict[Task, Queued]:
     """Returns the array tasks of this user that wait or run. Raises SlurmError if squeue fails."""
-    lines = _call(["squeue", "--me", "--array", "--noheader", "--format=%F|%K|%T|%r"]).splitlines()
-    fields = (line.strip().split("|", 3) for line in lines)
-    return {(job, int(index)): Queued(state, reason) for job, index, state, reason in fields if index.isdigit()}
+    lines = _call(["squeue", "--me", "--array", "--noheader", "--format=%F|%K|%T|%j|%r"]).splitlines()
+    fields = (line.strip().split("|", 4) for line in lines)
+    tasks = (task for task in fields if len(task) == 5 and task[1].isascii() and task[1].isdecimal())
+    return {(job, int(index)): Queued(state, reason, name) for job, index, state, name, reason in tasks}
 
 
 def cancel(jobs: Sequence[str]) -> None:
@@ -72,9 +80,11 @@ _ADVICE = (
 )
 
 
-def _call(command: Sequence[str]) -> str:
+def _call(command: Sequence[str], inherited: Sequence[int] = ()) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False, pass_fds=inherited
+        )
     except FileNotFoundError as error:
         raise NoSlurmError(f"this machine has no Slurm (no {command[0]}). {_ADVICE}") from error
     if done.returncode != 0:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,9 @@ from slurm.yaml_files import read_yaml
 Keys = dict[str, Any]
 Values = list[Any]
 Command = Literal["evaluate", "render"]
+
+MOST_RUNS = 100_000
+"""Largest number of runs of a sweep. Each has a directory, and each configuration is checked before the submission."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +102,29 @@ class Sweep:
             raise ConfigError(f"zip: need lists of one length, and {shown}")
         if self.seeds is not None and not self.all_seeds:
             raise ConfigError(f"seeds={self.seeds!r}: need at least one seed")
-        if len(set(self.all_seeds)) < len(self.all_seeds):
-            raise ConfigError(f"seeds={list(self.all_seeds)}: need each seed once")
+        if isinstance(self.seeds, tuple) and len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds={list(self.seeds)}: need each seed once")
         self.sections()
+        self._refuse_too_many()
 
     @property
-    def all_seeds(self) -> tuple[int, ...]:
+    def all_seeds(self) -> Sequence[int]:
         """The seeds; empty without a section `seeds`."""
-        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds or ())
+        return range(self.seeds) if isinstance(self.seeds, int) else tuple(self.seeds or ())
+
+    def _refuse_too_many(self) -> None:
+        """Raises ConfigError if the sweep has more runs than `MOST_RUNS`, without making the configurations."""
+        factors = {f"grid.{key}": len(values) for key, values in self.grid.items()}
+        factors |= {"zip": max(map(len, self.zip.values()), default=1), "list": len(self.list) or 1}
+        factors |= {"random.count": self.random.count if self.random else 1}
+        factors |= {"seeds": self.seeds if isinstance(self.seeds, int) else len(self.all_seeds) or 1}
+        factors |= {"commands": 1 + len(self.then)}
+        count = math.prod(factors.values())
+        if count > MOST_RUNS:
+            parts = " × ".join(f"{size} ({name})" for name, size in factors.items() if size > 1)
+            raise ConfigError(
+                f"{parts} = {count} runs: need at most {MOST_RUNS}; shorten the longest section, or divide the sweep"
+            )
 
     def sections(self) -> dict[str, str]:
         """Returns the section of each key. Raises ConfigError if a key is in two sections."""

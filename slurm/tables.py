@@ -6,9 +6,10 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from research.terminal import printable
 from slurm.states import LIVE, STATES, RunState
 
 _COLORS = {
@@ -21,6 +22,7 @@ _COLORS = {
     "interrupted": "yellow",
     "stale": "red",
     "missing": "red",
+    "damaged": "bold red",
 }
 _MOST_QUIET_ROWS = 40
 
@@ -35,7 +37,7 @@ def sweeps_table(surveys: Sequence[Sequence[RunState]]) -> Table:
         counts = [sum(run.state == state for run in runs) for state in present]
         shown = [f"[{_COLORS[state]}]{count}[/]" if count else "" for state, count in zip(present, counts, strict=True)]
         done = f"{100 * sum(run.fraction for run in runs) / len(runs):.0f} %"
-        table.add_row(runs[0].sweep, str(len(runs)), *shown, done, duration(seconds_left(runs)))
+        table.add_row(_text(runs[0].sweep), str(len(runs)), *shown, done, duration(seconds_left(runs)))
     return table
 
 
@@ -51,7 +53,7 @@ def runs_table(runs: Sequence[RunState], everything: bool = False) -> Table:
     has_stages = any(run.stage for run in runs)
     titles = ["run", *(["command"] if has_stages else []), "state", "iteration", "left", "alive", "starts", "Slurm"]
     for title in [*titles, *keys, "note"]:
-        table.add_column(title, justify="right" if title in ("run", "iteration", "left", "alive") else "left")
+        table.add_column(_text(title), justify="right" if title in ("run", "iteration", "left", "alive") else "left")
     shown = runs if everything else _worth_showing(runs)
     for run in shown:
         iteration = "" if run.total is None else f"{run.iteration}/{run.total}"
@@ -65,7 +67,7 @@ def runs_table(runs: Sequence[RunState], everything: bool = False) -> Table:
             str(run.starts or ""),
             run.slurm or "",
             *(_cell(run.entry.overrides.get(key, "")) for key in keys),
-            escape(run.note),
+            _text(run.note),
         )
     if len(shown) < len(runs):
         table.caption = f"{len(runs) - len(shown)} more that are pending or completed: --all"
@@ -134,6 +136,11 @@ def _worth_showing(runs: Sequence[RunState]) -> list[RunState]:
     return [run for run in runs if id(run) not in dropped]
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> Text:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return escape((text if len(text) <= 24 else text[:23] + "…").replace("\n", " "))
+    return _text(text if len(text) <= 24 else text[:23] + "…")
+
+
+def _text(text: str) -> Text:
+    """Returns a text that the terminal shows as it is, neither as markup of `rich` nor as control characters."""
+    return Text(printable(text.replace("\n", " ")))

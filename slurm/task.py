@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from research.files import write_text
-from slurm.folder import Folder
+from slurm.folder import Folder, Submission, read_object
 from slurm.manifest import Entry, read_entry
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,16 +36,15 @@ def become_run(manifest: Path, line: int, execve: Callable[..., Any] = os.execve
     if entry.command != "ensure" and _is_complete(folder.runs_dir / str(entry.run)):
         print(f"run {entry.run} has completed already")
         return
-    command, environment = [sys.executable, *arguments(folder, entry, ROOT)], surroundings(ROOT)
+    command = [sys.executable, *arguments(folder, entry, ROOT)]
+    environment = surroundings(ROOT, folder.submission())
     sys.stdout.flush()
     execve(command[0], command, environment)
 
 
 def _is_complete(directory: Path) -> bool:
-    try:
-        return bool(json.loads((directory / "run.json").read_text(encoding="utf-8"))["status"] == "COMPLETED")
-    except FileNotFoundError:
-        return False
+    run = read_object(directory / "run.json")
+    return run is not None and run.get("status") == "COMPLETED"
 
 
 def arguments(folder: Folder, entry: Entry, root: Path) -> list[str]:
@@ -63,6 +62,19 @@ def arguments(folder: Folder, entry: Entry, root: Path) -> list[str]:
     return [str(root / entry.script), entry.command, *options, f"--overrides={path}", *named]
 
 
-def surroundings(root: Path) -> Mapping[str, str]:
-    """Returns the environment variables of a run: it imports the code in `root`, and its output is not buffered."""
-    return {**os.environ, "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1"}
+def surroundings(root: Path, submission: Submission) -> Mapping[str, str]:
+    """Returns the environment variables of a run: it imports the code in `root`, and its output is not buffered.
+
+    Then come the other directories of PYTHONPATH: those of the job, which the profile may have added, and those at the
+    submission, which some sites do not pass on. The checkout itself is left out: its files can change.
+    """
+    own = [directory for directory in os.environ.get("PYTHONPATH", "").split(os.pathsep) if directory]
+    unwanted = (str(root), submission.root)
+    others = [one for one in dict.fromkeys([*own, *submission.python_path]) if os.path.abspath(one) not in unwanted]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *others]), "PYTHONUNBUFFERED": "1"}
+
+
+def python_path(root: Path) -> list[str]:
+    """Returns the directories of this process's PYTHONPATH, absolute, without `root`."""
+    found = (os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one)
+    return [directory for directory in dict.fromkeys(found) if directory != str(root)]

@@ -16,7 +16,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         there = ", ".join(sorted(near.stem for near in path.parent.glob("*.yaml"))) or "no *.yaml"
         raise SlurmError(f"{path}: no such file; {path.parent} has {there}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SlurmError(f"{path}: cannot read the file: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise SlurmError(f"{path}: need keys and values, got {values!r:.60}")

@@ -112,15 +112,32 @@ class Settings:
     def typed(self, values: Mapping[str, Any]) -> tuple[Any, RunConfig]:
         """Returns the settings of the algorithm and those of the run. Raises ConfigError."""
         config_class, arguments = self._converted(self._own(values))
-        task: Any = {**TASKS, **REGRESSION_TASKS}.get(arguments.get("task", ""))
+        task = _task(arguments)
         if task is not None and "task_args" in arguments:
-            reserved = frozenset(field.name for field in dataclasses.fields(config_class))
-            arguments["task_args"] = convert_fields(task, arguments["task_args"], "task_args", reserved)
+            arguments["task_args"] = convert_fields(task, arguments["task_args"], "task_args", _names(config_class))
             construct(task, arguments["task_args"], "task_args")  # checks the ranges
         if not 0 <= arguments.get("seed", 0) < 2**32:
             raise ConfigError(f"seed={arguments['seed']}: need an integer from 0 to {2**32 - 1}")
         own = {name: arguments.pop(name) for name in RUN_KEYS & arguments.keys()}
         return construct(config_class, arguments), construct(RunConfig, own)
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns plain values of all settings of the algorithm, all arguments of the task and all given ingredients.
+
+        Raises:
+            ConfigError: A value is invalid.
+        """
+        config, _ = self.typed(values)
+        settings = to_mapping(config)
+        task = _task(settings)
+        if task is not None and "task_args" in settings:
+            arguments = to_mapping(construct(task, settings["task_args"], "task_args"))
+            settings["task_args"] = {key: arguments[key] for key in arguments if key not in _names(type(config))}
+        return settings | self.of_ingredients(values)
+
+    def choices(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the values on which depends which settings there are: that of the choice, and the task."""
+        return {key: values[key] for key in (self._choice.key, "task") if key in values}
 
     def checked(self, values: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the values without those of ingredients, unconverted. Raises ConfigError for a wrong key or type.
@@ -174,6 +191,15 @@ class Settings:
                     advice = suggestion(key, sorted(known), f"{path}.")
                     raise ConfigError(f"{path}.{key}={value!r}: no such key; {advice}")
         return {key: value for key, value in values.items() if key not in self._ingredients}
+
+
+def _task(values: Mapping[str, Any]) -> Any:
+    """Returns the class of the task that the values name; None without one."""
+    return {**TASKS, **REGRESSION_TASKS}.get(values.get("task", ""))
+
+
+def _names(cls: type[Any]) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(cls))
 
 
 @functools.cache

@@ -33,7 +33,9 @@ def test_a_dry_run_says_all_and_does_nothing_without_slurm(desk, no_slurm):
     )
     assert "run 6: tests/support/array_experiment.py evaluate {'run': 3}" in shown
     commands = re.findall(r"^  sbatch .*", shown, re.M)
-    arrays = [re.search(r"--array=(\S+).*?(aftercorr|array.sbatch).* (\d+)$", command).groups() for command in commands]
+    arrays = [
+        re.search(r"--array=(\S+).*?(aftercorr|array.sbatch).* (\d+) \S+$", command).groups() for command in commands
+    ]
     assert arrays == [
         ("0-1%2", "array.sbatch", "0"),
         ("0-1%2", "aftercorr", "0"),
@@ -189,4 +191,4 @@ def test_sync_mongo_hands_over_to_tracking(desk, monkeypatch):
 
 
 def test_status_of_nothing_says_so(desk, no_slurm):
-    assert "No sweep was submitted to" in desk.slurm("status")
+    assert "No sweep is in" in desk.slurm("status")

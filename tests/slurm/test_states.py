@@ -12,7 +12,7 @@ import pytest
 
 from slurm import scheduler
 from slurm.errors import SlurmError
-from slurm.folder import Array, make_folder
+from slurm.folder import Array, Folder
 from slurm.manifest import Entry, write_manifest
 from slurm.scheduler import NoSlurmError, Queued
 from slurm.states import STATES, survey
@@ -27,7 +27,8 @@ def utc(seconds):
 
 @pytest.fixture
 def folder(tmp_path):
-    made = make_folder(tmp_path / "runs", "toy")
+    made = Folder(tmp_path / "runs" / "_sweeps" / "toy-1")
+    made.path.mkdir(parents=True)
     entries = [Entry(run, f"h{run}", run, "x.py", "ensure", [], {"lr": run / 10, "same": 1}) for run in (1, 2)]
     write_manifest(made.manifest(0), entries)
     for run in (1, 2):
@@ -74,6 +75,8 @@ COMPLETING = {("70", 0): Queued("COMPLETING", "None")}
         ({}, {"status": "COMPLETED"}, "completed"),
         ({}, {"status": "COMPLETED", "rows": [(1, None), (2, 0.5)]}, "completed"),
         ({}, {"status": "COMPLETED", "rows": [(1, 0.5), (2, None)]}, "diverged"),
+        ({}, {"status": "COMPLETED", "result": {"score": [0.5, None]}}, "diverged"),
+        ({}, {"status": "COMPLETED", "result": {"score": [0.5, 0.75]}}, "completed"),
         ({}, {"status": "FAILED", "rows": [(1, 0.5)]}, "failed"),
         ({}, {"status": "FAILED", "rows": [(1, None)]}, "diverged"),
         ({}, {"status": "INTERRUPTED"}, "interrupted"),
@@ -90,6 +93,36 @@ def test_a_state_is_what_queue_and_record_say_together(folder, queue, fields, ex
         record(folder, **fields)
     assert expected in STATES
     assert first(folder, queue).state == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "has_diverged"),
+    [
+        ("loss", True),
+        ("loss_before", True),
+        ("value_loss", True),
+        ("td_error", True),
+        ("step_norm", True),
+        ("eval/score_after_0", True),
+        ("cg_residual", False),
+        ("explained_variance", False),
+        ("closs", False),
+    ],
+)
+def test_a_run_has_diverged_if_its_loss_or_parameters_have_and_not_if_a_diagnostic_has_no_value(
+    folder, metric, has_diverged
+):
+    record(folder, "COMPLETED")
+    line = json.dumps({"step": 50, "timestamp": "", "values": {metric: None, "return_post": 1.0}})
+    (folder.runs_dir / "1" / "metrics.jsonl").write_text(f"{line}\n")
+    assert first(folder).state == ("diverged" if has_diverged else "completed")
+
+
+def test_a_run_of_two_sweeps_has_one_state(folder):
+    other = Folder(folder.path.with_name("toy-2"))
+    other.path.mkdir()
+    write_manifest(other.manifest(0), folder.stages()[0])
+    assert [run.state for run in survey(other, PENDING, NOW)] == ["pending", "missing"]
 
 
 def test_progress_pace_and_time_left_are_those_of_the_last_start(folder):
@@ -160,5 +193,8 @@ def test_a_machine_without_slurm_and_one_whose_controller_is_down_are_told_apart
         scheduler.is_here()
     program("scontrol", "echo 'MaxArraySize            = 77'")
     assert scheduler.max_array_size() == 77
-    program("squeue", "echo '12|3|RUNNING|None'; echo '12|N/A|RUNNING|None'; echo '9|0|PENDING|(a|b)'")
-    assert scheduler.queue() == {("12", 3): Queued("RUNNING", "None"), ("9", 0): Queued("PENDING", "(a|b)")}
+    program("squeue", "echo '12|3|RUNNING|toy|None'; echo '12|N/A|RUNNING|toy|None'; echo '9|0|PENDING|a.1|(a|b)'")
+    assert scheduler.queue() == {
+        ("12", 3): Queued("RUNNING", "None", "toy"),
+        ("9", 0): Queued("PENDING", "(a|b)", "a.1"),
+    }

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_experiment import make
 
-from slurm.checking import check, config_hash, load_experiment, nest
+from slurm.checking import check, load_experiment
 from slurm.errors import SlurmError
+from slurm.identity import config_hash, nest
 from slurm.sweep import Random, Sweep, expand, load_sweep
 from slurm.task import ROOT
 from slurm.yaml_files import read_yaml
@@ -133,6 +134,13 @@ def test_a_number_of_seeds_stands_for_the_first_ones():
         ("experiment: toy\nfixed: {surface: {size: 1}}\ngrid: {surface: [{}]}", "surface: is in grid and, as surf"),
         ("experiment: toy\nfixed: {seed: 1}\nseeds: 3", "seed: is in seeds and, as seed, in fixed"),
         ("experiment: toy\nseeds: 0", "seeds=0: need at least one seed"),
+        ("experiment: toy\nseeds: 1000000000", "1000000000 (seeds) = 1000000000 runs: need at most 100000"),
+        ("experiment: toy\nrandom: {count: 10000000, draw: {lr: {uniform: [0, 1]}}}", "10000000 (random.count) = 1000"),
+        (
+            "experiment: toy\ngrid: {a: [1, 2], b: [1, 2]}\nseeds: 50000\nthen: [{command: evaluate}]",
+            "2 (grid.a) × 2 (grid.b) × 50000 (seeds) × 2 (commands) = 400000 runs",
+        ),
+        (f"experiment: toy\nseeds: 1{'0' * 5000}", "cannot read the file"),
         ("experiment: toy\nseeds: [1, 1]", "seeds=[1, 1]: need each seed once"),
         ("experiment: toy\nrandom: {count: 0, draw: {lr: {uniform: [0, 1]}}}", "random.count=0: need at least 1"),
         (

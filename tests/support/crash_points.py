@@ -18,7 +18,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,46 @@ class CrashPoints:
             capture_output=True, text=True, check=False, **options,
         )  # fmt: skip
 
+    def fork(self, function: Callable[[], Any], number: int = 0) -> str:
+        """Calls a function in a fork of this process, which has imported everything, and kills that at an operation.
+
+        Args:
+            function: The function.
+            number: Number of the operation, from 1; 0 to let it end.
+
+        Returns:
+            A description of the operation; empty if there was none.
+        """
+        self._trace.unlink(missing_ok=True)
+        child = os.fork()
+        if child == 0:
+            try:
+                os.dup2(os.open(self._folder / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+                os.dup2(1, 2)
+                watch(number, str(self._below), str(self._trace))
+                function()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status == (-signal.SIGKILL if number else 0), (self._folder / "output").read_text()
+        return (["", *self.operations()])[-1]
+
 
 def install() -> None:
-    """Counts the operations of this process from now on, and kills it at the one that the environment names."""
-    if _TRACE not in os.environ:
-        return  # another program started this one
-    at, below, trace = int(os.environ.pop(_AT)), os.environ.pop(_BELOW), os.environ.pop(_TRACE)
+    """Calls `watch` with the values in the environment; does nothing in programs that a watched one has started."""
+    if _TRACE in os.environ:
+        watch(int(os.environ.pop(_AT)), os.environ.pop(_BELOW), os.environ.pop(_TRACE))
+
+
+def watch(at: int, below: str, trace: str) -> None:
+    """Counts the operations of this process from now on, and kills it at one of them.
+
+    Args:
+        at: Number of the operation, from 1; 0 for none.
+        below: Directory whose files count.
+        trace: File that receives a line for each operation.
+    """
     descriptor = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     process = os.getpid()
     seen = 0
@@ -91,7 +125,7 @@ def install() -> None:
         if seen == at:
             os.kill(process, signal.SIGKILL)
 
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _STARTS:
             happens(f"{event} {arguments[1] if len(arguments) > 1 else arguments[0]!r}"[:200].replace("\n", " "))
         elif event in _CHANGES or (event == "open" and _is_writing(*arguments)):
@@ -110,7 +144,7 @@ def install() -> None:
         sync(file)
 
     os.fsync = fsync
-    sys.addaudithook(watch)
+    sys.addaudithook(hear)
 
 
 def _is_writing(path: Any, mode: str | None, flags: int) -> bool:

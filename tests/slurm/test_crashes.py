@@ -1,0 +1,112 @@
+"""A submission that is killed at any operation: the next one submits each configuration once, and loses none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from crash_points import CrashPoints
+from fake_slurm import FakeSlurm
+
+from slurm.cli import main
+from slurm.manifest import read_entry
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    made = FakeSlurm(tmp_path / "fake", max_array_size=2)
+    monkeypatch.setenv("PATH", f"{made.programs}:/usr/bin:/bin")
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    return made
+
+
+@pytest.fixture
+def points(tmp_path):
+    return CrashPoints(tmp_path / "points", tmp_path / "runs")
+
+
+def submitted(queue):
+    """What each task in the queue does: (command, settings, run)."""
+    entries = [read_entry(Path(manifest), line) for manifest, line in queue.tasks()]
+    return [(entry.command, json.dumps({**entry.overrides}, sort_keys=True), entry.run) for entry in entries]
+
+
+def check_complete(desk, queue):
+    """Four trainings and their evaluations are in the queue, each once, and every command agrees about it."""
+    found = submitted(queue)
+    trained = [run for command, _, run in found if command == "ensure"]
+    assert len(found) == 8 and len({run for _, _, run in found}) == 8, "nothing doubled"
+    assert len({text for command, text, _ in found if command == "ensure"}) == 4, "nothing lost"
+    evaluated = [json.loads(text)["run"] for command, text, _ in found if command == "evaluate"]
+    assert sorted(evaluated) == sorted(trained)
+    states = {run["run"]: run["state"] for run in json.loads(out(desk.slurm("status", "--json")))}
+    assert states == dict.fromkeys(states, "pending") and len(states) == 8
+    assert "Nothing to retry" in desk.slurm("retry")
+    hidden = (desk.directory / "runs" / "_sweeps").glob(".*")
+    assert not [path for folder in hidden for path in folder.rglob("*") if path.is_file()], "nothing of it is left"
+
+
+def out(shown):
+    return "\n".join(line for line in shown.splitlines() if not line.startswith("warning: "))
+
+
+@pytest.mark.thorough
+def test_a_submission_killed_anywhere_is_completed_by_the_next_one(desk, queue, points):
+    words = ["submit", str(desk.sweep(seeds=4, then=[{"command": "evaluate"}])), "--no-snapshot"]
+    desk.slurm(*words)  # imports everything
+    check_complete(desk, queue)
+    queue.empty()
+    shutil.rmtree(desk.directory / "runs")
+    points.fork(lambda: main(words))
+    check_complete(desk, queue)
+    operations = points.operations()
+    assert len(operations) >= 28 and sum("sbatch" in operation for operation in operations) == 4
+    for number in range(1, len(operations) + 1):
+        queue.empty()
+        shutil.rmtree(desk.directory / "runs")
+        points.fork(lambda: main(words), number)
+        desk.slurm(*words)
+        check_complete(desk, queue)
+
+
+@pytest.mark.thorough
+def test_a_retry_killed_anywhere_is_completed_by_the_next_one(desk, queue, points):
+    sweep = desk.sweep(seeds=4, then=[{"command": "evaluate"}])
+    desk.slurm("submit", sweep, "--no-snapshot")
+    queue.empty()  # cancelled before they started
+    desk.slurm("retry")
+    queue.empty()
+    points.fork(lambda: main(["retry"]))
+    check_complete(desk, queue)
+    for number in range(1, len(points.operations()) + 1):
+        queue.empty()
+        points.fork(lambda: main(["retry"]), number)
+        desk.slurm("retry")
+        check_complete(desk, queue)
+
+
+def test_an_array_that_slurm_has_and_nobody_recorded_is_adopted(desk, queue):
+    desk.slurm("submit", desk.sweep(seeds=2), "--no-snapshot")
+    jobs = desk.directory / "runs" / "_sweeps" / "toy-1" / "jobs.jsonl"
+    recorded = jobs.read_text()
+    jobs.unlink()
+    shown = desk.slurm("status", "toy")
+    assert "its submission was stopped; 1 arrays in the queue belong to it" in shown and "2 pending" in shown
+    found, expected = json.loads(jobs.read_text()), json.loads(recorded)
+    assert {**found, "time": 0} == {**expected, "time": 0}
+    assert "2 wait or run already and are skipped" in desk.slurm("submit", desk.sweep(seeds=2), "--no-snapshot")
+
+
+def test_a_sweep_that_is_being_submitted_is_not_submitted_by_another_process(desk, queue):
+    from slurm import guard
+
+    desk.slurm("submit", desk.sweep(seeds=2), "--no-snapshot")
+    queue.empty()
+    folder = desk.directory / "runs" / "_sweeps" / "toy-1"
+    with guard.hold(folder / "submit.lock", "submits it"):
+        assert "Nothing to retry" in desk.slurm("retry")
+        shown = desk.slurm("submit", desk.sweep(seeds=2), "--no-snapshot")
+        assert "2 wait or run already and are skipped: runs 1, 2" in shown
+    assert "2 runs to continue" in desk.slurm("retry")

@@ -1,0 +1,108 @@
+"""Damaged and foreign files in a directory of runs: one warning each, and all commands go on with the rest."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from slurm.manifest import Entry, read_manifest, write_manifest
+
+TORN = ("", '{"status": "COMPL', "[1, 2]", "null", '"text"')
+
+
+@pytest.fixture
+def sweeps(desk, no_slurm):
+    """Two completed sweeps of one run each."""
+    desk.slurm("submit", desk.sweep("one", fixed={"num_iterations": 1}), "--local", "--no-snapshot")
+    desk.slurm("submit", desk.sweep("two", fixed={"num_iterations": 1, "seed": 1}), "--local", "--no-snapshot")
+    return desk
+
+
+@pytest.mark.thorough
+def test_a_damaged_record_is_named_and_stops_no_command(sweeps):
+    desk = sweeps
+    for file, state in (("run.json", "damaged"), ("config.json", "completed")):
+        path = desk.directory / "runs" / "1" / file
+        whole = path.read_text()
+        for content in TORN:
+            path.write_text(content)
+            assert desk.states("one") == {1: state} and desk.states("two") == {2: "completed"}
+            assert "two-1" in desk.slurm("status")
+            assert "Nothing to retry" in desk.slurm("retry", "--local")
+            again = desk.sweep("three", fixed={"num_iterations": 1}, seeds=2)
+            shown = desk.slurm("submit", again, "--local", "--no-snapshot", "--dry-run")
+            known = "run 2" if state == "damaged" else "runs 1, 2"
+            assert f"have completed already and are skipped: {known}" in shown
+        if state == "damaged":
+            assert f"{path} is damaged; restore it from a copy" in desk.status("one")[0]["note"]
+        path.write_text(whole)
+
+
+@pytest.mark.thorough
+def test_a_damaged_sweep_is_named_and_the_others_go_on(sweeps):
+    desk, folder = sweeps, sweeps.directory / "runs" / "_sweeps" / "one-1"
+    manifest = folder / "manifest.jsonl"
+    whole = manifest.read_bytes()
+    for content in (b"", whole[:-9], b"\xff\xfe\n", whole.replace(b'"run": 1', b'"run": "../1"')):
+        manifest.write_bytes(content)
+        shown = desk.slurm("status")
+        assert "warning: one-1 is left out: " in shown and "two-1" in shown
+        assert "Nothing to retry" in desk.slurm("retry", "--local")
+        assert "error: " in desk.slurm("status", "one", status=2)
+        assert "error: run 9: no sweep in" in desk.slurm("logs", 9, status=2)
+    manifest.write_bytes(whole)
+    jobs = folder / "jobs.jsonl"
+    jobs.write_text('{"stage": 0, "off\n' + jobs.read_text())
+    assert "jobs.jsonl: line 1 is damaged and not used" in desk.slurm("status")
+    assert desk.slurm("logs", 1).count("score") == 1
+
+
+def test_a_folder_of_a_strange_name_stops_nothing(sweeps):
+    for name in ("one-²", "-", "two-", "one-0", "one-99999999999999999999", "\x1b[2J-1"):
+        (sweeps.directory / "runs" / "_sweeps" / name).mkdir()
+    shown = sweeps.slurm("submit", sweeps.sweep("one", fixed={"num_iterations": 1, "seed": 5}), "--local", "--dry-run",
+                         "--no-snapshot")  # fmt: skip
+    assert f"Would write {sweeps.directory}/runs/_sweeps/one-2 " in shown
+
+
+def test_names_reach_the_terminal_as_they_are(sweeps, capsys):
+    folder = sweeps.directory / "runs" / "_sweeps" / "one-1"
+    folder.rename(folder.with_name("\x1b]0;title\x07[red]name[/]-1"))
+    shown = sweeps.slurm("status")
+    assert "\\x1b]0;title\\x07[red]name[/]-1" in shown and "\x1b" not in shown
+    assert "\x1b" not in sweeps.slurm("status", "no\x1b[2J", status=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("run", "../../elsewhere"),
+        ("run", 0),
+        ("run", True),
+        ("script", "/tmp/other.py"),
+        ("script", "experiments/../../other.py"),
+        ("script", "experiments/x.sh"),
+        ("command", "print_config"),
+        ("named_configs", ["--debug"]),
+        ("named_configs", ["lr=1"]),
+        ("named_configs", ["/tmp/settings.json"]),
+        ("overrides", ["lr"]),
+    ],
+)
+def test_a_manifest_leads_nowhere_else(tmp_path, field, value):
+    entry = Entry(1, "hash", 1, "experiments/x.py", "ensure", ["fast"], {"lr": 0.1})
+    write_manifest(tmp_path / "manifest.jsonl", [entry])
+    assert read_manifest(tmp_path / "manifest.jsonl") == [entry]
+    write_manifest(tmp_path / "manifest.jsonl", [entry._replace(**{field: value})])
+    with pytest.raises(ValueError, match=f"line 0: {field}=.* is not possible"):
+        read_manifest(tmp_path / "manifest.jsonl")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["50%A", "back\\slash", "[bold]b", "two words", "ünï", "per%%cent"])
+def test_a_sweep_of_any_name_runs(desk, cluster, name):
+    desk.slurm("submit", desk.sweep(name, fixed={"num_iterations": 1}), "--no-snapshot")
+    desk.wait(lambda: desk.states(name) == {1: "completed"}, 120, name)
+    assert "score" in desk.slurm("logs", 1)
+    assert json.loads(desk.slurm("status", "--json"))[0]["sweep"] == f"{name}-1"
