@@ -127,9 +127,18 @@ def _is_running(pid: int) -> bool:
     return True
 
 
+def is_number(name: str) -> bool:
+    """Returns whether a name is a number as `claim_number` writes it: ASCII digits, no leading zero, 18 at most.
+
+    >>> [is_number(name) for name in ("7", "07", "²", "1.0", "-1", "9" * 19)]
+    [True, False, False, False, False, False]
+    """
+    return name.isascii() and name.isdigit() and len(name) <= 18 and (name[0] != "0" or name == "0")
+
+
 def next_number(root: Path) -> int:
     """Returns one more than the highest number that is a name in `root`; 1 if there is none."""
-    numbers = (int(path.name) for path in root.iterdir() if path.name.isdigit()) if root.is_dir() else ()
+    numbers = (int(path.name) for path in root.iterdir() if is_number(path.name)) if root.is_dir() else ()
     return max(numbers, default=0) + 1
 
 

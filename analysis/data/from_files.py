@@ -17,6 +17,7 @@ import numpy as np
 
 from analysis.data.records import EMPTY, LOG_BYTES, STALE, TORN, Points, Record, is_silent, parse_times, points
 from research.tracking import lock
+from research.tracking.place import sort_key
 from research.tracking.records import EVALUATION, METRICS, parse_row
 
 _OF_A_RECORD = ("run.json", "config.json", METRICS, "metrics.json", "cout.txt")
@@ -48,7 +49,7 @@ class Directory:
         if _is_record(self.path):
             return [self._record(self.path, str(self.path.parent))]
         found = [path for path in self.path.iterdir() if path.is_dir() and path.name[0] not in "._"]
-        found.sort(key=lambda path: (not path.name.isdigit(), len(path.name) if path.name.isdigit() else 0, path.name))
+        found.sort(key=lambda path: sort_key(path.name))
         return [self._record(path, str(self.path)) for path in found]
 
     def _record(self, directory: Path, source: str) -> Record:

@@ -19,6 +19,7 @@ from pymongo.errors import PyMongoError
 from analysis.data.from_files import note_dropped
 from analysis.data.records import LOG_BYTES, STALE, TORN, Points, Record, is_silent, points
 from research.tracking.mongo.address import Address
+from research.tracking.place import sort_key
 from research.tracking.records import EVALUATION
 
 _SECONDS = 5.0
@@ -67,7 +68,7 @@ class MongoSource:
 
     def records(self) -> list[Record]:
         found = [self._record(run) for run in self.database["runs"].find({}, {"captured_out": 0})]
-        return sorted(found, key=lambda one: (not one.name.isdigit(), len(one.name) * one.name.isdigit(), one.name))
+        return sorted(found, key=lambda one: sort_key(one.name))
 
     def _record(self, document: Document) -> Record:
         run = _plain(document)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from research.tracking.place import id_of
+
 EMPTY = "EMPTY"
 """Status of a folder without a record."""
 
@@ -93,7 +95,7 @@ def row(record: Record) -> dict[str, Any]:
     start, stop = parse_time(run.get("start_time")), parse_time(run.get("stop_time"))
     known = {
         "source": record.source,
-        "id": int(record.name) if record.name.isdigit() else record.name,
+        "id": id_of(record.name),
         "experiment": experiment.get("name"),
         "command": run.get("command"),
         "status": record.status,

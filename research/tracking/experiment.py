@@ -27,7 +27,9 @@ from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
 from research.tracking.options import OVERRIDES, read_overrides, without_login
+from research.tracking.place import check_id
 from research.tracking.provenance import git_state, library_versions, source_files
+from research.tracking.records import RecordError
 from research.tracking.restart import COMMANDS, Start, ensured_directory, find_start, is_free
 from research.tracking.run import RecordedRun
 from research.tracking.settings import RUN_KEYS, Choice, Settings
@@ -171,6 +173,7 @@ class Experiment(sacred.Experiment):
         Raises:
             ConfigError: A setting is invalid.
             CheckpointError: A checkpoint cannot be used.
+            RecordError: A file of the record is damaged.
             BusyError: Another process writes the record of the run.
             Stopped: A signal stopped the run; everything is saved.
         """
@@ -179,7 +182,7 @@ class Experiment(sacred.Experiment):
                 return super().run(*arguments, **named)
         try:
             return super().run(*arguments, **named)
-        except (ConfigError, CheckpointError) as error:
+        except (ConfigError, CheckpointError, RecordError) as error:
             if named["options"]["--debug"]:
                 raise
             raise _refusal(error) from None
@@ -205,6 +208,8 @@ class Experiment(sacred.Experiment):
         # Sacred's own check knows less than `_check` (`--force` turns it off), and its observers of files and MongoDB
         # are not used.
         ours = {**options, "--force": True, "--file_storage": None, "--mongo_db": None}
+        if options["--id"] is not None:
+            ours["--id"] = _checked_id(options["--id"])
         given = self.settings.given(updates, named_configs)
         with contextlib.ExitStack() as on_error:
             lock = self._lock_ensured(given) if command == "ensure" and self.trainer else None
@@ -239,10 +244,11 @@ class Experiment(sacred.Experiment):
         observer = FileObserver(Path(run_config.runs_dir), start.resume_at if start else None, RUN_KEYS, lock)
         server = None if run.unobserved else find_server(mongo)
         if run._id is not None and (observer.basedir / str(run._id)).exists():
+            observer.lock(run._id)
             if not is_free(observer.basedir / str(run._id), command):
+                observer.unlock()
                 raise ConfigError(f"-i {run._id}: {observer.basedir / str(run._id)} exists already; choose another id, "
                                   "or none")  # fmt: skip
-            observer.lock(run._id)
         with _writing(run_config.runs_dir):
             observer.basedir.mkdir(parents=True, exist_ok=True)
             if start is not None and start.run_id is not None:
@@ -306,6 +312,13 @@ def _updates(parts: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
 
 
 sacred_experiment.get_config_updates = _updates  # type: ignore[attr-defined]  # Sacred has no hook for it
+
+
+def _checked_id(text: Any) -> int | str:
+    try:
+        return check_id(text, "-i ")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _refusal(error: Exception, exit_code: int = USAGE_ERROR) -> SystemExit:

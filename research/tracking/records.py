@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.files import append_lines, whole_lines, write_text
+from research.tracking.place import sort_key
 
 METRICS = "metrics.jsonl"
 CUT = "metrics.cut.jsonl"
@@ -19,10 +20,26 @@ NONFINITE = "nonfinite_values"
 """Name of the metric that counts the NaNs and infinities of a step, which are null in strict JSON."""
 
 _TAIL = 1 << 16
+_TYPES = {"status": str, "command": str, "uid": str, "writes": int, "start_time": str, "host": dict,
+          "experiment": dict, "resumed": list, "artifacts": list}  # fmt: skip
+_MEND = "restore it from a copy, or delete it: `ensure` makes it again and continues from the checkpoint of the run"
 
 
 class RecordError(ValueError):
-    """A record cannot be read. The message names the file, the place and the remedy."""
+    """A file of a record cannot be read. The message names the file, the reason and the remedy.
+
+    Attributes:
+        path: The file.
+        reason: The damage, without the path.
+    """
+
+    def __init__(self, path: Path, reason: str, remedy: str = ""):
+        super().__init__(f"{path}: {reason}{remedy and f'; {remedy}'}")
+        self.path, self.reason = path, reason
+
+
+class MissingError(RecordError):
+    """A file of a record is not there."""
 
 
 class Series(NamedTuple):
@@ -40,19 +57,68 @@ class Series(NamedTuple):
 
 
 def read_run(directory: Path) -> dict[str, Any]:
-    """Returns the content of the run.json of a run."""
-    return dict(json.loads((directory / "run.json").read_text(encoding="utf-8")))
+    """Returns the content of the run.json of a run, which has a status; the fields of `_TYPES` have their types.
+
+    Raises:
+        RecordError: The file is damaged; `MissingError` if there is none.
+    """
+    path = directory / "run.json"
+    run = read_object(path, _MEND)
+    if "status" not in run:
+        raise RecordError(path, "it has no status", _MEND)
+    for key, kind in _TYPES.items():
+        if key in run and not isinstance(run[key], kind):
+            raise RecordError(path, f"{key} is {run[key]!r:.40}, expected is a {kind.__name__}", _MEND)
+    return run
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Returns the settings of a run."""
-    return dict(json.loads((directory / "config.json").read_text(encoding="utf-8")))
+    """Returns the settings of a run.
+
+    Raises:
+        RecordError: The file is damaged; `MissingError` if there is none.
+    """
+    return read_object(directory / "config.json", _MEND)
+
+
+def read_object(path: Path, remedy: str = "") -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Args:
+        path: The file.
+        remedy: Action against damage, for the message.
+
+    Raises:
+        RecordError: The file holds something else, or cannot be read; `MissingError` if there is none.
+    """
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingError(path, "missing", remedy) from None
+    except OSError as error:
+        raise RecordError(path, f"cannot be read ({error.strerror})") from error
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        reason = "empty" if not content.strip() else f"no valid JSON, probably cut short ({len(content)} bytes)"
+        raise RecordError(path, reason, remedy) from error
+    if not isinstance(found, dict):
+        raise RecordError(path, f"no JSON object, it begins with {content[:40]!r}", remedy)
+    return found
+
+
+def has_record(directory: Path) -> bool:
+    """Returns whether a directory holds the record of a run.
+
+    run.json is the last file that a new run writes, so a run that was stopped before that has no record.
+    """
+    return (directory / "run.json").is_file() and (directory / "config.json").is_file()
 
 
 def run_directories(runs_dir: Path) -> list[Path]:
     """Returns the directories of all records in a directory: numbers first, in order, then other names."""
-    found = [path.parent for path in runs_dir.glob("*/run.json")]
-    return sorted(found, key=lambda path: (not path.name.isdigit(), len(path.name), path.name))
+    found = [path.parent for path in runs_dir.glob("*/run.json") if path.parent.name[0] not in "._"]
+    return sorted(found, key=lambda path: sort_key(path.name))
 
 
 def read_rows(directory: Path) -> Iterator[dict[str, Any]]:
@@ -65,8 +131,9 @@ def read_rows(directory: Path) -> Iterator[dict[str, Any]]:
         row = parse_row(line)
         if row is None:
             raise RecordError(
-                f"{directory / METRICS}, line {number}: damaged, it begins with {line[:40]!r}; "
-                f"`resume` or `ensure` move such lines to {CUT} and compute their steps again"
+                directory / METRICS,
+                f"line {number}: damaged, it begins with {line[:40]!r}",
+                f"`resume` or `ensure` move such lines to {CUT} and compute their steps again",
             )
         yield row
 

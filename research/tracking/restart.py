@@ -10,6 +10,7 @@ from typing import Any
 from research import checkpoint
 from research.checkpoint import Checkpoint, CheckpointError
 from research.tracking.config import ConfigError, flatten, from_mapping, merge, to_mapping
+from research.tracking.place import id_of, sort_key
 from research.tracking.records import read_config, read_run
 from research.tracking.settings import RUN_KEYS, RunConfig, Settings
 
@@ -84,11 +85,11 @@ def is_free(directory: Path, command: str) -> bool:
     if not (directory / "run.json").is_file():
         return True
     run = read_run(directory)
-    return command in ("evaluate", "render") and run["command"] == command and run["status"] != "COMPLETED"
+    return command in ("evaluate", "render") and run.get("command") == command and run["status"] != "COMPLETED"
 
 
 def _find_ensured(name: str, config: Any, run_config: RunConfig) -> Start:
-    asked, run_id = to_mapping(config), run_config.run
+    asked, run_id = to_mapping(config), id_of(str(run_config.run))
     values, record = asked | to_mapping(run_config), Path(run_config.runs_dir, str(run_id))
     if not (record / "run.json").is_file():
         return Start(None, values, run_id)
@@ -148,7 +149,7 @@ def _path(command: str, run_config: RunConfig) -> Path:
         return Path(run_config.checkpoint)
     record = Path(run_config.runs_dir, str(run_config.run))
     if not record.is_dir():
-        runs = sorted((path.name for path in record.parent.glob("[0-9]*")), key=lambda name: (len(name), name))
+        runs = sorted((path.name for path in record.parent.glob("[0-9]*")), key=sort_key)
         there = f"the last there is {runs[-1]}" if runs else "there is none"
         raise ConfigError(f"run={run_config.run!r}: no such run in {record.parent}; {there}")
     return record / "checkpoints" / "latest.pt"
@@ -166,7 +167,7 @@ def _resume(found: Checkpoint, config: dict[str, Any], given: Mapping[str, Any])
             f"num_iterations={config['num_iterations']}: {found.path} has finished {found.iteration} already; "
             f"need at least as many"
         )
-    run_id = int(record.name) if record.name.isdigit() else record.name
+    run_id = id_of(record.name)
     runs_dir = given.get("runs_dir", str(found.path.parent.parent.parent))
     return Start(found, config | {"runs_dir": runs_dir, "run": run_id}, run_id, found.iteration)
 

@@ -14,6 +14,7 @@ from sacred import Ingredient
 
 from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.config import ConfigError, construct, convert_fields, flatten, merge, to_mapping
+from research.tracking.place import check_id
 from research.tracking.records import read_config
 from research.tracking.settings_file import read_settings
 from research.validation import suggestion
@@ -32,6 +33,10 @@ class RunConfig:
     runs_dir: str = "runs"
     run: int | str | None = None
     checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.run is not None:
+            check_id(self.run)
 
 
 RUN_KEYS = frozenset(RunConfig.__dataclass_fields__)

@@ -16,6 +16,7 @@ from typing import Any
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from research.tracking.place import id_of
 from research.tracking.records import read_run
 
 Document = dict[str, Any]
@@ -46,7 +47,7 @@ def own_number(database: Database[Document], directory: Path, run: Document) -> 
     The `_id` is the number of the run, or the next free number if another run has that.
     """
     runs, record = database["runs"], origin(directory, uid_of(run))
-    number: int | str = int(directory.name) if directory.name.isdigit() else directory.name
+    number = id_of(directory.name)
     resumed = _resumed(run)
     claimed = {f"record.{key}": value for key, value in (record | {"uid": None}).items()}
     while True:

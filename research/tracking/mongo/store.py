@@ -145,7 +145,7 @@ def _rows(path: Path, lines: Iterable[bytes]) -> Iterable[Document]:
     for line in lines:
         row = parse_row(line.decode(errors="replace"))
         if row is None:
-            raise RecordError(f"{path}: a line is damaged, it begins with {line[:40]!r}; `resume` or `ensure` mend it")
+            raise RecordError(path, f"a line is damaged, it begins with {line[:40]!r}", "`resume` or `ensure` mend it")
         yield row
 
 
