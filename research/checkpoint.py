@@ -13,8 +13,8 @@ import math
 import pickle
 import shutil
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,6 +54,7 @@ class Checkpoint:
         state: The state as plain containers, see `restore`.
         best_score: Highest score up to that iteration, that of `best.pt`; None if there was none, or if the file was
             written by a version that did not store it.
+        record: Notes of the run that wrote it, see `FileObserver.mark`; empty if it made none.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Checkpoint:
     score: float | None
     state: Any
     best_score: float | None = None
+    record: dict[str, Any] = field(default_factory=dict)
 
     def restore(self, like: Any) -> Any:
         """Returns the state with the structure and devices of `like`.
@@ -98,12 +100,14 @@ class Checkpoints:
         algorithm: Name of the algorithm.
         config: Its settings as plain JSON values.
         continued: The checkpoint from which the run is continued; None for a new run.
+        record: Function that returns the notes of the run for a checkpoint, as plain JSON values.
     """
 
     directory: Path
     algorithm: str
     config: Mapping[str, Any]
     continued: Checkpoint | None = None
+    record: Callable[[], Mapping[str, Any]] = dict
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -151,6 +155,7 @@ class Checkpoints:
             "score": score,
             "best_score": best_score,
             "state": to_plain(state),
+            "record": dict(self.record()),
         }
         if is_best:
             atomic_write(self.best, lambda file: _write(content, file))
@@ -174,7 +179,7 @@ def load(path: Path | str) -> Checkpoint:
     Raises:
         CheckpointError: The file is missing, damaged, or not a checkpoint of this project.
     """
-    path = _existing(Path(path))
+    path = existing(Path(path))
     content = _read(path)
     if not isinstance(content, dict) or not content.keys() >= _KEYS.keys():
         keys = ", ".join(sorted(map(str, content))[:8]) if isinstance(content, dict) else None
@@ -190,7 +195,8 @@ def load(path: Path | str) -> Checkpoint:
             raise _foreign(path, f"its entry {key} is {_describe(content[key])}")
     best_score = content.get("best_score")
     entries = {key: content[key] for key in ("algorithm", "config", "iteration", "score", "state")}
-    return Checkpoint(path, **entries, best_score=best_score if type(best_score) is float else None)
+    return Checkpoint(path, **entries, best_score=best_score if type(best_score) is float else None,
+                      record=dict(content.get("record") or {}))  # fmt: skip
 
 
 def _read(path: Path) -> Any:
@@ -241,7 +247,8 @@ def _verified(file: IO[bytes]) -> IO[bytes]:
     return clean
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """Returns the path of a checkpoint, with `.pt` if it was left out. Raises CheckpointError if there is none."""
     for candidate in (path, Path(f"{path}.pt")):
         if candidate.is_file():
             return candidate

@@ -27,10 +27,10 @@ from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
 from research.tracking.options import OVERRIDES, read_overrides, without_login
-from research.tracking.place import check_id
+from research.tracking.place import Place, check_id
 from research.tracking.provenance import git_state, library_versions, source_files
 from research.tracking.records import RecordError
-from research.tracking.restart import COMMANDS, Start, ensured_directory, find_start, is_free
+from research.tracking.restart import COMMANDS, Start, find_place, find_start, is_free
 from research.tracking.run import RecordedRun
 from research.tracking.settings import RUN_KEYS, Choice, Settings
 from research.tracking.settings_file import read_updates
@@ -209,13 +209,14 @@ class Experiment(sacred.Experiment):
         # are not used.
         ours = {**options, "--force": True, "--file_storage": None, "--mongo_db": None}
         if options["--id"] is not None:
-            ours["--id"] = _checked_id(options["--id"])
+            ours["--id"] = check_id(options["--id"], "-i ")
         given = self.settings.given(updates, named_configs)
         with contextlib.ExitStack() as on_error:
-            lock = self._lock_ensured(given) if command == "ensure" and self.trainer else None
+            place = self._find_place(command, given)
+            lock = None if place is None else self._lock(place)
             if lock is not None:
                 on_error.callback(lock.release)
-            start = self._find_start(command, updates, given)
+            start = self._find_start(command, updates, given, place)
             config = given if start is None else start.config
             self.configurations[0] = ConfigDict(self.settings.defaults(config))
             run = RecordedRun.adopt(super()._create_run(command, config, (), info, meta_info, ours))
@@ -232,8 +233,9 @@ class Experiment(sacred.Experiment):
         (config, run_config), start = self.settings.typed(run.config), run.start
         if start is not None and start.is_complete:
             run.unobserved = True
-            if lock is not None:
-                lock.release()
+        if run.unobserved and lock is not None:
+            lock.release()  # nothing is written
+        if start is not None and start.is_complete:
             return
         try:
             run.session = self.trainer.prepare(command, run, config) if self.trainer else None
@@ -241,7 +243,8 @@ class Experiment(sacred.Experiment):
             raise
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        observer = FileObserver(Path(run_config.runs_dir), start.resume_at if start else None, RUN_KEYS, lock)
+        resume_at, source = (start.resume_at, start.checkpoint) if start else (None, None)
+        observer = FileObserver(Path(run_config.runs_dir), resume_at, RUN_KEYS, lock, source)
         server = None if run.unobserved else find_server(mongo)
         if run._id is not None and (observer.basedir / str(run._id)).exists():
             observer.lock(run._id)
@@ -251,14 +254,15 @@ class Experiment(sacred.Experiment):
                                   "or none")  # fmt: skip
         with _writing(run_config.runs_dir):
             observer.basedir.mkdir(parents=True, exist_ok=True)
-            if start is not None and start.run_id is not None:
-                run._id = start.run_id
-                observer.lock(start.run_id)
+            if start is not None and start.place is not None:
+                run._id = start.place.id
             else:
                 tempfile.TemporaryFile(dir=observer.basedir).close()
         run.observers.extend([observer, server.mirror(observer)] if server else [observer])
 
-    def _find_start(self, command: str, updates: Mapping[str, Any], given: Mapping[str, Any]) -> Start | None:
+    def _find_start(
+        self, command: str, updates: Mapping[str, Any], given: Mapping[str, Any], place: Place | None
+    ) -> Start | None:
         """Returns the start of a command that continues from a record or a checkpoint; None for other commands."""
         if self.trainer is None:
             return None
@@ -266,15 +270,21 @@ class Experiment(sacred.Experiment):
             if updates.get(key) is not None:
                 raise ConfigError(f"{key}={updates[key]!r}: {command} starts a new run; to continue this one: "
                                   f"resume with {key}={updates[key]}")  # fmt: skip
-        return find_start(command, self.name, self.settings, given) if command in COMMANDS else None
+        return find_start(command, self.name, self.settings, given, place) if command in COMMANDS else None
 
-    def _lock_ensured(self, given: Mapping[str, Any]) -> Lock:
-        """Returns the lock of the run that `ensure` is asked for, taken before its record is read."""
-        _, run_config = self.settings.typed(given)
-        directory = ensured_directory(run_config)
-        with _writing(run_config.runs_dir):
-            directory.mkdir(parents=True, exist_ok=True)
-            return Lock(directory)
+    def _find_place(self, command: str, given: Mapping[str, Any]) -> Place | None:
+        """Returns the place of the record that a command continues; None for other commands."""
+        if self.trainer is None:
+            return None
+        if command == "ensure":
+            self.settings.typed(given)  # refuses wrong settings before it makes a folder
+        return find_place(command, given)
+
+    def _lock(self, place: Place) -> Lock:
+        """Returns the lock of a record, taken before anything of it is read."""
+        with _writing(str(place.runs_dir)):
+            place.directory.mkdir(parents=True, exist_ok=True)
+            return Lock(place.directory)
 
 
 @contextlib.contextmanager
@@ -312,13 +322,6 @@ def _updates(parts: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
 
 
 sacred_experiment.get_config_updates = _updates  # type: ignore[attr-defined]  # Sacred has no hook for it
-
-
-def _checked_id(text: Any) -> int | str:
-    try:
-        return check_id(text, "-i ")
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
 def _refusal(error: Exception, exit_code: int = USAGE_ERROR) -> SystemExit:

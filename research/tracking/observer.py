@@ -3,7 +3,7 @@
     runs/<id>/run.json          experiment, host, times, status, result, artifacts
     runs/<id>/config.json       settings
     runs/<id>/cout.txt          captured output
-    runs/<id>/metrics.jsonl     one line for each step, appended: {"step", "timestamp", "values": {name: value}}
+    runs/<id>/metrics.jsonl     one line for each step, appended: {"step", "timestamp", "values": {name: value}, "crc"}
     runs/<id>/metrics.json      the same in Sacred's form, made when the run stops and at times before
     runs/<id>/metrics.cut.jsonl lines whose steps a resumed run has computed again
     runs/<id>/.lock             the process that writes here, see `lock`
@@ -16,25 +16,27 @@ null for NaN and infinities; the cost of a heartbeat depends on what is new; and
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
-import json
 import math
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from sacred.observers import RunObserver
 
-from research.files import append_lines, atomic_write, claim_number, remove_abandoned, remove_partial, write_json
+from research.checkpoint import Checkpoint
+from research.files import atomic_write, claim_number, remove_abandoned, remove_partial, write_json
 from research.tracking.config import flatten
+from research.tracking.journal import Journal, write_series
 from research.tracking.lock import FILE as LOCK
 from research.tracking.lock import BusyError, Lock
 from research.tracking.provenance import patch_bytes, slurm_job, uncommitted_changes, without_credentials
-from research.tracking.records import CUT, METRICS, NONFINITE, cut, fold, read_config, read_rows, read_run
+from research.tracking.records import CUT, METRICS, NONFINITE, RecordError, cut, fold, read_config, read_rows, read_run
 
 _OWN_FILES = {"run.json", "config.json", "cout.txt", "metrics.json", METRICS, CUT, LOCK, "info.json", "checkpoints"}
 
@@ -51,6 +53,7 @@ class FileObserver(RunObserver):
         basedir: Directory of the records, one directory for each run.
         resume_at: Number of finished iterations at which an existing record is continued; None for a new record. The id
             of an existing record must be given to Sacred. Its start time and artifacts stay, its metrics are cut.
+        checkpoint: The checkpoint from which an existing record is continued; it becomes the latest one.
         kept_config: Settings whose recorded values stay when a run is resumed: those that only name the run.
         lock: The lock of the run's directory, if it is held already. The id must then be given to Sacred, too.
         claim: Makes a directory for a new run below `basedir` and returns its number.
@@ -65,6 +68,7 @@ class FileObserver(RunObserver):
         resume_at: int | None = None,
         kept_config: frozenset[str] = frozenset(),
         lock: Lock | None = None,
+        checkpoint: Checkpoint | None = None,
         claim: Callable[[Path], int] = claim_number,
     ):
         self.basedir = basedir
@@ -73,9 +77,13 @@ class FileObserver(RunObserver):
         self.directory: Path | None = None
         self.entry: dict[str, Any] = {}
         self.claim = claim
-        self._lock = lock
-        self._points = 0
-        self._folded = 0
+        self._lock, self._checkpoint = lock, checkpoint
+        self._journal: Journal | None = None
+        self._points = self._folded = 0
+
+    def mark(self) -> dict[str, Any]:
+        """Returns what a checkpoint notes of its run: the run's unique id, and the rows that it has written."""
+        return {"uid": self.entry.get("uid"), **self.entry.get("metrics_file", {})}
 
     @property
     def _directory(self) -> Path:
@@ -117,7 +125,7 @@ class FileObserver(RunObserver):
         """Claims an id and starts a record, or continues an existing one."""
         if self.resume_at is not None:
             self.lock(_id)
-            return self._reopen(_id, self.resume_at, ex_info, host_info, start_time, config)
+            return self._reopen(ex_info, command, host_info, start_time, config, meta_info, _id)
         fields = {"start_time": start_time.isoformat(), "status": "RUNNING", "heartbeat": None, "resumed": []}
         return self._begin(ex_info, command, host_info, config, meta_info, _id, **fields)
 
@@ -126,6 +134,7 @@ class FileObserver(RunObserver):
         if self.directory is None:
             return  # the run could not be started
         self._require_lock()
+        self._check_metrics()
         if info:
             write_json(self._directory / "info.json", to_json(info))
         self._update(heartbeat=beat_time.isoformat(), result=to_json(result))
@@ -145,7 +154,9 @@ class FileObserver(RunObserver):
         if not rows:
             return
         self._require_lock()
-        append_lines(self._directory / METRICS, [json.dumps(row, allow_nan=False) for row in rows])
+        self._check_metrics()
+        assert self._journal is not None  # the run was started
+        self._journal.append(rows)
         self._points += sum(len(row["values"]) for row in rows)
 
     def completed_event(self, stop_time: Any, result: Any) -> None:
@@ -156,6 +167,10 @@ class FileObserver(RunObserver):
 
     def failed_event(self, fail_time: Any, fail_trace: list[str]) -> None:
         self._end(fail_time, "FAILED", fail_trace=fail_trace)
+
+    def join(self) -> None:
+        """Admits other processes if the end of the run was interrupted, too."""
+        self.unlock()
 
     def artifact_event(self, name: str, filename: str, metadata: Any = None, content_type: Any = None) -> None:
         """Copies a file into the record, unless it is there already. It replaces another artifact of that name."""
@@ -183,10 +198,28 @@ class FileObserver(RunObserver):
             number = _id
             (self.basedir / str(_id)).mkdir(parents=True, exist_ok=self._lock is not None)
         self.lock(number)
-        self.directory = self.basedir / str(number)
-        remove_partial(self.directory)
-        self.entry = {
-            "uid": uuid.uuid4().hex,  # differs from those of runs in other directories that have the same number
+        directory = self.basedir / str(number)
+        remove_partial(directory)
+        former: dict[str, Any] = {}
+        with contextlib.suppress(RecordError):
+            former = read_run(directory)  # such as that of a queued run
+        uid = former.get("uid") if former.get("status") == "QUEUED" else None
+        self.entry = self._new_entry(ex_info, command, host_info, meta_info, uid) | fields
+        self.entry["writes"] = former.get("writes", 0)
+        (directory / "run.json").unlink(missing_ok=True)
+        write_json(directory / "config.json", to_json(config))
+        kept = cut(directory, 0) if (directory / METRICS).exists() else []
+        self._journal = Journal(directory / METRICS, kept)
+        # The record exists from here on: whatever stops the run before leaves a folder that counts as none.
+        self.directory = directory
+        self._update()
+        return number
+
+    def _new_entry(
+        self, ex_info: Any, command: str, host_info: Any, meta_info: Any, uid: str | None = None
+    ) -> dict[str, Any]:
+        return {
+            "uid": uid or uuid.uuid4().hex,  # differs from those of runs in other directories that have the same number
             "experiment": self._experiment(ex_info),
             "command": command,
             "host": to_json(host_info),
@@ -194,31 +227,44 @@ class FileObserver(RunObserver):
             "resources": [],
             "artifacts": [],
             **slurm_job(),
-            **fields,
         }
-        write_json(self._directory / "config.json", to_json(config))
-        self._update()
-        return number
 
-    def _reopen(self, _id: Any, resume_at: int, ex_info: Any, host_info: Any, time: Any, config: Any) -> Any:
-        directory = self.directory = self.basedir / str(_id)
-        stale = ("stop_time", "result", "fail_trace")
-        self.entry = {key: value for key, value in read_run(directory).items() if key not in stale}
+    def _reopen(
+        self, ex_info: Any, command: str, host_info: Any, time: Any, config: Any, meta_info: Any, _id: Any
+    ) -> Any:
+        directory, resume_at = self.basedir / str(_id), self.resume_at or 0
         remove_partial(directory)
-        recorded = read_config(directory)
-        kept = {key: recorded[key] for key in self.kept_config if key in recorded}
-        new = to_json(dict(config)) | kept
+        if (directory / "run.json").exists():
+            stale = ("stop_time", "result", "fail_trace", "metrics_file")
+            self.entry = {key: value for key, value in read_run(directory).items() if key not in stale}
+        else:  # it was lost, and the checkpoint knows which run it was
+            uid = self._checkpoint.record.get("uid") if self._checkpoint else None
+            self.entry = self._new_entry(ex_info, command, host_info, meta_info, uid) | {"start_time": time.isoformat()}
+        recorded: dict[str, Any] = {}
+        with contextlib.suppress(RecordError):  # it is made again
+            recorded = read_config(directory)
+        new = to_json(dict(config)) | {key: recorded[key] for key in self.kept_config if key in recorded}
+        start = {"time": time.isoformat(), "iteration": resume_at, "experiment": self._experiment(ex_info),
+                 "host": to_json(host_info), "changed": _changes(recorded, new), **slurm_job()}  # fmt: skip
+        self._make_latest(directory / "checkpoints" / "latest.pt")
+        self.directory = directory
+        self._update(status="RUNNING")
         write_json(directory / "config.json", new)
-        cut(directory, resume_at)
+        self._journal = Journal(directory / METRICS, cut(directory, resume_at))
         if (directory / METRICS).stat().st_size < _SMALL_FILE:
             self._fold()
         else:
             (directory / "metrics.json").unlink(missing_ok=True)
             self._points = SMALL  # it is made again at the end
-        start = {"time": time.isoformat(), "iteration": resume_at, "experiment": self._experiment(ex_info),
-                 "host": to_json(host_info), "changed": _changes(recorded, new), **slurm_job()}  # fmt: skip
-        self._update(status="RUNNING", **slurm_job(), resumed=[*self.entry.get("resumed", []), start])
+        # A copy in a database is made again when `resumed` grows: by then the metrics are cut.
+        self._update(**slurm_job(), resumed=[*self.entry.get("resumed", []), start])
         return _id
+
+    def _make_latest(self, latest: Path) -> None:
+        """Makes the checkpoint from which the run continues the latest, before the rows after it are cut."""
+        if self._checkpoint is not None and self._checkpoint.path.resolve() != latest.resolve():
+            content = self._checkpoint.path.read_bytes()
+            atomic_write(latest, lambda file: file.write(content))
 
     def _experiment(self, ex_info: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the description of the code, and stores a copy of every source file in `_sources`."""
@@ -234,14 +280,23 @@ class FileObserver(RunObserver):
             repositories[0]["diff"] = str(patch.relative_to(self.basedir))
         return {**to_json(dict(ex_info)), "sources": sources, "repositories": repositories}
 
+    def _check_metrics(self) -> None:
+        if self._journal is not None and self._journal.check():
+            rows = self._journal.extent.rows
+            print(
+                f"warning: another program has changed {self._journal.path}; its {rows} rows are restored", flush=True
+            )
+
     def _fold(self) -> None:
         """Makes metrics.json from the lines of metrics.jsonl."""
         series = fold(read_rows(self._directory))
         self._points = self._folded = sum(len(one["steps"]) for one in series.values())
-        atomic_write(self._directory / "metrics.json", lambda file: _dump_series(series, file), durable=False)
+        atomic_write(self._directory / "metrics.json", lambda file: write_series(series, file), durable=False)
 
     def _update(self, **changes: Any) -> None:
         self.entry |= changes
+        if self._journal is not None:
+            self.entry["metrics_file"] = self._journal.extent._asdict()
         self.entry["writes"] = self.entry.get("writes", 0) + 1  # the newer one of two copies has the larger number
         write_json(self._directory / "run.json", self.entry)
 
@@ -249,10 +304,13 @@ class FileObserver(RunObserver):
         try:
             if self.directory is None or self._lock is None or not self._lock.is_mine():
                 return  # the run could not be started, or another process continues it
+            self._check_metrics()
             if status == "COMPLETED":  # a complete record is not changed any more
                 self._fold()
             self._update(stop_time=time.isoformat(), status=status, **changes)
-            if status != "COMPLETED":  # a process that must leave the machine may have little time
+            if (
+                status != "COMPLETED" and self._journal is not None
+            ):  # a process that must leave the machine may have little time
                 self._fold()
         finally:
             self.unlock()
@@ -277,15 +335,6 @@ def _rows(metrics_by_name: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
             if plain is None:
                 row["values"][NONFINITE] = row["values"].get(NONFINITE, 0) + 1
     return rows.values()
-
-
-def _dump_series(series: Mapping[str, Any], file: IO[bytes]) -> None:
-    """Writes strict JSON metric by metric: the text of all metrics would need several times as much memory."""
-    file.write(b"{")
-    for index, (name, values) in enumerate(sorted(series.items())):
-        file.write(b",\n" if index else b"\n")
-        file.write(f"{json.dumps(name)}: {json.dumps(values, allow_nan=False)}".encode())
-    file.write(b"\n}\n")
 
 
 def to_json(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +21,11 @@ NONFINITE = "nonfinite_values"
 """Name of the metric that counts the NaNs and infinities of a step, which are null in strict JSON."""
 
 _TAIL = 1 << 16
+_CRC = ', "crc": "'
+_ROW = {"step": int, "timestamp": str, "values": dict}
 _TYPES = {"status": str, "command": str, "uid": str, "writes": int, "start_time": str, "host": dict,
           "experiment": dict, "resumed": list, "artifacts": list}  # fmt: skip
-_MEND = "restore it from a copy, or delete it: `ensure` makes it again and continues from the checkpoint of the run"
+_MEND = "restore it from a copy; without the file, `ensure` makes it again and continues from the checkpoint of the run"
 
 
 class RecordError(ValueError):
@@ -40,6 +43,18 @@ class RecordError(ValueError):
 
 class MissingError(RecordError):
     """A file of a record is not there."""
+
+
+class Extent(NamedTuple):
+    """The rows of metrics that a run has written.
+
+    Attributes:
+        rows: Number of lines.
+        crc: CRC-32 of the lines, line ends included.
+    """
+
+    rows: int
+    crc: int
 
 
 class Series(NamedTuple):
@@ -115,6 +130,12 @@ def has_record(directory: Path) -> bool:
     return (directory / "run.json").is_file() and (directory / "config.json").is_file()
 
 
+def has_remains(directory: Path) -> bool:
+    """Returns whether a directory holds a record, metrics or checkpoints, which must not be written over."""
+    names = ("run.json", METRICS, "checkpoints/latest.pt", "checkpoints/best.pt")
+    return any((directory / name).exists() for name in names)
+
+
 def run_directories(runs_dir: Path) -> list[Path]:
     """Returns the directories of all records in a directory: numbers first, in order, then other names."""
     found = [path.parent for path in runs_dir.glob("*/run.json") if path.parent.name[0] not in "._"]
@@ -182,8 +203,10 @@ def fold(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
     return folded
 
 
-def cut(directory: Path, iteration: int) -> None:
+def cut(directory: Path, iteration: int) -> list[str]:
     """Keeps the metrics of the first `iteration` iterations and moves the other lines, also damaged ones, to `CUT`.
+
+    Returns the lines that are kept, without line ends.
 
     Metrics belong to finished iterations, so with `iteration=0` no line is kept.
     """
@@ -196,15 +219,38 @@ def cut(directory: Path, iteration: int) -> None:
     if removed:
         append_lines(directory / CUT, removed)
     write_text(directory / METRICS, "".join(f"{line}\n" for line in kept))
+    return kept
+
+
+def missing_rows(directory: Path, written: Extent) -> int:
+    """Returns how many rows of those that a run had written are missing or damaged, at least; 0 if all are there."""
+    rows = crc = 0
+    for line in whole_lines(directory / METRICS):
+        if rows < written.rows and parse_row(line) is not None:
+            rows, crc = rows + 1, zlib.crc32(line.encode(), crc)
+    return 0 if (rows, crc) == written else max(1, written.rows - rows)
+
+
+def to_line(row: Mapping[str, Any]) -> str:
+    """Returns a row as strict JSON whose last entry, `"crc"`, is the CRC-32 of the JSON without it, in hexadecimal."""
+    text = json.dumps(row, allow_nan=False)
+    return f'{text[:-1]}{_CRC}{zlib.crc32(text.encode()):08x}"}}'
 
 
 def parse_row(line: str) -> dict[str, Any] | None:
-    """Returns the row of a line; None if the line is damaged."""
+    """Returns the row of a line; None if the line is damaged. Lines of older versions have no checksum."""
+    text, has_crc, crc = line.rstrip().rpartition(_CRC)
+    if has_crc:
+        line = f"{text}}}"
+        if crc != f'{zlib.crc32(line.encode()):08x}"}}':
+            return None
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and row.keys() >= {"step", "timestamp", "values"} else None
+    if not isinstance(row, dict) or row.keys() != _ROW.keys():
+        return None
+    return row if all(isinstance(row[key], kind) for key, kind in _ROW.items()) else None
 
 
 def _numbers(values: list[Any]) -> NDArray[Any]:

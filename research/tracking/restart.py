@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,24 @@ from typing import Any
 from research import checkpoint
 from research.checkpoint import Checkpoint, CheckpointError
 from research.tracking.config import ConfigError, flatten, from_mapping, merge, to_mapping
-from research.tracking.place import id_of, sort_key
-from research.tracking.records import read_config, read_run
+from research.tracking.place import Place, place_of_checkpoint, place_of_run, sort_key
+from research.tracking.records import (
+    METRICS,
+    Extent,
+    MissingError,
+    RecordError,
+    has_remains,
+    missing_rows,
+    read_config,
+    read_run,
+)
 from research.tracking.settings import RUN_KEYS, RunConfig, Settings
 
 COMMANDS = ("resume", "ensure", "evaluate", "render")
 """The commands that start from a record or a checkpoint."""
+
+TRAINING = ("train", "resume", "ensure")
+"""The commands whose records can be continued."""
 
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {"render": {"num_eval_tasks": 3}}
 """By command: settings whose default is not the value in the checkpoint."""
@@ -30,7 +42,7 @@ class Start:
     Attributes:
         checkpoint: The checkpoint with the first state; None for the initial state.
         config: Plain values of all settings: those of the checkpoint, changed by the command line.
-        run_id: Id of the record to write; None for the next number.
+        place: The record to write; None for one with the next number.
         resume_at: Number of finished iterations at which the record is continued; None for a new record.
         is_complete: Whether the run is complete already.
         result: The result of a complete run.
@@ -38,88 +50,149 @@ class Start:
 
     checkpoint: Checkpoint | None
     config: dict[str, Any]
-    run_id: int | str | None = None
+    place: Place | None = None
     resume_at: int | None = None
     is_complete: bool = False
     result: Any = None
 
 
-def find_start(command: str, name: str, settings: Settings, given: Mapping[str, Any]) -> Start:
-    """Returns the start of a command. The record of a run that `ensure` completes must be locked.
+def find_place(command: str, given: Mapping[str, Any]) -> Place | None:
+    """Returns the place of the record that a command continues; None for a command that writes a new one.
+
+    Nothing of the record is read: that is for its lock to allow.
+
+    Raises:
+        ConfigError: The run is not named clearly, or there is none.
+        CheckpointError: There is no such checkpoint.
+    """
+    if command not in ("resume", "ensure"):
+        return None
+    run_config = _run_config(given)
+    if command == "ensure":
+        if run_config.run is None or run_config.checkpoint is not None:
+            raise ConfigError(
+                "ensure needs run=<id> and no checkpoint: it starts that run, continues it, or finds it complete, e.g. "
+                "`ensure with run=7`"
+            )
+        return place_of_run(run_config.runs_dir, run_config.run)
+    path = _path(command, run_config)
+    if run_config.checkpoint is None:
+        return place_of_run(run_config.runs_dir, run_config.run)  # type: ignore[arg-type]
+    place = place_of_checkpoint(path)
+    if place is None:
+        raise ConfigError(
+            f"checkpoint={str(path)!r}: resume continues the record of a run, and this checkpoint is in none; "
+            f"need <runs_dir>/<id>/checkpoints/<name>.pt"
+        )
+    if "runs_dir" in given and not _is_same(Path(run_config.runs_dir), place.runs_dir):
+        raise ConfigError(
+            f"runs_dir={run_config.runs_dir!r}: {path} belongs to a run in {place.runs_dir}, where resume "
+            "continues it; leave runs_dir out"
+        )
+    return place
+
+
+def find_start(
+    command: str, name: str, settings: Settings, given: Mapping[str, Any], place: Place | None = None
+) -> Start:
+    """Returns the start of a command.
 
     Args:
         command: One of `COMMANDS`.
         name: Name of the algorithm.
         settings: The settings of the experiment.
         given: Nested plain values from the command line.
+        place: The record to continue, from `find_place`, whose lock is held.
 
     Raises:
         ConfigError: The run is not named clearly, or a setting contradicts its record or checkpoint.
         CheckpointError: The checkpoint cannot be used.
+        RecordError: A file of the record is damaged.
     """
-    if command == "ensure":
-        start = _find_ensured(name, *settings.typed(given))
+    if place is not None and command == "ensure":
+        start = _find_ensured(name, *settings.typed(given), place)
     else:
-        start = _find_checkpoint(command, name, settings, given)
-    if start.resume_at is not None:  # a record keeps the settings of its ingredients
-        start.config.update(settings.of_ingredients(given, Path(start.config["runs_dir"], str(start.run_id))))
+        start = _find_checkpoint(command, name, settings, given, place)
+    if start.place is not None and start.resume_at is not None:  # a record keeps the settings of its ingredients
+        start.config.update(settings.of_ingredients(given, start.place.directory))
     elif not start.is_complete:
         start.config.update(settings.of_ingredients(given))
     return start
 
 
-def ensured_directory(run_config: RunConfig) -> Path:
-    """Returns the directory of the run that `ensure` is asked for. Raises ConfigError if none is named."""
-    if run_config.run is None or run_config.checkpoint is not None:
-        raise ConfigError("ensure needs run=<id> and no checkpoint: it starts that run, continues it, or finds it "
-                          "complete, e.g. `ensure with run=7`")  # fmt: skip
-    return Path(run_config.runs_dir, str(run_config.run))
-
-
 def is_free(directory: Path, command: str) -> bool:
-    """Returns whether a command may write a new record in a directory.
+    """Returns whether a command may write a new record in a directory, whose lock is held.
 
-    It may if there is no record. Commands that start from the beginning each time may also replace a record of
-    themselves that is not complete; training is continued by `ensure` instead.
+    It may if there is nothing of a run. Commands that start from the beginning each time may also replace a record of
+    themselves that is not complete; training is continued by `ensure` instead. Raises RecordError.
     """
-    if not (directory / "run.json").is_file():
-        return True
-    run = read_run(directory)
+    run = _if_there(read_run, directory)
+    if run is None:
+        return not has_remains(directory)
     return command in ("evaluate", "render") and run.get("command") == command and run["status"] != "COMPLETED"
 
 
-def _find_ensured(name: str, config: Any, run_config: RunConfig) -> Start:
-    asked, run_id = to_mapping(config), id_of(str(run_config.run))
-    values, record = asked | to_mapping(run_config), Path(run_config.runs_dir, str(run_id))
-    if not (record / "run.json").is_file():
-        return Start(None, values, run_id)
-    recorded = read_config(record)
-    _refuse_contradictions("ensure", type(config), record, recorded, asked)
-    _keep_schedules(values, recorded)
-    run = read_run(record)
-    if run["status"] == "COMPLETED" and run["result"]["iteration"] >= asked["num_iterations"]:
-        return Start(None, values, run_id, is_complete=True, result=run["result"])
-    found = _usable_checkpoint(record / "checkpoints")
+def _find_ensured(name: str, config: Any, run_config: RunConfig, place: Place) -> Start:
+    asked, record = to_mapping(config), place.directory
+    values = asked | to_mapping(run_config) | {"runs_dir": str(place.runs_dir), "run": place.id}
+    run = _if_there(read_run, record)
+    trained = None if run is None else _if_there(read_config, record)
+    # Without one of them, the run was stopped while it started, or files are lost.
+    if run is not None and trained is not None:
+        _refuse_other_commands(run, place)
+        _refuse_contradictions("ensure", type(config), record, trained, asked)
+        _keep_schedules(values, trained)
+        is_complete = run["status"] == "COMPLETED" and run["result"]["iteration"] >= asked["num_iterations"]
+        if is_complete and not _missing(record, run.get("metrics_file")):
+            return Start(None, values, place, is_complete=True, result=run["result"])
+    found = _usable_checkpoint(name, record, run)
     if found is None:
-        return Start(None, values, run_id, resume_at=0)
-    found.require_algorithm(name)
-    return Start(found, values, run_id, found.iteration)
+        is_new = run is None or trained is None or run["status"] == "QUEUED"
+        return Start(None, values, place, None if is_new else 0)
+    if run is None or trained is None:
+        _refuse_contradictions("ensure", type(config), found.path, found.config, asked)
+        _keep_schedules(values, found.config)
+    return Start(found, values, place, found.iteration)
 
 
-def _usable_checkpoint(directory: Path) -> Checkpoint | None:
-    """Returns the latest checkpoint, or the best one if it is damaged; None if neither can be read."""
-    for path in (directory / "latest.pt", directory / "best.pt"):
-        if path.exists():
-            try:
-                return checkpoint.load(path)
-            except CheckpointError as error:
-                print(f"warning: {error}", flush=True)
+def _usable_checkpoint(name: str, directory: Path, run: Mapping[str, Any] | None) -> Checkpoint | None:
+    """Returns the latest checkpoint or, if that is damaged or counts rows that are lost, the best one; None without."""
+    for path in (directory / "checkpoints" / "latest.pt", directory / "checkpoints" / "best.pt"):
+        if not path.exists():
+            continue
+        try:
+            found = checkpoint.load(path)
+        except CheckpointError as error:
+            _warn(str(error))
+            continue
+        found.require_algorithm(name)
+        _require_own(found, run)
+        missing = _missing(directory, found.record)
+        if not missing:
+            return found
+        _warn(
+            f"{directory / METRICS}: {missing} of the {found.record['rows']} rows up to iteration {found.iteration} "
+            f"are missing or damaged; {path} is not used, and their steps are computed again"
+        )
     return None
 
 
-def _find_checkpoint(command: str, name: str, settings: Settings, given: Mapping[str, Any]) -> Start:
-    run_config = from_mapping(RunConfig, {key: value for key, value in given.items() if key in RUN_KEYS})
-    found = checkpoint.load(_path(command, run_config))
+def _missing(directory: Path, written: Mapping[str, Any] | None) -> int:
+    """Returns how many of the rows that a run has written are lost. Runs of older versions have not counted them."""
+    if not written or "rows" not in written:
+        return 0
+    return missing_rows(directory, Extent(written["rows"], written["crc"]))
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", flush=True)
+
+
+def _find_checkpoint(
+    command: str, name: str, settings: Settings, given: Mapping[str, Any], place: Place | None
+) -> Start:
+    run = None if place is None else _read_continued(place)
+    found = checkpoint.load(_path(command, _run_config(given)))
     found.require_algorithm(name)
     try:
         config_class = settings.class_of(found.config)
@@ -133,10 +206,25 @@ def _find_checkpoint(command: str, name: str, settings: Settings, given: Mapping
     changes = {key: value for key, value in given.items() if key not in RUN_KEYS}
     _refuse_contradictions(command, config_class, found.path, trained, changes)
     config = merge(merge(trained, OWN_DEFAULTS.get(command, {})), changes)
-    if command == "resume":
+    if place is not None and run is not None:
+        _require_own(found, run)
+        recorded = _if_there(read_config, place.directory) or {}
+        own = {key: value for key, value in trained.items() if key in recorded}
+        _refuse_contradictions(command, config_class, place.directory, recorded, own)
         _keep_schedules(config, trained)
-        return _resume(found, config, given)
-    return Start(found, config | {key: given[key] for key in RUN_KEYS & given.keys()})
+        return _resume(found, config, place)
+    return Start(found, config | _own_runs_dir(found, given) | {key: given[key] for key in RUN_KEYS & given.keys()})
+
+
+def _own_runs_dir(found: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the directory of runs of a checkpoint, if the working directory is inside of it and none is given."""
+    place = None if "runs_dir" in given else place_of_checkpoint(found.path)
+    is_inside = place is not None and Path.cwd().is_relative_to(place.runs_dir.resolve())
+    return {"runs_dir": str(place.runs_dir)} if place is not None and is_inside else {}
+
+
+def _run_config(given: Mapping[str, Any]) -> RunConfig:
+    return from_mapping(RunConfig, {key: value for key, value in given.items() if key in RUN_KEYS})
 
 
 def _path(command: str, run_config: RunConfig) -> Path:
@@ -146,7 +234,7 @@ def _path(command: str, run_config: RunConfig) -> Path:
             f"`{command} with checkpoint={run_config.runs_dir}/3/checkpoints/best`"
         )
     if run_config.checkpoint is not None:
-        return Path(run_config.checkpoint)
+        return checkpoint.existing(Path(run_config.checkpoint))
     record = Path(run_config.runs_dir, str(run_config.run))
     if not record.is_dir():
         runs = sorted((path.name for path in record.parent.glob("[0-9]*")), key=sort_key)
@@ -155,21 +243,58 @@ def _path(command: str, run_config: RunConfig) -> Path:
     return record / "checkpoints" / "latest.pt"
 
 
-def _resume(found: Checkpoint, config: dict[str, Any], given: Mapping[str, Any]) -> Start:
-    record = found.path.resolve().parent.parent
-    if not (record / "run.json").is_file():
-        raise ConfigError(
-            f"checkpoint={str(found.path)!r}: resume continues the record of a run, and this checkpoint is in none; "
-            f"need <runs_dir>/<id>/checkpoints/<name>.pt"
-        )
+def _read_continued(place: Place) -> dict[str, Any]:
+    """Returns the run.json of a run that `resume` continues."""
+    run = read_run(place.directory)
+    _refuse_other_commands(run, place)
+    if run["status"] == "QUEUED":
+        raise ConfigError(f"run={place.id!r}: it is queued and has not begun; `ensure` starts it")
+    return run
+
+
+def _resume(found: Checkpoint, config: dict[str, Any], place: Place) -> Start:
     if config["num_iterations"] < found.iteration:
         raise ConfigError(
             f"num_iterations={config['num_iterations']}: {found.path} has finished {found.iteration} already; "
             f"need at least as many"
         )
-    run_id = id_of(record.name)
-    runs_dir = given.get("runs_dir", str(found.path.parent.parent.parent))
-    return Start(found, config | {"runs_dir": runs_dir, "run": run_id}, run_id, found.iteration)
+    if missing := _missing(place.directory, found.record):
+        best = place.directory / "checkpoints" / "best.pt"
+        raise RecordError(
+            place.directory / METRICS,
+            f"{missing} of the {found.record['rows']} rows up to iteration {found.iteration} are missing or damaged",
+            f"`resume with checkpoint={best}` or, from the beginning, `ensure with run={place.id}` and the settings of "
+            "the run compute them again",
+        )
+    return Start(found, config | {"runs_dir": str(place.runs_dir), "run": place.id}, place, found.iteration)
+
+
+def _if_there(read: Callable[[Path], dict[str, Any]], directory: Path) -> dict[str, Any] | None:
+    """Returns what a reader returns; None if its file is missing."""
+    try:
+        return read(directory)
+    except MissingError:
+        return None
+
+
+def _refuse_other_commands(run: Mapping[str, Any], place: Place) -> None:
+    if run.get("command", "train") not in TRAINING:
+        raise ConfigError(f"run={place.id!r}: {place.directory} is the record of {run['command']!r}, which is not "
+                          "continued; need the id of a training")  # fmt: skip
+
+
+def _require_own(found: Checkpoint, run: Mapping[str, Any] | None) -> None:
+    """Raises CheckpointError if another run has written the checkpoint. Older versions did not note the run."""
+    writer, uid = found.record.get("uid"), (run or {}).get("uid")
+    if writer is not None and uid is not None and writer != uid:
+        raise CheckpointError(
+            f"{found.path} was written by another run than the one whose folder it lies in. Put the checkpoint of that "
+            "run back, or train a new run."
+        )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 def _keep_schedules(config: dict[str, Any], before: Mapping[str, Any]) -> None:

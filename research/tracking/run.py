@@ -62,6 +62,11 @@ class RecordedRun(Run):
         """The directory of the record; None if the run is not observed or not started."""
         return next((seen.directory for seen in self.observers if isinstance(seen, FileObserver)), None)
 
+    def mark(self) -> dict[str, Any]:
+        """Returns what a checkpoint notes of the record, see `FileObserver.mark`; empty if there is none."""
+        files = next((seen for seen in self.observers if isinstance(seen, FileObserver)), None)
+        return files.mark() if files else {}
+
     def beat(self) -> None:
         """Calls `flush` if the last call was at least `beat_interval` seconds ago (Sacred's option `-b`)."""
         if time.monotonic() - self._last_beat >= self.beat_interval:

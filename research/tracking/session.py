@@ -6,7 +6,6 @@ calls `experiment.run_commandline()`.
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
@@ -27,6 +26,7 @@ from research.tasks.splits import SplitName
 from research.tracking.config import from_mapping, to_mapping
 from research.tracking.experiment import Experiment
 from research.tracking.observer import to_json
+from research.tracking.place import short
 from research.tracking.progress import Lines, make_progress
 from research.tracking.records import EVALUATION
 from research.tracking.run import RecordedRun
@@ -82,7 +82,7 @@ def _register(experiment: Experiment, can_render: bool) -> None:
     def ensure(_run: Any) -> dict[str, Any]:
         """Complete a run: start it, continue it, or find it complete, e.g. `ensure with run=7`."""
         if _run.start.is_complete:
-            print(f"Run {_run.start.run_id} is complete, nothing is left to do.", flush=True)
+            print(f"Run {_run.start.place.id} is complete, nothing is left to do.", flush=True)
             return _run.start.result
         return _run.session.train()
 
@@ -201,8 +201,7 @@ class Session:
         ranks.send_settings(settings)
         self.state = ranks.broadcast(self.state)
         with StopSignals(ranks.max) as stop:
-            start = self.run.start.checkpoint if self.is_resumed and self.run.start else None
-            checkpoints = directory and Checkpoints(directory / "checkpoints", self.experiment.name, settings, start)
+            checkpoints = directory and self._checkpoints(directory, settings)
             if self.is_resumed:
                 print(f"Resuming after iteration {self.state.iteration} of {total}.", flush=True)
             self._say_where_schedules_end()
@@ -233,6 +232,10 @@ class Session:
         if length is not None and length < total:
             print(f"Schedules end after iteration {length} (schedule_iterations={length}) and keep their last values, "
                   f"which may be 0, until {total}.", flush=True)  # fmt: skip
+
+    def _checkpoints(self, directory: Path, settings: dict[str, Any]) -> Checkpoints:
+        start = self.run.start.checkpoint if self.is_resumed and self.run.start else None
+        return Checkpoints(directory / "checkpoints", self.experiment.name, settings, start, self.run.mark)
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluates the state on the tasks of `eval_split` and reports the curve. Returns the result of the run."""
@@ -273,8 +276,8 @@ class Session:
         updates = [f"run={directory.name}"]
         if str(directory.parent) != RunConfig().runs_dir:
             updates.append(f"runs_dir={directory.parent}")
-        command = [_short(Path(sys.executable)), _short(self.experiment.script), "resume", "with", *updates]
-        return f"Resume it with:\n  {shlex.join(command)}"
+        command = [short(Path(sys.executable)), short(self.experiment.script), "resume", "with", *updates]
+        return f"Resume it with:\n  {shlex.join(map(str, command))}"
 
     def _on_metrics(self, iteration: int, metrics: Metrics, progress: Lines) -> None:
         for name, value in metrics.items():
@@ -312,9 +315,3 @@ def _prepare_process(config: Any) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and not needed
     keep_freed_memory()
     torch.set_num_threads(1)  # each core works on other tasks (research/parallel.py), not on a part of a kernel
-
-
-def _short(path: Path) -> str:
-    """Returns the path relative to the working directory, if it is inside it."""
-    relative = os.path.relpath(path)
-    return str(path.absolute()) if relative.startswith("..") else relative

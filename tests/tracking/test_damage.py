@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import toy_experiment
 
-from research.tracking import observer as observer_module
+from research.tracking import journal as journal_module
 from research.tracking import run as run_module
 from research.tracking.observer import FileObserver
 from research.tracking.records import RecordError, progress, read_metrics, read_rows
@@ -77,15 +77,15 @@ def test_a_beat_that_fails_half_way_repeats_nothing(lab, monkeypatch, method):
 
 def test_what_could_not_be_appended_is_appended_later(lab, monkeypatch):
     """The checkpoint that an error leaves behind must not be ahead of the metrics."""
-    append = observer_module.append_lines
+    append = journal_module.append_lines
 
     def fail(path, lines):
         if json.loads(lines[-1])["step"] == 7:
-            monkeypatch.setattr(observer_module, "append_lines", append)
+            monkeypatch.setattr(journal_module, "append_lines", append)
             raise OSError(28, "No space left on device")
         append(path, lines)
 
-    monkeypatch.setattr(observer_module, "append_lines", fail)
+    monkeypatch.setattr(journal_module, "append_lines", fail)
     lab.run(f"-b 0 with {OPTIONS}")
     assert lab.exit_code == 1
     assert lab.state(1)["iteration"] == 6
@@ -121,7 +121,7 @@ def test_damaged_metrics_are_named_and_mended(lab):
     lines = path.read_text().splitlines()
     lines[10] = lines[10][:30] + "\0\0\0"
     path.write_text("\n".join(lines) + '\n{"step": 13, "tor')
-    with pytest.raises(RecordError, match=r"metrics\.jsonl, line 11: damaged"):
+    with pytest.raises(RecordError, match=r"metrics\.jsonl: line 11: damaged"):
         list(read_rows(path.parent))
     assert progress(path.parent) == 12
     lab.run("resume with checkpoint=runs/2/checkpoints/best")
