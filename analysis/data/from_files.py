@@ -18,7 +18,7 @@ import numpy as np
 from analysis.data.records import EMPTY, LOG_BYTES, STALE, TORN, Points, Record, is_silent, parse_times, points
 from research.tracking import lock
 from research.tracking.place import sort_key
-from research.tracking.records import EVALUATION, METRICS, parse_row
+from research.tracking.records import EVALUATION, METRICS, is_intact, parse_row
 
 _OF_A_RECORD = ("run.json", "config.json", METRICS, "metrics.json", "cout.txt")
 _BLOCK = 1 << 22
@@ -83,10 +83,12 @@ class Directory:
         for record in records:
             lines, folded = (Path(record.directory, name) for name in (METRICS, "metrics.json"))
             if lines.exists():
-                yield _read_lines(lines, record.problems)
+                yield _read_lines(lines, record.problems, _written(record))
             elif folded.exists() and record.status != EMPTY:
                 yield _read_folded(folded, record.problems)
             else:
+                if _written(record):
+                    record.problems.append(f"{METRICS} is missing")
                 yield {}
 
     def evaluation(self, record: Record) -> Mapping[str, Any] | None:
@@ -143,20 +145,30 @@ def note_dropped(problems: list[str], name: str, count: int) -> None:
         problems.append(f"{name}: {count} values are no numbers")
 
 
-def _read_lines(path: Path, problems: list[str]) -> dict[str, Points]:
-    """Reads metrics.jsonl block by block. Damaged lines are left out, and a problem says how many."""
+def _written(record: Record) -> int:
+    """Returns the number of rows that a run had written when it noted it; 0 if it noted none."""
+    noted = record.run.get("metrics_file")
+    rows = noted.get("rows") if isinstance(noted, dict) else None
+    return rows if isinstance(rows, int) else 0
+
+
+def _read_lines(path: Path, problems: list[str], written: int = 0) -> dict[str, Points]:
+    """Reads metrics.jsonl block by block. Damaged and missing lines are left out, and problems say how many."""
     columns: Columns = defaultdict(list)
     dropped: dict[str, int] = defaultdict(int)
-    damaged = 0
+    damaged = count = 0
     for block, is_torn in _blocks(path):
         if is_torn:
             problems.append(f"{path.name}: the last line is torn")
             continue
         rows, bad = _rows(block)
         damaged += bad
+        count += len(rows)
         _add(columns, dropped, rows)
     if damaged:
         problems.append(f"{path.name}: {damaged} damaged lines")
+    if count + damaged < written:
+        problems.append(f"{path.name}: {written - count - damaged} of {written} rows are missing")
     for name, count in dropped.items():
         note_dropped(problems, name, count)
     return {
@@ -182,14 +194,16 @@ def _blocks(path: Path) -> Iterator[tuple[bytes, bool]]:
 
 def _rows(block: bytes) -> tuple[list[dict[str, Any]], int]:
     """Returns the rows of a block of lines, and the number of damaged lines."""
+    lines = block.split(b"\n")
     try:
         # One call for all lines is several times as fast. JSON has no line ends within strings.
         rows = json.loads(b"[" + block.replace(b"\n", b",") + b"]")
-        if all(type(row) is dict and type(row["values"]) is dict and "timestamp" in row for row in rows):
+        if all(map(is_intact, lines)) and all(
+            type(row) is dict and type(row["values"]) is dict and "timestamp" in row for row in rows
+        ):
             return rows, 0
     except (ValueError, KeyError):
         pass
-    lines = block.split(b"\n")
     parsed = (parse_row(line.decode(errors="replace")) for line in lines)
     rows = [row for row in parsed if row is not None and isinstance(row["values"], dict)]
     return rows, len(lines) - len(rows)

@@ -237,6 +237,12 @@ def to_line(row: Mapping[str, Any]) -> str:
     return f'{text[:-1]}{_CRC}{zlib.crc32(text.encode()):08x}"}}'
 
 
+def is_intact(line: bytes) -> bool:
+    """Returns whether a line without its end has the checksum that it holds, or holds none."""
+    text, has_crc, crc = line.rpartition(_CRC.encode())
+    return not has_crc or crc == b'%08x"}' % zlib.crc32(b"}", zlib.crc32(text))
+
+
 def parse_row(line: str) -> dict[str, Any] | None:
     """Returns the row of a line; None if the line is damaged. Lines of older versions have no checksum."""
     text, has_crc, crc = line.rstrip().rpartition(_CRC)

@@ -8,8 +8,10 @@ import signal
 import zlib
 
 import pytest
+import torch
 from toy_experiment import OPTIONS
 
+from analysis.data.load import load_runs
 from research.tracking.journal import Journal
 from research.tracking.records import METRICS, Extent, missing_rows, parse_row, read_rows, to_line
 
@@ -123,8 +125,6 @@ def test_a_resumed_run_restores_the_rows_of_its_first_part(lab, reference, after
 
 def test_records_of_older_versions_go_on(lab, reference, after_step):
     """Their lines have no checksums, and their checkpoints count no rows."""
-    import torch
-
     after_step(7, lambda: signal.raise_signal(signal.SIGUSR1))
     lab.run(ENSURE)
     record = lab.directory / "runs/7"
@@ -135,6 +135,23 @@ def test_records_of_older_versions_go_on(lab, reference, after_step):
     torch.save(content, record / "checkpoints/latest.pt")
     lab.run("resume with run=7")
     lab.assert_same(7, reference)
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (cut_lines, "metrics.jsonl: 2 of 12 rows are missing"),
+        (empty, "metrics.jsonl: 12 of 12 rows are missing"),
+        (change_a_digit, "metrics.jsonl: 1 damaged lines"),
+        (delete, "metrics.jsonl is missing"),
+    ],
+)
+def test_a_table_names_them(lab, reference, damage, problem):
+    damage(lab.directory / "runs/1" / METRICS)
+    if damage is delete:
+        assert not load_runs("runs").table.loc["1", "problems"]  # metrics.json has them all
+        (lab.directory / "runs/1/metrics.json").unlink()
+    assert load_runs("runs").table.loc["1", "problems"] == problem
 
 
 def test_a_line_holds_the_checksum_of_its_row():
