@@ -246,6 +246,10 @@ class Experiment(sacred.Experiment):
         resume_at, source = (start.resume_at, start.checkpoint) if start else (None, None)
         observer = FileObserver(Path(run_config.runs_dir), resume_at, RUN_KEYS, lock, source)
         server = None if run.unobserved else find_server(mongo)
+        if start is not None and start.place is not None:
+            if run._id not in (None, start.place.id):
+                raise ConfigError(f"-i {run._id}: {command} writes run {start.place.id}; leave -i out")
+            run._id = None
         if run._id is not None and (observer.basedir / str(run._id)).exists():
             observer.lock(run._id)
             if not is_free(observer.basedir / str(run._id), command):

@@ -68,6 +68,16 @@ def test_a_number_as_text_is_that_number(lab):
     assert (lab.exit_code, lab.runs(), lab.state(12)["iteration"]) == (0, ["12"], 2)
 
 
+@pytest.mark.parametrize("line", ["resume with run=1 num_iterations=2", "ensure with run=1 num_iterations=2"])
+def test_a_run_that_is_continued_keeps_its_id(lab, capsys, line):
+    lab.run("with num_iterations=1")
+    lab.run(f"-i 5 {line}")
+    assert (lab.exit_code, lab.runs()) == (2, ["1"])
+    assert f"-i 5: {line.split()[0]} writes run 1; leave -i out" in capsys.readouterr().err
+    lab.run(f"-i 1 {line}")
+    assert (lab.exit_code, lab.state(1)["iteration"]) == (0, 2)
+
+
 def test_folders_of_strange_names_disturb_nobody(lab, capsys):
     for name in ("²", "007", "9" * 25, "٣", "[red]", ".tmp", "_other", "x y\n"):
         (lab.directory / "runs" / name).mkdir(parents=True)
