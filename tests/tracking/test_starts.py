@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from toy_experiment import OPTIONS
 
+from analysis.load import load_runs
 from research.tracking import observer as observer_module
 from research.tracking import restart
 from research.tracking.lock import BusyError, Lock
@@ -159,6 +160,9 @@ def test_a_queued_run_is_started(lab, reference):
     assert record["start_time"] and record["host"]["hostname"] and record["stop_time"] > record["start_time"]
     assert (record["uid"], record["resumed"], record["status"]) == (queued["uid"], [], "COMPLETED")
     assert record["writes"] > queued["writes"]
+    runs = load_runs("runs/7")
+    assert runs.table.loc["7", ["started", "seconds"]].notna().all()
+    assert runs.curves("loss", x="seconds")["x"].between(0, 600).all()
     lab.assert_same(7, reference)
 
 
