@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from sacred.arg_parser import get_config_updates
 
 import analysis.__main__
 import slurm.cli
@@ -24,6 +23,7 @@ from benchmarks import MODULES, harness
 from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.config import ConfigError, convert_fields
 from research.tracking.mongo import sync
+from research.tracking.settings_file import read_updates
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -42,7 +42,7 @@ OF_OTHERS = {
     "metalearners/maml_trpo.py",  # tristandeleu/pytorch-maml-rl
     "multistep.py",  # rlax
     "site-packages/holocron/optim/wrapper.py",
-    "curves.png", "page.html", "environment.sh",  # names that a reader chooses
+    "curves.png", "page.html", "environment.sh", "file.yaml",  # names that a reader chooses
 }  # fmt: skip
 OF_RECORDS = {"metrics.jsonl", "metrics.cut.jsonl"}
 OF_LIBRARIES = {
@@ -50,6 +50,7 @@ OF_LIBRARIES = {
     "track_higher_grads=False", "weights_only=True", "track_running_stats=False", "filterwarnings=error",
     'repeats="all"', 'repeats="last"', "allow_different_tasks=True", 'ragged="available"',  # functions of analysis
     "exploration.schedule=bandit",  # removed, as the page says
+    'not_finite="drop"',  # likewise
     "w=0",  # an option of MongoDB
 }  # fmt: skip
 CONDITIONS = ("tag", "status", "experiment")
@@ -114,7 +115,7 @@ def check_script(script, arguments):
     values = arguments[arguments.index("with") + 1 :] if settings else []
     given = [word for word in before.split() if not word.startswith("-")]
     assert all(word in experiment.commands for word in given[-1:]), f"{script} has no command {given}"
-    updates, named = get_config_updates([value for value in values if value != "…"])
+    updates, named = read_updates([value for value in values if value != "…"])
     experiment.settings.typed(experiment.settings.given(nested(updates), named))
 
 
@@ -217,7 +218,7 @@ def test_a_command_is_one(command):
 
 def is_setting(text):
     """Whether a script accepts a setting, or a family of tasks has it."""
-    updates, _ = get_config_updates([text])
+    updates, _ = read_updates([text])
     for script in sorted(ROOT.glob("experiments/*.py")):
         experiment = getattr(importlib.import_module(f"experiments.{script.stem}"), "experiment", None)
         if experiment is None:
