@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sacred.utils import convert_to_nested_dict
 
 from research import checkpoint
 from research.checkpoint import Checkpoint, CheckpointError
@@ -110,7 +112,7 @@ def find_start(
         RecordError: A file of the record is damaged.
     """
     if place is not None and command == "ensure":
-        start = _find_ensured(name, *settings.typed(given), place)
+        start = _find_ensured(name, settings, given, place)
     else:
         start = _find_checkpoint(command, name, settings, given, place)
     if start.place is not None and start.resume_at is not None:  # a record keeps the settings of its ingredients
@@ -132,17 +134,17 @@ def is_free(directory: Path, command: str) -> bool:
     return command in ("evaluate", "render") and run.get("command") == command and run["status"] != "COMPLETED"
 
 
-def _find_ensured(name: str, config: Any, run_config: RunConfig, place: Place) -> Start:
-    asked, record = to_mapping(config), place.directory
-    values = asked | to_mapping(run_config) | {"runs_dir": str(place.runs_dir), "run": place.id}
+def _find_ensured(name: str, settings: Settings, given: Mapping[str, Any], place: Place) -> Start:
+    config, run_config = settings.typed(given)
+    record, own = place.directory, to_mapping(run_config) | {"runs_dir": str(place.runs_dir), "run": place.id}
+    values = to_mapping(config) | own
     run = _if_there(read_run, record)
     trained = None if run is None else _if_there(read_config, record)
     # Without one of them, the run was stopped while it started, or files are lost.
     if run is not None and trained is not None:
         _refuse_other_commands(run, place)
-        _refuse_contradictions("ensure", type(config), record, trained, asked)
-        _keep_schedules(values, trained)
-        is_complete = run["status"] == "COMPLETED" and run["result"]["iteration"] >= asked["num_iterations"]
+        values = _with_recorded(settings, config, given, trained, record) | own
+        is_complete = run["status"] == "COMPLETED" and run["result"]["iteration"] >= values["num_iterations"]
         if is_complete and not _missing(record, run.get("metrics_file")):
             return Start(None, values, place, is_complete=True, result=run["result"])
     found = _usable_checkpoint(name, record, run)
@@ -150,9 +152,37 @@ def _find_ensured(name: str, config: Any, run_config: RunConfig, place: Place) -
         is_new = run is None or trained is None or run["status"] == "QUEUED"
         return Start(None, values, place, None if is_new else 0)
     if run is None or trained is None:
-        _refuse_contradictions("ensure", type(config), found.path, found.config, asked)
-        _keep_schedules(values, found.config)
+        values = _with_recorded(settings, config, given, found.config, found.path) | own
     return Start(found, values, place, found.iteration)
+
+
+def _with_recorded(
+    settings: Settings, config: Any, given: Mapping[str, Any], trained: Mapping[str, Any], path: Path
+) -> dict[str, Any]:
+    """Returns the settings of a run that `ensure` continues: what is given, and else what the run was started with.
+
+    A setting that the run did not have had today's default, and a default that has changed is no request.
+
+    Raises:
+        ConfigError: A given setting contradicts the record.
+    """
+    asked, stored = to_mapping(config), merge(to_mapping(type(config)()), trained)
+    if settings.class_of(trained) is not type(config):  # settings of another kind, and a value contradicts
+        _refuse_contradictions("ensure", type(config), path, trained, asked)
+    named, recorded = [*flatten(given), *config.resume_settings], flatten(stored)
+    chosen = {key: value for key, value in flatten(asked).items() if _is_named(key, named)}
+    _refuse_contradictions("ensure", type(config), path, stored, chosen)
+    for key, value in flatten(asked).items():
+        if key not in chosen and recorded.get(key, value) != value:
+            _warn(f"{key}={recorded[key]!r}: {path} keeps it; its default is {value!r} now")
+            asked = merge(asked, convert_to_nested_dict({key: recorded[key]}))
+    _keep_schedules(asked, trained)
+    return asked
+
+
+def _is_named(key: str, names: Iterable[str]) -> bool:
+    """Returns whether a dotted key is one of the names, or one of both is below the other."""
+    return any(f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.") for name in names)
 
 
 def _usable_checkpoint(name: str, directory: Path, run: Mapping[str, Any] | None) -> Checkpoint | None:

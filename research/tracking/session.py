@@ -6,6 +6,7 @@ calls `experiment.run_commandline()`.
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys

@@ -92,7 +92,6 @@ def test_a_damaged_checkpoint_gives_way_to_the_best(lab, reference, after_step, 
     [
         (ENSURE.replace("seed=2", "seed=3"), "seed=3: runs/7 was trained with 2, and ensure keeps to it"),
         (f"{ENSURE} lr=0.2", "lr=0.2: runs/7 was trained with 0.1"),
-        (ENSURE.replace("seed=2", ""), "seed=0: runs/7 was trained with 2"),
         (ENSURE.replace("run=7", ""), "ensure needs run=<id>"),
         (f"{ENSURE} checkpoint=x", "ensure needs run=<id> and no checkpoint"),
         (ENSURE.replace("run=7", "run=nothing runs_dir=/proc"), "runs_dir='/proc': /proc/nothing cannot be written"),
@@ -107,6 +106,21 @@ def test_what_contradicts_the_record_is_refused(lab, capsys, line, message):
     assert message in capsys.readouterr().err
     assert lab.record(7) == before
     Lock(lab.directory / "runs" / "7").release()  # a refusal keeps nobody out
+
+
+def test_a_setting_that_nobody_gives_keeps_the_value_of_the_record(lab, reference, after_step, capsys):
+    after_step(7, lambda: signal.raise_signal(signal.SIGTERM))
+    lab.run(ENSURE)
+    config = lab.directory / "runs" / "7" / "config.json"
+    recorded = json.loads(config.read_text())
+    del recorded["remark"]  # as if the setting were new
+    config.write_text(json.dumps(recorded))
+    lab.run(ENSURE.replace("seed=2", ""))
+    assert "warning: seed=2: runs/7 keeps it; its default is 0 now" in capsys.readouterr().out
+    lab.assert_same(7, reference)
+    assert json.loads(config.read_text())["seed"] == 2
+    lab.run(f"{ENSURE} remark=other")
+    assert lab.exit_code == 2 and "remark='other': runs/7 was trained with ''" in capsys.readouterr().err
 
 
 def test_of_two_at_once_the_second_is_refused(lab, capsys):
