@@ -21,6 +21,7 @@ from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict,
 from research import distributed
 from research.checkpoint import CheckpointError
 from research.distributed import ALONE, RankLostError, Ranks
+from research.terminal import printable
 from research.streams import any_character, prepare_streams
 from research.tracking.config import ConfigError, merge, plain
 from research.tracking.lock import BusyError, Lock
@@ -329,5 +330,5 @@ sacred_experiment.get_config_updates = _updates  # type: ignore[attr-defined]  #
 
 
 def _refusal(error: Exception, exit_code: int = USAGE_ERROR) -> SystemExit:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {printable(error, keep=chr(10))}", file=sys.stderr)
     return SystemExit(exit_code)
