@@ -39,8 +39,6 @@ def submit(arguments: argparse.Namespace) -> int:
     profile = load_profile(arguments.profile or "local").throttled(arguments.throttle)
     sweep = load_sweep(arguments.sweep)
     is_here = scheduler.is_here()
-    if not (arguments.local or arguments.dry_run or is_here):
-        scheduler.max_array_size()  # raises NoSlurmError with advice
     pasts = [] if arguments.force else past_runs(arguments.runs_dir, scheduler.queue() if is_here else {})
     submission = Submission(uuid.uuid4().hex[:12], str(ROOT), python_path(ROOT))
     own = profile if profile.has_environment and not arguments.local else None

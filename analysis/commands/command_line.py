@@ -100,7 +100,7 @@ def text_table(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
         rows: The heading, then the rows.
         width: The maximum number of characters in a line. The last line names the columns that do not fit.
     """
-    columns = [list(column) for column in zip(*rows, strict=True)]
+    columns = [[readable(cell) for cell in column] for column in zip(*rows, strict=True)]
     widths = [max(map(len, column)) for column in columns]
     shown = len(columns)
     while width is not None and shown > 1 and sum(widths[:shown]) + 2 * (shown - 1) > width:

@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 import torch
+from lab_runs import write_run
 from payload import Payload
 
 from research import checkpoint
@@ -76,9 +77,15 @@ def test_no_checkpoint_runs_code(place, capsys, name):
     place.write("foreign.pt", FILES[name])
     with pytest.raises(CheckpointError, match=r"foreign\.pt"):
         checkpoint.load("foreign.pt")
-    for line in (["evaluate"], ["resume"]):
-        assert place.run(*line, "with", "checkpoint=foreign.pt") == 2
-        assert capsys.readouterr().err.startswith("error: foreign.pt")
+    assert place.run("evaluate", "with", "checkpoint=foreign.pt") == 2
+    assert capsys.readouterr().err.startswith("error: foreign.pt")
+    assert place.run("resume", "with", "checkpoint=foreign.pt") == 2
+    assert "this checkpoint is in none" in capsys.readouterr().err
+    write_run(place.directory / "runs" / "1", 1)
+    (place.directory / "runs" / "1" / "checkpoints").mkdir(exist_ok=True)
+    (place.directory / "runs" / "1" / "checkpoints" / "latest.pt").write_bytes(FILES[name])
+    assert place.run("resume", "with", "run=1") == 2
+    assert capsys.readouterr().err.startswith("error: runs/1/checkpoints/latest.pt")
     assert place.is_untouched()
 
 

@@ -13,7 +13,7 @@ from payload import MARK
 
 from analysis.__main__ import main as analysis
 
-IDS = ["../evil", "a/b", "", ".", "..", "_sources", "²", "a\nb", "\x1b[2J", ".hidden", "-x", "a b", "x" * 300]
+IDS = ["../evil", "a/b", "", ".", "..", "_sources", "²", "a\nb", "\x1b[2J", ".hidden", "-x", "a\tb", "a ", "x" * 300]
 SHELL = f"a b$(mkdir {MARK})`mkdir {MARK}`;mkdir {MARK};'\"&|<>*?\\"
 
 
@@ -64,7 +64,7 @@ def test_no_escape_of_a_record_reaches_the_terminal(place, capsys):
         analysis(line)
         shown = "".join(capsys.readouterr())
         assert shown and not set(shown) & {"\x1b", "\x07", "\r", "\x9b"}, line
-    assert analysis(["table", "runs", "--columns", "tag"]) == 0
+    assert analysis(["table", "runs", "--columns", "config.tag"]) == 0
     assert "[red]" in capsys.readouterr().out
 
 

@@ -17,9 +17,8 @@ def timed(function, *arguments):
 def test_a_thousand_tasks_are_submitted_shown_and_cancelled_in_seconds(desk, cluster):
     (desk.directory / "true.yaml").write_text("python: /bin/true")
     sweep = desk.sweep(fixed={"num_iterations": 1}, seeds=1000)
-    desk.slurm("submit", sweep, "--dry-run")  # imports torch; `make bench ONLY=slurm` counts that too
     shown, seconds = timed(desk.slurm, "submit", sweep, "--profile", "true.yaml", "--throttle", 2)
-    assert "1000 runs" in shown and seconds < 5
+    assert "1000 runs" in shown and seconds < 60  # another interpreter, which imports torch, checks the sweep
     states, seconds = timed(desk.states)
     assert len(states) == 1000 and seconds < 5
     assert set(states.values()) <= {"pending", "running", "missing"}
@@ -64,8 +63,8 @@ def test_what_waits_or_runs_is_not_submitted_again(desk, cluster):
 
 
 def test_what_follows_a_run_of_another_sweep_waits_for_it(desk, cluster):
-    desk.slurm("submit", desk.sweep(fixed={"num_iterations": 100, "pause": 0.1}, seeds=1))
-    both = desk.sweep(fixed={"num_iterations": 100, "pause": 0.1}, seeds=2, then=[{"command": "evaluate"}])
+    desk.slurm("submit", desk.sweep(fixed={"num_iterations": 100, "pause": 0.4}, seeds=1))
+    both = desk.sweep(fixed={"num_iterations": 100, "pause": 0.4}, seeds=2, then=[{"command": "evaluate"}])
     assert "1 depend on unfinished runs of another sweep and are not submitted" in desk.slurm("submit", both)
     desk.wait(lambda: desk.states()[1] == "completed")
     assert desk.states()[3] == "missing"

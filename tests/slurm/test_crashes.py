@@ -52,8 +52,12 @@ def out(shown):
     return "\n".join(line for line in shown.splitlines() if not line.startswith("warning: "))
 
 
-@pytest.mark.thorough
-def test_a_submission_killed_anywhere_is_completed_by_the_next_one(desk, queue, points):
+EVERY = [pytest.param(5, marks=pytest.mark.thorough), pytest.param(1, marks=pytest.mark.slow)]
+"""Steps from one operation to the next at which a submission is killed."""
+
+
+@pytest.mark.parametrize("step", EVERY)
+def test_a_submission_killed_anywhere_is_completed_by_the_next_one(desk, queue, points, step):
     words = ["submit", str(desk.sweep(seeds=4, then=[{"command": "evaluate"}])), "--no-snapshot"]
     desk.slurm(*words)  # imports everything
     check_complete(desk, queue)
@@ -63,7 +67,7 @@ def test_a_submission_killed_anywhere_is_completed_by_the_next_one(desk, queue, 
     check_complete(desk, queue)
     operations = points.operations()
     assert len(operations) >= 28 and sum("sbatch" in operation for operation in operations) == 4
-    for number in range(1, len(operations) + 1):
+    for number in range(1, len(operations) + 1, step):
         queue.empty()
         shutil.rmtree(desk.directory / "runs")
         points.fork(lambda: main(words), number)
@@ -71,8 +75,8 @@ def test_a_submission_killed_anywhere_is_completed_by_the_next_one(desk, queue, 
         check_complete(desk, queue)
 
 
-@pytest.mark.thorough
-def test_a_retry_killed_anywhere_is_completed_by_the_next_one(desk, queue, points):
+@pytest.mark.parametrize("step", EVERY)
+def test_a_retry_killed_anywhere_is_completed_by_the_next_one(desk, queue, points, step):
     sweep = desk.sweep(seeds=4, then=[{"command": "evaluate"}])
     desk.slurm("submit", sweep, "--no-snapshot")
     queue.empty()  # cancelled before they started
@@ -80,7 +84,7 @@ def test_a_retry_killed_anywhere_is_completed_by_the_next_one(desk, queue, point
     queue.empty()
     points.fork(lambda: main(["retry"]))
     check_complete(desk, queue)
-    for number in range(1, len(points.operations()) + 1):
+    for number in range(1, len(points.operations()) + 1, step):
         queue.empty()
         points.fork(lambda: main(["retry"]), number)
         desk.slurm("retry")

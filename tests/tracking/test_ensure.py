@@ -170,7 +170,7 @@ def test_overrides_arrive_as_they_are(lab, capsys):
         ("[1]", "need an object"),
         ('{"lr": NaN}', "NaN is no JSON"),
         ("{", "cannot be read as JSON"),
-        ('{"seed": {"py/reduce": []}}', "seed={'py/reduce': []}: need an integer"),
+        ('{"seed": {"py/reduce": []}}', "'py/reduce': no key of a setting"),
         (None, "o.json: cannot be read"),
     ],
 )

@@ -64,6 +64,8 @@ class Address:
     def _parse(self) -> tuple[str, str]:
         """Returns the name of the database, and its hosts. Asks no name server, also for `mongodb+srv`."""
         scheme, _, rest = self._text.partition("://")
+        if "@" in rest.partition("?")[0].partition("/")[2]:  # of a password with a slash, and no name of a database
+            raise self._error("an @ behind the first slash")
         try:
             found = parse_uri("mongodb://" + rest.partition("?")[0])
         except (PyMongoError, ValueError) as error:
