@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.stats import Estimate, distinct_tasks, task_mean
+from analysis.stats import Estimate, task_mean
 from experiments.render import draw_paths
 from research.evaluation import AdaptationCurve, spread
 
@@ -37,7 +37,7 @@ def _print_table(curve: AdaptationCurve, title: str) -> None:
     width = max(len(_GAIN), len(curve.unit))
     names = "".join(f"  {name:>8}" for name in curve.extras)
     print(f"\n{title}\n{curve.unit:>{width}}  {curve.label:>12}  {'95 % interval':<15}{names}".rstrip())
-    kinds = distinct_tasks(curve.tasks, curve.score.shape[1])
+    kinds = curve.distinct()
     for step in spread(len(curve.score), _ROWS):
         shown = _ends(task_mean(curve.score[step], kinds))
         extras = "".join(f"  {values[step].mean():>{max(8, len(name))}.3f}" for name, values in curve.extras.items())
@@ -50,7 +50,7 @@ def _print_table(curve: AdaptationCurve, title: str) -> None:
     print()
 
 
-def _print_distinct(curve: AdaptationCurve, kinds: NDArray[np.int64]) -> None:
+def _print_distinct(curve: AdaptationCurve, kinds: NDArray[np.intp]) -> None:
     """Prints the scores of each distinct task, if the evaluation has a few tasks again and again."""
     counts = np.bincount(kinds)
     if not 1 < len(counts) <= _DISTINCT or counts.min() < 2:
@@ -60,11 +60,11 @@ def _print_distinct(curve: AdaptationCurve, kinds: NDArray[np.int64]) -> None:
     )
     for kind, name in enumerate(_names(curve, kinds)):
         values = curve.score[-1][kinds == kind]
-        found = task_mean(values, np.zeros(len(values), np.int64))
+        found = task_mean(values, np.zeros(len(values), np.intp))
         print(f"    {name} ({counts[kind]} times): {found.value:.2f}  {_ends(found)}")
 
 
-def _names(curve: AdaptationCurve, kinds: NDArray[np.int64]) -> list[str]:
+def _names(curve: AdaptationCurve, kinds: NDArray[np.intp]) -> list[str]:
     """Returns the fields of each distinct task as text."""
     names = getattr(curve.tasks, "_fields", range(len(curve.tasks)))
     fields = list(zip(names, map(np.asarray, curve.tasks), strict=True))

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.plots.style import COLOURS, INK, STYLE, make_figure, save
-from analysis.stats import distinct_tasks, task_mean
+from analysis.stats import task_mean
 from research.evaluation import AdaptationCurve
 from research.tasks.base import GoalTasks
 
@@ -41,7 +41,7 @@ def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
     with rc_context(STYLE):
         figure = make_figure(4.0, 3.0)
         axes = figure.subplots()
-        _draw_curves(axes, curve.score, curve.tasks)
+        _draw_curves(axes, curve.score, curve.distinct())
         axes.set(xlabel=curve.unit, ylabel=curve.label)
         axes.set_title(f"Adaptation to {tasks} {curve.evaluated.tasks(tasks)}", loc="left")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
@@ -71,7 +71,7 @@ def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
         for axes, values in ((left, expected), (right, piled)):
             middle, marker = values.mean(1), _marker(values)
             axes.fill_between(
-                range(len(values)), *_mean_interval(values, curve.tasks), color=COLOURS[0], alpha=0.3, linewidth=0
+                range(len(values)), *_mean_interval(values, curve.distinct()), color=COLOURS[0], alpha=0.3, linewidth=0
             )
             axes.plot(
                 middle, color=COLOURS[0], marker=marker, markersize=3.5, linewidth=1.5, label="agent, 95 % interval"
@@ -136,19 +136,20 @@ def _goals(curve: AdaptationCurve) -> NDArray[Any]:
     return np.asarray(curve.tasks.goal)
 
 
-def _mean_interval(values: NDArray[np.float64], tasks: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _mean_interval(
+    values: NDArray[np.float64], kinds: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the ends of the interval of the mean over tasks for `values [steps, tasks]`, see `stats.task_mean`."""
-    kinds = distinct_tasks(tasks, values.shape[1])
     found = [task_mean(row, kinds) for row in values]
     return np.array([each.low for each in found]), np.array([each.high for each in found])
 
 
-def _draw_curves(axes: Axes, score: NDArray[np.float64], tasks: Any) -> None:
+def _draw_curves(axes: Axes, score: NDArray[np.float64], kinds: NDArray[np.intp]) -> None:
     """Draws the mean of `score [steps + 1, tasks]` with its interval, and single tasks of short curves."""
     x = np.arange(len(score))
     singles = score[:, : _FAINT * (len(x) <= _MARKED)]
     axes.add_collection(LineCollection(_rows(x, singles.T), colors=INK, linewidths=0.6, alpha=0.15))
-    axes.fill_between(x, *_mean_interval(score, tasks), color=COLOURS[0], alpha=0.3, linewidth=0, label="95 % interval")
+    axes.fill_between(x, *_mean_interval(score, kinds), color=COLOURS[0], alpha=0.3, linewidth=0, label="95 % interval")
     axes.plot(x, score.mean(1), color=COLOURS[0], marker=_marker(x), markersize=4.5, linewidth=1.8, label="mean")
     if singles.size:
         axes.plot([], [], color=INK, linewidth=0.6, alpha=0.4, label="one task")  # stands for the collection

@@ -26,7 +26,7 @@ from analysis.stats.estimate import (
     trimmed_mean,
 )
 from analysis.stats.points import iqm, optimality_gap
-from analysis.stats.repeated import distinct_tasks, task_mean
+from analysis.stats.repeated import task_mean
 from analysis.stats.tasks import AGGREGATES, Profile, aggregate, improvement_over_tasks, performance_profile
 
 __all__ = [
@@ -43,7 +43,6 @@ __all__ = [
     "align",
     "area_under_curve",
     "difference",
-    "distinct_tasks",
     "diverged",
     "estimate",
     "improvement_over_tasks",

@@ -12,7 +12,6 @@ Otherwise the tasks are draws from a distribution, and it is Student's. Both are
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,31 +20,12 @@ from analysis.stats.estimate import Estimate, diverged, estimate
 from analysis.stats.student import t_quantile
 
 
-def distinct_tasks(tasks: Any, count: int) -> NDArray[np.int64]:
-    """Returns the number of the distinct task that each task is, in the order in which they first occur, `[tasks]`.
-
-    Args:
-        tasks: A task batch: a tuple of arrays with a leading `[tasks]` axis. Of anything else, all tasks are distinct.
-        count: Number of tasks.
-
-    Example:
-        >>> distinct_tasks((np.array([1.0, -1.0, 1.0]),), 3).tolist()
-        [0, 1, 0]
-    """
-    fields = [] if tasks is None else [np.asarray(field) for field in (tasks if isinstance(tasks, tuple) else (tasks,))]
-    if not fields or any(field.shape[:1] != (count,) for field in fields):
-        return np.arange(count)
-    names = [tuple(str(field[task].tolist()) for field in fields) for task in range(count)]
-    first = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return np.array([first[name] for name in names], np.int64)
-
-
-def task_mean(values: ArrayLike, kinds: NDArray[np.int64], confidence: float = 0.95) -> Estimate:
+def task_mean(values: ArrayLike, kinds: NDArray[np.intp], confidence: float = 0.95) -> Estimate:
     """Returns the mean over tasks with its interval.
 
     Args:
         values: Score of each task, `[tasks]`.
-        kinds: The number of the distinct task that each task is, `[tasks]`, see `distinct_tasks`.
+        kinds: The number of the distinct task that each task is, `[tasks]`, see `AdaptationCurve.distinct`.
         confidence: Probability that the interval contains the mean over the tasks of the family, in (0, 1).
 
     Raises:
