@@ -1,4 +1,7 @@
-"""The reader of runs under a short name: `from analysis.load import load_runs`. It is in `analysis.data.load`."""
+"""The reader of runs, for scripts and notebooks: `from analysis.load import load_runs`.
+
+`analysis.data.load` has the code; docs/analysis.md describes it.
+"""
 
 from analysis.data.load import Runs, load_runs
 

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.data.identity import is_missing, key, text
 from analysis.data.where import column
 
-_OF_THE_TASKS = ("config.task", "config.num_eval_tasks", "config.horizon")
+_OF_THE_TASKS = ("config.task", "config.num_eval_tasks", "config.eval_split", "config.horizon")
 """Columns that determine the tasks of an evaluation, in addition to those below `config.task_args`."""
 
 _OF_THE_SCORE = "result.label"

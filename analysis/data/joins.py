@@ -14,6 +14,7 @@ group say so (`analysis.stats.NOT_FINITE`). `not_finite="drop"` leaves such runs
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -140,10 +141,8 @@ def scores(
         raise ValueError(f"value={value!r}: need one of {', '.join(get_args(Value))}")
     last = _last_values(runs, metric) if value == "last" else None
     having = _runs_with(runs, metric) if last is None else set(last.index)
-    if groups is None:
-        table = _with_groups(runs, by, having, **choice)
-    else:
-        table = chosen(runs, groups[groups.index.isin(having)], **choice)
+    own = None if groups is None else groups[groups.index.isin(having)]
+    table = _with_groups(runs, by, having, **choice) if own is None else chosen(runs, own, **choice)
     values, note = _reduced(runs, metric, table.index, value) if last is None else (last, "")
     found = table[["group", "seed"]].assign(run=table.index, value=values[table.index])
     found = found.reset_index(drop=True)[["group", "seed", "run", "value"]]
@@ -226,8 +225,13 @@ def _last_values(runs: Runs, metric: str) -> pd.Series:
     if f"final.{metric}" in runs.table.columns:
         return runs.table.loc[runs.table.index.isin(_runs_with(runs, metric)), f"final.{metric}"]
     if metric in runs.table.columns and not metric.startswith("config."):
-        column = runs.table[metric]
-        return pd.to_numeric(column[[value is not None for value in column]], errors="coerce")
+        column = (
+            runs.table[metric].dropna() if metric == "seconds" else runs.table[metric]
+        )  # of others, NaN was recorded
+        values = column[[isinstance(value, (Real, np.bool_)) for value in column]]
+        if values.empty:
+            raise ValueError(f"metric={metric!r}: no run has a number there")
+        return pd.to_numeric(values)
     known = [name.removeprefix("final.") for name in runs.table.columns if name.startswith(("final.", "result"))]
     raise ValueError(f"metric={metric!r}: no run has it; {nearest(metric, known)}")
 

@@ -56,6 +56,20 @@ def test_only_the_statuses_asked_for_count(root):
         runs.curves("score", status=["STALE"])
 
 
+@pytest.mark.parametrize("name", ["status", "started", "experiment"])
+def test_a_text_or_a_time_is_no_score_and_nobody_has_diverged(root, name):
+    with pytest.raises(ValueError, match=f"metric='{name}': no run has a number there"):
+        load_runs(root).scores(name)
+
+
+def test_a_run_whose_time_is_unknown_has_not_diverged(root):
+    record = root / "1" / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"start_time": None}))
+    scores = load_runs(root).scores("seconds")
+    assert "1" not in set(scores["run"]) and scores["value"].notna().all()
+    assert scores.attrs["note"] == "completed without seconds, not in the table: run 1"
+
+
 def test_scores_are_last_values_or_columns(root):
     runs = load_runs(root)
     assert rows(runs.scores("score"), "group", "seed", "run", "value") == [
@@ -126,12 +140,14 @@ def test_runs_without_seeds_are_no_repetitions(tmp_path):
             "task: the runs were evaluated on different tasks: navigation_2d .run 1., cheetah_vel",
         ),
         (dict(num_eval_tasks=20), "num_eval_tasks: the runs were evaluated on different tasks: 40 .run 1., 20 .run 2."),
+        (dict(eval_split="validation"), "eval_split: the runs were evaluated on different tasks: test .run 1., valida"),
         (dict(task_args={"radius": 2.0}), "task_args.radius: the runs were evaluated on different tasks"),
         (dict(horizon=50), "horizon: the runs were evaluated on different tasks"),
     ],
 )
 def test_runs_on_different_tasks_are_refused_unless_asked_for(tmp_path, change, message):
     settings = {"task": "navigation_2d", "num_eval_tasks": 40, "task_args": {"radius": 1.0}, "horizon": 100}
+    settings["eval_split"] = "test"
     parts = {"metrics": {"score": [1.0]}, "score": [[1.0]]}
     write_record(tmp_path / "1", **parts, **settings)
     write_record(tmp_path / "2", **parts, **settings | change)
