@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.function(arguments) or 0)
-    except SlurmError as error:
+    except (SlurmError, OSError) as error:
         return _refuse(error)
     except KeyboardInterrupt:
         print("\nStopped. `status` shows what was submitted; the same command does the rest.", file=sys.stderr)

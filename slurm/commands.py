@@ -39,7 +39,8 @@ def status(arguments: argparse.Namespace) -> None:
     # Output to a pipe is read by programs: its lines are not wrapped at the width of a terminal.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if not surveys:
-        print(f"No sweep is in {printable(sweeps_dir(arguments.runs_dir))}.")
+        damaged, directory = len(all_folders(arguments.runs_dir)), printable(sweeps_dir(arguments.runs_dir))
+        print(f"No sweep in {directory} can be read, of {damaged}." if damaged else f"No sweep is in {directory}.")
     elif arguments.sweep is None:
         console.print(sweeps_table(surveys))
     else:

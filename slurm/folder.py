@@ -308,3 +308,12 @@ def write_settings(
         given: Dotted keys of each line whose value is not the default.
     """
     write_json(folder.path / "settings.json", {"name": name, "settings": list(settings), "given": list(given)})
+
+
+def read_settings(folder: Folder) -> tuple[str | None, list[tuple[Mapping[str, Any], Sequence[str]]]]:
+    """Returns what `write_settings` wrote: the name, and (settings, given) of each line; nothing if it is damaged."""
+    stored = read_object(folder.path / "settings.json") or {}
+    try:
+        return stored["name"], list(zip(stored["settings"], stored["given"], strict=True))
+    except (KeyError, TypeError, ValueError):
+        return None, []

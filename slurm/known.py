@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from research.files import is_number
 from research.terminal import printable
 from research.tracking import records
 from research.tracking.config import flatten
 from slurm import guard
 from slurm.arrays import adopt
 from slurm.errors import SlurmError
-from slurm.folder import Folder, all_folders, read_object
+from slurm.folder import Folder, all_folders, read_object, read_settings
 from slurm.scheduler import Queued, Task
 from slurm.states import LIVE, RunState, jobs_of, survey
 
@@ -86,15 +87,15 @@ def past_runs(runs_dir: Path, queue: Mapping[Task, Queued]) -> list[Past]:
 
 
 def _of_sweep(folder: Folder, states: Iterable[RunState]) -> Iterable[Past]:
-    stored = read_object(folder.path / "settings.json") or {}
-    name, settings, given = stored.get("name"), stored.get("settings") or (), stored.get("given") or ()
+    name, rows = read_settings(folder)
     for state in states:
         entry, kind = state.entry, _KINDS.get(state.state)
         if kind is None:
             continue
         past = Past(entry.run, kind, entry.command, entry.hash, overrides=entry.overrides, task=state.task)
-        if state.stage == 0 and state.line < len(settings):
-            past = past._replace(name=name, settings=settings[state.line], given=given[state.line])
+        if state.stage == 0 and state.line < len(rows):
+            settings, given = rows[state.line]
+            past = past._replace(name=name, settings=settings, given=given)
         elif state.stage == 0 and kind == "completed":
             past = _from_record(folder.runs_dir / str(entry.run)) or past
         yield past
@@ -102,8 +103,7 @@ def _of_sweep(folder: Folder, states: Iterable[RunState]) -> Iterable[Past]:
 
 def _completed_records(runs_dir: Path) -> Iterable[Past]:
     for directory in records.run_directories(runs_dir):
-        name = directory.name
-        if name.isascii() and name.isdecimal() and (past := _from_record(directory)) is not None:
+        if is_number(directory.name) and (past := _from_record(directory)) is not None:
             yield past
 
 

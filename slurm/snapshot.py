@@ -82,7 +82,7 @@ class _Copy:
     def _link(self, inside: Path) -> None:
         """Copies a link, or the file or directory that it leads to, under the name of the link."""
         source = self._root / inside
-        end = source.resolve()
+        end = Path(os.path.realpath(source))  # `resolve` raises an error for a loop of links
         if any(end == directory or end in directory.parents for directory in self._left_out):
             return
         within = end.relative_to(self._root) if end.is_relative_to(self._root) else None

@@ -218,7 +218,7 @@ def _read_record(directory: Path) -> tuple[dict[str, Any] | None, str]:
 
     A record without config.json was never begun. The settings of a completed run are not read any more.
     """
-    if not (directory / "run.json").exists() or not (directory / "config.json").exists():
+    if not records.has_record(directory):
         return None, ""
     record, config = read_object(directory / "run.json"), read_object(directory / "config.json")
     if record is None or not isinstance(record.get("status"), str):

@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from slurm.cli import main
+from slurm.folder import Folder, read_settings, write_settings
+from slurm.known import past_runs
 from slurm.manifest import Entry, read_manifest, write_manifest
 
 TORN = ("", '{"status": "COMPL', "[1, 2]", "null", '"text"')
@@ -56,6 +59,43 @@ def test_a_damaged_sweep_is_named_and_the_others_go_on(sweeps):
     jobs.write_text('{"stage": 0, "off\n' + jobs.read_text())
     assert "jobs.jsonl: line 1 is damaged and not used" in desk.slurm("status")
     assert "score" in desk.slurm("logs", 1)
+
+
+@pytest.mark.parametrize("content", [*TORN, '{"name": "x", "settings": [{}, {}], "given": [[]]}', '{"settings": 3}'])
+def test_damaged_settings_of_a_sweep_are_those_of_no_run(tmp_path, content):
+    folder = Folder(tmp_path)
+    write_settings(folder, "toy", [{"lr": 0.1}, {"lr": 0.2}], [["lr"], []])
+    assert read_settings(folder) == ("toy", [({"lr": 0.1}, ["lr"]), ({"lr": 0.2}, [])])
+    (tmp_path / "settings.json").write_text(content)
+    assert read_settings(folder) == (None, [])
+
+
+def test_status_says_that_every_sweep_is_damaged(tmp_path, capsys, no_slurm):
+    folder = tmp_path / "_sweeps" / "one-1"
+    assert main(["status", "--runs-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"No sweep is in {folder.parent}.\n"
+    folder.mkdir(parents=True)
+    (folder / "manifest.jsonl").write_text("torn")
+    assert main(["status", "--runs-dir", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"No sweep in {folder.parent} can be read, of 1.\n" and "one-1 is left out" in shown.err
+
+
+def test_an_error_of_the_operating_system_is_one_line(tmp_path, capsys, no_slurm, monkeypatch):
+    monkeypatch.setattr("slurm.commands.survey_all", lambda *_: (tmp_path / "gone").read_text())
+    assert main(["status", "--runs-dir", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: [Errno 2] No such file or directory: '{tmp_path}/gone'\n"
+
+
+def test_only_a_folder_with_the_name_of_a_number_is_a_run_of_this_number(tmp_path):
+    config = {"lr": 0.1}
+    for name in ("7", "007", "²"):
+        (tmp_path / name).mkdir()
+        run = {"status": "COMPLETED", "command": "train", "experiment": {"name": "toy"}}
+        (tmp_path / name / "run.json").write_text(json.dumps(run))
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    (tmp_path / "7" / "run.json").write_text(json.dumps({"status": "RUNNING"}))
+    assert past_runs(tmp_path, {}) == []
 
 
 def test_a_folder_of_a_strange_name_stops_nothing(sweeps):
