@@ -18,6 +18,7 @@
 # same number of samples in an iteration and the same held-out goals, and are five seeds enough to decide?
 
 # %%
+import numpy as np
 
 from analysis import plots, stats
 from analysis.data.sweeps import ranking
@@ -80,11 +81,13 @@ show(plots.plot_profiles(scores, label="mean return after one step"), "compare_p
 # %% [markdown]
 # ## Sample efficiency
 #
-# The number of environment steps to the level that the worst of the three reaches. A run that does not reach it is
+# The number of environment steps to the lowest of the median final scores. A run that has diverged counts as the worst
+# of its algorithm; an algorithm whose median run has diverged sets no level. A run that does not reach the level is
 # censored: it counts as needing more steps than it had.
 
 # %%
-level = scores.groupby("group")["value"].median().min()
+medians = scores.assign(value=scores["value"].fillna(-np.inf)).groupby("group")["value"].median()
+level = medians[np.isfinite(medians)].min()
 for group, rows in after.groupby("group"):
     curves = {run: (part["x"].to_numpy(), part["value"].to_numpy()) for run, part in rows.groupby("run")}
     reached = stats.steps_to_threshold(curves, level)
