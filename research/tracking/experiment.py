@@ -21,8 +21,8 @@ from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict,
 from research import distributed
 from research.checkpoint import CheckpointError
 from research.distributed import ALONE, RankLostError, Ranks
-from research.terminal import printable
 from research.streams import any_character, prepare_streams
+from research.terminal import printable
 from research.tracking.config import ConfigError, merge, plain
 from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
