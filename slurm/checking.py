@@ -71,8 +71,7 @@ def check(sweep: Sweep, path: Path, root: Path, pasts: Sequence[Past] = ()) -> C
         pasts: Runs that exist already.
 
     Raises:
-        SlurmError: The experiment does not exist, or a configuration is invalid. The message names the file, the
-            section and the key.
+        SlurmError: The experiment does not exist, or a configuration is invalid; with the file, section and key.
     """
     script = find_script(sweep.experiment, path, root)
     experiment = load_experiment(script)
@@ -98,6 +97,14 @@ def check(sweep: Sweep, path: Path, root: Path, pasts: Sequence[Past] = ()) -> C
     for stage in sweep.then:
         _check_stage(experiment, to_mapping(config), stage.fixed, stage.command, path)
     configurations = list(found.values())
+    recognised = _recognise(configurations, pasts, identifier)
+    return Checked(str(script.relative_to(root.resolve())), experiment.name, configurations, *recognised)
+
+
+def _recognise(
+    configurations: Sequence[Configuration], pasts: Sequence[Past], identifier: Identifier
+) -> tuple[list[str | None], list[ChangedDefault]]:
+    """Returns the last two fields of `Checked`. A run whose settings are unknown has the hash of its manifest."""
     identities = [identifier.identify_past(past) for past in pasts]
     old = {configuration.hash: configuration.identity.hash for configuration in configurations}
     hashes = [
@@ -105,8 +112,7 @@ def check(sweep: Sweep, path: Path, root: Path, pasts: Sequence[Past] = ()) -> C
         for past, then in zip(pasts, identities, strict=True)
     ]
     new = [configuration.identity for configuration in configurations if configuration.identity.hash not in hashes]
-    changed = identifier.changed_defaults(new, zip(pasts, identities, strict=True))
-    return Checked(str(script.relative_to(root.resolve())), experiment.name, configurations, hashes, changed)
+    return hashes, identifier.changed_defaults(new, zip(pasts, identities, strict=True))
 
 
 class _Builder:

@@ -73,7 +73,6 @@ def plot_comparison(
         sentences = [f"{NAMES[statistic]} and every run (dots)", *_about(found)]
         if baseline is not None:
             sentences += _draw_differences(rest[0], groups, baseline, statistic, seed)
-            sentences += simultaneous_note(len(groups) - 1)
         caption(figure, [*sentences, *_about_lost(scores)])
     return figure
 
@@ -133,15 +132,10 @@ def plot_profiles(
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: There are no rows, or a column is missing.
+        ValueError: There are no rows, a column is missing, or every run has diverged and no thresholds are given.
     """
     groups = grouped(scores)
-    every = scores["value"].to_numpy(np.float64)
-    every = every[np.isfinite(every)]
-    if not len(every):
-        raise ValueError("scores: every run has diverged, so there is nothing to draw")
-    margin = 0.03 * (every.max() - every.min() or 1.0)
-    at = np.linspace(every.min() - margin, every.max() + margin, 201) if thresholds is None else np.asarray(thresholds)
+    at = _range_of(scores["value"].to_numpy(np.float64)) if thresholds is None else np.asarray(thresholds)
     with rc_context(SMALL):
         figure = make_figure(width, 0.8 * width)
         axes = figure.subplots()
@@ -195,6 +189,15 @@ def plot_throughput(
     return figure
 
 
+def _range_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns 201 evenly spaced thresholds over the range of the finite values. Raises ValueError if there are none."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        raise ValueError("scores: every run has diverged, so there is nothing to draw")
+    margin = 0.03 * (finite.max() - finite.min() or 1.0)
+    return np.linspace(finite.min() - margin, finite.max() + margin, 201)
+
+
 def _draw_profiles(axes: Axes, found: dict[str, Profile]) -> None:
     for index, (name, each) in enumerate(found.items()):
         style = look(index)
@@ -226,7 +229,7 @@ def _draw_differences(
     axes.tick_params(axis="y", length=0)
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
     axes.set_xlabel(f"difference to {baseline}")
-    return notes
+    return [*notes, *simultaneous_note(len(found))]
 
 
 def _draw_rows(axes: Axes, names: list[str], found: dict[str, Estimate], first: list[str] | None = None) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -63,23 +64,16 @@ def render(runs: Runs, config: PageConfig) -> str:
     """
     labels = summary.groups(runs.table, config.by)
     _check_tasks(runs, labels, config)
-    metrics = sorted(map(str, runs.metrics["metric"].unique()), key=_natural)
-    if config.metric and config.metric not in metrics:
-        runs.curves(config.metric, by=[], **curves.ALL)  # raises an error with similar names
-    first = metrics.index(config.metric) if config.metric else _first(metrics)
-    final = summary.final_values(runs, metrics)
     names = list(dict.fromkeys(labels))
+    metrics = sorted(map(str, runs.metrics["metric"].unique()), key=_natural)
+    first = _first(runs, metrics, config.metric)
+    final = summary.final_values(runs, metrics)
     counts, repeats = curves.counted(runs, labels)
     groups = curves.Groups(names, [names.index(label) for label in labels], counts)
     charts = _charts(runs, metrics, groups)
     adaptation = curves.adaptation(runs, groups)
     data = {
-        "runs": [
-            {"name": str(run), "seed": summary.text(seed), "status": status, "group": group}
-            for run, seed, status, group in zip(
-                runs.table.index, runs.table["seed"], runs.table["status"], groups.of_run, strict=True
-            )
-        ],
+        "runs": _runs(runs.table, groups),
         "groups": names,
         "metrics": metrics,
         "axes": AXES,
@@ -102,6 +96,14 @@ def render(runs: Runs, config: PageConfig) -> str:
         pictures=shown,
         left_out=left_out,
     )
+
+
+def _runs(table: pd.DataFrame, groups: curves.Groups) -> list[dict[str, Any]]:
+    """Returns the name, seed, status and group of each run."""
+    return [
+        {"name": str(run), "seed": summary.text(seed), "status": status, "group": group}
+        for run, seed, status, group in zip(table.index, table["seed"], table["status"], groups.of_run, strict=True)
+    ]
 
 
 def _check_tasks(runs: Runs, labels: Sequence[str], config: PageConfig) -> None:
@@ -202,7 +204,12 @@ def _natural(name: str) -> list[Any]:
     return [name.startswith("time/"), *(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name))]
 
 
-def _first(metrics: Sequence[str]) -> int:
+def _first(runs: Runs, metrics: Sequence[str], wanted: str) -> int:
+    """Returns the place of the metric that is shown first. Raises ValueError if no run has the one that is wanted."""
+    if wanted and wanted not in metrics:
+        runs.curves(wanted, by=[], **curves.ALL)  # raises an error with similar names
+    if wanted:
+        return metrics.index(wanted)
     for pattern in _FIRST:
         found = [place for place, metric in enumerate(metrics) if re.match(pattern, metric)]
         if found:

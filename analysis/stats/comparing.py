@@ -14,6 +14,8 @@ from analysis.stats.estimate import RESAMPLES, Estimate, diverged, estimate, res
 from analysis.stats.points import check_confidence, checked
 from analysis.stats.student import t_quantile
 
+_ALONE = "no interval: 1 run on a side"
+
 
 class Paired(NamedTuple):
     """The paired difference of two groups with common seeds.
@@ -37,16 +39,13 @@ def difference(
     confidence: float = 0.95,
     num_resamples: int = RESAMPLES,
 ) -> Estimate:
-    """Returns statistic(values) − statistic(reference) of two independent groups, with its interval.
-
-    Means have Welch's t interval, with the degrees of freedom rounded down. The other statistics have a bootstrap
-    interval that resamples both groups, see `widened_ends`. If a run has diverged, there is no difference.
+    """Returns statistic(values) − statistic(reference) of independent groups with its interval; NaN if a run diverged.
 
     Args:
         values: Scores of the first group, `[runs]`.
         reference: Scores of the second group, `[runs]`; the numbers of runs may differ.
         rng: Generator of the resamples.
-        statistic: A key of `CUTS`.
+        statistic: A key of `CUTS`. Means have Welch's t interval, the others a bootstrap of both groups.
         confidence: Probability that the interval contains the true difference, in (0, 1).
         num_resamples: Number of resamples of the bootstrap.
 
@@ -60,16 +59,16 @@ def difference(
     check_confidence(confidence, num_resamples)
     sides = [np.sort(_runs(side)) for side in (values, reference)]
     counts = [len(side) for side in sides]
-    if not np.isfinite(np.concatenate(sides)).all():
-        return Estimate(math.nan, math.nan, math.nan, min(counts), diverged(np.concatenate(sides)))
+    if not np.isfinite(every := np.concatenate(sides)).all():
+        return Estimate(math.nan, math.nan, math.nan, min(counts), diverged(every))
     value = float(trimmed_mean(sides[0], statistic) - trimmed_mean(sides[1], statistic))
     if min(counts) == 1:
-        return Estimate(value, math.nan, math.nan, 1, "no interval: 1 run on a side")
+        return Estimate(value, math.nan, math.nan, 1, _ALONE)
     if statistic == "mean":
         reach = _welch(sides, confidence)
         return Estimate(value, value - reach, value + reach, min(counts), _name(confidence, "Welch t interval"))
-    resamples = [resample(side, rng, statistic, num_resamples) for side in sides]
-    low, high = widened_ends(value, resamples, counts, confidence)
+    draws = [resample(side, rng, statistic, num_resamples) for side in sides]
+    low, high = widened_ends(value, draws, counts, confidence)
     return Estimate(value, float(low), float(high), min(counts), _name(confidence, "bootstrap interval"))
 
 
@@ -110,11 +109,15 @@ def paired_difference(
             "use `difference` for groups that are independent"
         )
     found = estimate([values[seed] - reference[seed] for seed in pairs], rng, statistic, confidence, num_resamples)
+    found = found._replace(interval=_of_pairs(found, len(pairs)))
+    return Paired(found, pairs, tuple(sorted(values.keys() ^ reference.keys())))
+
+
+def _of_pairs(found: Estimate, count: int) -> str:
+    """Returns the name of the interval of a number of pairs, or the reason why there is none."""
     if math.isnan(found.value):
-        kind = f"{found.interval} pairs"
-    else:
-        kind = "no interval: 1 pair" if len(pairs) == 1 else f"{found.interval} of {len(pairs)} pairs"
-    return Paired(found._replace(interval=kind), pairs, tuple(sorted(values.keys() ^ reference.keys())))
+        return f"{found.interval} pairs"
+    return "no interval: 1 pair" if count == 1 else f"{found.interval} of {count} pairs"
 
 
 def probability_of_improvement(values: ArrayLike, reference: ArrayLike, confidence: float = 0.95) -> Estimate:
@@ -145,7 +148,7 @@ def probability_of_improvement(values: ArrayLike, reference: ArrayLike, confiden
     found = float(beats(ours, theirs).mean())
     sizes = len(ours), len(theirs)
     if min(sizes) == 1:
-        return Estimate(found, math.nan, math.nan, 1, "no interval: 1 run on a side")
+        return Estimate(found, math.nan, math.nan, 1, _ALONE)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     low, high = (_farthest(found, end, z, *sizes) for end in (0.0, 1.0))
     return Estimate(found, low, high, min(sizes), _name(confidence, "score interval"))
@@ -204,7 +207,7 @@ def simultaneous_note(num_comparisons: int, confidence: float = 0.95) -> list[st
 
 
 def _welch(sides: list[NDArray[np.float64]], confidence: float) -> float:
-    """Returns half the width of the interval of a difference of means (Welch 1947)."""
+    """Returns half the width of the interval of a difference of means (Welch 1947), degrees of freedom rounded down."""
     squares = np.array([side.var(ddof=1) / len(side) for side in sides])
     if squares.sum() == 0:
         return 0.0

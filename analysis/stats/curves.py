@@ -164,13 +164,11 @@ def steps_to_threshold(
     named = _named(curves)
     until = min(x[-1] for x, _ in named.values()) if horizon is None else horizon
     steps = np.full(len(named), math.inf)
-    unknown = []
-    for index, (name, (x, value)) in enumerate(named.items()):
+    for index, (x, value) in enumerate(named.values()):
         beyond = x[(value <= threshold if lower_is_better else value >= threshold) & (x <= until)]
-        if len(beyond):
-            steps[index] = beyond[0]
-        elif x[-1] < until:
-            unknown.append(f"{name} (ends at {x[-1]:g})")
+        steps[index] = beyond[0] if len(beyond) else math.inf
+    ends = {name: x[-1] for (name, (x, _)), step in zip(named.items(), steps, strict=True) if math.isinf(step)}
+    unknown = [f"{name} (ends at {end:g})" for name, end in ends.items() if end < until]
     if unknown:
         raise ValueError(
             f"horizon={until:g}: runs that end before it without reaching {threshold:g}: {', '.join(unknown)}; "
