@@ -143,7 +143,7 @@ def comparison(scores: pd.DataFrame, arguments: argparse.Namespace) -> str:
     lost = scores.loc[~np.isfinite(scores["value"]), "run"]
     if len(lost):
         about.append(f"not finite: {len(lost)} of {len(scores)} runs ({', '.join(lost)}): {stats.NOT_FINITE}")
-    about += stats.simultaneous_note(len(groups) - 1)
+    about += stats.simultaneous_note(len(groups) - 1, arguments.statistic)
     remarks = [f"{note} ({'; '.join(names)})" if len(names) < len(groups) else note for note, names in notes.items()]
     return "\n".join([head, command_line.text_table(rows), "", *about, *_ragged(groups), *remarks])
 

@@ -229,7 +229,7 @@ def _draw_differences(
     axes.tick_params(axis="y", length=0)
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
     axes.set_xlabel(f"difference to {baseline}")
-    return [*notes, *simultaneous_note(len(found))]
+    return [*notes, *simultaneous_note(len(found), statistic)]
 
 
 def _draw_rows(axes: Axes, names: list[str], found: dict[str, Estimate], first: list[str] | None = None) -> None:

@@ -195,14 +195,15 @@ def simultaneous(num_comparisons: int, confidence: float = 0.95) -> float:
     return 1 - (1 - confidence) / max(1, num_comparisons)
 
 
-def simultaneous_note(num_comparisons: int, confidence: float = 0.95) -> list[str]:
+def simultaneous_note(num_comparisons: int, statistic: str = "iqm", confidence: float = 0.95) -> list[str]:
     """Returns the sentence on simultaneous intervals; none for a single comparison."""
     if num_comparisons < 2:
         return []
     each = 100 * simultaneous(num_comparisons, confidence)
+    less = ", unless an interval is named with less" if statistic == "median" else ""  # few values have no other one
     return [
         f"{num_comparisons} comparisons with one baseline: their intervals are simultaneous, all hold at once with "
-        f"{100 * confidence:g} % (Bonferroni: {each:.4g} % for each)"
+        f"{100 * confidence:g} % (Bonferroni: {each:.4g} % for each{less})"
     ]
 
 

@@ -6,8 +6,8 @@ coverage`, docs/statistics.md):
 
     mean     x̄ ± t s/√n                                             Student's t, n − 1 degrees of freedom
     iqm      percentile bootstrap whose ends are the quantiles Φ(±t) instead of Φ(±z), since z = 1.96 makes the interval
-             too narrow for few values; fewer than 5 values: m ± t √(n/(n − 1)) SE of the bootstrap, which equals
-             Student's t interval for up to 3 values
+             too narrow for few values; fewer than 5 values (for more than 95 %, see `_fewest`):
+             m ± t √(n/(n − 1)) SE of the bootstrap, which equals Student's t interval for up to 3 values
     median   between order statistics, for any distribution (Hettmansperger & Sheather 1986); fewer than 6 values have
              no 95 % interval of this kind: the interval is their range, and its name has its lower confidence
 
@@ -45,7 +45,7 @@ NOT_FINITE = (
 
 RESAMPLES = 10_000
 _FEWEST = 5
-"""Smallest number of values for which the bootstrap has enough distinct resamples for its quantiles."""
+"""Smallest number of values for which the bootstrap has enough distinct resamples for its quantiles, see `_fewest`."""
 
 
 class Estimate(NamedTuple):
@@ -247,7 +247,7 @@ def widened_ends(value: Any, sides: list[NDArray[np.float64]], counts: list[int]
     """Returns the ends of a bootstrap interval that is widened for few values.
 
     They are the quantiles Φ(−t) and Φ(t) of the resampled statistic, with Student's t of Σ(n − 1) degrees of freedom;
-    if a group has fewer than 5 values, value ± t √Σ n/(n − 1) SE².
+    if a group has fewer values than `_fewest`, value ± t √Σ n/(n − 1) SE².
 
     Args:
         value: The statistic, or the difference of two groups, `[...]`.
@@ -256,13 +256,22 @@ def widened_ends(value: Any, sides: list[NDArray[np.float64]], counts: list[int]
         confidence: Probability that the interval contains the true value, in (0, 1).
     """
     t = t_quantile((1 + confidence) / 2, sum(counts) - len(counts))
-    if min(counts) < _FEWEST:
+    if min(counts) < _fewest(confidence):
         squares = [count / (count - 1) * side.var(0) for count, side in zip(counts, sides, strict=True)]
         reach = t * np.sqrt(sum(squares))
         return value - reach, value + reach
     resampled = sides[0] if len(sides) == 1 else sides[0] - sides[1]
     low, high = np.quantile(resampled, [NormalDist().cdf(-t), NormalDist().cdf(t)], axis=0)
     return low, high
+
+
+def _fewest(confidence: float) -> int:
+    """Returns the smallest number of values for the percentile bootstrap: 5 for 95 %, 8 for 99.4 %.
+
+    Its interval never leaves the range of n values, which misses the centre of a symmetric distribution with
+    probability 2^(1 − n), whatever the confidence.
+    """
+    return max(_FEWEST, round(1 - math.log2(1 - confidence)))
 
 
 def _between_order_statistics(ordered: NDArray[np.float64], confidence: float) -> tuple[Any, Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 
 import pytest
 
+from slurm import guard
 from slurm.cli import main
-from slurm.folder import Folder, read_settings, write_settings
+from slurm.folder import Array, Folder, read_settings, write_settings
 from slurm.known import past_runs
 from slurm.manifest import Entry, read_manifest, write_manifest
 
@@ -79,6 +83,20 @@ def test_status_says_that_every_sweep_is_damaged(tmp_path, capsys, no_slurm):
     assert main(["status", "--runs-dir", str(tmp_path)]) == 0
     shown = capsys.readouterr()
     assert shown.out == f"No sweep in {folder.parent} can be read, of 1.\n" and "one-1 is left out" in shown.err
+
+
+def test_a_sweep_that_another_machine_runs_is_not_cancelled_here(tmp_path, capsys, monkeypatch, no_slurm):
+    folder = Folder(tmp_path / "_sweeps" / "one-1")
+    folder.path.mkdir(parents=True)
+    write_manifest(folder.manifest(0), [Entry(1, "hash", 1, "experiments/x.py", "ensure", [], {})])
+    killed = []
+    monkeypatch.setattr("os.kill", lambda *arguments: killed.append(arguments))
+    with guard.hold(folder.working, "runs it"):
+        for host, status in (("elsewhere", 2), (socket.gethostname(), 0)):
+            folder.add(Array(0, 0, [0], host=host))
+            assert main(["cancel", "one", "--runs-dir", str(tmp_path)]) == status
+    assert capsys.readouterr().err == "error: one-1 runs on elsewhere; cancel it there\n"
+    assert killed == [(os.getpid(), signal.SIGTERM)]
 
 
 def test_an_error_of_the_operating_system_is_one_line(tmp_path, capsys, no_slurm, monkeypatch):

@@ -138,4 +138,15 @@ def test_simultaneous_intervals_hold_together():
     alone, together = (count / tries for count in missed.values())
     assert alone > 0.2 and together < 0.06
     assert simultaneous(1) == 0.95 and simultaneous_note(1) == []
-    assert "Bonferroni: 99.44 % for each" in simultaneous_note(9)[0]
+    assert "Bonferroni: 99.44 % for each)" in simultaneous_note(9)[0]
+    assert "99.44 % for each, unless an interval is named with less" in simultaneous_note(9, "median")[0]
+
+
+def test_simultaneous_intervals_of_five_pairs_hold_together():
+    """A bootstrap of 5 values stays between them: it could not have more than 93.75 %, whatever is asked for."""
+    rng, tries, missed = np.random.default_rng(1), 300, 0
+    for _ in range(tries):
+        groups = [dict(enumerate(values)) for values in rng.normal(size=(10, 5))]
+        ends = [paired_difference(one, groups[0], rng, "iqm", simultaneous(9), 500).estimate for one in groups[1:]]
+        missed += any(not each.low <= 0 <= each.high for each in ends)
+    assert missed / tries < 0.08
