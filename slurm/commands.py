@@ -41,7 +41,7 @@ def status(arguments: argparse.Namespace) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if not surveys:
         damaged, directory = len(all_folders(arguments.runs_dir)), printable(sweeps_dir(arguments.runs_dir))
-        print(f"No sweep in {directory} can be read, of {damaged}." if damaged else f"No sweep is in {directory}.")
+        print(f"No sweep in {directory} can be read: {damaged} damaged." if damaged else f"No sweep is in {directory}.")
     elif arguments.sweep is None:
         console.print(sweeps_table(surveys))
     else:

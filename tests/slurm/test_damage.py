@@ -82,7 +82,7 @@ def test_status_says_that_every_sweep_is_damaged(tmp_path, capsys, no_slurm):
     (folder / "manifest.jsonl").write_text("torn")
     assert main(["status", "--runs-dir", str(tmp_path)]) == 0
     shown = capsys.readouterr()
-    assert shown.out == f"No sweep in {folder.parent} can be read, of 1.\n" and "one-1 is left out" in shown.err
+    assert shown.out == f"No sweep in {folder.parent} can be read: 1 damaged.\n" and "one-1 is left out" in shown.err
 
 
 def test_a_sweep_that_another_machine_runs_is_not_cancelled_here(tmp_path, capsys, monkeypatch, no_slurm):
