@@ -45,6 +45,8 @@ def submit(arguments: argparse.Namespace) -> int:
     with _folder(arguments, submission) as (folder, lock):
         place = Place(folder.code_or(ROOT), submission, own, folder.path)
         plan = make_plan(arguments.sweep, sweep, _check(sweep, pasts, place, arguments), pasts)
+        if not (arguments.local or arguments.dry_run or is_here):
+            scheduler.max_array_size()  # raises NoSlurmError with advice
         size = array_size(arguments)
         lines = plan.lines(size)
         _report(plan, lines)
