@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import Tensor
 
 from research.files import atomic_write, remove_partial
+from research.plain_state import MismatchError, describe, from_plain, to_plain
 
 FORMAT = 1
 _ARCHIVE = b"PK\x03\x04"  # start of a zip file, which torch.save writes
@@ -34,7 +34,6 @@ _KEYS = {
     "state": (dict,),
 }
 _CHUNK = 1 << 20  # bytes
-_SCALARS = (bool, int, float, str, type(None))
 
 
 class CheckpointError(ValueError):
@@ -77,7 +76,7 @@ class Checkpoint:
         """
         try:
             return from_plain(self.state, like)
-        except _MismatchError as error:
+        except MismatchError as error:
             raise CheckpointError(
                 f"{self.path} does not fit these settings: {error}. Use the settings it was trained with."
             ) from error
@@ -115,18 +114,22 @@ class Checkpoints:
         self.best_score = self._score_of_best()
 
     def _score_of_best(self) -> float | None:
-        """Returns the score of `best.pt`; None without a best. A best that is lost is reported."""
+        """Returns the best score so far; None without a best. A best that is lost is reported.
+
+        A `best.pt` of later iterations is of a part of the run that is trained again, and is written again then.
+        """
         expected = self.continued.best_score if self.continued else None
         if expected is None and not self.best.exists():
             return None
         try:
-            return load(self.best).score
+            best = load(self.best)
         except CheckpointError as error:
             score = "unknown" if expected is None else f"{expected:g}"
             logging.getLogger(__name__).warning(
                 "%s The best state so far (score %s) is lost. From here on best.pt is the best of the evaluations that "
                 "follow.", error, score)  # fmt: skip
             return None
+        return best.score if best.iteration <= (self.continued.iteration if self.continued else 0) else expected
 
     @property
     def latest(self) -> Path:
@@ -192,11 +195,11 @@ def load(path: Path | str) -> Checkpoint:
         )
     for key, types in _KEYS.items():
         if type(content[key]) not in types:
-            raise _foreign(path, f"its entry {key} is {_describe(content[key])}")
-    best_score = content.get("best_score")
+            raise _foreign(path, f"its entry {key} is {describe(content[key])}")
+    best_score, record = content.get("best_score"), content.get("record")
     entries = {key: content[key] for key in ("algorithm", "config", "iteration", "score", "state")}
     return Checkpoint(path, **entries, best_score=best_score if type(best_score) is float else None,
-                      record=dict(content.get("record") or {}))  # fmt: skip
+                      record=record if type(record) is dict else {})  # fmt: skip
 
 
 def _read(path: Path) -> Any:
@@ -279,82 +282,3 @@ def _foreign(path: Path, reason: str) -> CheckpointError:
         f"{path} is no checkpoint of this project: {reason}. Use a file that a run here wrote, such as "
         f"runs/1/checkpoints/latest.pt."
     )
-
-
-def to_plain(tree: Any, path: str = "state") -> Any:
-    """Returns the tree with dicts for NamedTuples, lists for tuples, and copies of the tensors on the CPU.
-
-    Raises:
-        TypeError: A leaf is neither a tensor nor a bool, int, float, str or None.
-    """
-    if isinstance(tree, Tensor):
-        return tree.detach().cpu().clone()
-    if isinstance(tree, Mapping):
-        return {key: to_plain(value, f"{path}[{key!r}]") for key, value in tree.items()}
-    if _is_namedtuple(tree):
-        return {name: to_plain(value, f"{path}.{name}") for name, value in tree._asdict().items()}
-    if isinstance(tree, (list, tuple)):
-        return [to_plain(value, f"{path}[{index}]") for index, value in enumerate(tree)]
-    if type(tree) in _SCALARS:
-        return tree
-    raise TypeError(f"{path}: a {type(tree).__name__} cannot be saved; use a tensor, bool, int, float, str or None")
-
-
-class _MismatchError(Exception):
-    """A plain tree and a template differ. The message names the place."""
-
-
-def from_plain(plain: Any, like: Any, path: str = "state") -> Any:
-    """Returns the inverse of `to_plain`: the values of `plain` in the containers, on the devices of `like`.
-
-    Tensors take `requires_grad` from `like`, too. A tensor without rows in `like`, such as that of a replay buffer
-    before training, may have any number of rows in `plain`.
-    """
-    if isinstance(like, Tensor):
-        return _tensor(plain, like, path)
-    if isinstance(like, Mapping):
-        _match_keys(plain, like.keys(), path)
-        return {key: from_plain(plain[key], like[key], f"{path}[{key!r}]") for key in like}
-    if _is_namedtuple(like):
-        _match_keys(plain, like._fields, path)
-        return type(like)(*(from_plain(plain[name], getattr(like, name), f"{path}.{name}") for name in like._fields))
-    if isinstance(like, (list, tuple)):
-        if not isinstance(plain, list) or len(plain) != len(like):
-            raise _MismatchError(f"{path} has {_describe(plain)}, needed are {len(like)} entries")
-        pairs = enumerate(zip(plain, like, strict=True))
-        return type(like)(from_plain(*pair, f"{path}[{index}]") for index, pair in pairs)
-    if type(plain) is not type(like):
-        raise _MismatchError(f"{path} is {_describe(plain)}, needed is a value of type {type(like).__name__}")
-    return plain
-
-
-def _tensor(plain: Any, like: Tensor, path: str) -> Tensor:
-    if not isinstance(plain, Tensor) or not _fits(plain, like):
-        raise _MismatchError(f"{path} is {_describe(plain)}, needed is {_describe(like)}")
-    return plain.to(like.device).requires_grad_(like.requires_grad)
-
-
-def _fits(plain: Tensor, like: Tensor) -> bool:
-    grows = like.ndim > 0 and len(like) == 0 and plain.ndim == like.ndim
-    return plain.dtype == like.dtype and plain.shape[grows:] == like.shape[grows:]
-
-
-def _match_keys(plain: Any, keys: Any, path: str) -> None:
-    if not isinstance(plain, dict):
-        raise _MismatchError(f"{path} is {_describe(plain)}, needed are entries {', '.join(map(str, keys))}")
-    missing, foreign = (sorted(map(str, difference)) for difference in (set(keys) - set(plain), set(plain) - set(keys)))
-    if missing or foreign:
-        parts = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has {', '.join(foreign)} too many"] * bool(foreign)
-        raise _MismatchError(f"{path} {' and '.join(parts)}")
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {list(value.shape)}"
-    if isinstance(value, list):
-        return f"{len(value)} entries"
-    return f"a {type(value).__name__}"
-
-
-def _is_namedtuple(value: Any) -> bool:
-    return isinstance(value, tuple) and hasattr(value, "_fields")

@@ -106,7 +106,7 @@ def remove_partial(directory: Path) -> None:
     No other process may write there.
     """
     for path in directory.rglob(f".*{_SUFFIX}"):
-        path.unlink()
+        path.unlink(missing_ok=True)  # a process that asks for the lock removes its own
 
 
 def remove_abandoned(directory: Path) -> None:

@@ -232,11 +232,11 @@ class Experiment(sacred.Experiment):
     def _observe(self, command: str, run: RecordedRun, lock: Lock | None, mongo: str | None) -> None:
         """Gives a run its session and its observers. Raises ConfigError, CheckpointError or BusyError to refuse it."""
         (config, run_config), start = self.settings.typed(run.config), run.start
-        if start is not None and start.is_complete:
-            run.unobserved = True
+        is_complete = start is not None and start.is_complete
+        run.unobserved = run.unobserved or is_complete
         if run.unobserved and lock is not None:
             lock.release()  # nothing is written
-        if start is not None and start.is_complete:
+        if is_complete:
             return
         try:
             run.session = self.trainer.prepare(command, run, config) if self.trainer else None
@@ -252,11 +252,7 @@ class Experiment(sacred.Experiment):
                 raise ConfigError(f"-i {run._id}: {command} writes run {start.place.id}; leave -i out")
             run._id = None
         if run._id is not None and (observer.basedir / str(run._id)).exists():
-            observer.lock(run._id)
-            if not is_free(observer.basedir / str(run._id), command):
-                observer.unlock()
-                raise ConfigError(f"-i {run._id}: {observer.basedir / str(run._id)} exists already; choose another id, "
-                                  "or none")  # fmt: skip
+            _take_folder(observer, run._id, command)
         with _writing(run_config.runs_dir):
             observer.basedir.mkdir(parents=True, exist_ok=True)
             if start is not None and start.place is not None:
@@ -290,6 +286,18 @@ class Experiment(sacred.Experiment):
         with _writing(str(place.runs_dir)):
             place.directory.mkdir(parents=True, exist_ok=True)
             return Lock(place.directory)
+
+
+def _take_folder(observer: FileObserver, _id: Any, command: str) -> None:
+    """Takes the lock of a folder that is there already. Raises ConfigError or RecordError if a run is in it."""
+    observer.lock(_id)
+    directory = observer.basedir / str(_id)
+    try:
+        if not is_free(directory, command):
+            raise ConfigError(f"-i {_id}: {directory} exists already; choose another id, or none")
+    except ValueError:
+        observer.unlock()
+        raise
 
 
 @contextlib.contextmanager

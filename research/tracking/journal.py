@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from research.files import append_lines, atomic_write
-from research.tracking.records import Extent, to_line
+from research.tracking.records import NONFINITE, Extent, to_json, to_line
 
 
 class Journal:
@@ -70,6 +70,24 @@ class Journal:
             return self._size == 0
         content = self.path.read_bytes()
         return len(content) == self._size and zlib.crc32(content) == self.extent.crc
+
+
+def to_rows(metrics_by_name: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns one row for each step, in the order of the steps; a second value of a name begins another row.
+
+    Args:
+        metrics_by_name: The points of each metric as Sacred hands them on: `{name: {"steps", "values", "timestamps"}}`.
+    """
+    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    for name, series in metrics_by_name.items():
+        seen: dict[int, int] = {}
+        for step, value, time in zip(series["steps"], series["values"], series["timestamps"], strict=True):
+            count = seen[step] = seen.get(step, -1) + 1
+            row = rows.setdefault((step, count), {"step": step, "timestamp": time.isoformat(), "values": {}})
+            row["values"][name] = plain = to_json(value)
+            if plain is None:
+                row["values"][NONFINITE] = row["values"].get(NONFINITE, 0) + 1
+    return list(rows.values())
 
 
 def write_series(series: Mapping[str, Any], file: IO[bytes]) -> None:

@@ -170,11 +170,11 @@ def is_dead(former: Holder) -> bool:
 def _clock(directory: Path) -> float:
     """Returns the time of the clock that dates the files of a directory, which may be that of another machine."""
     probe = directory / f".clock.{uuid.uuid4().hex}.partial"
-    probe.touch()
     try:
-        return probe.stat().st_mtime
+        with probe.open("xb") as file:
+            return os.fstat(file.fileno()).st_mtime
     finally:
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # who has the record may have removed it
 
 
 def _busy(directory: Path, found: Holder | None) -> BusyError:

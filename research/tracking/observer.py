@@ -17,26 +17,23 @@ null for NaN and infinities; the cost of a heartbeat depends on what is new; and
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
-import math
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sacred.observers import RunObserver
 
 from research.checkpoint import Checkpoint
 from research.files import atomic_write, claim_number, remove_abandoned, remove_partial, write_json
 from research.tracking.config import flatten
-from research.tracking.journal import Journal, write_series
+from research.tracking.journal import Journal, to_rows, write_series
 from research.tracking.lock import FILE as LOCK
 from research.tracking.lock import BusyError, Lock
 from research.tracking.provenance import patch_bytes, slurm_job, uncommitted_changes, without_credentials
-from research.tracking.records import CUT, METRICS, NONFINITE, RecordError, cut, fold, read_config, read_rows, read_run
+from research.tracking.records import CUT, METRICS, RecordError, cut, fold, read_config, read_rows, read_run, to_json
 
 _OWN_FILES = {"run.json", "config.json", "cout.txt", "metrics.json", METRICS, CUT, LOCK, "info.json", "checkpoints"}
 
@@ -150,7 +147,7 @@ class FileObserver(RunObserver):
 
     def log_metrics(self, metrics_by_name: Mapping[str, Any], info: Any) -> None:
         """Appends the points that were measured since the last heartbeat."""
-        rows = list(_rows(metrics_by_name))
+        rows = to_rows(metrics_by_name)
         if not rows:
             return
         self._require_lock()
@@ -308,9 +305,7 @@ class FileObserver(RunObserver):
             if status == "COMPLETED":  # a complete record is not changed any more
                 self._fold()
             self._update(stop_time=time.isoformat(), status=status, **changes)
-            if (
-                status != "COMPLETED" and self._journal is not None
-            ):  # a process that must leave the machine may have little time
+            if status != "COMPLETED" and self._journal is not None:  # last: such a process may have little time
                 self._fold()
         finally:
             self.unlock()
@@ -321,35 +316,6 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, l
     flat = (flatten(before), flatten(after))
     keys = dict.fromkeys([*flat[0], *flat[1]])
     return {key: pair for key in keys if (pair := [values.get(key) for values in flat]) and pair[0] != pair[1]}
-
-
-def _rows(metrics_by_name: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """Returns one row for each step, in the order of the steps; a second value of a name begins another row."""
-    rows: dict[tuple[int, int], dict[str, Any]] = {}
-    for name, series in metrics_by_name.items():
-        seen: dict[int, int] = {}
-        for step, value, time in zip(series["steps"], series["values"], series["timestamps"], strict=True):
-            count = seen[step] = seen.get(step, -1) + 1
-            row = rows.setdefault((step, count), {"step": step, "timestamp": time.isoformat(), "values": {}})
-            row["values"][name] = plain = to_json(value)
-            if plain is None:
-                row["values"][NONFINITE] = row["values"].get(NONFINITE, 0) + 1
-    return rows.values()
-
-
-def to_json(value: Any) -> Any:
-    """Returns the value as strict JSON has it: null for NaN and infinities, text for objects of unknown types."""
-    if isinstance(value, Mapping):
-        return {str(key): to_json(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [to_json(inner) for inner in value]
-    if isinstance(value, (np.generic, np.ndarray)):
-        return to_json(value.tolist())
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, datetime.datetime):
-        return value.isoformat()
-    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
 
 
 def _store(content: bytes, stem: str, suffix: str, directory: Path) -> Path:

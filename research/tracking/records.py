@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -229,6 +231,21 @@ def missing_rows(directory: Path, written: Extent) -> int:
         if rows < written.rows and parse_row(line) is not None:
             rows, crc = rows + 1, zlib.crc32(line.encode(), crc)
     return 0 if (rows, crc) == written else max(1, written.rows - rows)
+
+
+def to_json(value: Any) -> Any:
+    """Returns the value as strict JSON has it: null for NaN and infinities, text for objects of unknown types."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_json(inner) for inner in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return to_json(value.tolist())
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
 
 
 def to_line(row: Mapping[str, Any]) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sacred.utils import convert_to_nested_dict
-
 from research import checkpoint
 from research.checkpoint import Checkpoint, CheckpointError
-from research.tracking.config import ConfigError, flatten, from_mapping, merge, to_mapping
+from research.tracking.config import ConfigError, from_mapping, merge, to_mapping
+from research.tracking.kept_settings import keep_schedules, refuse_contradictions, with_recorded
 from research.tracking.place import Place, place_of_checkpoint, place_of_run, sort_key
 from research.tracking.records import (
     METRICS,
@@ -33,8 +32,6 @@ TRAINING = ("train", "resume", "ensure")
 
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {"render": {"num_eval_tasks": 3}}
 """By command: settings whose default is not the value in the checkpoint."""
-
-_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ def find_place(command: str, given: Mapping[str, Any]) -> Place | None:
             f"checkpoint={str(path)!r}: resume continues the record of a run, and this checkpoint is in none; "
             f"need <runs_dir>/<id>/checkpoints/<name>.pt"
         )
-    if "runs_dir" in given and not _is_same(Path(run_config.runs_dir), place.runs_dir):
+    if "runs_dir" in given and Path(run_config.runs_dir).resolve() != place.runs_dir.resolve():
         raise ConfigError(
             f"runs_dir={run_config.runs_dir!r}: {path} belongs to a run in {place.runs_dir}, where resume "
             "continues it; leave runs_dir out"
@@ -143,50 +140,25 @@ def _find_ensured(name: str, settings: Settings, given: Mapping[str, Any], place
     # Without one of them, the run was stopped while it started, or files are lost.
     if run is not None and trained is not None:
         _refuse_other_commands(run, place)
-        values = _with_recorded(settings, config, given, trained, record) | own
-        is_complete = run["status"] == "COMPLETED" and run["result"]["iteration"] >= values["num_iterations"]
+        values = with_recorded(settings, given, trained, record) | own
+        finished = (run.get("result") or {}).get("iteration", -1)
+        is_complete = run["status"] == "COMPLETED" and finished >= values["num_iterations"]
         if is_complete and not _missing(record, run.get("metrics_file")):
             return Start(None, values, place, is_complete=True, result=run["result"])
-    found = _usable_checkpoint(name, record, run)
+    found = _usable_checkpoint(name, settings, place, run, trained)
     if found is None:
         is_new = run is None or trained is None or run["status"] == "QUEUED"
         return Start(None, values, place, None if is_new else 0)
     if run is None or trained is None:
-        values = _with_recorded(settings, config, given, found.config, found.path) | own
+        values = with_recorded(settings, given, found.config, found.path) | own
     return Start(found, values, place, found.iteration)
 
 
-def _with_recorded(
-    settings: Settings, config: Any, given: Mapping[str, Any], trained: Mapping[str, Any], path: Path
-) -> dict[str, Any]:
-    """Returns the settings of a run that `ensure` continues: what is given, and else what the run was started with.
-
-    A setting that the run did not have had today's default, and a default that has changed is no request.
-
-    Raises:
-        ConfigError: A given setting contradicts the record.
-    """
-    asked, stored = to_mapping(config), merge(to_mapping(type(config)()), trained)
-    if settings.class_of(trained) is not type(config):  # settings of another kind, and a value contradicts
-        _refuse_contradictions("ensure", type(config), path, trained, asked)
-    named, recorded = [*flatten(given), *config.resume_settings], flatten(stored)
-    chosen = {key: value for key, value in flatten(asked).items() if _is_named(key, named)}
-    _refuse_contradictions("ensure", type(config), path, stored, chosen)
-    for key, value in flatten(asked).items():
-        if key not in chosen and recorded.get(key, value) != value:
-            _warn(f"{key}={recorded[key]!r}: {path} keeps it; its default is {value!r} now")
-            asked = merge(asked, convert_to_nested_dict({key: recorded[key]}))
-    _keep_schedules(asked, trained)
-    return asked
-
-
-def _is_named(key: str, names: Iterable[str]) -> bool:
-    """Returns whether a dotted key is one of the names, or one of both is below the other."""
-    return any(f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.") for name in names)
-
-
-def _usable_checkpoint(name: str, directory: Path, run: Mapping[str, Any] | None) -> Checkpoint | None:
+def _usable_checkpoint(
+    name: str, settings: Settings, place: Place, run: Mapping[str, Any] | None, recorded: Mapping[str, Any] | None
+) -> Checkpoint | None:
     """Returns the latest checkpoint or, if that is damaged or counts rows that are lost, the best one; None without."""
+    directory = place.directory
     for path in (directory / "checkpoints" / "latest.pt", directory / "checkpoints" / "best.pt"):
         if not path.exists():
             continue
@@ -196,7 +168,7 @@ def _usable_checkpoint(name: str, directory: Path, run: Mapping[str, Any] | None
             _warn(str(error))
             continue
         found.require_algorithm(name)
-        _require_own(found, run)
+        _require_own("ensure", settings, found, place, run, recorded)
         missing = _missing(directory, found.record)
         if not missing:
             return found
@@ -234,21 +206,21 @@ def _find_checkpoint(
         ) from error
     given = settings.checked(given, trained)
     changes = {key: value for key, value in given.items() if key not in RUN_KEYS}
-    _refuse_contradictions(command, config_class, found.path, trained, changes)
+    refuse_contradictions(command, config_class, found.path, trained, changes)
     config = merge(merge(trained, OWN_DEFAULTS.get(command, {})), changes)
     if place is not None and run is not None:
-        _require_own(found, run)
-        recorded = _if_there(read_config, place.directory) or {}
-        own = {key: value for key, value in trained.items() if key in recorded}
-        _refuse_contradictions(command, config_class, place.directory, recorded, own)
-        _keep_schedules(config, trained)
+        _require_own(command, settings, found, place, run, _if_there(read_config, place.directory))
+        keep_schedules(config, trained)
         return _resume(found, config, place)
     return Start(found, config | _own_runs_dir(found, given) | {key: given[key] for key in RUN_KEYS & given.keys()})
 
 
 def _own_runs_dir(found: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the directory of runs of a checkpoint, if the working directory is inside of it and none is given."""
-    place = None if "runs_dir" in given else place_of_checkpoint(found.path)
+    try:
+        place = None if "runs_dir" in given else place_of_checkpoint(found.path)
+    except ConfigError:  # the folder of a copy, such as "3 (1)", whose checkpoints can be evaluated
+        return {}
     is_inside = place is not None and Path.cwd().is_relative_to(place.runs_dir.resolve())
     return {"runs_dir": str(place.runs_dir)} if place is not None and is_inside else {}
 
@@ -313,40 +285,23 @@ def _refuse_other_commands(run: Mapping[str, Any], place: Place) -> None:
                           "continued; need the id of a training")  # fmt: skip
 
 
-def _require_own(found: Checkpoint, run: Mapping[str, Any] | None) -> None:
-    """Raises CheckpointError if another run has written the checkpoint. Older versions did not note the run."""
+def _require_own(
+    command: str,
+    settings: Settings,
+    found: Checkpoint,
+    place: Place,
+    run: Mapping[str, Any] | None,
+    recorded: Mapping[str, Any] | None,
+) -> None:
+    """Raises CheckpointError or ConfigError if another run than that of the place has written the checkpoint.
+
+    Older versions did not note the run in a checkpoint: there only the settings tell.
+    """
     writer, uid = found.record.get("uid"), (run or {}).get("uid")
     if writer is not None and uid is not None and writer != uid:
         raise CheckpointError(
             f"{found.path} was written by another run than the one whose folder it lies in. Put the checkpoint of that "
             "run back, or train a new run."
         )
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
-
-
-def _keep_schedules(config: dict[str, Any], before: Mapping[str, Any]) -> None:
-    """Gives the schedules of a run the length that they were started with, unless another one is asked for."""
-    if "schedule_iterations" in config and config["schedule_iterations"] is None:
-        length = before.get("schedule_iterations") or before["num_iterations"]
-        if length != config["num_iterations"]:
-            config["schedule_iterations"] = length
-
-
-def _refuse_contradictions(
-    command: str, config_class: type[Any], path: Path, trained: Mapping[str, Any], changes: Mapping[str, Any]
-) -> None:
-    """Raises ConfigError if a change is neither the value in the checkpoint nor one that the Config allows."""
-    is_training = command in ("resume", "ensure")
-    allowed: frozenset[str] = config_class.resume_settings if is_training else config_class.evaluation_settings
-    stored = flatten(trained)
-    for key, value in flatten(changes).items():
-        is_allowed = any(f"{key}.".startswith(f"{name}.") for name in allowed)
-        if not is_allowed and stored.get(key, _ABSENT) != value:
-            was = f"{stored[key]!r}" if key in stored else "nothing"
-            raise ConfigError(
-                f"{key}={value!r}: {path} was trained with {was}, and {command} keeps to it. Leave the key out, or "
-                f"train a new run. Allowed here: {', '.join(sorted(allowed))}"
-            )
+    own = {key: value for key, value in found.config.items() if key in (recorded or {})}
+    refuse_contradictions(command, settings.class_of(found.config), place.directory, recorded or {}, own)

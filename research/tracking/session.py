@@ -26,10 +26,9 @@ from research.memory import keep_freed_memory
 from research.tasks.splits import SplitName
 from research.tracking.config import from_mapping, to_mapping
 from research.tracking.experiment import Experiment
-from research.tracking.observer import to_json
 from research.tracking.place import short
 from research.tracking.progress import Lines, make_progress
-from research.tracking.records import EVALUATION
+from research.tracking.records import EVALUATION, to_json
 from research.tracking.run import RecordedRun
 from research.tracking.settings import RunConfig
 from research.tracking.signals import StopSignals

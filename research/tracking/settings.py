@@ -15,7 +15,7 @@ from sacred import Ingredient
 from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.config import ConfigError, construct, convert_fields, flatten, merge, to_mapping
 from research.tracking.place import check_id
-from research.tracking.records import read_config
+from research.tracking.records import MissingError, read_config
 from research.tracking.settings_file import read_settings
 from research.validation import suggestion
 
@@ -173,12 +173,17 @@ class Settings:
         """Returns the values that belong to ingredients, or those in the record of a run, if one is given.
 
         Raises:
-            ConfigError: A value differs from that of the record, which cannot change.
+            ConfigError: A value differs from that of the record, which cannot change, or the record has lost them.
         """
         given = {path: value for path, value in values.items() if path in self._ingredients}
         if record is None or not self._ingredients:
             return given
-        recorded = {path: value for path, value in read_config(record).items() if path in self._ingredients}
+        try:
+            recorded = {path: value for path, value in read_config(record).items() if path in self._ingredients}
+        except MissingError as error:
+            names = ", ".join(self._ingredients)
+            raise ConfigError(f"{error.path}: missing, and only it has the settings of {names}; restore it from a copy"
+                              ) from None  # fmt: skip
         flat = flatten(recorded)
         for key, value in flatten(given).items():
             if flat.get(key) != value:

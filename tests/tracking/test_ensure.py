@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 from toy_experiment import OPTIONS
 
+from experiments import lookahead_dqn
 from research import files
+from research.tracking.config import ConfigError
+from research.tracking.kept_settings import with_recorded
 from research.tracking.lock import FILE as LOCK
 from research.tracking.lock import Lock
+from research.tracking.settings import RUN_KEYS
 
 ENSURE = f"ensure with run=7 {OPTIONS}"
 
@@ -121,6 +126,34 @@ def test_a_setting_that_nobody_gives_keeps_the_value_of_the_record(lab, referenc
     assert json.loads(config.read_text())["seed"] == 2
     lab.run(f"{ENSURE} remark=other")
     assert lab.exit_code == 2 and "remark='other': runs/7 was trained with ''" in capsys.readouterr().err
+
+
+def test_all_settings_that_nobody_gives_are_kept(lab, after_step, capsys):
+    """Those below a key, too, and those that a run may change when they are given."""
+    given = f"{OPTIONS} extra.a=1.5 extra.b=2"
+    lab.run(f"with {given}")
+    after_step(7, lambda: signal.raise_signal(signal.SIGTERM))
+    lab.run(f"ensure with run=7 {given}")
+    capsys.readouterr()
+    lab.run("ensure with run=7 extra.c=1")
+    assert lab.exit_code == 2 and "extra.c=1.0: runs/7 was trained with nothing" in capsys.readouterr().err
+    lab.run("ensure with run=7 extra.b=2 device=cpu")
+    shown = capsys.readouterr().out
+    assert "warning: extra.a=1.5: runs/7 keeps it\n" in shown and "extra.b" not in shown
+    assert "warning: num_iterations=12: runs/7 keeps it; its default is 10 now" in shown
+    lab.assert_same(7, 1)
+    assert lab.record(7, "config.json")["extra"] == {"a": 1.5, "b": 2}
+    assert lab.record(7)["resumed"][0]["changed"] == {}
+
+
+def test_a_design_that_nobody_gives_is_kept():
+    settings = lookahead_dqn.experiment.settings
+    trained = settings.defaults({"design": "reptile"}) | {"num_iterations": 7}
+    kept = with_recorded(settings, {"num_iterations": 9}, trained, Path("runs/7"))
+    assert (kept["design"], kept["num_iterations"]) == ("reptile", 9)
+    assert kept.keys() == trained.keys() - RUN_KEYS
+    with pytest.raises(ConfigError, match="design='maml': runs/7 was trained with 'reptile'"):
+        with_recorded(settings, {"design": "maml"}, trained, Path("runs/7"))
 
 
 def test_of_two_at_once_the_second_is_refused(lab, capsys):

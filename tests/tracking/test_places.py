@@ -125,9 +125,20 @@ def test_an_old_checkpoint_of_another_run_is_told_by_its_settings(lab, capsys):
     content = torch.load(lab.directory / "runs/1/checkpoints/latest.pt", weights_only=True)
     del content["record"]
     torch.save(content, lab.directory / "runs/2/checkpoints/latest.pt")
-    lab.run("resume with run=2 num_iterations=6")
-    assert lab.exit_code == 2
-    assert "seed=1: runs/2 was trained with 2" in capsys.readouterr().err
+    for line in ("resume with run=2 num_iterations=6", f"ensure with run=2 {SHORT[5:].replace('=4', '=6')} seed=2"):
+        lab.run(line)
+        assert lab.exit_code == 2
+        assert "seed=1: runs/2 was trained with 2" in capsys.readouterr().err
+
+
+def test_a_checkpoint_in_a_folder_that_is_no_id_is_evaluated_and_not_continued(lab, capsys):
+    lab.run(SHORT)
+    shutil.copytree(lab.directory / "runs/1", lab.directory / "runs/1 (copy)")
+    lab.run("evaluate with 'checkpoint=runs/1 (copy)/checkpoints/best'")
+    assert (lab.exit_code, lab.record(2)["command"]) == (0, "evaluate")
+    capsys.readouterr()
+    lab.run("resume with 'checkpoint=runs/1 (copy)/checkpoints/best'")
+    assert lab.exit_code == 2 and "run='1 (copy)': need a number such as 7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,10 @@ def test_ingredients_keep_their_settings_when_a_run_goes_on(lab, with_data, caps
     for _ in range(2):
         with_data("ensure with run=9 data.scale=3 num_iterations=2")
     assert lab.record(9, "config.json")["data"]["scale"] == 3
+    (lab.directory / "runs/9/config.json").unlink()  # a checkpoint does not have them
+    for line in ("ensure with run=9 data.scale=3 num_iterations=2", "resume with run=9"):
+        assert with_data(line) == 2
+        assert "config.json: missing, and only it has the settings of data; restore it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from toy_experiment import OPTIONS
 
 from analysis.load import load_runs
@@ -171,3 +172,26 @@ def test_an_id_with_the_remains_of_a_run_is_not_free(lab, reference, capsys):
     lab.run(f"-i 1 with {OPTIONS}")
     assert lab.exit_code == 2 and "-i 1: runs/1 exists already" in capsys.readouterr().err
     assert len(lab.metrics(1)) == 12
+
+
+def test_a_refusal_of_an_id_keeps_nobody_out(lab, reference, capsys):
+    (lab.directory / "runs/1/run.json").write_text("{")
+    lab.run(f"-i 1 with {OPTIONS}")
+    assert lab.exit_code == 2 and "runs/1/run.json: no valid JSON" in capsys.readouterr().err
+    Lock(lab.directory / "runs" / "1").release()
+
+
+def test_a_setting_that_is_new_below_a_key_stops_no_older_run(lab, reference, after_step):
+    after_step(7, lambda: signal.raise_signal(signal.SIGTERM))
+    lab.run(f"with {OPTIONS}")
+    record = lab.directory / "runs" / "2"
+    config = json.loads((record / "config.json").read_text())
+    del config["surface"]["curvature"]  # as an older version wrote it
+    (record / "config.json").write_text(json.dumps(config))
+    for path in (record / "checkpoints").iterdir():
+        content = torch.load(path, weights_only=True)
+        del content["config"]["surface"]["curvature"]
+        torch.save(content, path)
+    lab.run("resume with run=2")
+    assert lab.exit_code == 0
+    lab.assert_same(2, reference)

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research import checkpoint
-from research.checkpoint import Checkpoint, CheckpointError, Checkpoints, from_plain, to_plain
+from research.checkpoint import Checkpoint, CheckpointError, Checkpoints
+from research.plain_state import from_plain, to_plain
 
 
 class Inner(NamedTuple):
@@ -85,11 +86,28 @@ def test_the_best_is_the_one_with_the_highest_score(tmp_path):
         checkpoints.save(make_state(iteration), score)
     assert checkpoint.load(checkpoints.best).iteration == 3
     assert checkpoint.load(checkpoints.latest).iteration == 6
-    again = Checkpoints(tmp_path, "toy", {})  # as after a restart
+    again = Checkpoints(tmp_path, "toy", {}, checkpoint.load(checkpoints.latest))  # as a resumed run
     again.save(make_state(7), -1.5)
     assert checkpoint.load(again.best).iteration == 3
     again.save(make_state(8), -0.5)
     assert checkpoint.load(again.best).iteration == 8
+
+
+def test_a_best_of_iterations_that_are_trained_again_is_written_again(tmp_path):
+    """The first process was killed between the two files; what it noted of its record is of rows that are gone."""
+    first = Checkpoints(tmp_path, "toy", {}, record=lambda: {"rows": 1})
+    for iteration, score in [(2, -5.0), (3, None)]:
+        first.save(make_state(iteration), score)
+    latest = first.latest.read_bytes()
+    first.save(make_state(4), -1.0)
+    first.latest.write_bytes(latest)
+    again = Checkpoints(tmp_path, "toy", {}, checkpoint.load(first.latest), record=lambda: {"rows": 2})
+    assert again.best_score == -5.0
+    again.save(make_state(4), -1.0)
+    assert checkpoint.load(again.best).record == {"rows": 2}
+    over = Checkpoints(tmp_path, "toy", {})  # from the beginning
+    over.save(make_state(2), -5.0)
+    assert checkpoint.load(over.best).iteration == 2
 
 
 def test_a_process_killed_between_the_two_files_has_not_lost_the_best(tmp_path, monkeypatch):
