@@ -237,6 +237,7 @@ class FileObserver(RunObserver):
         else:  # it was lost, and the checkpoint knows which run it was
             uid = self._checkpoint.record.get("uid") if self._checkpoint else None
             self.entry = self._new_entry(ex_info, command, host_info, meta_info, uid) | {"start_time": time.isoformat()}
+            self.entry["writes"] = int(time.timestamp())  # more than the lost file had, which a database may have
         recorded: dict[str, Any] = {}
         with contextlib.suppress(RecordError):  # it is made again
             recorded = read_config(directory)

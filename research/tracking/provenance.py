@@ -132,18 +132,21 @@ def _new_files(root: Path) -> tuple[list[str], list[str]]:
     kept, left_out = [], dict[str, None]()
     for name in names:
         of_record = next((path for path in Path(name).parents if path in records), None)
-        is_small = (
-            not name.endswith("/")
-            and os.lstat(os.path.join(os.fsencode(root), patch_bytes(name))).st_size <= _MOST_BYTES
-        )
         if of_record is not None:
             left_out[f"{next(path for path in reversed(Path(name).parents) if path in records)}/"] = None
-        elif is_small:
+        elif not name.endswith("/") and _is_small(os.path.join(os.fsencode(root), patch_bytes(name))):
             kept.append(name)
         else:
             left_out[name] = None
     more = [f"and {len(left_out) - _MOST_NAMES} more"] if len(left_out) > _MOST_NAMES else []
     return kept, [*list(left_out)[:_MOST_NAMES], *more]
+
+
+def _is_small(path: bytes) -> bool:
+    try:
+        return os.lstat(path).st_size <= _MOST_BYTES
+    except FileNotFoundError:  # a file of another program, which has removed it meanwhile
+        return False
 
 
 def slurm_job() -> dict[str, dict[str, str]]:

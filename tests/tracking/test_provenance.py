@@ -124,6 +124,20 @@ def test_large_new_files_and_records_are_not_in_the_patch_and_are_named(checkout
     ]
 
 
+def test_a_new_file_that_another_program_removes_meanwhile_stops_nothing(checkout, monkeypatch):
+    for name in ("here.py", "gone.py"):
+        (checkout / name).write_text("x = 1\n")
+    lstat = provenance.os.lstat
+
+    def removed(path, **options):
+        if str(path).endswith("gone.py'"):
+            (checkout / "gone.py").unlink(missing_ok=True)
+        return lstat(path, **options)
+
+    monkeypatch.setattr(provenance.os, "lstat", removed)
+    assert provenance._new_files(checkout) == (["here.py"], ["gone.py"])
+
+
 def test_a_folder_of_a_larger_repository_has_its_commit_and_its_changes(checkout):
     project = checkout / "code"
     project.mkdir()

@@ -146,6 +146,7 @@ def test_a_torn_file_is_named_and_its_loss_is_mended(lab, reference, capsys, nam
     if name == "run.json":
         uid = json.loads(whole)["uid"]
         assert lab.record(7)["uid"] == uid and lab.record(7)["start_time"] and len(lab.record(7)["resumed"]) == 1
+        assert lab.record(7)["writes"] > 10_000, "a copy in a database is replaced"
 
 
 def test_a_queued_run_is_started(lab, reference):
