@@ -153,22 +153,25 @@ def _written(record: Record) -> int:
 
 
 def _read_lines(path: Path, problems: list[str], written: int = 0) -> dict[str, Points]:
-    """Reads metrics.jsonl block by block. Damaged and missing lines are left out, and problems say how many."""
+    """Reads metrics.jsonl block by block. Problems say how many lines are damaged or missing.
+
+    The values of a line that differs from its checksum are unknown, and NaN; other damaged lines are left out.
+    """
     columns: Columns = defaultdict(list)
     dropped: dict[str, int] = defaultdict(int)
-    damaged = count = 0
+    damaged = lines = 0
     for block, is_torn in _blocks(path):
         if is_torn:
             problems.append(f"{path.name}: the last line is torn")
             continue
         rows, bad = _rows(block)
         damaged += bad
-        count += len(rows)
+        lines += block.count(b"\n") + 1
         _add(columns, dropped, rows)
     if damaged:
         problems.append(f"{path.name}: {damaged} damaged lines")
-    if count + damaged < written:
-        problems.append(f"{path.name}: {written - count - damaged} of {written} rows are missing")
+    if lines < written:
+        problems.append(f"{path.name}: {written - lines} of {written} rows are missing")
     for name, count in dropped.items():
         note_dropped(problems, name, count)
     return {
@@ -204,9 +207,16 @@ def _rows(block: bytes) -> tuple[list[dict[str, Any]], int]:
             return rows, 0
     except (ValueError, KeyError):
         pass
-    parsed = (parse_row(line.decode(errors="replace")) for line in lines)
-    rows = [row for row in parsed if row is not None and isinstance(row["values"], dict)]
-    return rows, len(lines) - len(rows)
+    texts = [line.decode(errors="replace") for line in lines]
+    parsed = [parse_row(text) for text in texts]
+    rows = [row or _changed_row(text) for row, text in zip(parsed, texts, strict=True)]
+    return [row for row in rows if row is not None], parsed.count(None)
+
+
+def _changed_row(line: str) -> dict[str, Any] | None:
+    """Returns the row of a line that differs from its checksum, with unknown values; None if it is no row."""
+    row = parse_row(line.rpartition(', "crc"')[0] + "}")
+    return row and {**row, "values": dict.fromkeys(row["values"])}
 
 
 def _add(columns: Columns, dropped: dict[str, int], rows: Sequence[dict[str, Any]]) -> None:

@@ -154,6 +154,14 @@ def test_a_table_names_them(lab, reference, damage, problem):
     assert load_runs("runs").table.loc["1", "problems"] == problem
 
 
+def test_values_that_differ_from_their_checksum_are_unknown_and_not_absent(lab, reference):
+    change_a_digit(lab.directory / "runs/1" / METRICS)
+    metrics = load_runs("runs").metrics
+    unknown = metrics[metrics["value"].isna()]
+    assert set(unknown["step"]) == {2} and "loss" in set(unknown["metric"])
+    assert set(metrics["step"]) == set(range(1, 13))
+
+
 def test_a_line_holds_the_checksum_of_its_row():
     line = to_line(ROW)
     assert json.loads(line) == {**ROW, "crc": f"{zlib.crc32(json.dumps(ROW).encode()):08x}"}
