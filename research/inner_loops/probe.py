@@ -68,10 +68,10 @@ class Probed(InnerLoop):
     def _check_once(self, model: nn.Module, params: Params, loss: Loss, batches: Sequence[Any]) -> None:
         if is_known(model, loss) or not batches or not params.keys() <= dict(model.named_parameters()).keys():
             return
-        check_model(model, second_order=not self.config.first_order)
         key = (fingerprint(model, loss), self.loop.tasks_per_chunk(model, batches) > 1)
         with _LOCK:  # the global generators are those of all threads
             if key not in self._passed:
+                check_model(model, second_order=not self.config.first_order)  # its messages name modules
                 self._check(model, params, loss, batches)
                 self._passed.add(key)
 
