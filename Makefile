@@ -47,7 +47,7 @@ test: lint
 	$(PY) -m pytest -m 'not slow and not quick' $(PARALLEL)
 
 smoke:
-	@sh requirements/install.sh test
+	@sh requirements/install.sh smoke
 	$(PY) -m pytest $(SMOKE) $(PARALLEL)
 	$(PY) experiments/maml_trpo.py with fast
 

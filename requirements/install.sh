@@ -2,7 +2,8 @@
 # Makes .venv hold what requirements/ pins, and does nothing when it already does.
 #
 #   sh requirements/install.sh run      what a run needs
-#   sh requirements/install.sh test     that, and what the tests need
+#   sh requirements/install.sh smoke    that, and what the tests of `make smoke` need
+#   sh requirements/install.sh test     that, and what all tests need
 #   sh requirements/install.sh check    only says whether this machine has what an install needs
 #
 # PYTHON=/path/to/python chooses the interpreter: a .venv of another one is made again. pip's own configuration is respected.
@@ -27,11 +28,21 @@ place() {
     "$python" -c 'import sys; print(*sys.version_info[:2], sep=".")' 2>/dev/null
 }
 
-# Of the files that decide what .venv holds for `run` or `test`.
+# Of the files that decide what .venv holds for `run`, `smoke` or `test`.
 fingerprint() {
     printf '%s ' "$1"
     { cat requirements/install.sh requirements/build.txt requirements/run.txt
-      [ "$1" = run ] || cat "requirements/$1.txt"; } | cksum
+      [ "$1" = run ] || cat requirements/smoke.txt
+      [ "$1" != test ] || cat requirements/test.txt; } | cksum
+}
+
+# What .venv holds after an install of $1: `test` includes `smoke`, which includes `run`.
+contents() {
+    place
+    for set in run smoke test; do
+        fingerprint "$set"
+        [ "$set" != "$1" ] || break
+    done
 }
 
 is_stamped() {
@@ -132,12 +143,12 @@ install() {
     pip install --no-warn-conflicts --requirement "requirements/$1.txt"
     install_learn2learn
     pip install --no-deps --no-build-isolation --editable .
-    { place && fingerprint run && { [ "$1" = run ] || fingerprint "$1"; }; } >"$stamp.new"
+    contents "$1" >"$stamp.new"
     mv "$stamp.new" "$stamp"
 }
 
 case ${1:-} in
     check) check_machine ;;
-    run | test) is_installed "$1" || install "$1" ;;
-    *) fail "usage: sh requirements/install.sh run|test|check" ;;
+    run | smoke | test) is_installed "$1" || install "$1" ;;
+    *) fail "usage: sh requirements/install.sh run|smoke|test|check" ;;
 esac
