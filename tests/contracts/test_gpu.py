@@ -8,7 +8,6 @@ import subprocess
 import sys
 import types
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -34,6 +33,14 @@ CASES: dict[str, set[str]] = {
     "maml_dqn/meta_sgd": EXACT,
 }
 
+PER_STEP = {
+    "maml_trpo/meta_sgd_func": {"sampling/collect.py begin_step"},
+    "rl2/ppo_tabular": {"sampling/trials.py collect_trials"},
+}
+"""Where the host waits for actions, which go to the environments; other waits belong to an iteration."""
+
+IN_CI = ("maml_trpo/meta_sgd_func", "rl2/ppo_tabular", "maml_dqn/meta_sgd")  # one of each kind of adaptation
+
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join(str(ROOT / path) for path in ("", "tests/support", "tests/golden"))
@@ -43,34 +50,19 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
-    """The outcome of each case, in a process that knows the device."""
-    done = python(str(ROOT / "tests/support/pretended_gpu.py"), *CASES)
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "case", [case if case in IN_CI else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
+def test_a_run_gives_the_numbers_of_the_cpu_with_reproducible_operations_and_few_waits(case: str) -> None:
+    """In a process that knows the device."""
+    done = python(str(ROOT / "tests/support/pretended_gpu.py"), case)
     assert done.returncode == 0, done.stderr[-3000:]
-    outcomes: dict[str, Any] = json.loads(done.stdout)
-    return outcomes
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("case", CASES)
-def test_a_run_gives_the_numbers_of_the_cpu(case: str, found: dict[str, Any]) -> None:
-    assert found[case]["difference"] < 1e-9
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("case", CASES)
-def test_no_other_operation_is_irreproducible(case: str, found: dict[str, Any]) -> None:
-    assert {name.split()[0].rstrip("_") for name in found[case]["irreproducible"]} <= CASES[case]
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("case", ["maml_trpo/meta_sgd_func", "rl2/ppo_tabular"])
-def test_the_host_waits_once_for_each_step_of_the_environments(case: str, found: dict[str, Any]) -> None:
-    """Where actions go to the environments; the rest belongs to an iteration, not to a step."""
-    waits = found[case]["waits"]
-    per_step = {name for name in waits if name.startswith("sampling/")}
-    assert per_step == {"sampling/collect.py begin_step"} or per_step == {"sampling/trials.py collect_trials"}
+    found = json.loads(done.stdout)[case]
+    assert found["difference"] < 1e-9
+    assert {name.split()[0].rstrip("_") for name in found["irreproducible"]} <= CASES[case]
+    if case in PER_STEP:
+        assert {name for name in found["waits"] if name.startswith("sampling/")} == PER_STEP[case]
 
 
 def test_a_run_on_a_gpu_asks_for_deterministic_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
