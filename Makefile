@@ -4,7 +4,7 @@
 PY := .venv/bin/python
 ARGS ?= with navigation_2d
 PARALLEL := --numprocesses auto --maxprocesses 4
-QUICK := tests/unit tests/contracts -m quick $(PARALLEL)
+QUICK := tests/unit tests/contracts tests/security -m quick $(PARALLEL)
 SMOKE := tests/unit/test_streams.py tests/unit/test_checkpoint.py tests/contracts/test_backends.py \
   tests/tracking/test_sacred.py tests/tracking/test_interruption.py tests/tracking/test_processes.py
 
@@ -14,7 +14,7 @@ help:
 	@echo 'Each command makes .venv first when it is missing or out of date.'
 	@echo
 	@echo '  make run [ARGS="with fast"]   train MAML-TRPO; ARGS go to experiments/maml_trpo.py (default: $(ARGS))'
-	@echo '  make quick                    lint, types, and the quick tests of units and contracts: two minutes'
+	@echo '  make quick                    lint, types, and the quick tests of units, contracts and security: two minutes'
 	@echo '  make test                     lint, types, all tests but the slow ones, and the coverage of the quick ones'
 	@echo '  make smoke                    a few tests of every part, for another interpreter'
 	@echo '  make slow                     the tests that take minutes'

@@ -28,8 +28,8 @@ hypothesis.settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items):
-    """Marks the quick tests: those of units and contracts that are not marked as longer."""
+    """Marks the quick tests: those of units, contracts and security that are not marked as longer."""
     for item in items:
         folder = Path(item.path).relative_to(Path(__file__).parent).parts[0]
-        if folder in ("unit", "contracts") and not any(map(item.get_closest_marker, ("slow", "thorough"))):
+        if folder in ("unit", "contracts", "security") and not any(map(item.get_closest_marker, ("slow", "thorough"))):
             item.add_marker(pytest.mark.quick)

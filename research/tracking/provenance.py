@@ -170,7 +170,8 @@ def without_credentials(value: Any) -> Any:
 def _run(
     root: Path, *arguments: str, send: str = "", environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes] | OSError:
-    environment = {**os.environ, "LC_ALL": "C", **(environment or {})}
+    # Without its optional locks, git takes none that a commit of the user at that moment would find.
+    environment = {**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", **(environment or {})}
     command = ["git", "-C", str(root), *arguments]
     try:
         return subprocess.run(command, input=patch_bytes(send), env=environment, capture_output=True, check=False)
