@@ -1,4 +1,7 @@
-"""Signals at random moments: what is recorded in the end is what a run that was left alone records."""
+"""Signals at random moments: what is recorded in the end is what a run that was left alone records.
+
+docs/results/kills.txt keeps a battery of 30 moments for each script.
+"""
 
 from __future__ import annotations
 
