@@ -97,14 +97,18 @@ def uncommitted_changes(root: Path) -> str:
     index = _line(root, "rev-parse", "--git-path", "index")
     if why_no_commit(root) or index is None:
         return ""
-    names, _ = _new_files(root)
     with tempfile.TemporaryDirectory() as directory:  # the index of the checkout stays as it is
         own = {"GIT_INDEX_FILE": str(Path(directory, "index"))}
         if (root / index).is_file():
-            shutil.copyfile(root / index, own["GIT_INDEX_FILE"])
-        # "Intent to add" makes new files a part of the difference and stores nothing.
-        _git(root, "--literal-pathspecs", "add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul",
-             send="\0".join(names), environment=own)  # fmt: skip
+            # With its time, by which git finds the files that changed in the instant when the index was written.
+            shutil.copy2(root / index, own["GIT_INDEX_FILE"])
+        # "Intent to add" makes new files a part of the difference and stores nothing. It fails when a file has gone
+        # since it was listed.
+        for _attempt in range(_TRIES):
+            names, _ = _new_files(root)
+            if _git(root, "--literal-pathspecs", "add", "--intent-to-add", "--pathspec-from-file=-",
+                    "--pathspec-file-nul", send="\0".join(names), environment=own) is not None:  # fmt: skip
+                break
         return _git(root, *_PLAIN, "diff", "HEAD", *_COMPLETE, ".", environment=own) or ""
 
 
@@ -120,6 +124,7 @@ _COMPLETE = ["--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no
 
 _MOST_BYTES = 1 << 20
 _MOST_NAMES = 20
+_TRIES = 3
 
 
 def _new_files(root: Path) -> tuple[list[str], list[str]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -136,6 +137,25 @@ def test_a_new_file_that_another_program_removes_meanwhile_stops_nothing(checkou
 
     monkeypatch.setattr(provenance.os, "lstat", removed)
     assert provenance._new_files(checkout) == (["here.py"], ["gone.py"])
+
+
+def test_a_new_file_that_goes_before_git_sees_it_leaves_the_others_in_the_patch(checkout, monkeypatch):
+    (checkout / "here.py").write_text("x = 1\n")
+    listed = iter([(["gone.py", "here.py"], []), (["here.py"], [])])
+    monkeypatch.setattr(provenance, "_new_files", lambda root: next(listed))
+    assert "+++ b/here.py" in provenance.uncommitted_changes(checkout)
+
+
+def test_a_change_in_the_instant_of_the_index_is_in_the_patch(checkout):
+    """Size and time of the file are those that the index has: git reads it, because the index is no newer."""
+    git(checkout, "config", "core.trustctime", "false")
+    instant = 1_700_000_000
+    os.utime(checkout / "code.py", (instant, instant))
+    git(checkout, "update-index", "--refresh")
+    (checkout / "code.py").write_text("x = 2\n")
+    os.utime(checkout / "code.py", (instant, instant))
+    os.utime(checkout / ".git" / "index", (instant, instant))
+    assert "+x = 2" in provenance.uncommitted_changes(checkout)
 
 
 def test_a_folder_of_a_larger_repository_has_its_commit_and_its_changes(checkout):
