@@ -8,7 +8,7 @@ the goal on both axes. An action in [-1, 1]² moves the point by `step_size` tim
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import gymnasium
 import numpy as np
@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from research.tasks.base import ContinuousTasks
 from research.tasks.rows import Moved, RowEnvs
-from research.validation import positive
+from research.validation import choices, positive
+
+_MAML_RANGE = 0.5
+_MAML_GOALS = 40
 
 
 class NavigationTasks(NamedTuple):
@@ -34,6 +37,8 @@ class Navigation2D(ContinuousTasks):
         goal_range: Goals are uniform in [-goal_range, goal_range]².
         step_size: Distance per step and axis at an action of 1.
         done_radius: An episode terminates when both axes are nearer to the goal than this.
+        test_goals: `"drawn"`: test tasks are a sequence of draws. `"maml"`: they are the 40 goals on which the authors
+            of MAML evaluate, of `goal_range` 0.5 (their test script maml_examples/test_maml_point.py).
     """
 
     test_stream = "navigation_2d/test"
@@ -41,9 +46,15 @@ class Navigation2D(ContinuousTasks):
     goal_range: float = 0.5
     step_size: float = 0.1
     done_radius: float = 0.01
+    test_goals: Literal["drawn", "maml"] = "drawn"
 
     def __post_init__(self) -> None:
         positive(self, "horizon", "goal_range", "step_size", "done_radius")
+        choices(self)
+        if self.test_goals == "maml" and self.goal_range != _MAML_RANGE:
+            raise ValueError(
+                f"goal_range={self.goal_range}: test_goals='maml' needs {_MAML_RANGE}, the range of its goals"
+            )
 
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
@@ -57,6 +68,14 @@ class Navigation2D(ContinuousTasks):
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> NavigationTasks:
         return NavigationTasks(rng.uniform(-self.goal_range, self.goal_range, (num_tasks, 2)))
+
+    def test_tasks(self, num_tasks: int) -> NavigationTasks:
+        if self.test_goals == "drawn":
+            return cast(NavigationTasks, super().test_tasks(num_tasks))
+        if num_tasks > _MAML_GOALS:
+            raise ValueError(f"num_eval_tasks={num_tasks}: need at most {_MAML_GOALS}, the goals of test_goals='maml'")
+        goals = np.random.RandomState(1).uniform(-_MAML_RANGE, _MAML_RANGE, (_MAML_GOALS, 2))
+        return NavigationTasks(goals[:num_tasks])
 
     def make_envs(self, tasks: NavigationTasks, episodes: int) -> NavigationEnvs:
         return NavigationEnvs(self, tasks, episodes)

@@ -176,3 +176,17 @@ def test_impossible_settings_are_refused(key, value):
 def test_no_episodes_are_refused():
     with pytest.raises(ValueError, match="episodes=0: need a value above 0"):
         envs_for([[0.0, 0.0]], episodes=0)
+
+
+def test_the_goals_of_the_authors_of_maml():
+    """40 goals of NumPy's old generator with seed 1, at a mean distance of 0.401."""
+    tasks = Navigation2D(test_goals="maml").test_tasks(40)
+    np.testing.assert_allclose(tasks.goal[:2], [[-0.082978, 0.220324], [-0.499886, -0.197667]], atol=1e-6)
+    assert np.linalg.norm(tasks.goal, axis=1).mean() == pytest.approx(0.4008, abs=1e-4)
+    np.testing.assert_array_equal(Navigation2D(test_goals="maml").test_tasks(3).goal, tasks.goal[:3])
+    with pytest.raises(ValueError, match="num_eval_tasks=41: need at most 40"):
+        Navigation2D(test_goals="maml").test_tasks(41)
+    with pytest.raises(ValueError, match=r"goal_range=1\.0: test_goals='maml' needs 0\.5"):
+        Navigation2D(test_goals="maml", goal_range=1.0)
+    with pytest.raises(ValueError, match="test_goals='mine': need one of 'drawn', 'maml'"):
+        Navigation2D(test_goals="mine")
