@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from research.inner_loops.base import (
     adapted_names,
     rate,
 )
+from research.inner_loops.known import fingerprint
 from research.inner_loops.supported import check_model, twice_differentiable, vmappable
 from research.optim.differentiable import UPDATE_RULES, UpdateRule
 from research.optim.differentiable_lookahead import lookahead
@@ -42,6 +43,9 @@ from research.types import Loss, MetaParams, Params
 
 _ROWS_PER_CHUNK = {"cpu": 2048, "cuda": 1 << 20}
 """Most batch rows of a vmapped chunk, about: what fits into the cache of a core, or fills a GPU."""
+
+_LOOPED: set[Hashable] = set()
+"""Fingerprints of the models and losses that torch.vmap could not batch: the attempt is not repeated."""
 
 
 @dataclass(frozen=True)
@@ -217,12 +221,14 @@ def _gradient(
         return dict(zip(names, found, strict=True))
 
     with twice_differentiable(model), torch.enable_grad():
-        if not vmappable(model) or num_tasks([batch]) == 1:
+        is_looped = bool(_LOOPED) and fingerprint(model, loss) in _LOOPED
+        if is_looped or not vmappable(model) or num_tasks([batch]) == 1:
             return gradient(vmapped=False)
         try:
             return gradient(vmapped=True)
         except RuntimeError as error:  # `if` on a tensor, .item(), masks, ...; an error of one task comes again
             looped = gradient(vmapped=False)
+            _LOOPED.add(fingerprint(model, loss))
             _say_looped(str(error).splitlines()[0][:200])
             return looped
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -261,6 +262,7 @@ NOT_VMAPPED = {branch, number_of_it, masked, in_place, permuted, likelihood, pen
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 def test_right_losses_pass_and_every_backend_has_the_same_numbers(loss: Any, dtype: torch.dtype, caplog: Any) -> None:
     func._say_looped.cache_clear()
+    func._LOOPED.clear()
     made = problem(lambda net, hidden: net.last(hidden))
     made = replace(made, loss=loss, model=made.model.to(dtype), params=ip.start(made.model.to(dtype)))
     made = replace(made, batches=[ip.Pairs(*(field.to(dtype) for field in batch)) for batch in made.batches[:2]])
@@ -275,6 +277,21 @@ def test_right_losses_pass_and_every_backend_has_the_same_numbers(loss: Any, dty
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-12)
     assert [record.levelname for record in caplog.records] == (["WARNING"] if loss in NOT_VMAPPED else [])
     assert all("torch.vmap cannot batch" in record.message for record in caplog.records)
+
+
+def test_a_loss_that_cannot_be_batched_is_tried_once(monkeypatch: Any, caplog: Any) -> None:
+    """Also if the next call has a copy of the model, and the same loss made again."""
+    func._say_looped.cache_clear()
+    func._LOOPED.clear()
+    tried = []
+    real = func.per_task
+    monkeypatch.setattr(func, "per_task", lambda *a, vmapped: (tried.append(vmapped), real(*a, vmapped=vmapped))[1])
+    made = ip.regression()
+    for loss in (functools.partial(branch), functools.partial(branch), ip.squared_error):
+        made = replace(made, loss=loss, model=copy.deepcopy(made.model))
+        made.adapt(loop("func", probe=False), made.params, {"lr": torch.tensor(0.05)}, 3)
+    assert tried == [True] + [False] * 3 + [False] * 3 + [True] * 3
+    assert len(caplog.records) == 1
 
 
 def test_large_batches_are_looped_without_a_word(caplog: Any) -> None:
