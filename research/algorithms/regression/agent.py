@@ -51,7 +51,6 @@ class RegressionConfig(MetaLearningConfig, ScheduledConfig):
     """
 
     evaluation_settings = MetaLearningConfig.evaluation_settings | {"eval_query_points"}
-    resume_settings = MetaLearningConfig.resume_settings | ScheduledConfig.resume_settings
 
     task: str = "sinusoid"
     num_iterations: int = 300
