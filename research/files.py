@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Numbers of the errors of a disk that is full, or has become read-only."""
 
 _SUFFIX = ".partial"
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
@@ -30,7 +34,7 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], Any], durable: bool = 
         OSError: The file cannot be written; `filename` is its path.
     """
     partial = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}{_SUFFIX}")
-    with _naming(path):
+    with naming(path):
         try:
             with partial.open("xb") as file:
                 write(file)
@@ -46,13 +50,14 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], Any], durable: bool = 
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """An OSError inside has a path: a full disk gives none, and that of a partial file means nothing to a reader."""
     try:
         yield
     except OSError as error:
         if error.errno is not None and (error.filename is None or str(error.filename).endswith(_SUFFIX)):
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            del error.filename2  # None would be printed
         raise
 
 
@@ -73,15 +78,19 @@ def write_json(path: Path, value: Any) -> None:
 def append_lines(path: Path, lines: list[str]) -> None:
     """Appends lines and waits until they are on disk.
 
-    If the disk is full, the file stays as it was. If the process is killed, only the last line can be incomplete.
+    If the disk is full, the file stays as it was. If the process is killed, only the last line can be incomplete; the
+    next call then begins a new one.
     """
-    with _naming(path), path.open("ab", buffering=0) as file:
-        size = file.tell()
+    with naming(path), path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
         try:
-            _write_all(file, "".join(f"{line}\n" for line in lines).encode())
+            file.seek(max(0, size - 1))
+            is_torn = file.read(1) not in (b"", b"\n")
+            _write_all(file, ("\n" * is_torn + "".join(f"{line}\n" for line in lines)).encode())
             os.fsync(file.fileno())
         except OSError:
-            file.truncate(size)
+            with contextlib.suppress(OSError):  # the next call begins a new line
+                file.truncate(size)
             raise
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import select
 import sys
@@ -53,6 +54,21 @@ def any_character() -> Iterator[None]:
     finally:
         for stream, errors in strict:
             stream.reconfigure(errors=errors)
+
+
+@contextlib.contextmanager
+def logging_restored() -> Iterator[None]:
+    """A context whose changes of the root logger, its level and its handlers, end with it.
+
+    Sacred's option `--loglevel` would otherwise hide the warnings of all later runs and other code of the process.
+    """
+    level, handlers = logging.root.level, list(logging.root.handlers)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)
+        for handler in set(logging.root.handlers).difference(handlers):
+            logging.root.removeHandler(handler)
 
 
 class _Output(io.FileIO):

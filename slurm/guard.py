@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from research.files import naming
 from slurm.errors import SlurmError
 
 _PATIENCE_SECONDS = 0.5
@@ -37,9 +38,10 @@ def hold(path: Path, doing: str) -> Iterator[int]:
                     f"ended, or cancel the sweep first"
                 )
             time.sleep(0.02)  # `holder` takes the lock for a moment
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with naming(path):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         yield file.fileno()
 
 

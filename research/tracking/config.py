@@ -97,6 +97,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Returns the settings that differ, as `{key: [before, after]}` with dotted keys and null for none."""
+    flat = (flatten(before), flatten(after))
+    keys = dict.fromkeys([*flat[0], *flat[1]])
+    return {key: pair for key in keys if (pair := [values.get(key) for values in flat]) and pair[0] != pair[1]}
+
+
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Returns two nested mappings as one; where both have a value, that of `above`.
 

@@ -21,14 +21,15 @@ from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict,
 from research import distributed
 from research.checkpoint import CheckpointError
 from research.distributed import ALONE, RankLostError, Ranks
-from research.streams import any_character, prepare_streams
+from research.files import IS_FULL
+from research.streams import any_character, logging_restored, prepare_streams
 from research.terminal import printable
 from research.tracking.config import ConfigError, merge, plain
 from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
 from research.tracking.options import OVERRIDES, read_overrides, without_login
-from research.tracking.place import Place, check_id
+from research.tracking.place import Place, check_id, starting
 from research.tracking.provenance import git_state, library_versions, source_files
 from research.tracking.records import RecordError
 from research.tracking.restart import COMMANDS, Start, find_place, find_start, is_free
@@ -179,16 +180,23 @@ class Experiment(sacred.Experiment):
             Stopped: A signal stopped the run; everything is saved.
         """
         if not self._from_command_line:
-            with _one_run(), any_character():
+            with _one_run(), logging_restored(), any_character():
                 return super().run(*arguments, **named)
         try:
-            return super().run(*arguments, **named)
+            with logging_restored():
+                return super().run(*arguments, **named)
         except (ConfigError, CheckpointError, RecordError) as error:
             if named["options"]["--debug"]:
                 raise
             raise _refusal(error) from None
         except BusyError as error:
             raise _refusal(error, BUSY) from None
+        except OSError as error:
+            if named["options"]["--debug"] or error.errno not in IS_FULL or error.filename is None:
+                raise
+            problem = f"{error.filename} cannot be written ({error.strerror})"
+            raise _refusal(OSError(f"{problem}; the run stops, and its record may not say so. Make room, then repeat "
+                                   "the command, or `resume` the run if it has a checkpoint"), 1) from None  # fmt: skip
         except Stopped as stopped:
             raise SystemExit(stopped.exit_code) from None
 
@@ -253,7 +261,7 @@ class Experiment(sacred.Experiment):
             run._id = None
         if run._id is not None and (observer.basedir / str(run._id)).exists():
             _take_folder(observer, run._id, command)
-        with _writing(run_config.runs_dir):
+        with starting(observer.basedir):
             observer.basedir.mkdir(parents=True, exist_ok=True)
             if start is not None and start.place is not None:
                 run._id = start.place.id
@@ -283,7 +291,7 @@ class Experiment(sacred.Experiment):
 
     def _lock(self, place: Place) -> Lock:
         """Returns the lock of a record, taken before anything of it is read."""
-        with _writing(str(place.runs_dir)):
+        with starting(place.runs_dir):
             place.directory.mkdir(parents=True, exist_ok=True)
             return Lock(place.directory)
 
@@ -313,17 +321,6 @@ def _one_run() -> Iterator[None]:
         yield
     finally:
         turn.release()
-
-
-@contextlib.contextmanager
-def _writing(runs_dir: str) -> Iterator[None]:
-    """An OSError inside becomes a ConfigError."""
-    try:
-        yield
-    except OSError as error:
-        place = error.filename or runs_dir
-        raise ConfigError(f"runs_dir={runs_dir!r}: {place} cannot be written ({error.strerror}); choose "
-                          "another place") from error  # fmt: skip
 
 
 def _updates(parts: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:

@@ -19,6 +19,8 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
+from research.files import naming
+
 FILE = ".lock"
 
 TOUCH_SECONDS = 10.0
@@ -97,7 +99,8 @@ class Lock:
         self._released = threading.Event()
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            self._take(directory)
+            with naming(self.path):
+                self._take(directory)
         except BaseException:
             os.close(self._descriptor)
             raise

@@ -20,18 +20,19 @@ import contextlib
 import hashlib
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sacred.observers import RunObserver
 
 from research.checkpoint import Checkpoint
-from research.files import atomic_write, claim_number, remove_abandoned, remove_partial, write_json
-from research.tracking.config import flatten
+from research.files import atomic_write, claim_number, naming, remove_abandoned, remove_partial, write_json
+from research.tracking.config import differences
 from research.tracking.journal import Journal, to_rows, write_series
 from research.tracking.lock import FILE as LOCK
 from research.tracking.lock import BusyError, Lock
+from research.tracking.place import starting
 from research.tracking.provenance import patch_bytes, slurm_job, uncommitted_changes, without_credentials
 from research.tracking.records import CUT, METRICS, RecordError, cut, fold, read_config, read_rows, read_run, to_json
 
@@ -77,6 +78,7 @@ class FileObserver(RunObserver):
         self._lock, self._checkpoint = lock, checkpoint
         self._journal: Journal | None = None
         self._points = self._folded = 0
+        self._claimed: Path | None = None
 
     def mark(self) -> dict[str, Any]:
         """Returns what a checkpoint notes of its run: the run's unique id, and the rows that it has written."""
@@ -112,7 +114,8 @@ class FileObserver(RunObserver):
         self, ex_info: Any, command: str, host_info: Any, queue_time: Any, config: Any, meta_info: Any, _id: Any
     ) -> Any:
         """Claims an id and records a run that is to be started later."""
-        number = self._begin(ex_info, command, host_info, config, meta_info, _id, status="QUEUED")
+        with self._starting():
+            number = self._begin(ex_info, command, host_info, config, meta_info, _id, status="QUEUED")
         self.unlock()
         return number
 
@@ -120,11 +123,24 @@ class FileObserver(RunObserver):
         self, ex_info: Any, command: str, host_info: Any, start_time: Any, config: Any, meta_info: Any, _id: Any
     ) -> Any:
         """Claims an id and starts a record, or continues an existing one."""
-        if self.resume_at is not None:
-            self.lock(_id)
-            return self._reopen(ex_info, command, host_info, start_time, config, meta_info, _id)
-        fields = {"start_time": start_time.isoformat(), "status": "RUNNING", "heartbeat": None, "resumed": []}
-        return self._begin(ex_info, command, host_info, config, meta_info, _id, **fields)
+        with self._starting():
+            if self.resume_at is not None:
+                self.lock(_id)
+                return self._reopen(ex_info, command, host_info, start_time, config, meta_info, _id)
+            fields = {"start_time": start_time.isoformat(), "status": "RUNNING", "heartbeat": None, "resumed": []}
+            return self._begin(ex_info, command, host_info, config, meta_info, _id, **fields)
+
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
+        """An OSError inside becomes a ConfigError, and leaves nothing of a new run."""
+        with starting(self.basedir):
+            try:
+                yield
+            except OSError:
+                if self._claimed is not None:
+                    shutil.rmtree(self._claimed, ignore_errors=True)
+                self.directory = None  # so its end is not recorded either
+                raise
 
     def heartbeat_event(self, info: Any, captured_out: str, beat_time: Any, result: Any) -> None:
         """Writes the time as a sign of life. The captured output comes through `output_event`."""
@@ -142,7 +158,8 @@ class FileObserver(RunObserver):
         """Appends captured output."""
         if self.directory is not None and text:
             self._require_lock()
-            with (self._directory / "cout.txt").open("a", encoding="utf-8", errors="replace") as file:
+            path = self._directory / "cout.txt"
+            with naming(path), path.open("a", encoding="utf-8", errors="replace") as file:
                 file.write(text)
 
     def log_metrics(self, metrics_by_name: Mapping[str, Any], info: Any) -> None:
@@ -191,6 +208,7 @@ class FileObserver(RunObserver):
     ) -> Any:
         if _id is None:
             number = self.claim(self.basedir)
+            self._claimed = self.basedir / str(number)
         else:  # the user, or another observer, has chosen one
             number = _id
             (self.basedir / str(_id)).mkdir(parents=True, exist_ok=self._lock is not None)
@@ -243,7 +261,7 @@ class FileObserver(RunObserver):
             recorded = read_config(directory)
         new = to_json(dict(config)) | {key: recorded[key] for key in self.kept_config if key in recorded}
         start = {"time": time.isoformat(), "iteration": resume_at, "experiment": self._experiment(ex_info),
-                 "host": to_json(host_info), "changed": _changes(recorded, new), **slurm_job()}  # fmt: skip
+                 "host": to_json(host_info), "changed": differences(recorded, new), **slurm_job()}  # fmt: skip
         self._make_latest(directory / "checkpoints" / "latest.pt")
         self.directory = directory
         self._update(status="RUNNING")
@@ -280,10 +298,8 @@ class FileObserver(RunObserver):
 
     def _check_metrics(self) -> None:
         if self._journal is not None and self._journal.check():
-            rows = self._journal.extent.rows
-            print(
-                f"warning: another program has changed {self._journal.path}; its {rows} rows are restored", flush=True
-            )
+            path, rows = self._journal.path, self._journal.extent.rows
+            print(f"warning: another program has changed {path}; its {rows} rows are restored", flush=True)
 
     def _fold(self) -> None:
         """Makes metrics.json from the lines of metrics.jsonl."""
@@ -310,13 +326,6 @@ class FileObserver(RunObserver):
                 self._fold()
         finally:
             self.unlock()
-
-
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Returns the settings that differ, as `{key: [before, after]}` with dotted keys and null for none."""
-    flat = (flatten(before), flatten(after))
-    keys = dict.fromkeys([*flat[0], *flat[1]])
-    return {key: pair for key in keys if (pair := [values.get(key) for values in flat]) and pair[0] != pair[1]}
 
 
 def _store(content: bytes, stem: str, suffix: str, directory: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,6 +102,17 @@ def short(path: Path) -> Path:
     """Returns the path relative to the working directory if it is inside it, and otherwise the absolute one."""
     relative = os.path.relpath(path)
     return path.absolute() if relative.startswith("..") else Path(relative)
+
+
+@contextlib.contextmanager
+def starting(runs_dir: Path) -> Iterator[None]:
+    """An OSError inside, before there is a record, becomes a ConfigError that names the path and the reason."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or runs_dir
+        raise ConfigError(f"runs_dir={str(runs_dir)!r}: {place} cannot be written ({error.strerror}); choose "
+                          "another place or, if the disk is full, make room") from error  # fmt: skip
 
 
 def _logical(path: Path) -> Path:

@@ -133,6 +133,8 @@ class RecordedRun(Run):
         try:
             getattr(observer, method)(**kwargs)
         except OSError as error:
+            if getattr(error.__context__, "errno", None) == error.errno:
+                return  # the reason why the run ends, which the command says
             print(f"error: {self.directory} does not say how the run ended: {error}", file=sys.stderr)
 
     def _safe_call(self, obs: Any, method: str, **kwargs: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 
@@ -136,3 +137,13 @@ def test_output_is_appended_in_whole_lines(lab, monkeypatch):
     assert first == second
     first = re.sub(r"^No commit of the code is recorded: .*\n", "", first)  # where the project is not in git
     assert first.startswith("done  0\ndone  1\n") and first.count("begun") == 1  # the last stays
+
+
+@pytest.mark.parametrize("level", ["ERROR", "DEBUG"])
+def test_the_log_level_of_a_run_ends_with_it(lab, level):
+    """A run of a notebook must not hide the warnings of the next one, nor keep its handlers."""
+    before = (logging.root.level, logging.root.handlers[:])
+    toy_experiment.make().run("train", {"num_iterations": 1}, options={"--loglevel": level})
+    assert (logging.root.level, logging.root.handlers) == before
+    lab.run(f"-l {level} with num_iterations=1 lr=-1")
+    assert (logging.root.level, logging.root.handlers) == before

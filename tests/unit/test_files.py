@@ -130,6 +130,9 @@ def test_a_torn_last_line_is_not_read(tmp_path):
     with path.open("a") as file:
         file.write("fo")
     assert [line.strip() for line in whole_lines(path)] == ["one", "two", "three"]
+    append_lines(path, ["four"])
+    append_lines(path, ["five"])
+    assert path.read_text() == "one\ntwo\nthree\nfo\nfour\nfive\n"
 
 
 def test_numbers_go_on_after_the_highest_directory(tmp_path):
