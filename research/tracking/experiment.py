@@ -28,14 +28,14 @@ from research.tracking.config import ConfigError, merge, plain
 from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
-from research.tracking.options import OVERRIDES, read_overrides, without_login
+from research.tracking.options import OVERRIDES, without_login
 from research.tracking.place import Place, check_id, starting
 from research.tracking.provenance import git_state, library_versions, source_files
 from research.tracking.records import RecordError
 from research.tracking.restart import COMMANDS, Start, find_place, find_start, is_free
 from research.tracking.run import RecordedRun
 from research.tracking.settings import RUN_KEYS, Choice, Settings
-from research.tracking.settings_file import read_updates
+from research.tracking.settings_file import read_settings, read_updates
 from research.tracking.signals import BUSY, Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -210,7 +210,9 @@ class Experiment(sacred.Experiment):
         options: Mapping[str, Any] | None = None,
     ) -> RecordedRun:
         options = {**self.get_default_options(), **(options or {})}
-        updates = merge(read_overrides(options["--overrides"]), convert_to_nested_dict(plain(config_updates or {})))
+        path = options["--overrides"]
+        below = {} if path is None else read_settings(Path(path), "--overrides=")
+        updates = merge(below, convert_to_nested_dict(plain(config_updates or {})))
         if options["--file_storage"]:
             updates["runs_dir"] = options["--file_storage"]
         command = str(command_name or self.default_command)

@@ -26,22 +26,26 @@ from research.tracking.config import ConfigError, flatten, merge
 _MOST_VALUES = 1_000_000  # in a file: YAML can repeat a part so often that a few lines stand for billions of values
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path, option: str = "") -> dict[str, Any]:
     """Returns the settings in a `.json`, `.yaml` or `.yml` file as nested mappings; its keys may be nested or dotted.
+
+    Args:
+        path: The file.
+        option: Text before the path in messages, such as the option that named it.
 
     Raises:
         ConfigError: The file cannot be read, its name ends otherwise, or it holds something other than plain settings.
     """
     readers = {".json": parse_json, ".yaml": parse_yaml, ".yml": parse_yaml}
-    if path.suffix not in readers:
-        raise ConfigError(f"{path}: settings are read from files with names in {', '.join(readers)}; save it as JSON")
     try:
+        if path.suffix not in readers:
+            raise ConfigError(f"settings are read from files with names in {', '.join(readers)}; save it as JSON")
         values = readers[path.suffix](path.read_text(encoding="utf-8-sig"))
         if not isinstance(values, dict):
             raise ConfigError(f"need keys and values, got {values!r:.60}")
         return nested(values)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{option}{path}: {error}") from error
 
 
 def parse_json(text: str) -> Any:

@@ -200,11 +200,11 @@ def test_overrides_arrive_as_they_are(lab, capsys):
     [
         ('{"seed": "2"}', "seed='2': need an integer"),
         ('{"surface.siz": 2}', "did you mean surface.size?"),
-        ("[1]", "need an object"),
+        ("[1]", "o.json: need keys and values, got [1]"),
         ('{"lr": NaN}', "NaN is no JSON"),
-        ("{", "cannot be read as JSON"),
+        ("{", "--overrides=o.json: Expecting property name"),
         ('{"seed": {"py/reduce": []}}', "'py/reduce': no key of a setting"),
-        (None, "o.json: cannot be read"),
+        (None, "--overrides=o.json: [Errno 2] No such file"),
     ],
 )
 def test_overrides_are_checked_like_a_command_line(lab, capsys, content, message):
