@@ -26,6 +26,7 @@ from sacred.observers import MongoObserver
 from research.tracking.config import ConfigError
 from research.tracking.mongo import VARIABLE, mirror, uploads
 from research.tracking.mongo import store as module
+from research.tracking.mongo.address import Address
 from research.tracking.mongo.store import bring_up_to_date
 from research.tracking.mongo.sync import main
 from research.tracking.records import read_run
@@ -37,7 +38,7 @@ OPTIONS = "num_iterations=12 eval_interval=4 checkpoint_interval=5 seed=2"
 
 @pytest.fixture
 def database(line):
-    database = mirror.Server(line.connect().address, "").connect()
+    database = mirror.Server(Address(line.connect().address, "")).connect()
     yield database
     database.client.close()
 
@@ -321,7 +322,7 @@ def test_many_sources_need_few_requests(lab, line, content, monkeypatch):
     """Each request costs a round trip, and a run waits for the last of them."""
     lab.run("with num_iterations=2")
     counter = Counter()
-    database = mirror.Server(line.connect().address, "").connect(counter)
+    database = mirror.Server(Address(line.connect().address, "")).connect(counter)
     cursor = bring_up_to_date(database, lab.directory / "runs" / "1")
     sources = content.run(1)["experiment"]["sources"]
     assert len(sources) > 100 and len(cursor.files) > 100
@@ -409,15 +410,15 @@ def test_keys_and_numbers_that_bson_does_not_take():
     ],
 )
 def test_addresses(address, place, database):
-    server = mirror.Server(address, "-m")
-    assert (server.place, server.database_name) == (place, database)
+    server = mirror.Server(Address(address, "-m"))
+    assert (server.address.place, server.address.database) == (place, database)
     assert "secret" not in repr(server)
 
 
 @pytest.mark.parametrize("sign", "#[]!$&'()*+,;= é")
 def test_signs_that_the_driver_accepts_in_a_password_change_nothing_else(sign):
-    server = mirror.Server(f"mongodb://me:se{sign}cret@host:27018/lab", "-m")
-    assert (server.place, server.database_name) == ("host:27018", "lab")
+    server = mirror.Server(Address(f"mongodb://me:se{sign}cret@host:27018/lab", "-m"))
+    assert (server.address.place, server.address.database) == ("host:27018", "lab")
     database = server.connect()
     assert database.name == "lab"
     database.client.close()
@@ -441,7 +442,7 @@ def test_signs_that_the_driver_accepts_in_a_password_change_nothing_else(sign):
 )
 def test_what_is_wrong_with_an_address_is_said(address, problem):
     with pytest.raises(ConfigError) as error:
-        mirror.Server(address, "-m")
+        Address(address, "-m")
     assert str(error.value).startswith("-m: ") and problem in str(error.value)
     assert "cret@" not in str(error.value) and "se/" not in str(error.value)
     assert error.value.__context__ is None  # which would hold the address
@@ -454,7 +455,7 @@ SIGNS = "az0:/@?#[]%&=.,"
 def test_any_address_is_accepted_or_refused_by_name(password, rest):
     for address in (f"mongodb://me:{password}secret@{rest}", f"mongodb+srv://me:{password}secret@{rest}", rest):
         try:
-            shown = repr(mirror.Server(address, "-m"))
+            shown = repr(mirror.Server(Address(address, "-m")))
         except ConfigError as error:
             shown = str(error)
         assert "secret" not in shown

@@ -25,6 +25,7 @@ def find_server(option: str | None) -> Server | None:
     address, source = (option, "-m") if option else (os.environ.get(VARIABLE), VARIABLE)
     if not address:
         return None
-    from research.tracking.mongo.mirror import Server  # pymongo, which no other run should load
+    from research.tracking.mongo.address import Address  # pymongo, which no other run should load
+    from research.tracking.mongo.mirror import Server
 
-    return Server(address, source)
+    return Server(Address(address, source))

@@ -38,24 +38,13 @@ END_SECONDS = 30.0
 
 
 class Server:
-    """A MongoDB to write to. Its address may contain a password, so no message contains the address.
+    """A MongoDB to write to."""
 
-    Args:
-        address: `mongodb://user:password@host:27017/database`, or `host:port:database` as in Sacred's `-m`; the default
-            database is `sacred`.
-        source: The option or variable that holds the address, for messages.
-
-    Attributes:
-        database_name: Name of the database.
-        place: Host and port, for messages.
-    """
-
-    def __init__(self, address: str, source: str):
-        self._address = Address(address, source)
-        self.place, self.database_name = self._address.place, self._address.database
+    def __init__(self, address: Address):
+        self.address = address
 
     def __repr__(self) -> str:
-        return f"MongoDB at {self.place}, database {self.database_name}"
+        return f"MongoDB at {self.address.place}, database {self.address.database}"
 
     def mirror(self, files: FileObserver) -> Mirror:
         """Returns an observer that copies a run to the database."""
@@ -68,7 +57,7 @@ class Server:
             ConfigError: A file that the address names cannot be read any more.
         """
         milliseconds = int(1000 * START_SECONDS)
-        return self._address.connect(
+        return self.address.connect(
             serverSelectionTimeoutMS=milliseconds,
             connectTimeoutMS=milliseconds,
             socketTimeoutMS=10_000,
