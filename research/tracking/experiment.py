@@ -287,9 +287,10 @@ class Experiment(sacred.Experiment):
         """Returns the place of the record that a command continues; None for other commands."""
         if self.trainer is None:
             return None
-        if command == "ensure":
+        place = find_place(command, given)
+        if command == "ensure" and place is not None and not place.directory.exists():
             self.settings.typed(given)  # refuses wrong settings before it makes a folder
-        return find_place(command, given)
+        return place
 
     def _lock(self, place: Place) -> Lock:
         """Returns the lock of a record, taken before anything of it is read."""

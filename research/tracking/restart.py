@@ -132,9 +132,7 @@ def is_free(directory: Path, command: str) -> bool:
 
 
 def _find_ensured(name: str, settings: Settings, given: Mapping[str, Any], place: Place) -> Start:
-    config, run_config = settings.typed(given)
-    record, own = place.directory, to_mapping(run_config) | {"runs_dir": str(place.runs_dir), "run": place.id}
-    values = to_mapping(config) | own
+    record, own = place.directory, {"runs_dir": str(place.runs_dir), "run": place.id, "checkpoint": None}
     run = _if_there(read_run, record)
     trained = None if run is None else _if_there(read_config, record)
     # Without one of them, the run was stopped while it started, or files are lost.
@@ -146,11 +144,12 @@ def _find_ensured(name: str, settings: Settings, given: Mapping[str, Any], place
         if is_complete and not _missing(record, run.get("metrics_file")):
             return Start(None, values, place, is_complete=True, result=run["result"])
     found = _usable_checkpoint(name, settings, place, run, trained)
-    if found is None:
-        is_new = run is None or trained is None or run["status"] == "QUEUED"
-        return Start(None, values, place, None if is_new else 0)
     if run is None or trained is None:
+        if found is None:
+            return Start(None, to_mapping(settings.typed(given)[0]) | own, place)
         values = with_recorded(settings, given, found.config, found.path) | own
+    if found is None:
+        return Start(None, values, place, None if run and run["status"] == "QUEUED" else 0)
     return Start(found, values, place, found.iteration)
 
 

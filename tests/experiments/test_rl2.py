@@ -107,3 +107,21 @@ def test_what_cannot_be_is_refused_before_any_work(update, message, runs, capsys
     assert refused.value.code == 2
     assert message in capsys.readouterr().err
     assert not runs.exists()
+
+
+def test_the_task_of_a_run_need_not_be_repeated(runs, capsys):
+    """Its arguments are read as those of the task in the record, which is not the default."""
+    line = f"{TINY} num_iterations=1 task=tabular_mdp num_eval_tasks=4"
+    run(f"ensure with run=7 {line} task_args.num_states=3")
+    result = run(f"ensure with run=7 {TINY} num_eval_tasks=4 num_iterations=1 task_args.num_states=3")
+    assert "Run 7 is complete" in capsys.readouterr().out
+    assert result == json.loads((runs / "7" / "run.json").read_text())["result"]
+    run(f"ensure with run=7 {TINY} num_eval_tasks=4 num_iterations=2 task_args.num_states=3")
+    assert checkpoint.load(runs / "7" / "checkpoints" / "latest").iteration == 2
+    assert run("evaluate with run=7 task_args.num_states=3 num_eval_tasks=4 eval_split=train")["split"] == "train"
+    with pytest.raises(SystemExit):
+        run("evaluate with run=7 task_args.num_stat=3")
+    assert "task_args.num_stat=3: no such key" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(f"ensure with run=7 {TINY} task_args.num_states=4")
+    assert "task_args.num_states=4" in (shown := capsys.readouterr().err) and "keeps to it" in shown
