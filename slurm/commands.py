@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import datetime
 import json
 import os
@@ -106,24 +107,39 @@ def _stop_worker(folder: Folder, runs: Sequence[int] | None) -> None:
 def retry(arguments: argparse.Namespace) -> int:
     """Continues runs that did not complete. Returns the exit status."""
     chosen = _chosen_states(arguments)
-    worst, taken = 0, set[int]()
-    # Several sweeps may have the same run. The code and the settings are those of the last one.
-    for folder, states in reversed(_surveys(arguments, _queue()).items()):
-        queued = {run.line: run.task for run in states if run.stage == 0 and run.task}
-        size = array_size(arguments) if queued else None
-        lines = _to_retry(states, taken, chosen, arguments.run, can_follow(queued, size, queued))
-        if not any(lines):
-            continue
-        taken |= {run.entry.run for run in states if run.line in lines[run.stage]}
-        print(f"{printable(folder.name)}: {sum(map(len, lines))} runs to continue.")
-        worst = max(worst, _continue(folder, lines, queued, arguments))
+    worst, taken, is_submission = 0, set[int](), not (arguments.dry_run or arguments.local)
+    with contextlib.ExitStack() as until_the_end:
+        locks = _lock(arguments, until_the_end) if is_submission else {}
+        # Several sweeps may have the same run. The code and the settings are those of the last one.
+        for folder, states in reversed(_surveys(arguments, _queue()).items()):
+            queued = {run.line: run.task for run in states if run.stage == 0 and run.task}
+            size = array_size(arguments) if queued else None
+            lines = _to_retry(states, taken, chosen, arguments.run, can_follow(queued, size, queued))
+            if not any(lines):
+                continue
+            if is_submission and folder not in locks:
+                print(f"{printable(folder.name)} is left out: another process submits it, or it cannot be written.")
+                continue
+            taken |= {run.entry.run for run in states if run.line in lines[run.stage]}
+            print(f"{printable(folder.name)}: {sum(map(len, lines))} runs to continue.")
+            worst = max(worst, _continue(folder, lines, queued, arguments, locks.get(folder, -1)))
     if not taken:
         print(f"Nothing to retry: no run is {', '.join(chosen)}.")
     return worst
 
 
+def _lock(arguments: argparse.Namespace, until: contextlib.ExitStack) -> dict[Folder, int]:
+    """Takes the locks of the chosen sweeps, before anything is read, except of those that another process submits."""
+    runs_dir, name = arguments.runs_dir, arguments.sweep
+    locks = {}
+    for folder in [find_folder(runs_dir, name)] if name else all_folders(runs_dir):
+        with contextlib.suppress(SlurmError, OSError):
+            locks[folder] = until.enter_context(guard.hold(folder.submitting, "submits it"))
+    return locks
+
+
 def _continue(
-    folder: Folder, lines: Sequence[Sequence[int]], queued: Mapping[int, Task], arguments: argparse.Namespace
+    folder: Folder, lines: Sequence[Sequence[int]], queued: Mapping[int, Task], arguments: argparse.Namespace, lock: int
 ) -> int:
     """Submits or runs lines of a sweep again, with the same or another profile. Returns the exit status."""
     profile = load_profile(arguments.profile) if arguments.profile else read_profile(folder.profile)
@@ -131,10 +147,7 @@ def _continue(
     terms = Terms(profile, folder.code_or(ROOT))
     if not arguments.dry_run:
         write_profile(folder.path, profile)
-    if arguments.dry_run or arguments.local:
-        return execute(folder, lines, terms, arguments, queued)
-    with guard.hold(folder.submitting, "submits it") as lock:
-        return execute(folder, lines, terms, arguments, queued, lock)
+    return execute(folder, lines, terms, arguments, queued, lock)
 
 
 def reset_stale(arguments: argparse.Namespace) -> None:

@@ -57,6 +57,11 @@ def holder(path: Path) -> int | None:
         return None  # there is no such file, or it belongs to somebody else
 
 
+def is_held_by_another(path: Path) -> bool:
+    """Returns whether a process other than this one holds the lock of a file."""
+    return holder(path) not in (None, os.getpid())
+
+
 def _is_taken(file: IO[str], kind: int) -> bool:
     """Takes a lock of a file, if no other process has one that excludes it. Returns whether it did."""
     try:

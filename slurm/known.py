@@ -53,7 +53,7 @@ def survey_all(folders: Sequence[Folder], queue: Mapping[Task, Queued]) -> dict[
     for folder in folders:
         for text in folder.damage():
             _warn(text)
-        if guard.holder(folder.submitting) is None:
+        if not guard.is_held_by_another(folder.submitting):
             try:
                 adopted = adopt(folder, queue)
             except OSError as error:

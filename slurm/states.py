@@ -126,7 +126,7 @@ def jobs_of(folders: Iterable[Folder]) -> Jobs:
                 tasks.setdefault(runs[place], []).extend(found)
         if local and guard.holder(folder.working) is not None:
             here |= {runs[place] for place in local if place in runs}
-        if guard.holder(folder.submitting) is not None:
+        if guard.is_held_by_another(folder.submitting):
             submitting |= set(runs.values())
     return Jobs(tasks, frozenset(here), frozenset(submitting))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from crash_points import CrashPoints
 from fake_slurm import FakeSlurm
 
+from slurm import commands
 from slurm.cli import main
 from slurm.manifest import read_entry
 
@@ -110,7 +112,63 @@ def test_a_sweep_that_is_being_submitted_is_not_submitted_by_another_process(des
     queue.empty()
     folder = desk.directory / "runs" / "_sweeps" / "toy-1"
     with guard.hold(folder / "submit.lock", "submits it"):
+        (folder / "submit.lock").write_text(str(os.getppid()))
         assert "Nothing to retry" in desk.slurm("retry")
         shown = desk.slurm("submit", desk.sweep(seeds=2), "--no-snapshot")
         assert "2 wait or run already and are skipped: runs 1, 2" in shown
     assert "2 runs to continue" in desk.slurm("retry")
+
+
+@pytest.mark.parametrize("words", [["retry"], ["retry", "toy"]])
+def test_two_that_retry_at_once_submit_each_run_once(desk, queue, monkeypatch, words):
+    """The second one runs from its beginning to its end while the first one has surveyed and not yet submitted."""
+    desk.slurm("submit", desk.sweep(seeds=4, then=[{"command": "evaluate"}]), "--no-snapshot")
+    queue.empty()
+    shown = []
+
+    def survey(*arguments):
+        monkeypatch.setattr(commands, "survey_all", real)
+        found = real(*arguments)
+        shown.append(desk.slurm(*words))
+        return found
+
+    real = commands.survey_all
+    monkeypatch.setattr(commands, "survey_all", survey)
+    shown.append(desk.slurm(*words))
+    assert "toy-1 is left out: another process submits it" in shown[0] and "8 runs to continue" in shown[1]
+    check_complete(desk, queue)
+
+
+@pytest.mark.parametrize("kept", [1, 30, -1])
+def test_a_torn_record_of_a_job_swallows_no_other(desk, queue, kept):
+    """After a power failure, the line of the first array is cut. The next one is a line of its own."""
+    sweep = desk.sweep(seeds=4)
+    desk.slurm("submit", sweep, "--no-snapshot")
+    jobs = desk.directory / "runs" / "_sweeps" / "toy-1" / "jobs.jsonl"
+    first, *_ = jobs.read_text().splitlines()
+    jobs.write_text(first[:kept])
+    shown = desk.slurm("status", "toy")
+    assert "arrays in the queue belong to it" in shown and "4 pending" in shown
+    torn, *whole = jobs.read_text().splitlines()
+    assert torn == first[:kept] and sorted(json.loads(line)["job"] for line in whole) == ["100", "101"]
+    assert "line 1 is damaged" in desk.slurm("status", "toy")
+
+
+@pytest.mark.parametrize("name", ["submission.json", "submit.lock", "settings.json", "manifest.jsonl", "jobs.jsonl"])
+def test_a_full_disk_ends_a_submission_with_one_line(desk, queue, monkeypatch, name):
+    """What Slurm has accepted already is adopted later, and nothing is submitted twice."""
+    words = ["submit", desk.sweep(seeds=2), "--no-snapshot"]
+    opens = Path.open
+
+    def full(path, mode="r", *arguments, **named):
+        if name in path.name and set(mode) & set("wxa"):
+            return opens(Path("/dev/full"), mode.replace("x", "w").replace("a", "w"), *arguments, **named)
+        return opens(path, mode, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        shown = desk.slurm(*words, status=2)
+    *_, line = shown.splitlines()
+    assert shown.count("error:") == 1 and line.startswith("error: ") and f"{name}'" in line
+    desk.slurm(*words)
+    assert len(queue.tasks()) == 2 and desk.states() == {1: "pending", 2: "pending"}
