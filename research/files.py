@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -170,12 +170,23 @@ def claim_numbers(root: Path, count: int, first: int | None = None) -> list[int]
     root.mkdir(parents=True, exist_ok=True)
     number = next_number(root) if first is None else first
     claimed: list[int] = []
-    while len(claimed) < count:
-        with contextlib.suppress(FileExistsError):
-            (root / str(number)).mkdir()
-            claimed.append(number)
-        number += 1
+    try:
+        while len(claimed) < count:
+            with contextlib.suppress(FileExistsError):
+                (root / str(number)).mkdir()
+                claimed.append(number)
+            number += 1
+    except OSError:
+        release_numbers(root, claimed)
+        raise
     return claimed
+
+
+def release_numbers(root: Path, numbers: Iterable[int]) -> None:
+    """Deletes the directories of claimed numbers that hold nothing."""
+    for number in numbers:
+        with contextlib.suppress(OSError):
+            (root / str(number)).rmdir()
 
 
 def _sync_directory(directory: Path) -> None:

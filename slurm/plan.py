@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from research.files import claim_numbers
+from research.files import claim_numbers, release_numbers
 from slurm.arrays import can_follow
 from slurm.errors import SlurmError
 from slurm.folder import Folder, write_settings
@@ -130,5 +130,9 @@ def fill_folder(plan: Plan, folder: Folder, profile: Profile) -> None:
         ids = claim_numbers(folder.runs_dir, plan.missing())
     except OSError as error:
         raise SlurmError(f"--runs-dir {folder.runs_dir}: cannot be written ({error.strerror})") from error
-    for stage, entries in enumerate(plan.stages(ids)):
-        write_manifest(folder.manifest(stage), entries)
+    try:
+        for stage, entries in enumerate(plan.stages(ids)):
+            write_manifest(folder.manifest(stage), entries)
+    except OSError:
+        release_numbers(folder.runs_dir, ids)
+        raise

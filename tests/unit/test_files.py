@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from research.files import (
     append_lines,
     atomic_write,
     claim_number,
+    claim_numbers,
     remove_abandoned,
     remove_partial,
     whole_lines,
@@ -152,3 +154,19 @@ def test_processes_that_start_at_once_never_share_a_number(tmp_path):
         process.stdin.flush()
     numbers = [int(number) for process in processes for number in process.communicate()[0].split()]
     assert sorted(numbers) == list(range(1, 201))
+
+
+def test_a_disk_that_fills_up_keeps_no_number(tmp_path, monkeypatch):
+    make = Path.mkdir
+
+    def mkdir(path, *arguments, **named):
+        if path.name == "4":
+            raise OSError(28, "No space left on device", str(path))
+        make(path, *arguments, **named)
+
+    (tmp_path / "1").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", mkdir)
+        with pytest.raises(OSError, match="No space left"):
+            claim_numbers(tmp_path, 5)
+    assert claim_numbers(tmp_path, 2) == [2, 3]
