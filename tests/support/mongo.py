@@ -200,7 +200,7 @@ def line_to(address: str) -> Line:
     return Line(parts.hostname or "127.0.0.1", parts.port or 27017)
 
 
-def wait_for(condition: Any, seconds: float = 30.0) -> None:
+def wait_for(condition: Any, seconds: float = 120.0) -> None:
     """Returns as soon as it holds. Raises AssertionError if it never does."""
     until = time.monotonic() + seconds
     while not condition():
