@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from research.tracking.config import ConfigError
 from research.tracking.lock import BusyError
 from research.tracking.observer import FileObserver, to_json
 from research.tracking.records import fold, read_rows
@@ -76,7 +77,7 @@ def test_the_record_has_the_layout_of_sacreds_file_storage(tmp_path):
 def test_ids_count_up_and_a_chosen_one_is_never_shared(tmp_path):
     assert [start(FileObserver(tmp_path / "runs"), tmp_path) for _ in range(3)] == [1, 2, 3]
     assert start(FileObserver(tmp_path / "runs"), tmp_path, _id="mine") == "mine"
-    with pytest.raises(FileExistsError):
+    with pytest.raises(ConfigError, match="File exists"):
         start(FileObserver(tmp_path / "runs"), tmp_path, _id="mine")
 
 
