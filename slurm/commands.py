@@ -109,7 +109,7 @@ def retry(arguments: argparse.Namespace) -> int:
     chosen = _chosen_states(arguments)
     worst, taken, is_submission = 0, set[int](), not (arguments.dry_run or arguments.local)
     with contextlib.ExitStack() as until_the_end:
-        locks = _lock(arguments, until_the_end) if is_submission else {}
+        locks, refused = _lock(arguments, until_the_end) if is_submission else ({}, {})
         # Several sweeps may have the same run. The code and the settings are those of the last one.
         for folder, states in reversed(_surveys(arguments, _queue()).items()):
             queued = {run.line: run.task for run in states if run.stage == 0 and run.task}
@@ -118,24 +118,30 @@ def retry(arguments: argparse.Namespace) -> int:
             if not any(lines):
                 continue
             if is_submission and folder not in locks:
-                print(f"{printable(folder.name)} is left out: another process submits it, or it cannot be written.")
+                worst = max(worst, 1)
+                reason = refused.get(folder, "it was submitted meanwhile; repeat the command")
+                print(f"{printable(folder.name)} is left out: {printable(reason)}")
                 continue
             taken |= {run.entry.run for run in states if run.line in lines[run.stage]}
             print(f"{printable(folder.name)}: {sum(map(len, lines))} runs to continue.")
             worst = max(worst, _continue(folder, lines, queued, arguments, locks.get(folder, -1)))
-    if not taken:
+    if not taken and not worst:
         print(f"Nothing to retry: no run is {', '.join(chosen)}.")
     return worst
 
 
-def _lock(arguments: argparse.Namespace, until: contextlib.ExitStack) -> dict[Folder, int]:
-    """Takes the locks of the chosen sweeps, before anything is read, except of those that another process submits."""
+def _lock(
+    arguments: argparse.Namespace, until: contextlib.ExitStack
+) -> tuple[dict[Folder, int], dict[Folder, Exception]]:
+    """Takes the locks of the chosen sweeps, before anything is read. Returns them, and why others are not taken."""
     runs_dir, name = arguments.runs_dir, arguments.sweep
-    locks = {}
+    locks, refused = dict[Folder, int](), dict[Folder, Exception]()
     for folder in [find_folder(runs_dir, name)] if name else all_folders(runs_dir):
-        with contextlib.suppress(SlurmError, OSError):
+        try:
             locks[folder] = until.enter_context(guard.hold(folder.submitting, "submits it"))
-    return locks
+        except (SlurmError, OSError) as error:
+            refused[folder] = error
+    return locks, refused
 
 
 def _continue(

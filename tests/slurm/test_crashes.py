@@ -129,13 +129,14 @@ def test_two_that_retry_at_once_submit_each_run_once(desk, queue, monkeypatch, w
     def survey(*arguments):
         monkeypatch.setattr(commands, "survey_all", real)
         found = real(*arguments)
-        shown.append(desk.slurm(*words))
+        shown.append(desk.slurm(*words, status=1))
         return found
 
     real = commands.survey_all
     monkeypatch.setattr(commands, "survey_all", survey)
     shown.append(desk.slurm(*words))
-    assert "toy-1 is left out: another process submits it" in shown[0] and "8 runs to continue" in shown[1]
+    left_out = f"toy-1 is left out: toy-1: process {os.getpid()} already submits it; wait until it has ended"
+    assert left_out in shown[0] and "Nothing to retry" not in shown[0] and "8 runs to continue" in shown[1]
     check_complete(desk, queue)
 
 
