@@ -31,16 +31,17 @@ def read_settings(path: Path, option: str = "") -> dict[str, Any]:
 
     Args:
         path: The file.
-        option: Text before the path in messages, such as the option that named it.
+        option: The option that named the file, for messages. Such a file, which may be a pipe, may have any other name
+            if it holds JSON.
 
     Raises:
         ConfigError: The file cannot be read, its name ends otherwise, or it holds something other than plain settings.
     """
     readers = {".json": parse_json, ".yaml": parse_yaml, ".yml": parse_yaml}
     try:
-        if path.suffix not in readers:
+        if path.suffix not in readers and not option:
             raise ConfigError(f"settings are read from files with names in {', '.join(readers)}; save it as JSON")
-        values = readers[path.suffix](path.read_text(encoding="utf-8-sig"))
+        values = readers.get(path.suffix, parse_json)(path.read_text(encoding="utf-8-sig"))
         if not isinstance(values, dict):
             raise ConfigError(f"need keys and values, got {values!r:.60}")
         return nested(values)

@@ -195,6 +195,13 @@ def test_overrides_arrive_as_they_are(lab, capsys):
     assert not (lab.directory / "pwned").exists()
 
 
+@pytest.mark.parametrize(("name", "text"), [("o.txt", '{"seed": 3}'), ("o", '{"seed": 3}'), ("o.yml", "seed: 3")])
+def test_a_file_of_overrides_with_another_name_holds_json(lab, capsys, name, text):
+    (lab.directory / name).write_text(text)
+    lab.run(f"--overrides={name} print_config")
+    assert "seed = 3" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
