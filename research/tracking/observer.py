@@ -139,7 +139,8 @@ class FileObserver(RunObserver):
             except OSError:
                 if self._claimed is not None:
                     shutil.rmtree(self._claimed, ignore_errors=True)
-                self.directory = None  # so its end is not recorded either
+                if self.resume_at is None:
+                    self.directory = None  # so its end is not recorded either
                 raise
 
     def heartbeat_event(self, info: Any, captured_out: str, beat_time: Any, result: Any) -> None:

@@ -15,6 +15,7 @@ from sacred.metrics_logger import linearize_metrics
 from sacred.run import Run
 from sacred.stdout_capturing import CapturedStdout, TeeingStreamProxy
 
+from research.files import IS_FULL
 from research.tracking.lock import BusyError
 from research.tracking.observer import FileObserver
 from research.tracking.provenance import why_no_commit
@@ -133,7 +134,9 @@ class RecordedRun(Run):
         try:
             getattr(observer, method)(**kwargs)
         except OSError as error:
-            if getattr(error.__context__, "errno", None) == error.errno:
+            reason: Any = error.__context__
+            reason = getattr(reason, "__cause__", None) or reason  # of a start that was refused
+            if error.errno in IS_FULL and getattr(reason, "errno", None) == error.errno:
                 return  # the reason why the run ends, which the command says
             print(f"error: {self.directory} does not say how the run ended: {error}", file=sys.stderr)
 

@@ -115,6 +115,7 @@ def test_a_full_disk_is_one_line_at_any_time_and_the_run_continues(lab, capsys, 
         lab.run("resume with run=1 num_iterations=14")
     assert lab.exit_code == (1 if name in ("cout.txt", "latest.pt") else 2)
     assert f"{name} cannot be written (No space left on device)" in error_line(capsys)
+    assert lab.record(1)["status"] == ("COMPLETED" if name == "run.json" else "FAILED"), "no process runs it"
     lab.run("resume with run=1 num_iterations=14")
     assert lab.exit_code == 0 and lab.record(1)["status"] == "COMPLETED"
     assert [step for step, _ in lab.metrics(1)] == list(range(1, 15))
