@@ -67,8 +67,7 @@ def logging_restored() -> Iterator[None]:
         yield
     finally:
         logging.root.setLevel(level)
-        for handler in set(logging.root.handlers).difference(handlers):
-            logging.root.removeHandler(handler)
+        logging.root.handlers[:] = handlers
 
 
 class _Output(io.FileIO):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import pty
 import subprocess
@@ -10,7 +11,7 @@ import sys
 
 import pytest
 
-from research.streams import any_character, prepare_streams
+from research.streams import any_character, logging_restored, prepare_streams
 
 PROGRAM = """
 import os, sys
@@ -110,3 +111,11 @@ def test_the_stream_of_a_program_takes_every_character_for_a_while(monkeypatch):
     assert stream.buffer.getvalue() == b"\xe9 \\u2192\n"
     with pytest.raises(UnicodeEncodeError):
         sys.stdout.write("→")
+
+
+def test_handlers_of_the_root_logger_that_were_replaced_come_back():
+    before = logging.root.level, logging.root.handlers[:]
+    with logging_restored():
+        logging.root.setLevel("ERROR")
+        logging.root.handlers[:] = [logging.NullHandler()]
+    assert (logging.root.level, logging.root.handlers) == before and before[1]
