@@ -5,7 +5,7 @@ PY := .venv/bin/python
 ARGS ?= with navigation_2d
 PARALLEL := --numprocesses auto --maxprocesses 4
 # Many of the longer tests wait for other processes; and a worker without work takes over that of others.
-WAITING := --numprocesses $(shell expr $$(nproc) + 1) --maxprocesses 4 --dist worksteal
+WAITING = --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist worksteal
 QUICK := tests/unit tests/contracts tests/security -m quick $(PARALLEL)
 SMOKE := tests/unit/test_streams.py tests/unit/test_checkpoint.py tests/contracts/test_backends.py \
   tests/tracking/test_sacred.py tests/tracking/test_interruption.py tests/tracking/test_processes.py
