@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.parallel import available_cores, start_sharing
-from research.sampling.native import Job, StepRows, load
+from research.sampling.stepping import Job, StepRows, load
 
 State = dict[str, NDArray[np.float64]]
 """Arrays of `MjData` by name, each with a leading `[rows]` axis: `state["qpos"]` is `[rows, nq]`."""

@@ -3,23 +3,13 @@
 A step of a row takes about 20 µs. From Python every row also releases and acquires the GIL once, and waits while
 another thread computes with NumPy. One C call for all rows of a thread avoids this.
 
-The function is compiled once, with the machine's C compiler and the headers of MuJoCo's package, and cached in
-`~/.cache/metapolicy` (or `$XDG_CACHE_HOME/metapolicy`). Without a compiler rows are stepped from Python, with the same
-results.
+Without a compiler rows are stepped from Python, with the same results.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import logging
-import os
-import platform
-import shlex
-import subprocess
-import sysconfig
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +17,12 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from research.files import atomic_write, remove_abandoned
+from research.native import library, warn
 
 _SOURCE = Path(__file__).with_name("step.c")
 _PACKAGE = Path(mujoco.__file__).parent
+_OPTIONS = ("-O2", "-std=c11", f"-I{_PACKAGE / 'include'}", f'-DMUJOCO="{mujoco.__version__}"')
+_OTHERWISE = "Simulations are stepped from Python"
 _ERROR_SIZE = 512
 _FUNCTIONS = (
     *("mj_step", "mj_rnePostConstraint", "mj_getState", "mj_setState"),
@@ -87,18 +79,19 @@ class StepRows:
 @functools.cache
 def load() -> Any:
     """Returns the compiled `step_rows`, or None if it cannot be compiled; the reason is logged once."""
+    loaded = library(_SOURCE, _OPTIONS, _OTHERWISE)
+    if loaded is None:
+        return None
     try:
-        library = ctypes.CDLL(str(_compiled()))
         for name in _FUNCTIONS:
             getattr(_mujoco(), name)
-    except (OSError, AttributeError, subprocess.CalledProcessError) as error:
-        detail = getattr(error, "stderr", "") or error
-        logging.getLogger(__name__).warning("Simulations are stepped from Python, which is slower: %s", detail)
+    except (OSError, AttributeError) as error:
+        warn(_OTHERWISE, error)
         return None
     pointer = ctypes.c_void_p
-    library.step_rows.argtypes = [pointer, pointer, pointer, pointer, pointer, ctypes.c_int64]
-    library.step_rows.restype = ctypes.c_int
-    return library.step_rows
+    loaded.step_rows.argtypes = [pointer, pointer, pointer, pointer, pointer, ctypes.c_int64]
+    loaded.step_rows.restype = ctypes.c_int
+    return loaded.step_rows
 
 
 @functools.cache
@@ -108,36 +101,3 @@ def _mujoco() -> ctypes.CDLL:
     if not names:
         raise OSError(f"no libmujoco in {_PACKAGE}")
     return ctypes.CDLL(str(names[0]))
-
-
-def _compiled() -> Path:
-    """Path of the compiled file; it is compiled if there is none for this source, compiler and version of MuJoCo.
-
-    The name ends with a digest of the contents: a library that was cut or damaged would end the process that loads it.
-    """
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    command = [*compiler, "-O2", "-std=c11", "-shared", "-fPIC", f"-I{_PACKAGE / 'include'}", str(_SOURCE)]
-    machine = repr((command, mujoco.__version__, platform.machine()))
-    name = f"step-{_digest(_SOURCE.read_bytes() + machine.encode())}"
-    directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metapolicy"
-    for found in directory.glob(f"{name}-*.so"):
-        if found.stem == f"{name}-{_digest(found.read_bytes())}":
-            return found
-        found.unlink(missing_ok=True)
-    directory.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(directory)
-    content = _compile(command)
-    target = directory / f"{name}-{_digest(content)}.so"
-    atomic_write(target, lambda file: file.write(content))  # several processes may compile at once
-    return target
-
-
-def _compile(command: list[str]) -> bytes:
-    with tempfile.TemporaryDirectory() as temporary:
-        made = Path(temporary, "step.so")
-        subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, encoding="utf-8", errors="replace")
-        return made.read_bytes()
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
