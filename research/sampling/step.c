@@ -1,4 +1,4 @@
-/* Steps rows of simulations in one call. native.py compiles this file and documents it. */
+/* Steps rows of simulations in one call. stepping.py documents it. */
 
 #include <setjmp.h>
 #include <stdatomic.h>
