@@ -7,16 +7,20 @@ keeps the graphs that all products share.
 from __future__ import annotations
 
 import fnmatch
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from research.inner_loops.supported import twice_differentiable, vmappable
 from research.optim import linear_map
 from research.optim.lookahead_settings import LookaheadConfig
-from research.types import Loss, MetaParams, Params
+from research.per_task import expand, num_tasks, per_task
+from research.types import Forward, Loss, MetaParams, Params
 
 LearnedRate = Literal["none", "scalar", "per_step", "per_parameter"]
 Transform = Literal["none", "kronecker", "meta_curvature"]
@@ -104,6 +108,32 @@ class Linearized(NamedTuple):
     vjp: Callable[[Params], MetaParams]
 
 
+class Stages(NamedTuple):
+    """The stages of an adaptation.
+
+    Attributes:
+        params: The parameters before each inner step, and those after the last one, `[tasks, ...]` each.
+        outputs: The second results of the inner loss of each inner step, trees of tensors `[tasks, ...]`.
+    """
+
+    params: list[Params]
+    outputs: list[Any]
+
+
+LossWithOutput = Callable[[Forward, Any], tuple[Tensor, Any]]
+"""`loss(forward, batch) -> (loss, output)`: an inner loss of one task, and what else its forward pass gives."""
+
+
+def without_output(loss: LossWithOutput) -> Loss:
+    """Returns the loss alone."""
+
+    @functools.wraps(loss)
+    def alone(forward: Forward, batch: Any) -> Tensor:
+        return loss(forward, batch)[0]
+
+    return alone
+
+
 class InnerLoop(Protocol):
     """Adapts a model to each task of a batch; differentiable. A backend adds `adapt`, and whatever else it does better.
 
@@ -135,6 +165,33 @@ class InnerLoop(Protocol):
         Raises:
             ValueError: The meta-gradients of a module of the model would be wrong, see `supported.check_model`.
         """
+
+    def stages(
+        self, model: nn.Module, params: Params, update: Params, loss: LossWithOutput, batches: Sequence[Any]
+    ) -> Stages:
+        """Returns the parameters that `adapt` passes through, and further results of the forward pass at each.
+
+        Arguments as for `adapt`, but for the loss. All results are differentiable as the adapted parameters are.
+        This makes every stage from the start, at the cost of K (K + 1) / 2 steps for K.
+
+        Args:
+            model: The module.
+            params: The initial parameters.
+            update: The parameters of the update rule.
+            loss: The inner loss, with an output that is wanted at each stage.
+            batches: One tree of tensors per inner step.
+        """
+        adapt = functools.partial(self.adapt, model, params, update, without_output(loss))
+        later = [adapt(batches[: step + 1]) for step in range(len(batches))]
+        stages = [expand(params, num_tasks(batches)), *later]
+
+        def output(own: Params, batch: Any) -> Any:
+            return loss(functools.partial(functional_call, model, own), batch)[1]
+
+        with twice_differentiable(model):
+            vmapped = vmappable(model)
+            outputs = [per_task(output, *pair, vmapped=vmapped) for pair in zip(stages, batches, strict=False)]
+        return Stages(stages, outputs)
 
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
         """Returns `adapt` at `meta` and its derivative as products with vectors. Keeps the graphs of all tasks.

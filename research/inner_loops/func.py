@@ -30,6 +30,8 @@ from research.inner_loops.base import (
     InnerLoop,
     InnerLoopConfig,
     Linearized,
+    LossWithOutput,
+    Stages,
     adapted_names,
     rate,
 )
@@ -84,17 +86,23 @@ class FuncInnerLoop(InnerLoop):
         return max(1, _ROWS_PER_CHUNK.get(leaves[0].device.type, 2048) // max(rows, 1))
 
     def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
+        return self.stages(model, params, update, _with_no_output(loss), batches).params[-1]
+
+    def stages(
+        self, model: nn.Module, params: Params, update: Params, loss: LossWithOutput, batches: Sequence[Any]
+    ) -> Stages:
+        """See `InnerLoop.stages`: one pass, in which the outputs share the forward pass of the inner gradient."""
         check_model(model, second_order=not self.config.first_order)
         size = self.tasks_per_chunk(model, batches)
         parts = [
-            self._adapt_chunk(model, params, update, loss, take(batches, chunk))
+            self._stages_of_chunk(model, params, update, loss, take(batches, chunk))
             for chunk in chunks(num_tasks(batches), size)
         ]
-        return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in params}
+        return parts[0] if len(parts) == 1 else pytree.tree_map(lambda *leaves: torch.cat(leaves), *parts)
 
-    def _adapt_chunk(
-        self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]
-    ) -> Params:
+    def _stages_of_chunk(
+        self, model: nn.Module, params: Params, update: Params, loss: LossWithOutput, batches: Sequence[Any]
+    ) -> Stages:
         names = adapted_names(self.config, params)
         rule = self._rule(update)
         tracked = torch.is_grad_enabled() and any(v.requires_grad for v in (*params.values(), *update.values()))
@@ -102,12 +110,15 @@ class FuncInnerLoop(InnerLoop):
         if not tracked:  # under no_grad a view of a parameter has requires_grad=True, but no gradient
             params = {name: value.detach() for name, value in params.items()}
         theta, state = expand(params, num_tasks(batches)), None
+        found = Stages([theta], [])
         for step, batch in enumerate(batches):
-            gradient = _gradient(model, theta, names, loss, batch, create_graph)
+            gradient, output = _gradient_and_output(model, theta, names, loss, batch, create_graph, keep_graph=tracked)
             before = {name: theta[name] for name in names}
             after, state = rule(before, gradient, state, functools.partial(rate, update, step=step))
             theta = {**theta, **after}
-        return theta
+            found.params.append(theta)
+            found.outputs.append(output if tracked else pytree.tree_map(lambda leaf: leaf.detach(), output))
+        return found
 
     def _rule(self, update: Params) -> UpdateRule:
         config, rule = self.config, UPDATE_RULES[self.config.inner_optimizer]
@@ -203,22 +214,47 @@ def _add_rate_cotangent(update: Params, name: str, step: int, cotangent: Tensor)
         update["lr"][min(step, len(update["lr"]) - 1)] += cotangent.sum()
 
 
+def _with_no_output(loss: Loss) -> LossWithOutput:
+    return lambda forward, batch: (loss(forward, batch), ())
+
+
 def _gradient(
     model: nn.Module, theta: Params, names: Sequence[str], loss: Loss, batch: Any, create_graph: bool
 ) -> Params:
     """Returns ∇L of every task in its own parameters, `[tasks, ...]`; zero for parameters without influence."""
+    return _gradient_and_output(model, theta, names, _with_no_output(loss), batch, create_graph)[0]
 
-    def task_loss(params: Params, task_batch: Any) -> Tensor:
+
+def _gradient_and_output(
+    model: nn.Module,
+    theta: Params,
+    names: Sequence[str],
+    loss: LossWithOutput,
+    batch: Any,
+    create_graph: bool,
+    keep_graph: bool = False,
+) -> tuple[Params, Any]:
+    """Returns `_gradient`, and the output of the loss; with `keep_graph` the output can be differentiated, too."""
+
+    def task_loss(params: Params, task_batch: Any) -> tuple[Tensor, Any]:
         return loss(functools.partial(functional_call, model, params), task_batch)
 
     point = {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in theta.items()}
 
-    def gradient(vmapped: bool) -> Params:
+    def gradient(vmapped: bool) -> tuple[Params, Any]:
         # The tasks share no parameter here, so the gradient of the sum has the gradient of each.
-        total = per_task(task_loss, point, batch, vmapped=vmapped).sum()
+        losses, output = per_task(task_loss, point, batch, vmapped=vmapped)
         inputs = [point[name] for name in names]
-        found = torch.autograd.grad(total, inputs, create_graph=create_graph, allow_unused=True, materialize_grads=True)
-        return dict(zip(names, found, strict=True))
+        retain = create_graph or (keep_graph and bool(pytree.tree_leaves(output)))
+        found = torch.autograd.grad(
+            losses.sum(),
+            inputs,
+            retain_graph=retain,
+            create_graph=create_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return dict(zip(names, found, strict=True)), output
 
     with twice_differentiable(model), torch.enable_grad():
         is_looped = bool(_LOOPED) and fingerprint(model, loss) in _LOOPED

@@ -19,7 +19,15 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from research.inner_loops.base import InnerLoop, InnerLoopConfig, Linearized, check_rates
+from research.inner_loops.base import (
+    InnerLoop,
+    InnerLoopConfig,
+    Linearized,
+    LossWithOutput,
+    Stages,
+    check_rates,
+    without_output,
+)
 from research.inner_loops.checks import Subject, WrongError, check_function, differences, expected_adaptation, moved
 from research.inner_loops.known import fingerprint, is_known
 from research.inner_loops.reference import as_dtype, kept_random_states
@@ -55,6 +63,13 @@ class Probed(InnerLoop):
         """Returns the adapted parameters, see `InnerLoop.adapt`. Raises WrongError for what the check finds."""
         self._check_once(model, params, loss, batches)
         return self.loop.adapt(model, params, update, loss, batches)
+
+    def stages(
+        self, model: nn.Module, params: Params, update: Params, loss: LossWithOutput, batches: Sequence[Any]
+    ) -> Stages:
+        """Returns the stages of an adaptation, see `InnerLoop.stages`. Raises WrongError as `adapt` does."""
+        self._check_once(model, params, without_output(loss), batches)
+        return self.loop.stages(model, params, update, loss, batches)
 
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
         """Returns the adaptation and its products, see `InnerLoop.linearize`. Raises WrongError as `adapt` does."""

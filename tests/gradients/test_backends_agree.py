@@ -164,3 +164,59 @@ def test_the_model_is_left_as_it_was(backend: str) -> None:
         assert torch.equal(value, before[name])
         assert value.grad is None
         assert isinstance(value, torch.nn.Parameter)
+
+
+def squared_error_and_output(forward: Any, batch: Any) -> tuple[torch.Tensor, Any]:
+    output = forward(batch.x)
+    return (output - batch.y).square().mean(), {"output": output}
+
+
+def stages_by_definition(loop: Any, problem: ip.Problem, params: Params, update: Params) -> list[torch.Tensor]:
+    """The parameters of each stage by `adapt` from the start, and the outputs by another forward pass, task by task."""
+    paths = [problem.adapt(loop, params, update, step) for step in range(1, 4)]
+    paths.insert(0, {name: value.expand(ip.NUM_TASKS, *value.shape) for name, value in params.items()})
+    outputs = []
+    for path, batch in zip(paths, problem.batches[:3], strict=False):
+        own = [{name: value[task] for name, value in path.items()} for task in range(ip.NUM_TASKS)]
+        passes = [torch.func.functional_call(problem.model, one, (x,)) for one, x in zip(own, batch.x, strict=True)]
+        outputs.append(torch.stack(passes))
+    return [*outputs, *(value for path in paths for value in path.values())]
+
+
+@pytest.mark.parametrize("first_order", [False, True], ids=["second_order", "first_order"])
+@pytest.mark.parametrize("backend", [*ip.BACKENDS, "func, task by task"])
+def test_stages_and_their_outputs_have_the_values_and_derivatives_of_a_loop(backend: str, first_order: bool) -> None:
+    made = ip.regression()
+    loop = ip.make_loop(backend.partition(",")[0], inner_lr=(0.2, 0.05), first_order=first_order)
+    if "," in backend:
+        loop = replace(loop, chunk_size=1)
+    update = ip.initial_update(loop, made, 3)
+    found = loop.stages(made.model, made.params, update, squared_error_and_output, made.batches[:3])
+    assert len(found.params) == 4
+    ours = [output["output"] for output in found.outputs]
+    ours += [value for params in found.params for value in params.values()]
+    theirs = stages_by_definition(loop, made, made.params, update)
+    generator = torch.Generator().manual_seed(2)
+    weights = [torch.randn(value.shape, generator=generator, dtype=value.dtype) for value in theirs]
+    inputs = list(ip.named(made.params, update).values())
+    gradients = [torch.autograd.grad(values, inputs, weights, allow_unused=True) for values in (ours, theirs)]
+    for mine, expected in [*zip(ours, theirs, strict=True), *zip(*gradients, strict=True)]:
+        torch.testing.assert_close(mine, expected, rtol=0, atol=TOLERANCE)
+    with torch.no_grad():
+        constant = loop.stages(made.model, made.params, update, squared_error_and_output, made.batches[:3])
+    assert not any(output["output"].requires_grad for output in constant.outputs)
+
+
+def test_func_passes_each_batch_through_the_model_once() -> None:
+    made, calls = ip.regression(), 0
+
+    def count(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+
+    loop = ip.make_loop("func")
+    with made.model.register_forward_hook(count):
+        loop.stages(
+            made.model, made.params, ip.initial_update(loop, made, 3), squared_error_and_output, made.batches[:3]
+        )
+    assert calls == 3

@@ -35,19 +35,17 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from research.algorithms.gradient.agent import Agent, AgentConfig, PolicySamples, respond
 from research.algorithms.gradient.evaluation import AgentAlgorithm
 from research.algorithms.outer import clip_norm, learned, replaced
 from research.estimators import ESTIMATORS
-from research.inner_loops.supported import vmappable
 from research.losses import PolicyBatch, clip_fraction, clipped_surrogate, mean_entropy, mean_kl
 from research.optim.differentiable import AdamState, adam, adam_start
 from research.optim.flat import distance
 from research.parallel import parallel_map
-from research.per_task import expand, per_task, take
-from research.types import MetaParams, Metrics, Params, StepResult
+from research.per_task import per_task, take
+from research.types import Forward, MetaParams, Metrics, Params, StepResult
 from research.validation import at_least, in_open_unit_interval, positive
 
 
@@ -165,14 +163,12 @@ class _Chunk(NamedTuple):
     """The samples of some tasks. Every tensor is `[tasks, ...]`.
 
     Attributes:
-        policy: A module for the thread that treats the chunk.
         batches: The batch of each inner step.
         query: The batch after the last inner step.
         outcome: Minus the return after adaptation, see `Estimator.sampling_loss`.
         old: The action distributions that sampled each of the batches, and the query.
     """
 
-    policy: nn.Module
     batches: list[PolicyBatch]
     query: PolicyBatch
     outcome: Tensor
@@ -223,20 +219,25 @@ class ClippedObjective:
         if len(outcome) == 0:
             return []
 
-        def chunk(policy: nn.Module, own: list[PolicyBatch], outcome: Tensor) -> _Chunk:
-            bare = _Chunk(policy, own[:-1], own[-1], outcome, [])
-            return bare._replace(old=_respond(bare, self._stages(self.meta, bare)))
+        def chunk(_policy: nn.Module, own: list[PolicyBatch], outcome: Tensor) -> _Chunk:
+            bare = _Chunk(own[:-1], own[-1], outcome, [])
+            return bare._replace(old=self._distributions(self.meta, bare))
 
         return self.agent.map_chunks(chunk, batches, outcome, keep_episodes=self.estimator.reads_episodes)
 
-    def _stages(self, meta: MetaParams, chunk: _Chunk) -> list[Params]:
-        """Returns the parameters `[tasks, ...]` before each inner step, and after the last.
+    def _distributions(self, meta: MetaParams, chunk: _Chunk) -> list[Any]:
+        """Returns the action distributions of the policy before each inner step on its batch, and after on the query.
 
-        An inner loop returns the last ones only, so that each stage is made from the start: K steps cost K (K + 1) / 2.
+        Every batch is passed through the policy once: its distributions serve the inner loss, too.
         """
-        adapt = functools.partial(self.agent.inner_loop.adapt, chunk.policy, *meta, self.estimator.inner_loss)
-        later = [adapt(chunk.batches[:steps]) for steps in range(1, len(chunk.batches) + 1)]
-        return [expand(meta.model, len(chunk.outcome)), *later]
+        policy = self.agent.policy_of_thread()
+        stages = self.agent.inner_loop.stages(policy, *meta, self._inner_loss, chunk.batches)
+        return [*stages.outputs, respond(policy, stages.params[-1], chunk.query.observation)]
+
+    def _inner_loss(self, policy: Forward, batch: PolicyBatch) -> tuple[Tensor, Any]:
+        """Returns the inner loss, and the distributions that it was computed from."""
+        distribution = policy(batch.observation)
+        return self.estimator.inner_loss(lambda _observation: distribution, batch), distribution
 
     def _gradient(self, params: Params, weights: list[float], chunk: _Chunk) -> Params:
         """Returns ∇ Σ_i f_i over the tasks of a chunk."""
@@ -248,8 +249,7 @@ class ClippedObjective:
 
     def _loss(self, meta: MetaParams, weights: list[float], chunk: _Chunk) -> Tensor:
         """Returns Σ_i f_i over the tasks of a chunk."""
-        stages = self._stages(meta, chunk)
-        *inner, query = _respond(chunk, stages)
+        *inner, query = self._distributions(meta, chunk)
         clipped = functools.partial(clipped_surrogate, clip_eps=self.config.clip_eps)
         loss = _per_task(clipped, query, chunk.query).sum()
         for weight, old, new, batch in zip(weights, chunk.old, inner, chunk.batches, strict=False):
@@ -258,17 +258,16 @@ class ClippedObjective:
         if sampling_loss is None:
             return loss
 
-        def credit(own: Params, batch: PolicyBatch, outcome: Tensor) -> Tensor:
-            return sampling_loss(functools.partial(functional_call, chunk.policy, own), batch, outcome)
+        def credit(distribution: Any, batch: PolicyBatch, outcome: Tensor) -> Tensor:
+            return sampling_loss(lambda _observation: distribution, batch, outcome)
 
-        for stage, batch in zip(stages, chunk.batches, strict=False):
-            terms = per_task(credit, stage, batch, chunk.outcome, vmapped=vmappable(chunk.policy))
-            loss = loss + self.config.sampling_coef * terms.sum()
+        for new, batch in zip(inner, chunk.batches, strict=True):
+            loss = loss + self.config.sampling_coef * _per_task(credit, new, batch, chunk.outcome).sum()
         return loss
 
     def _measure(self, meta: MetaParams, chunk: _Chunk) -> Tensor:
         """Returns the quantities that `measure` averages over tasks: `[tasks, quantities]`."""
-        *inner, new = _respond(chunk, self._stages(meta, chunk))
+        *inner, new = self._distributions(meta, chunk)
         clip_eps = self.config.clip_eps
         loss, fraction = (functools.partial(f, clip_eps=clip_eps) for f in (clipped_surrogate, clip_fraction))
         columns = [
@@ -284,12 +283,6 @@ class ClippedObjective:
 
     def _map(self, function: Callable[[_Chunk], Any], chunks: list[_Chunk]) -> list[Any]:
         return parallel_map(function, chunks, self.agent.num_threads)
-
-
-def _respond(chunk: _Chunk, stages: list[Params]) -> list[Any]:
-    """Returns the action distributions of each stage on the episodes that were sampled with it."""
-    batches = [*chunk.batches, chunk.query]
-    return [respond(chunk.policy, stage, batch.observation) for stage, batch in zip(stages, batches, strict=True)]
 
 
 def _per_task(function: Callable[..., Tensor], *trees: Any) -> Tensor:

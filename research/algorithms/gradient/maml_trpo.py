@@ -20,6 +20,7 @@ observation of truncated episodes. Inner learning rates can be meta-learned (Met
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ def make_objective(agent: Agent, meta: MetaParams, sampled: PolicySamples) -> Tr
 
 def _linearize(agent: Agent, meta: MetaParams, policy: nn.Module, batches: list[PolicyBatch]) -> Part:
     """Returns θ → θ_i → action distributions on the query episodes for a chunk of tasks."""
+    policy = copy.deepcopy(policy)  # the part goes from thread to thread
     *inner, query = batches
     constants = {name: torch.zeros_like(value) for name, value in meta.update.items()}
     adaptation = agent.inner_loop.linearize(policy, meta, inner_loss, inner)
