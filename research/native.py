@@ -33,7 +33,7 @@ def library(source: Path, options: tuple[str, ...], otherwise: str) -> ctypes.CD
     Args:
         source: The C file. It may include headers of this package with `#include "name.h"`.
         options: Options of the compiler.
-        otherwise: What is slower without the library, as a sentence without its full stop, for the log.
+        otherwise: A sentence for the log, without its full stop, that names the slower substitute.
     """
     try:
         return ctypes.CDLL(str(compiled(source, options)))
