@@ -10,7 +10,7 @@ QUICK := tests/unit tests/contracts tests/security -m quick $(PARALLEL)
 SMOKE := tests/unit/test_streams.py tests/unit/test_checkpoint.py tests/contracts/test_backends.py \
   tests/tracking/test_sacred.py tests/tracking/test_interruption.py tests/tracking/test_processes.py
 
-.PHONY: help run quick test smoke lint slow bench notebooks clean
+.PHONY: help run quick test smoke lint slow bench peers notebooks clean
 
 help:
 	@echo 'Each command makes .venv first when it is missing or out of date.'
@@ -21,6 +21,7 @@ help:
 	@echo '  make smoke                    a few tests of every part, for another interpreter'
 	@echo '  make slow                     the tests that take minutes'
 	@echo '  make bench [ONLY=text]        measure speed and memory, those whose name contains the text'
+	@echo '  make peers                    make .venv-peers, which has what `make bench ONLY=peers` compares with'
 	@echo '  make notebooks [ONLY=01]      execute the notebooks whose names begin so, and make pages of them'
 	@echo '  make clean                    remove .venv and what the tools keep; runs/ stays'
 	@echo
@@ -61,10 +62,15 @@ bench:
 	@sh requirements/install.sh run
 	$(PY) -m benchmarks $(if $(ONLY),'$(ONLY)')
 
+peers:
+	@sh requirements/install.sh run
+	$(PY) -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip --disable-pip-version-check install --requirement requirements/peers.txt
+
 notebooks:
 	@sh requirements/install.sh test
 	$(PY) -m analysis notebooks $(ONLY)
 
 clean:
-	rm -rf .venv build metapolicy.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers build metapolicy.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

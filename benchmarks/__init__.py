@@ -2,11 +2,13 @@
 
 MODULES = (
     "benchmarks.bench_maml_trpo",
+    "benchmarks.bench_growth",
     "benchmarks.bench_collect",
     "benchmarks.bench_inner_loops",
     "benchmarks.bench_rl2",
     "benchmarks.bench_lookahead",
     "benchmarks.bench_dqn",
+    "benchmarks.bench_peers",
     "benchmarks.bench_tracking",
     "benchmarks.bench_slurm",
     "benchmarks.bench_sharding",

@@ -1,4 +1,4 @@
-"""Collection of cheetah_vel episodes: steps per second compared with the bare physics and with Gymnasium, and scaling.
+"""Collection of cheetah_vel episodes: steps per second against the bare physics, Gymnasium and EnvPool, and scaling.
 
 The bare physics means the same simulations from the same initial states under the same actions, with only `mj_step` in
 a thread per core: no policy, observation or reward. It is called from Python, and from C as in the sampler, which
@@ -8,6 +8,7 @@ avoids the cost of Python between two calls. The measurements alternate in one p
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
+from benchmarks import bench_peers
 from benchmarks.harness import Measurement, benchmark
 from research import rng
 from research.memory import keep_freed_memory
@@ -182,6 +184,28 @@ def against_gymnasium() -> Iterator[Measurement]:
             yield Measurement(
                 f"collect/gymnasium/ours_at_400_over_{name}", ratio, "×", note=f"400 rows over its {rows}"
             )
+
+
+@benchmark("collect/envpool")
+def against_envpool() -> Iterator[Measurement]:
+    """EnvPool without a policy, its random actions drawn in advance, against ours with a policy for each task."""
+    python = bench_peers.interpreter()
+    if python is None:
+        print(f"collect/envpool: {bench_peers.MISSING}", file=sys.stderr)
+        return
+    prepare()
+    for rows in (40, 400):
+        mine, steps = ours(rows // TASKS), rows * HORIZON
+        command = ("benchmarks.peers.envpool_cheetah", "--rows", str(rows), "--horizon", str(HORIZON))
+        with bench_peers.Worker(python, *command) as theirs:
+            mine(), theirs.run(1)
+            rates = [(steps / mine()[0], steps / theirs.run(1).seconds[0]) for _ in range(7)]
+        own, other = (statistics.median(column) for column in zip(*rates, strict=True))
+        ratio = statistics.median(own / other for own, other in rates)
+        label = f"collect/envpool/{rows}"
+        yield Measurement(label, other, "steps/s", note=f"{rows} rows, without a policy")
+        yield Measurement(f"{label}/ours", own, "steps/s", note="with a policy for each task")
+        yield Measurement(f"{label}/ours_over_it", ratio, "×", note="median over 7 pairs")
 
 
 @benchmark("collect/scaling")

@@ -1,4 +1,4 @@
-"""MAML-TRPO on navigation and half-cheetahs: seconds per iteration and their parts, memory, and growth of both."""
+"""MAML-TRPO on navigation and half-cheetahs: seconds per iteration and their parts, and memory."""
 
 from __future__ import annotations
 
@@ -105,19 +105,3 @@ def backends() -> Iterator[Measurement]:
         duration = total(iterate(1, 5, inner_loop=backend))
         fastest = fastest or duration
         yield Measurement(f"maml_trpo/backends/{backend}", duration, "s", note=f"{duration / fastest:.2f} × func")
-
-
-@benchmark("maml_trpo/growth")
-def growth() -> Iterator[Measurement]:
-    """Time and memory by number of tasks, inner steps and hidden units."""
-    axes: dict[str, list[Any]] = {
-        "meta_batch_size": [10, 20, 40],
-        "num_inner_steps": [1, 2, 3],
-        "hidden_sizes": [(32, 32), (64, 64), (128, 128)],
-    }
-    for key, values in axes.items():
-        for value in values:
-            label = f"maml_trpo/growth/{key}={value[0] if isinstance(value, tuple) else value}"
-            yield Measurement(label, total(iterate(1, 5, **{key: value})), "s")
-            memory = peak_memory_mib("benchmarks.bench_maml_trpo:peak_memory", {key: value})
-            yield Measurement(f"{label}/peak_memory", memory, "MiB")
