@@ -1,4 +1,4 @@
-"""Cost of recording: 20 scalars per iteration, early and late in a run, the end of a run, and reading its record."""
+"""Cost of recording 20 scalars per iteration, of checksums and the copy in memory, of the end of a run, of reading."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import functools
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sacred.run import Run
 
 from benchmarks.harness import Measurement, benchmark, median_seconds
+from research import rng
+from research.tracking.journal import Journal
 from research.tracking.observer import FileObserver
-from research.tracking.records import METRICS, read_metrics
+from research.tracking.records import METRICS, read_metrics, to_line
 from research.tracking.run import RecordedRun
 
 SCALARS = 20
@@ -71,6 +74,56 @@ def log() -> Iterator[Measurement]:
         began = time.perf_counter()
         observer.completed_event(NOW, None)
         yield Measurement("tracking/end/2M_points", time.perf_counter() - began, "s", note="makes metrics.json")
+
+
+def rows(iterations: int) -> list[dict[str, Any]]:
+    """Returns rows of metrics as a run writes them: values of all digits."""
+    draws = rng.generator(0, "bench").random((iterations, SCALARS))
+    return [
+        {"step": step, "timestamp": NOW.isoformat(), "values": {f"metric/{i}": value for i, value in enumerate(values)}}
+        for step, values in enumerate(draws.tolist(), 1)
+    ]
+
+
+def microseconds(function: Callable[[], object], count: int) -> float:
+    """Returns the least processor time of five calls in microseconds for each of `count` rows."""
+    durations = []
+    for _ in range(5):
+        began = time.process_time()
+        function()
+        durations.append(time.process_time() - began)
+    return 1e6 * min(durations) / count
+
+
+@benchmark("tracking/safety")
+def safety() -> Iterator[Measurement]:
+    """Price of what makes lost metrics noticed and restored: a checksum in each line, and a compressed copy in memory.
+
+    Of processor time, against lines without a checksum; neither includes the wait for the disk.
+    """
+    count, label = 20_000, "tracking/safety/20_scalars"
+    written = rows(count)
+    lines = [to_line(row) for row in written]
+    size = sum(map(len, lines)) + len(lines)
+    plain = microseconds(lambda: [json.dumps(row, allow_nan=False) for row in written], count)
+    checked = microseconds(lambda: [to_line(row) for row in written], count)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / METRICS
+        kept = microseconds(lambda: Journal(path, lines), count)
+        tracemalloc.start()
+        journal = Journal(path, lines)
+        memory = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        yield Measurement(f"{label}/line", plain, "µs/iteration", note="JSON without a checksum")
+        yield Measurement(f"{label}/checksum", checked - plain, "µs/iteration", note=f"{checked / plain - 1:.1%} of it")
+        yield Measurement(f"{label}/copy", kept, "µs/iteration", note="compression, and the checksum of the file")
+        share = f"{memory / size:.2f} of the file's {size / 2**20:.1f} MiB; {count:,} iterations, random digits"
+        yield Measurement(f"{label}/copy_memory", memory / 2**20, "MiB", note=share)
+        path.write_text("damaged\n", encoding="utf-8")
+        began = time.perf_counter()
+        restored = journal.check()
+        assert restored
+        yield Measurement(f"{label}/restore", time.perf_counter() - began, "s", note="a file that was overwritten")
 
 
 @benchmark("tracking/read")
