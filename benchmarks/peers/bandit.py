@@ -39,7 +39,7 @@ class Params(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What the loss reads of some trials, `[time, trials, ...]`."""
+    """The steps of some trials as the loss reads them, `[time, trials, ...]`."""
 
     inputs: Tree
     action: Tree
