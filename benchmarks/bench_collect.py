@@ -212,14 +212,16 @@ def against_envpool() -> Iterator[Measurement]:
 def scaling() -> Iterator[Measurement]:
     """Steps per second by number of rows and of threads."""
     prepare()
-    for episodes in (1, 5, 20, 80):
-        rates = side_by_side(episodes, repeats=3)
+    for episodes in (1, 2, 5, 20, 80):
+        rates = side_by_side(episodes, repeats=9 if episodes == 2 else 3)
         yield Measurement(
             f"collect/scaling/rows={TASKS * episodes}",
             rates.collecting,
             "steps/s",
             note=f"{rates.ratio:.0%} of the bare physics",
         )
+        if episodes == 2:
+            yield Measurement("collect/scaling/rows=40/share_of_raw", rates.ratio, "", at_least=0.75)
     cores = available_cores()
     for threads in sorted({1, *(2**k for k in range(1, cores.bit_length())), cores}):
         if threads > cores:

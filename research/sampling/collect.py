@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from research import rng
 from research.distributed import Share
 from research.distributions import Distribution
+from research.sampling.closed_loop import ClosedLoop, closed_loop
 from research.types import Params, Trajectories
 
 
@@ -98,7 +99,7 @@ def collect(
             break
     for part in parts:
         part.finish_step()
-    length = max(len(part.steps) for part in parts)
+    length = max(part.length for part in parts)
     fields = zip(*(part.trajectories(length) for part in parts), strict=True)
     return Trajectories(*(field[0] if len(field) == 1 else torch.cat(field) for field in fields))
 
@@ -141,7 +142,7 @@ def _parts(
     share: Share,
     horizon: int,
     generator: torch.Generator,
-) -> Iterator[_Part]:
+) -> Iterator[_Part | ClosedLoop]:
     """Two halves of the tasks with one generator each; one part if the environments are not `PartwiseEnvs`.
 
     The halves are those of the larger batch, of which a share has some tasks each.
@@ -158,7 +159,9 @@ def _parts(
         rows = slice(tasks.start * episodes, tasks.stop * episodes)
         own = rng.torch_generator(generator.initial_seed(), "part", k, device=generator.device)
         theirs = {name: value[tasks] for name, value in params.items()}
-        yield _Part(policy, theirs, functools.partial(envs.begin, rows=rows), observation[rows], horizon, own, part)
+        loop = closed_loop(policy, theirs, envs, rows, observation[rows], horizon, own, part)
+        begin = functools.partial(envs.begin, rows=rows)
+        yield loop or _Part(policy, theirs, begin, observation[rows], horizon, own, part)
 
 
 class _Part:
@@ -187,6 +190,11 @@ class _Part:
         self.diverged = np.zeros(count, bool)
         self.active = np.ones(count, bool)
         self._wait: Callable[[], tuple[Any, ...]] | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of steps so far."""
+        return len(self.steps)
 
     @property
     def is_moving(self) -> bool:

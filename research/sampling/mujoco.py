@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research import rng
+from research.sampling.acting import Acted, Acting, Columns, Network, until_the_end
 from research.sampling.offscreen import Camera
 from research.sampling.simulations import Robot, Simulations, State, load_robot
 from research.sampling.vector import Options, Seed, Started, Stepped, TaskEnvs, reset_mask
 from research.validation import at_least, positive
 
-__all__ = ["MujocoEnvs", "Robot", "State", "action_space", "load_robot", "observation_space"]
+__all__ = ["Columns", "MujocoEnvs", "Robot", "State", "action_space", "load_robot", "observation_space"]
+
+_STEPS_UNTIL_THE_HORIZON, _STEPS_BEFORE_AN_END = 25, 4
 
 
 class MujocoEnvs(TaskEnvs):
@@ -82,9 +86,19 @@ class MujocoEnvs(TaskEnvs):
     def start(self, row: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Draws `qpos [nq]` and `qvel [nv]` at the start of an episode of `row`. All randomness comes from `rng`."""
 
-    @abstractmethod
+    @property
+    def observed(self) -> Sequence[Columns]:
+        """The parts of the state that make an observation, in order. A family has these or its own `observe`."""
+        return ()
+
     def observe(self, rows: NDArray[np.intp], state: State) -> NDArray[np.float64]:
         """Returns the observations `[rows, obs]` of the rows with these numbers and states, as a new array."""
+        parts = []
+        for field, start, stop, limit in self.observed:
+            values = state[field]
+            part = values.reshape(len(values), math.prod(values.shape[1:]))[:, start:stop]
+            parts.append(part if math.isinf(limit) else np.clip(part, -limit, limit))
+        return np.concatenate(parts, axis=1)
 
     @abstractmethod
     def reward(self, rows: NDArray[np.intp], before: State, after: State, action: NDArray[Any]) -> NDArray[np.float64]:
@@ -181,6 +195,76 @@ class MujocoEnvs(TaskEnvs):
         reward, terminated, truncated, diverged = parts
         return own, reward, terminated, truncated, {"diverged": diverged}
 
+    @property
+    def can_terminate(self) -> bool:
+        """Whether episodes may end before the horizon."""
+        return type(self).has_ended is not MujocoEnvs.has_ended
+
+    @property
+    def steps_at_once(self) -> int:
+        """Number of steps of a call of `act`: fewer where rows may end, as they are simulated up to the last step."""
+        return _STEPS_BEFORE_AN_END if self.can_terminate else _STEPS_UNTIL_THE_HORIZON
+
+    def acting(self, network: Network, rows: slice, horizon: int) -> Acting | None:
+        """Returns what `act` needs and records, or None if the actions can only be chosen step by step.
+
+        The reason is an observation that is no copy of numbers of the state, or that there is no compiler.
+        """
+        if type(self).observe is not MujocoEnvs.observe or not self._simulations.can_act(network.dtype.name):
+            return None
+        count, sizes = len(range(self.num_envs)[rows]), network.sizes
+        arrays = (np.zeros((count, horizon, size), network.dtype) for size in (sizes[0], sizes[-1], sizes[-1]))
+        return Acting(network, network.packed(), self.observed, *arrays)
+
+    def act(self, acting: Acting, first: int, noise: NDArray[Any], rows: slice) -> Callable[[], Acted]:
+        """Begins several steps of a slice of rows under the actions of a network, and returns at once.
+
+        Rewards, ends and observations are those of as many calls of `begin`. A row whose episode ends earlier is
+        simulated up to the last of these steps.
+
+        Args:
+            acting: See the method `acting`, for the same rows.
+            first: Number of steps that `acting` has recorded.
+            noise: `[steps, rows, actions]`.
+            rows: The slice.
+        """
+        chosen = np.arange(self.num_envs)[rows]
+        history = {name: np.zeros((len(noise) + 1, *values[rows].shape)) for name, values in self._state.items()}
+        for name, values in history.items():
+            values[0] = self._state[name][rows]
+        moving = chosen[~self._done[rows]]
+        wait = self._simulations.act(moving, int(chosen[0]), acting, first, noise, history)
+        action = acting.action[:, first : first + len(noise)]
+        return functools.partial(self._finish_acting, rows, history, action, wait)
+
+    def _finish_acting(
+        self, rows: slice, history: State, action: NDArray[Any], wait: Callable[[], NDArray[np.bool_]]
+    ) -> Acted:
+        diverged, active = wait(), ~self._done[rows]
+        steps, count = diverged.shape
+        numbers = np.tile(np.arange(self.num_envs)[rows], steps)
+        before, after = ({name: _flat(values[part]) for name, values in history.items()} for part in (_OLD, _NEW))
+        acting = _flat(action.swapaxes(0, 1))
+        if self._clip_actions:
+            acting = np.clip(acting, self._actions.low, self._actions.high)
+        observation, reward = self.observe(numbers, after), self.reward(numbers, before, after, acting)
+        ended = self.has_ended(numbers, after).reshape(steps, count)
+        diverged |= ~(np.isfinite(reward) & np.isfinite(observation).all(1)).reshape(steps, count)
+        clock = self._steps[rows] + np.arange(1, steps + 1)[:, None]
+        stepped, done = until_the_end(active, diverged | ended | (clock >= self.horizon))
+        valid, moved = stepped & ~diverged, stepped.sum(0)
+        some, last = np.arange(count), valid.sum(0) - 1
+        latest = np.where(
+            (last >= 0)[:, None], observation.reshape(steps, count, -1)[last, some], self._observation[rows]
+        )
+        for name, values in history.items():
+            self._state[name][rows] = values[moved, some]
+        self._observation[rows] = latest
+        self._steps[rows] += moved
+        self._done[rows] = done
+        reward = np.where(valid, reward.reshape(steps, count), 0.0)
+        return Acted(reward, valid & ended, stepped, valid, latest, ~done)
+
     def markers(self, row: int) -> Sequence[Sequence[float]]:
         """Returns points `[x, y, z]` that a picture of the row marks. None, unless a family overrides it."""
         return ()
@@ -213,6 +297,14 @@ class MujocoEnvs(TaskEnvs):
                 raise ValueError(f"seed={own}: need an integer of at least 0")
             if own is not None or self._generators[row] is None:
                 self._generators[row] = np.random.Generator(np.random.PCG64(own))  # as Gymnasium makes them
+
+
+_OLD, _NEW = slice(None, -1), slice(1, None)
+
+
+def _flat(values: NDArray[Any]) -> NDArray[Any]:
+    """`[steps, rows, ...]` as `[steps × rows, ...]`."""
+    return values.reshape(-1, *values.shape[2:])
 
 
 def _spread(values: NDArray[Any], where: NDArray[np.intp] | slice, count: int) -> NDArray[Any]:

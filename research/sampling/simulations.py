@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.parallel import available_cores, start_sharing
+from research.sampling.acting import Acting
 from research.sampling.stepping import Job, StepRows, load
 
 State = dict[str, NDArray[np.float64]]
@@ -133,18 +134,51 @@ class Simulations:
         blown_up = np.zeros(len(rows), np.bool_)
         with self._robot.lend() as data:
             extra = self._room(data, len(rows))
-        work = self._work(np.array(rows, np.int64), control, extra, blown_up)
-        finish = start_sharing(work, range(len(rows)), self.num_threads or available_cores())
-        self._running.append(finish)
+        finish = self._start(self._work(np.array(rows, np.int64), control, extra, blown_up), len(rows))
 
         def result() -> tuple[State, NDArray[np.bool_]]:
-            try:
-                finish()
-            except Exception:  # the work is over; after an interruption, which is not caught here, it is not
-                self._running.remove(finish)
-                raise
-            self._running.remove(finish)
+            finish()
             return self._state(rows, extra), blown_up
+
+        return result
+
+    def can_act(self, dtype: str) -> bool:
+        """Returns whether `act` works with a network of this type."""
+        return load(dtype) is not None
+
+    def act(
+        self, rows: NDArray[np.int64], first_row: int, acting: Acting, first: int, noise: NDArray[Any], history: State
+    ) -> Callable[[], NDArray[np.bool_]]:
+        """Begins several steps of `rows` under the actions of a network: mean + std ∘ noise.
+
+        Args:
+            rows: The rows that move.
+            first_row: The row of the first entry of the arrays, which also have rows that do not move.
+            acting: The network, and the arrays to write into at the steps from `first` on.
+            first: Position of the first step in the arrays of `acting`.
+            noise: `[steps, rows, actions]`, of the network's type.
+            history: `[steps + 1, rows, ...]` of every field. The first entry is the present state, the others are
+                written, up to the step in which a row blows up.
+
+        Returns:
+            A function that waits for the steps and returns in which of them a row diverged, `[steps, rows]`.
+        """
+        sizes = np.array([values[0, 0].size for values in history.values()], np.int64)
+        blown_up = np.zeros(noise.shape[:2], np.bool_)
+        loop = acting.loop(first_row, first, noise, history, sizes, blown_up)
+        job = self._job(rows, np.empty((0, 0)), np.empty(0, np.bool_), [], sizes)
+        function = StepRows(load(acting.network.dtype.name), self._contact_forces)
+
+        def work(items: Iterator[int]) -> None:
+            with self._robot.lend() as data:
+                sources = np.array([getattr(data, name).ctypes.data for name in history], np.uintp)
+                function(job, data, sources, loop)
+
+        finish = self._start(work, len(rows))
+
+        def result() -> NDArray[np.bool_]:
+            finish()
+            return blown_up
 
         return result
 
@@ -162,6 +196,21 @@ class Simulations:
             finish()
         self._running = []
 
+    def _start(self, work: Callable[[Iterator[int]], None], count: int) -> Callable[[], None]:
+        """Starts work on `count` rows in all threads, and returns the function that finishes it."""
+        finish = start_sharing(work, range(count), self.num_threads or available_cores())
+        self._running.append(finish)
+
+        def result() -> None:
+            try:
+                finish()
+            except Exception:  # the work is over; after an interruption, which is not caught here, it is not
+                self._running.remove(finish)
+                raise
+            self._running.remove(finish)
+
+        return result
+
     def _work(
         self,
         rows: NDArray[np.int64],
@@ -173,15 +222,26 @@ class Simulations:
         if self._step_rows is None:
             return functools.partial(self._step_from_python, rows, control, extra, blown_up)
         sizes = np.array([room[0].size if len(room) else 0 for room in extra], np.int64)
+        return functools.partial(self._step_in_c, self._job(rows, control, blown_up, extra, sizes))
+
+    def _job(
+        self,
+        rows: NDArray[np.int64],
+        control: NDArray[np.float64],
+        blown_up: NDArray[np.bool_],
+        extra: list[NDArray[np.float64]],
+        sizes: NDArray[np.int64],
+    ) -> Job:
+        """The job of a call in C; `sizes` are the numbers of every field of a row."""
         places = np.array([room.ctypes.data for room in extra], np.uintp)
         job = Job(
             *(self._addresses.ctypes.data, self._kept.ctypes.data, self._kept.shape[1], _KEPT),
             *(rows.ctypes.data, len(rows), 0, self._frame_skip, control.ctypes.data, control.shape[1]),
             *(_BLOWN_UP.start, _BLOWN_UP.stop - 1, _SILENT, blown_up.ctypes.data),
-            *(len(extra), sizes.ctypes.data, places.ctypes.data),
+            *(len(sizes), sizes.ctypes.data, places.ctypes.data),
         )
         job.arrays = (rows, control, extra, blown_up, sizes, places)  # keeps them alive
-        return functools.partial(self._step_in_c, job)
+        return job
 
     def _step_in_c(self, job: Job, items: Iterator[int]) -> None:
         assert self._step_rows is not None

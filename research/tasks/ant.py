@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from research.sampling.mujoco import State
+from research.sampling.mujoco import Columns, State
 from research.tasks.base import ContinuousTasks
 from research.tasks.locomotion import (
     DirectionTarget,
@@ -45,6 +45,7 @@ Floats = NDArray[np.float64]
 
 _TORSO = 1  # index of its body
 _CONTACT_COST = 5e-4
+_MAX_FORCE = 1.0
 _HEALTHY_LOW, _HEALTHY_HIGH = 0.2, 1.0
 _NUM_POSITIONS, _NUM_VELOCITIES, _NUM_FORCES = 15, 14, 78
 _GOAL_RADIUS = 0.15
@@ -178,11 +179,12 @@ class AntEnvs(UprightEnvs[Ant, DirectionTasks | VelocityTasks | AntGoalTasks]):
     def markers(self, row: int) -> Sequence[Sequence[float]]:
         return [(*self.tasks.goal[row], _GOAL_RADIUS)] if isinstance(self.tasks, AntGoalTasks) else ()
 
-    def observe(self, rows: NDArray[np.intp], state: State) -> NDArray[np.float64]:
-        parts = [state["qpos"] if self.distribution.observe_position else state["qpos"][:, 2:], state["qvel"]]
+    @property
+    def observed(self) -> Sequence[Columns]:
+        parts = [Columns("qpos", start=0 if self.distribution.observe_position else 2), Columns("qvel")]
         if self.distribution.observe_forces:
-            parts.append(_forces(state)[:, 6:])  # the first body is the world
-        return np.concatenate(parts, axis=1)
+            parts.append(Columns("cfrc_ext", start=6, limit=_MAX_FORCE))  # the first body is the world
+        return parts
 
     @property
     def survive_reward(self) -> float:
@@ -204,4 +206,4 @@ class AntEnvs(UprightEnvs[Ant, DirectionTasks | VelocityTasks | AntGoalTasks]):
 
 def _forces(state: State) -> NDArray[np.float64]:
     """Clipped contact forces on all bodies, `[rows, 6 × bodies]`."""
-    return flat(np.clip(state["cfrc_ext"], -1.0, 1.0))
+    return flat(np.clip(state["cfrc_ext"], -_MAX_FORCE, _MAX_FORCE))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from research.sampling.mujoco import State
+from research.sampling.mujoco import Columns, State
 from research.tasks.base import ContinuousTasks
 from research.tasks.locomotion import UprightEnvs, UprightLocomotion, flat
 from research.tasks.mujoco_models import completed
@@ -106,9 +107,9 @@ class BodyEnvs(UprightEnvs[BodyParams, BodyTasks]):
     frame_skip = 4
     survive_reward = 1.0
 
-    def observe(self, rows: NDArray[np.intp], state: State) -> NDArray[np.float64]:
-        velocity = np.clip(state["qvel"], -_MAX_VELOCITY, _MAX_VELOCITY)
-        return np.concatenate([state["qpos"][:, 1:], velocity], axis=1)
+    @property
+    def observed(self) -> Sequence[Columns]:
+        return [Columns("qpos", start=1), Columns("qvel", limit=_MAX_VELOCITY)]
 
     def progress(self, rows: NDArray[np.intp], before: State, after: State) -> NDArray[np.float64]:
         return (after["qpos"][:, 0] - before["qpos"][:, 0]) / self.dt

@@ -12,13 +12,14 @@ v = Δx/dt over a step,
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from research.sampling.mujoco import State
+from research.sampling.mujoco import Columns, State
 from research.tasks.base import Split
 from research.tasks.locomotion import (
     TWO_DIRECTIONS,
@@ -113,9 +114,10 @@ class CheetahEnvs(LocomotionEnvs[Cheetah, CheetahDirTasks | VelocityTasks]):
 
     normal_velocities = True
 
-    def observe(self, rows: NDArray[np.intp], state: State) -> NDArray[np.float64]:
-        extra = [state[name][:, _TORSO] for name in _EXTRA[self.distribution.observation]]
-        return np.concatenate([state["qpos"][:, 1:], state["qvel"], *extra], axis=1)
+    @property
+    def observed(self) -> Sequence[Columns]:
+        extra = [Columns(name, 3 * _TORSO, 3 * _TORSO + 3) for name in _EXTRA[self.distribution.observation]]
+        return [Columns("qpos", start=1), Columns("qvel"), *extra]
 
     def progress(self, rows: NDArray[np.intp], before: State, after: State) -> NDArray[np.float64]:
         velocity = (after["qpos"][:, 0] - before["qpos"][:, 0]) / self.dt

@@ -10,13 +10,14 @@ An episode terminates unless the torso is between 1 and 2 m high. (Rothfuss et a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from research.sampling.mujoco import State
+from research.sampling.mujoco import Columns, State
 from research.tasks.locomotion import DirectionTarget, DirectionTasks, UprightEnvs, UprightLocomotion, flat
 
 _SIZES = {"gymnasium": 348, "positions": 45}
@@ -55,13 +56,14 @@ class HumanoidEnvs(UprightEnvs[HumanoidDir, DirectionTasks]):
     contact_forces = True
     survive_reward = 5.0
 
-    def observe(self, rows: NDArray[np.intp], state: State) -> NDArray[np.float64]:
-        parts = [state["qpos"][:, 2:], state["qvel"]]
+    @property
+    def observed(self) -> Sequence[Columns]:
+        parts = [Columns("qpos", start=2), Columns("qvel")]
         if self.distribution.observation == "gymnasium":
             # The first body is the world.
-            inertia, velocity, force = (flat(state[name][:, 1:]) for name in ("cinert", "cvel", "cfrc_ext"))
-            parts += [inertia, velocity, state["qfrc_actuator"][:, _ROOT:], force]
-        return np.concatenate(parts, axis=1)
+            parts += [Columns("cinert", start=10), Columns("cvel", start=6)]
+            parts += [Columns("qfrc_actuator", start=_ROOT), Columns("cfrc_ext", start=6)]
+        return parts
 
     def progress(self, rows: NDArray[np.intp], before: State, after: State) -> NDArray[np.float64]:
         velocity = (self._centre_of_mass(after) - self._centre_of_mass(before)) / self.dt

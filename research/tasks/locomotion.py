@@ -100,6 +100,10 @@ class UprightEnvs(LocomotionEnvs[U, T]):
         bonus = self.healthy(after) * self.survive_reward
         return self.progress(rows, before, after) + bonus - self.costs(after, action)
 
+    @property
+    def can_terminate(self) -> bool:
+        return self.distribution.terminate
+
     def has_ended(self, rows: NDArray[np.intp], state: State) -> NDArray[np.bool_]:
         return ~self.healthy(state) & self.distribution.terminate
 

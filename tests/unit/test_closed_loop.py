@@ -1,0 +1,145 @@
+"""Steps under the actions of a network in C: the episodes of `collect` step by step, up to rounding."""
+
+import numpy as np
+import pytest
+import torch
+
+from research import rng
+from research.distributed import Share
+from research.policies import GaussianMLP, PolicyConfig
+from research.sampling import collect as stepwise
+from research.sampling import simulations
+from research.sampling.acting import until_the_end
+from research.sampling.closed_loop import ClosedLoop
+from research.sampling.collect import collect
+from research.sampling.mujoco import MujocoEnvs
+from research.tasks import make_tasks
+
+TASKS, EPISODES = 3, 2
+FAMILIES = [
+    ("cheetah_vel", {"clip_actions": True}, "tanh"),
+    ("cheetah_dir", {"observation": "com"}, "relu"),
+    ("hopper_params", {}, "tanh"),
+    ("walker_params", {}, "relu"),
+    ("ant_goal", {"goals": "disc", "terminate": False}, "tanh"),
+    ("ant_dir", {"observe_forces": True}, "tanh"),
+    ("humanoid_dir", {}, "tanh"),
+]
+
+
+def problem(name, horizon, activation="tanh", dtype=torch.float64, **settings):
+    family = make_tasks(name, horizon=horizon, **settings)
+    sizes = family.observation_space.shape[0], family.action_space.shape[0]
+    noise = torch.Generator().manual_seed(0)
+    policy = GaussianMLP(*sizes, PolicyConfig((11, 70, 9), activation), noise).to(dtype)
+    params = {
+        key: value.detach() + 0.1 * torch.randn(TASKS, *value.shape, generator=noise).to(dtype)
+        for key, value in policy.named_parameters()
+    }
+    return policy, params, family.make_envs(family.test_tasks(TASKS), EPISODES)
+
+
+def sample(policy, params, envs, horizon, threads=2):
+    return collect(policy, params, envs, TASKS, horizon, rng.torch_generator(0, "actions"), threads)
+
+
+@pytest.fixture
+def loops(monkeypatch):
+    """Notes whether parts of a collection acted in C; `loops.off` makes all act step by step."""
+
+    class Loops:
+        def __init__(self):
+            self.made, self.off = [], False
+
+        def make(self, *arguments):
+            loop = None if self.off else original(*arguments)
+            self.made.append(isinstance(loop, ClosedLoop))
+            return loop
+
+    original, found = stepwise.closed_loop, Loops()
+    monkeypatch.setattr(stepwise, "closed_loop", found.make)
+    return found
+
+
+@pytest.mark.parametrize(("name", "settings", "activation"), FAMILIES)
+def test_the_episodes_are_those_of_single_steps(name, settings, activation, loops):
+    policy, params, envs = problem(name, 10, activation, **settings)
+    fast = sample(policy, params, envs, 10)
+    after = envs._observation.copy(), envs._steps.copy(), envs._done.copy()
+    loops.off = True
+    slow = sample(policy, params, envs, 10)
+    assert loops.made == [True, True, False, False]
+    assert torch.equal(fast.valid, slow.valid)
+    for field, ours, theirs in zip(fast._fields, fast, slow, strict=True):
+        per_step = field not in ("last_observation", "diverged")
+        torch.testing.assert_close(
+            *((ours[slow.valid], theirs[slow.valid]) if per_step else (ours, theirs)), rtol=1e-7, atol=1e-9
+        )
+        assert not per_step or not ours[~slow.valid].any(), "there are zeros after the end of an episode"
+    np.testing.assert_allclose(after[0], envs._observation, rtol=1e-7, atol=1e-9)
+    np.testing.assert_array_equal(after[1], envs._steps)
+    np.testing.assert_array_equal(after[2], envs._done)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["cheetah_vel", "hopper_params"])
+def test_the_bits_depend_neither_on_threads_nor_on_steps_of_a_call(name, dtype, loops, monkeypatch):
+    policy, params, envs = problem(name, 40, dtype=dtype)
+    first = sample(policy, params, envs, 40)
+    assert (name == "cheetah_vel") == bool(first.valid.all())
+    for threads, steps in ((1, 1), (3, 7), (2, 40)):
+        monkeypatch.setattr(MujocoEnvs, "steps_at_once", steps)
+        assert all(map(torch.equal, first, sample(policy, params, envs, 40, threads)))
+    assert all(loops.made)
+    envs.reset(seed=rng.torch_generator(0, "actions").initial_seed() % 2**31)
+    for t in range(first.reward.shape[2]):
+        alive = first.valid[:, :, t].flatten().numpy()
+        observation, reward, terminated, *_ = envs.step(first.action[:, :, t].flatten(0, 1).numpy())
+        np.testing.assert_array_equal(
+            first.reward[:, :, t].flatten()[alive], reward[alive].astype(first.reward.numpy().dtype)
+        )
+        np.testing.assert_array_equal(first.terminated[:, :, t].flatten()[alive], terminated[alive])
+    np.testing.assert_array_equal(first.last_observation.flatten(0, 1), torch.from_numpy(observation).to(dtype))
+
+
+def test_ranks_collect_what_one_process_collects(loops):
+    policy, params, envs = problem("cheetah_vel", 6)
+    whole = sample(policy, params, envs, 6)
+    family = envs.distribution
+    for rank in range(2):
+        share = Share(rank, 2, TASKS)
+        theirs = {name: value[share.tasks] for name, value in params.items()}
+        tasks = type(envs.tasks)(*(field[share.tasks] for field in family.test_tasks(TASKS)))
+        own = family.make_envs(tasks, EPISODES)
+        part = collect(policy, theirs, own, share.size, 6, rng.torch_generator(0, "actions"), 1, share)
+        assert all(torch.equal(ours, field[share.tasks]) for ours, field in zip(part, whole, strict=True))
+    assert all(loops.made)
+
+
+def test_a_row_that_diverges_ends_and_no_other(loops):
+    policy, params, envs = problem("cheetah_vel", 5)
+    plain = sample(policy, params, envs, 5)
+    params["log_std"][1] = torch.nan
+    sampled = sample(policy, params, envs, 5)
+    assert all(loops.made)
+    assert sampled.diverged.tolist() == [[False] * 2, [True] * 2, [False] * 2]
+    assert not sampled.valid[1].any() and not sampled.reward[1].any() and not sampled.terminated[1].any()
+    assert torch.equal(sampled.last_observation[1], plain.observation[1, :, 0])
+    for task in (0, 2):
+        assert all(torch.equal(ours[task], theirs[task]) for ours, theirs in zip(sampled, plain, strict=True))
+
+
+def test_policies_act_step_by_step_where_c_cannot(loops, monkeypatch):
+    policy, params, envs = problem("reacher_goal", 3)  # observes angles by their cosine
+    sample(policy, params, envs, 3)
+    policy, params, envs = problem("cheetah_vel", 3)
+    monkeypatch.setattr(simulations, "load", lambda dtype="": None)  # no compiler
+    sample(policy, params, envs, 3)
+    assert loops.made == [False] * 4
+
+
+def test_a_row_moves_up_to_its_end():
+    ends = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 1, 0]], bool)
+    moves, done = until_the_end(np.array([True, True, True, False]), ends)
+    np.testing.assert_array_equal(moves, np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]], bool))
+    np.testing.assert_array_equal(done, [False, True, True, True])
