@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
+from research.distributions import Distribution
 from research.policies.gru import GRUPolicy, Inputs
 from research.sampling.collect import check_envs, diverged_rows
 from research.types import Params, Trials
@@ -76,7 +79,7 @@ def collect_trials(
         observation, reward, terminated, truncated, info = envs.step(action.cpu().numpy())
         diverged = diverged_rows(observation, reward, info)
         ended = terminated | truncated | diverged
-        step = (seen, action, output.distribution.log_prob(action), output.value)
+        step = (seen, action, output.distribution, output.value)
         received = record.add(step, np.asarray(reward), ended, diverged)
         last = _Last(seen, action, received, torch.from_numpy(ended).to(received.device))
         if ended.any():
@@ -114,6 +117,10 @@ class _Last(NamedTuple):
     ended: Tensor
 
 
+_Step = tuple[Tensor, Tensor, Distribution, Tensor]
+"""Observation, action, the distribution that it is from, and value."""
+
+
 class _Record:
     """The steps so far, in memory with time first, and which trials have not ended."""
 
@@ -125,7 +132,7 @@ class _Record:
         self.ended, self.valid = (np.zeros((time, rows), bool) for _ in range(2))
         self.diverged = np.zeros(rows, bool)
         self.active, self.index = np.ones(rows, bool), np.zeros(rows, np.int64)
-        self.steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # observation, action, log_prob, value
+        self.steps: list[_Step] = []
 
     @property
     def is_open(self) -> bool:
@@ -139,7 +146,7 @@ class _Record:
 
     def add(
         self,
-        step: tuple[Tensor, Tensor, Tensor, Tensor],
+        step: _Step,
         reward: NDArray[Any],
         ended: NDArray[np.bool_],
         diverged: NDArray[np.bool_],
@@ -159,7 +166,9 @@ class _Record:
     def trials(self, num_tasks: int) -> Trials:
         """The recorded trials, `[tasks, trials, time, ...]`."""
         time = len(self.steps)
-        observation, action, log_prob, value = (torch.stack(leaves) for leaves in zip(*self.steps, strict=True))
+        stack = functools.partial(pytree.tree_map, lambda *leaves: torch.stack(leaves))
+        observation, action, distribution, value = stack(*self.steps)
+        log_prob = distribution.log_prob(action)
         arrays = (self.reward, self.episode, self.ended, self.valid)
         reward, episode, ended, valid = (torch.from_numpy(array[:time]).to(self.like.device) for array in arrays)
         by_time = (observation, action, reward.to(self.like.dtype), log_prob, value, episode, ended, valid)
