@@ -88,7 +88,7 @@ def against_stable_baselines3() -> Iterator[Measurement]:
             note = (
                 "stable-baselines3 is not installed" if theirs is None else f"{ours / theirs:.2f} × stable-baselines3"
             )
-            least = 2 * theirs if theirs and name == "dqn" else None
+            least = 3.5 * theirs if theirs and name == "dqn" else None
             yield Measurement(f"dqn/cartpole/{name}", ours, "steps/s", at_least=least, note=note)
     finally:
         torch.set_num_threads(threads)

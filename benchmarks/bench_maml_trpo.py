@@ -57,12 +57,12 @@ def iteration() -> Iterator[Measurement]:
     metrics = iterate(3, 15)
     duration = total(metrics)
     note = f"{PEER_SECONDS / duration:.1f} × pytorch-maml-rl ({PEER_SECONDS} s, recorded)"
-    yield Measurement(name, duration, "s", at_most=1.5, note=note)
+    yield Measurement(name, duration, "s", at_most=0.6, note=note)
     yield Measurement(f"{name}/sample", median(metrics, "time/sample_seconds"), "s")
     yield Measurement(f"{name}/update", median(metrics, "time/update_seconds"), "s")
     yield Measurement(f"{name}/collect", median(metrics, "time/env_steps_per_second"), "steps/s", at_least=400_000)
     memory = peak_memory_mib("benchmarks.bench_maml_trpo:peak_memory", {})
-    yield Measurement(f"{name}/peak_memory", memory, "MiB", at_most=800)
+    yield Measurement(f"{name}/peak_memory", memory, "MiB", at_most=450)
 
 
 # Seconds per iteration of the fastest public implementation of each on two cores of the same kind, measured once.
@@ -88,13 +88,13 @@ def cheetahs(tasks: int, at_most: float) -> Iterator[Measurement]:
 @benchmark("maml_trpo/cheetah_vel/20x20x100")
 def cheetahs_20() -> Iterator[Measurement]:
     """HalfCheetah velocity with 20 tasks."""
-    yield from cheetahs(20, at_most=2.6)
+    yield from cheetahs(20, at_most=1.65)
 
 
 @benchmark("maml_trpo/cheetah_vel/40x20x100")
 def cheetahs_40() -> Iterator[Measurement]:
     """HalfCheetah velocity with 40 tasks."""
-    yield from cheetahs(40, at_most=5.2)
+    yield from cheetahs(40, at_most=3.3)
 
 
 @benchmark("maml_trpo/backends")

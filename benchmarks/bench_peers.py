@@ -161,19 +161,19 @@ def describe(label: str, blocks: list[Block], column: str) -> Iterator[Measureme
 @benchmark("peers/navigation")
 def navigation() -> Iterator[Measurement]:
     """MAML-TRPO on navigation, 20 tasks × 20 episodes × 100 steps, 64×64 tanh."""
-    yield from compare("navigation", at_least=1 / 0.6, warmup=2, iterations=4, turns=6)
+    yield from compare("navigation", at_least=1 / 0.6, warmup=2, iterations=2, turns=7)
 
 
 @benchmark("peers/bandit")
 def bandit() -> Iterator[Measurement]:
     """RL² on bandits, 1,000 trials × 100 pulls, 64 units, 3 epochs of 4 minibatches."""
-    yield from compare("bandit", at_least=1 / 0.7, warmup=2, iterations=4, turns=6)
+    yield from compare("bandit", at_least=1 / 0.7, warmup=2, iterations=2, turns=7)
 
 
 @benchmark("peers/cartpole")
 def cartpole() -> Iterator[Measurement]:
     """DQN on CartPole, 1,024 environment steps and 512 TD steps of 256×256 units, on one core."""
-    yield from compare("cartpole", at_least=1.0, warmup=4, iterations=4, turns=6, cores=1)
+    yield from compare("cartpole", at_least=1.0, warmup=4, iterations=2, turns=7, cores=1)
 
 
 def until(worker: Worker, target: float, window: int = 5, most: int = 100) -> tuple[float, int]:

@@ -15,6 +15,7 @@ from benchmarks.harness import Measurement, benchmark, peak_memory_mib
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.rl2 import RL2
 from research.memory import keep_freed_memory
+from research.parallel import available_cores
 from research.policies.gru_function import gru_function, input_product
 from research.rng import torch_generator
 from research.sampling.trials import collect_trials
@@ -52,9 +53,10 @@ def iteration() -> Iterator[Measurement]:
     name = "rl2/bandit/1000x100"
     metrics = iterate(1, 5)
     update, steps = median(metrics, "time/update_seconds"), median(metrics, "env_steps")
+    least = 420_000 if available_cores() == 1 else 780_000
     yield Measurement(f"{name}/collect", median(metrics, "time/env_steps_per_second"), "steps/s", at_least=300_000)
     yield Measurement(f"{name}/update", update, "s")
-    yield Measurement(f"{name}/update_rows", steps * BASE.num_epochs / update, "rows/s", at_least=290_000)
+    yield Measurement(f"{name}/update_rows", steps * BASE.num_epochs / update, "rows/s", at_least=least)
 
 
 @benchmark("rl2/collect/2500x100")

@@ -90,7 +90,8 @@ def sample(params: Tree, goal: Tree, key: Tree, episodes: int, horizon: int) -> 
 
     start = (jnp.zeros((episodes, 2)), jnp.zeros(episodes, bool))
     (last, _), steps = jax.lax.scan(step, start, jax.random.split(key, horizon))
-    return Episodes(*steps, last=last)
+    observation, actions, reward, terminated, valid = steps
+    return Episodes(observation, actions, reward, terminated, valid, last)
 
 
 def features(observation: Tree, time: Tree) -> Tree:
