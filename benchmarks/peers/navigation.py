@@ -221,9 +221,11 @@ def line_search(evaluate: Callable[[Tree], Tree], full: Tree, loss: Tree) -> tup
         tried, _ = state
         return tried + 1, evaluate(full * SHRINK ** (tried + 1.0))
 
-    start = (jnp.zeros((), full.dtype), evaluate(full))
-    proceed = lambda state: (state[0] < LINE_SEARCH_STEPS - 1) & ~is_good(state[1])  # noqa: E731
-    tried, after = jax.lax.while_loop(proceed, shorter, start)
+    def is_too_long(state: Tree) -> Tree:
+        tried, after = state
+        return (tried < LINE_SEARCH_STEPS - 1) & ~is_good(after)
+
+    tried, after = jax.lax.while_loop(is_too_long, shorter, (jnp.zeros((), full.dtype), evaluate(full)))
     return jnp.where(is_good(after), full * SHRINK**tried, 0.0), after[1]
 
 
