@@ -18,7 +18,9 @@ from torch.utils import _pytree as pytree
 
 from research import rng
 from research.distributed import Share
-from research.distributions import Distribution
+from research.distributions import Categorical, DiagGaussian, Distribution
+from research.policies.mlp_kernel import forward, serves
+from research.policies.mlp_network import Network, network_of
 from research.sampling.closed_loop import ClosedLoop, closed_loop
 from research.types import Params, Trajectories
 
@@ -123,15 +125,37 @@ def check_envs(envs: gymnasium.vector.VectorEnv[Any, Any, Any], num_tasks: int) 
 def bind_per_task(policy: nn.Module, params: Params) -> Callable[[Tensor], Distribution]:
     """Returns the policy with parameters `[tasks, ...]` as a function of observations `[tasks, ..., obs]`.
 
-    A policy that accepts a task axis (`TaskAxisPolicy`) is called once, others are vmapped over tasks.
+    Compiled code computes it if it can. If not, a policy that accepts a task axis (`TaskAxisPolicy`) is called once,
+    and others are vmapped over tasks.
     """
     if not (isinstance(policy, TaskAxisPolicy) and policy.accepts_task_axis):
         return lambda observation: vmap(lambda p, o: functional_call(policy, p, (o,)))(params, observation)
+    network = network_of(policy)
+    if network is not None and serves(network, params):
+        return _compiled(network, params)
     bound = copy.deepcopy(policy)  # functional_call would add half of the policy's own time to every step
     for name, value in params.items():
         path, _, last = name.rpartition(".")
         setattr(bound.get_submodule(path), last, nn.Parameter(value, requires_grad=False))
     return bound
+
+
+def _compiled(network: Network, params: Params) -> Callable[[Tensor], Distribution]:
+    """The policy of a network that `forward` of mlp_kernel.py serves."""
+    vectors = network.flat(params, batch_axes=1)
+
+    def outputs(observation: Tensor) -> Tensor:
+        return forward(network, vectors, observation.flatten(1, -2))[0].unflatten(1, observation.shape[1:-1])
+
+    if network.log_std is None:
+        return lambda observation: Categorical(outputs(observation))
+    log_std = params[network.log_std].detach().clamp_min(network.min_log_std)  # for numbers alone
+
+    def decide(observation: Tensor) -> DiagGaussian:
+        mean = outputs(observation)
+        return DiagGaussian(mean, log_std.reshape(-1, *[1] * (mean.ndim - 2), mean.shape[-1]).expand_as(mean))
+
+    return decide
 
 
 def _parts(

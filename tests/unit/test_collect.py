@@ -138,15 +138,20 @@ def test_each_task_acts_by_its_own_parameters():
     assert len(torch.unique(plain.action[:, 0, 0], dim=0)) == 4
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("kind", [GaussianMLP, CategoricalMLP])
-def test_the_task_axis_gives_what_vmap_and_a_loop_give(kind):
+def test_the_task_axis_gives_what_vmap_and_a_loop_give(kind, compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr("research.sampling.collect.serves", lambda network, params: False)
     policy = kind(OBS, 2, PolicyConfig((5, 4)), generator()).double()
     params = {
         name: torch.randn(3, *value.shape, generator=generator(len(name)), dtype=torch.float64)
         for name, value in policy.named_parameters()
     }
     observation = torch.randn(3, 7, OBS, generator=generator(9), dtype=torch.float64)
-    direct = bind_per_task(policy, params)(observation)
+    decide = bind_per_task(policy, params)
+    assert isinstance(decide, kind) != compiled
+    direct = decide(observation)
     for task in range(3):
         theta = {name: value[task] for name, value in params.items()}
         alone = functional_call(policy, theta, (observation[task],))
