@@ -26,6 +26,9 @@ from research.policies.mlp import GaussianMLP
 from research.sampling.acting import Acted, Acting, Network
 from research.types import Params, Trajectories
 
+_MOST_PARAMETERS = 100_000
+"""A network is read from the caches again for every row: larger ones are faster in products over all rows."""
+
 
 @runtime_checkable
 class ActingEnvs(Protocol):
@@ -74,6 +77,8 @@ def closed_loop(
         return None
     layers = [f"mean.{k}" for k in range(0, len(policy.mean), 2)]
     weights, biases = ([params[f"{layer}.{kind}"].detach().numpy() for layer in layers] for kind in ("weight", "bias"))
+    if sum(weight[0].size for weight in weights) > _MOST_PARAMETERS:
+        return None
     network = Network(weights, biases, activation is nn.ReLU, log_std.exp().contiguous().numpy())
     acting = envs.acting(network, rows, horizon)
     return None if acting is None else ClosedLoop(envs, acting, rows, observation, log_std, generator, share)

@@ -7,8 +7,8 @@ import torch
 from research import rng
 from research.distributed import Share
 from research.policies import GaussianMLP, PolicyConfig
+from research.sampling import closed_loop, simulations
 from research.sampling import collect as stepwise
-from research.sampling import simulations
 from research.sampling.acting import until_the_end
 from research.sampling.closed_loop import ClosedLoop
 from research.sampling.collect import collect
@@ -133,9 +133,13 @@ def test_policies_act_step_by_step_where_c_cannot(loops, monkeypatch):
     policy, params, envs = problem("reacher_goal", 3)  # observes angles by their cosine
     sample(policy, params, envs, 3)
     policy, params, envs = problem("cheetah_vel", 3)
+    weights = 17 * 11 + 11 * 70 + 70 * 9 + 9 * 6
+    for most in (weights - 1, weights):
+        monkeypatch.setattr(closed_loop, "_MOST_PARAMETERS", most)
+        sample(policy, params, envs, 3)
     monkeypatch.setattr(simulations, "load", lambda dtype="": None)  # no compiler
     sample(policy, params, envs, 3)
-    assert loops.made == [False] * 4
+    assert loops.made == [*[False] * 4, True, True, False, False]
 
 
 def test_a_row_moves_up_to_its_end():
