@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from research.optim.elements import pull
 from research.optim.lookahead_settings import InnerState, check_settings
 
 _SETTINGS = ("k", "alpha", "inner_state")
@@ -337,7 +338,7 @@ def _pull(slow: list[Tensor], fast: list[Tensor], alpha: float) -> None:
         for then, now in zip(slow, fast, strict=True):
             then.copy_(now - (now - then) * (1 - alpha))
             now.copy_(then)
-    elif slow:
+    elif slow and not pull(slow, fast, alpha):
         torch._foreach_lerp_(slow, fast, alpha)
         torch._foreach_copy_(fast, slow)
 
