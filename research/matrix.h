@@ -10,6 +10,7 @@
 #ifndef MATRIX_H
 #define MATRIX_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -33,14 +34,17 @@ typedef REAL real;
 #define INLINE static inline __attribute__((always_inline))
 typedef real vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 
-/* `rows` × `vectors` vectors of C = (add ? C : 0) + A B. a[i, k] is a[i * a_row + k * a_column]. */
-INLINE void multiply_tile(const int rows, const int vectors, int64_t depth, const real *a, int64_t a_row,
-                          int64_t a_column, const real *b, int64_t b_row, real *c, int64_t c_row, int add) {
+/* `rows` × `vectors` vectors of C = (add ? C : 0) + A B. a[i, k] is a[i * a_row + k * a_column]. The sums are over all k
+   below `depth`, or over chosen[0], .., chosen[depth - 1]. */
+INLINE void multiply_tile(const int rows, const int vectors, int64_t depth, const int64_t *chosen, const real *a,
+                          int64_t a_row, int64_t a_column, const real *b, int64_t b_row, real *c, int64_t c_row,
+                          int add) {
   vector sum[TILE_ROWS][TILE_VECTORS];
   _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++)
     _Pragma("GCC unroll 4") for (int j = 0; j < vectors; j++)
       sum[i][j] = add ? *(const vector *)(c + i * c_row + j * LANES) : (vector){0};
-  for (int64_t k = 0; k < depth; k++) {
+  for (int64_t n = 0; n < depth; n++) {
+    int64_t k = chosen ? chosen[n] : n;
     vector right[TILE_VECTORS];
     _Pragma("GCC unroll 4") for (int j = 0; j < vectors; j++) right[j] = *(const vector *)(b + k * b_row + j * LANES);
     _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) {
@@ -53,9 +57,10 @@ INLINE void multiply_tile(const int rows, const int vectors, int64_t depth, cons
 }
 
 /* All rows of a panel of `vectors` vectors. */
-INLINE void multiply_panel(const int vectors, int64_t rows, int64_t depth, const real *a, int64_t a_row,
-                           int64_t a_column, const real *b, int64_t b_row, real *c, int64_t c_row, int add) {
-#define ROWS(n) multiply_tile(n, vectors, depth, a, a_row, a_column, b, b_row, c, c_row, add)
+INLINE void multiply_panel(const int vectors, int64_t rows, int64_t depth, const int64_t *chosen, const real *a,
+                           int64_t a_row, int64_t a_column, const real *b, int64_t b_row, real *c, int64_t c_row,
+                           int add) {
+#define ROWS(n) multiply_tile(n, vectors, depth, chosen, a, a_row, a_column, b, b_row, c, c_row, add)
   for (; rows >= TILE_ROWS; rows -= TILE_ROWS, a += TILE_ROWS * a_row, c += TILE_ROWS * c_row) ROWS(TILE_ROWS);
   switch (rows) {
     case 5: ROWS(5); break;
@@ -67,14 +72,12 @@ INLINE void multiply_panel(const int vectors, int64_t rows, int64_t depth, const
 #undef ROWS
 }
 
-/* C [rows, columns] = (add ? C : 0) + A B, for A [rows, depth] and B [depth, columns].
-
-   a[i, k] is a[i * a_row + k * a_column], so that a_row = 1 reads a transposed matrix. Rows of b and c have at least
-   PADDED(columns) numbers, and whole vectors of c are written. b should stay in the cache; block the rows for that. */
-static void multiply(int64_t rows, int64_t columns, int64_t depth, const real *a, int64_t a_row, int64_t a_column,
-                     const real *b, int64_t b_row, real *c, int64_t c_row, int add) {
+/* All panels of C. */
+INLINE void multiply_panels(int64_t rows, int64_t columns, int64_t depth, const int64_t *chosen, const real *a,
+                            int64_t a_row, int64_t a_column, const real *b, int64_t b_row, real *c, int64_t c_row,
+                            int add) {
   int64_t vectors = PADDED(columns) / LANES;
-#define PANEL(n) multiply_panel(n, rows, depth, a, a_row, a_column, b, b_row, c, c_row, add)
+#define PANEL(n) multiply_panel(n, rows, depth, chosen, a, a_row, a_column, b, b_row, c, c_row, add)
   for (; vectors >= TILE_VECTORS; vectors -= TILE_VECTORS, b += TILE_VECTORS * LANES, c += TILE_VECTORS * LANES)
     PANEL(TILE_VECTORS);
   switch (vectors) {
@@ -83,6 +86,24 @@ static void multiply(int64_t rows, int64_t columns, int64_t depth, const real *a
     case 1: PANEL(1); break;
   }
 #undef PANEL
+}
+
+/* C [rows, columns] = (add ? C : 0) + A B, for A [rows, depth] and B [depth, columns].
+
+   a[i, k] is a[i * a_row + k * a_column], so that a_row = 1 reads a transposed matrix. Rows of b and c have at least
+   PADDED(columns) numbers, and whole vectors of c are written. b should stay in the cache; block the rows for that. */
+__attribute__((unused)) static void multiply(int64_t rows, int64_t columns, int64_t depth, const real *a, int64_t a_row,
+                                             int64_t a_column, const real *b, int64_t b_row, real *c, int64_t c_row,
+                                             int add) {
+  multiply_panels(rows, columns, depth, NULL, a, a_row, a_column, b, b_row, c, c_row, add);
+}
+
+/* The same with the sums over the `count` columns of A and rows of B that `chosen` names: where all others of B are
+   zero, it is the product. */
+__attribute__((unused)) static void multiply_chosen(int64_t rows, int64_t columns, int64_t count, const int64_t *chosen,
+                                                    const real *a, int64_t a_row, int64_t a_column, const real *b,
+                                                    int64_t b_row, real *c, int64_t c_row, int add) {
+  multiply_panels(rows, columns, count, chosen, a, a_row, a_column, b, b_row, c, c_row, add);
 }
 
 /* Copies `from [rows, columns]`, whose rows have from_row numbers, to `to [rows, to_row]`, with zeros behind it. */

@@ -12,6 +12,9 @@ SOURCE = """
 int64_t padded(int64_t n) { return PADDED(n); }
 void product(int64_t m, int64_t n, int64_t k, const real *a, int64_t row, int64_t column, const real *b, int64_t ldb,
              real *c, int64_t ldc, int64_t add) { multiply(m, n, k, a, row, column, b, ldb, c, ldc, (int)add); }
+void product_of_chosen(int64_t m, int64_t n, int64_t count, const int64_t *chosen, const real *a, int64_t row,
+                       const real *b, int64_t ldb, real *c, int64_t ldc) {
+  multiply_chosen(m, n, count, chosen, a, row, 1, b, ldb, c, ldc, 0); }
 void transposed(int64_t m, int64_t n, const real *a, real *to, int64_t ld) { transpose(m, n, a, n, to, ld); }
 void padded_copy(int64_t m, int64_t n, const real *a, real *to, int64_t ld) { pad(m, n, a, n, to, ld); }
 #define EACH(name, function) void name(int64_t n, const real *x, real *y) { \\
@@ -61,6 +64,18 @@ def test_products(kernel, shape, add):
     np.testing.assert_allclose(straight, expected, rtol=0, atol=20 * np.finfo(dtype).eps * np.sqrt(depth))
     np.testing.assert_array_equal(straight, turned)
     np.testing.assert_array_equal(straight[:, columns:], 0)
+
+
+def test_a_product_over_the_rows_that_are_not_zero(kernel):
+    call, dtype = kernel
+    rng = np.random.default_rng(0)
+    a, b, width = rng.normal(size=(13, 20)).astype(dtype), np.zeros((20, 40), dtype), 40
+    chosen = np.array([0, 3, 4, 11, 19])
+    b[chosen] = rng.normal(size=(5, 40))
+    ours, whole = np.full((13, 40), np.nan, dtype), np.empty((13, 40), dtype)
+    call("product_of_chosen", 13, width, len(chosen), chosen, a, 20, b, width, ours, width)
+    call("product", 13, width, 20, a, 20, 1, b, width, whole, width, False)
+    np.testing.assert_array_equal(ours, whole)
 
 
 def test_copies_have_zeros_behind_them(kernel):

@@ -7,12 +7,13 @@ import pytest
 import torch
 from td_problem import loop_loss, make_batch, make_config, make_network, params_of
 
-from research.algorithms.value.learner import OPTIMIZERS, TDLearner, as_batch
+from research.algorithms.value.learner import TDLearner, as_batch
 from research.policies.q_network import QNetwork
 from research.sampling.replay_buffer import ReplayBuffer, Transitions
 from research.tasks.grid_goals import MOVES, GridGoals, GridTasks
 
 STEPS = 12
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 def stacked(*trees):

@@ -20,19 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from research.algorithms.value.config import DQNConfig, TDConfig
+from research.algorithms.value.td_step import td_step_of
 from research.optim import Lookahead
 from research.optim.flat import flatten, unflatten
+from research.optim.flat_adam import FlatAdam, clip_rows
 from research.policies.mlp_function import mlp_output, mlp_output_numpy, mlp_with_pullback
 from research.policies.q_network import QNetwork
 from research.sampling.replay_buffer import Drawn
 from research.td import TransitionBatch, td_cotangent, td_loss, td_target, values_at
 from research.types import Params
-
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
 
 _TOGETHER = 16
 """Minibatches whose next observations the target network evaluates at once: more take memory and no less time."""
@@ -50,6 +46,7 @@ class FlatNetwork:
     Attributes:
         flat: The flat tensor, which may be written in place.
         module: A copy of the module with these parameters.
+        compiled: The compiled functions of the network; None if there are none for it.
         layers: Weights, biases and activation of a plain MLP without a `[tasks]` axis; None for other networks.
     """
 
@@ -61,6 +58,7 @@ class FlatNetwork:
         for name, value in self.unflatten(self.flat).items():
             path, _, last = name.rpartition(".")
             setattr(self.module.get_submodule(path), last, nn.Parameter(value))
+        self.compiled = td_step_of(network, params, self.flat)
         is_plain = not self._has_tasks and isinstance(network, QNetwork) and len(network.value) > 2
         # Looked up once: to find the weights of a module takes as long as to use small ones.
         self.layers = _layers(self.module) if is_plain else None
@@ -75,6 +73,8 @@ class FlatNetwork:
 
     def values(self, observation: Tensor) -> Tensor:
         """Returns Q(s, ·) at `observation [..., obs]` without a graph, `[..., actions]`."""
+        if self.compiled:
+            return self.compiled.values(observation)
         if self.layers:
             return mlp_output(observation, *self.layers)
         with torch.no_grad():
@@ -82,6 +82,8 @@ class FlatNetwork:
 
     def greedy(self, observation: NDArray[Any]) -> NDArray[np.int64]:
         """Returns the best action at each observation `[rows, obs]`, `[rows]`."""
+        if self.compiled and len(observation) == 1:
+            return self.compiled.values_of_one(observation[0]).argmax(keepdims=True)
         if self.layers and self.flat.is_cpu and len(observation) == 1:
             seen = observation.astype(self._arrays[0][0].dtype, copy=False)
             return mlp_output_numpy(seen, self._arrays, self.layers[2]).argmax(-1)
@@ -135,8 +137,8 @@ class TDLearner:
         if state is not None:
             self.steps = state.steps
             self._optimizer.load_state_dict(copy.deepcopy(state.optimizer))
+        self._gradient = torch.empty_like(self.online.flat)
         if self.online.layers:
-            self._gradient = torch.empty_like(self.online.flat)
             parts = list(self.online.unflatten(self._gradient).values())
             self._gradients = parts[::2], parts[1::2]  # weights, biases
 
@@ -180,6 +182,8 @@ class TDLearner:
         if target_values is None:
             target_values = self.target.values(batch.next_observation)
         target = td_target(batch, target_values, online_values)
+        if online.compiled:
+            return self._gradient, online.compiled.gradient(batch, target, config.td_loss, self._gradient)
         if not online.layers:
             error = values_at(online.module(batch.observation), batch.action) - target
             loss = td_loss(error, batch.weight, config.td_loss).sum()  # tasks share no parameter
@@ -194,12 +198,12 @@ class TDLearner:
 
     @torch.no_grad()
     def apply(self, gradient: Tensor) -> None:
-        """Scales a gradient down to `max_grad_norm`, in place; takes the optimiser's step, and updates the target."""
-        largest = self.config.max_grad_norm
-        if largest:
-            scale = largest / (torch.linalg.vector_norm(gradient, dim=-1, keepdim=True) + 1e-6)
-            if not scale.is_cpu or (scale < 1).any():  # to ask a GPU takes longer
-                gradient.mul_(scale.clamp_(max=1.0))
+        """Takes the optimiser's step with a gradient scaled down to `max_grad_norm`, and updates the target.
+
+        The gradient may be scaled in place.
+        """
+        if self.config.inner_optimizer == "sgd":
+            clip_rows(gradient, self.config.max_grad_norm)
         self.online.flat.grad = gradient
         self._optimizer.step()
         self.steps += 1
@@ -235,12 +239,11 @@ def as_batch(drawn: Drawn, config: DQNConfig) -> TransitionBatch:
 
 
 def _make_optimizer(config: TDConfig, flat: Tensor) -> torch.optim.Optimizer:
-    kind = OPTIMIZERS[config.inner_optimizer]
-    optimizer = kind([flat], lr=config.inner_lr, fused=True)  # type: ignore[call-arg]
-    if config.inner_optimizer != "sgd":  # as torch does at the first step; a checkpoint has them from the start
-        step = torch.zeros((), dtype=torch.float32, device=flat.device)
-        zeros = [torch.zeros_like(flat) for _ in range(2)]
-        optimizer.state[flat] = {"step": step, "exp_avg": zeros[0], "exp_avg_sq": zeros[1]}
+    optimizer: torch.optim.Optimizer
+    if config.inner_optimizer == "sgd":
+        optimizer = torch.optim.SGD([flat], lr=config.inner_lr, fused=True)
+    else:  # it clips
+        optimizer = FlatAdam(flat, config.inner_lr, config.max_grad_norm, config.inner_optimizer == "adamw")
     if config.lookahead_k:
         return Lookahead(optimizer, config.lookahead_k, config.lookahead_alpha, config.lookahead_inner_state)
     return optimizer
