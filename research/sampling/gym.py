@@ -208,6 +208,22 @@ def _actions(space: gymnasium.Space[Any]) -> tuple[gymnasium.Space[Any], Callabl
     raise ValueError(f"action space {space}: need Discrete or a Box of floating-point numbers")
 
 
+class _SyncRows(SyncVectorEnv):
+    """Gymnasium's vector environment of `Row`s that are stepped one after the other.
+
+    Gymnasium's own step collects infos, resets rows and copies deeply, in more time than a step of CartPole takes. No
+    row needs it: a `Row` that has ended stays as it is.
+    """
+
+    def step(self, actions: NDArray[Any]) -> Stepped:
+        """Steps every row; the infos of the rows are dropped."""
+        for row, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+            self._env_obs[row], self._rewards[row], *ended, _ = env.step(action)
+            self._terminations[row], self._truncations[row] = ended
+        observation = np.array(self._env_obs, self.observation_space.dtype)
+        return observation, self._rewards.copy(), self._terminations.copy(), self._truncations.copy(), {}
+
+
 class GymEnvs(TaskEnvs):
     """Gymnasium's vector environments over `Row`s, without autoreset.
 
@@ -219,7 +235,7 @@ class GymEnvs(TaskEnvs):
 
     def __init__(self, makers: Sequence[Callable[[], Env]], vectorization: Literal["sync", "async"] = "sync"):
         rows = [functools.partial(_make_row, make) for make in makers]  # processes need functions that can be pickled
-        kind = SyncVectorEnv if vectorization == "sync" else AsyncVectorEnv
+        kind = _SyncRows if vectorization == "sync" else AsyncVectorEnv
         self._rows = kind(rows, autoreset_mode=AutoresetMode.NEXT_STEP)
         super().__init__(len(rows), self._rows.single_observation_space, self._rows.single_action_space)
 
