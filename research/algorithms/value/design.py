@@ -38,16 +38,21 @@ _GREEDY_LOGIT = 1e4
 
 
 class GreedyPolicy(nn.Module):
-    """The policy that takes the best action of a Q-network with probability 1."""
+    """The policy that takes the best action of a Q-network with probability 1.
+
+    Args:
+        network: The network.
+        values: Function that returns what the network does, with the parameters of the tasks; None for the network.
+    """
 
     accepts_task_axis = True
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, values: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
-        self.network = network
+        self.network, self._values = network, values
 
     def forward(self, observation: Tensor) -> Categorical:
-        values = self.network(observation)
+        values = (self._values or self.network)(observation)
         return Categorical(torch.zeros_like(values).scatter_(-1, values.argmax(-1, keepdim=True), _GREEDY_LOGIT))
 
 
@@ -159,14 +164,16 @@ class DQNDesign(Generic[C]):
 
     def _play(self, tasks: Any, num_tasks: int, adapted: Iterator[Params], stream: str) -> Episodes:
         """Returns episodes of the greedy policy with each of the per-task parameters."""
-        config, policy = self.config, GreedyPolicy(self.network)
+        config = self.config
         envs = self.tasks.make_envs(tasks, config.eval_episodes)
         sampled: list[Trajectories] = []
         seeds: list[int] = []
         for step, params in enumerate(adapted):
             named = {f"network.{name}": value for name, value in params.items()}
             generator = rng.torch_generator(config.seed, stream, step, device=config.device)
-            sampled.append(collect(policy, named, envs, num_tasks, config.horizon, generator))
+            sampled.append(
+                collect(_greedy_policy(self.network, params), named, envs, num_tasks, config.horizon, generator)
+            )
             seeds.append(reset_seed(generator))
         envs.close()
         return Episodes(tuple(sampled), tuple(seeds))
@@ -186,6 +193,12 @@ class TDDesign(DQNDesign[T]):
             return learner.online.params()
 
         return self.adaptation_curve(params, num_tasks, num_adapt_steps, advance, self.config.n_step, split)
+
+
+def _greedy_policy(network: nn.Module, params: Params) -> GreedyPolicy:
+    """Returns the greedy policy of a network with these per-task parameters."""
+    flat = FlatNetwork(network, params)
+    return GreedyPolicy(network, lambda observation: flat.values(observation))  # copies share what a function refers to
 
 
 def _least_tried(
