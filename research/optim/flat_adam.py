@@ -38,7 +38,7 @@ class FlatAdam(torch.optim.Adam):
         self._start()
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Takes a step. It may scale the gradient down in place."""
         assert closure is None
         flat, state, group = self._flat, self.state[self._flat] or self._start(), self.param_groups[0]

@@ -83,7 +83,7 @@ class FlatNetwork:
     def greedy(self, observation: NDArray[Any]) -> NDArray[np.int64]:
         """Returns the best action at each observation `[rows, obs]`, `[rows]`."""
         if self.compiled and len(observation) == 1:
-            return self.compiled.values_of_one(observation[0]).argmax(keepdims=True)
+            return np.array([self.compiled.values_of_one(observation[0]).argmax()])
         if self.layers and self.flat.is_cpu and len(observation) == 1:
             seen = observation.astype(self._arrays[0][0].dtype, copy=False)
             return mlp_output_numpy(seen, self._arrays, self.layers[2]).argmax(-1)
