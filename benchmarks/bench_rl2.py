@@ -16,7 +16,8 @@ from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.rl2 import RL2
 from research.memory import keep_freed_memory
 from research.parallel import available_cores
-from research.policies.gru_function import gru_function, input_product
+from research.policies.gru import GRUConfig
+from research.policies.gru_kernel import GRUWeights, gru
 from research.rng import torch_generator
 from research.sampling.trials import collect_trials
 from research.types import Metrics
@@ -26,14 +27,16 @@ ROWS, TIME, FEATURES, SIZE = 256, 100, 8, 64
 
 
 def iterate(warmup: int, repeats: int, **changes: Any) -> list[Metrics]:
-    """Returns the metrics of `repeats` iterations after a warm-up."""
+    """Returns the metrics of `repeats` iterations after a warm-up, and "cores": processor time over wall time."""
     keep_freed_memory()
     torch.set_num_threads(1)  # as in a run: the cores work on trials
     algorithm = RL2(dataclasses.replace(BASE, **changes))
     state, metrics = algorithm.init(), []
     for _ in range(warmup + repeats):
+        start = time.perf_counter(), time.process_time()
         state, measured = algorithm.step(state)
-        metrics.append(measured)
+        seconds = time.perf_counter() - start[0]
+        metrics.append(measured | {"seconds": seconds, "cores": (time.process_time() - start[1]) / seconds})
     return metrics[warmup:]
 
 
@@ -50,13 +53,26 @@ def median(metrics: list[Metrics], name: str) -> float:
 @benchmark("rl2/bandit/1000x100")
 def iteration() -> Iterator[Measurement]:
     """1,000 trials of 100 pulls, 64 units, 3 epochs of 4 minibatches, on all cores."""
-    name = "rl2/bandit/1000x100"
-    metrics = iterate(1, 5)
-    update, steps = median(metrics, "time/update_seconds"), median(metrics, "env_steps")
     least = 420_000 if available_cores() == 1 else 780_000
-    yield Measurement(f"{name}/collect", median(metrics, "time/env_steps_per_second"), "steps/s", at_least=300_000)
+    yield from _rates("rl2/bandit/1000x100", iterate(1, 5), collect=300_000, update_rows=least)
+
+
+@benchmark("rl2/bandit/400x100")
+def small_minibatches() -> Iterator[Measurement]:
+    """The start of `bandit_k5_n100`: 400 trials in 8 minibatches, embeddings of the last action."""
+    metrics = iterate(1, 5, meta_batch_size=400, num_minibatches=8, policy=GRUConfig(outer_input=True))
+    yield from _rates("rl2/bandit/400x100", metrics)
+
+
+def _rates(name: str, metrics: list[Metrics], **at_least: float) -> Iterator[Measurement]:
+    update, steps = median(metrics, "time/update_seconds"), median(metrics, "env_steps")
+    note = f"{median(metrics, 'cores'):.2f} cores used of {available_cores()}"
+    yield Measurement(f"{name}/iteration", median(metrics, "seconds"), "s", note=note)
+    yield Measurement(
+        f"{name}/collect", median(metrics, "time/env_steps_per_second"), "steps/s", at_least.get("collect")
+    )
     yield Measurement(f"{name}/update", update, "s")
-    yield Measurement(f"{name}/update_rows", steps * BASE.num_epochs / update, "rows/s", at_least=least)
+    yield Measurement(f"{name}/update_rows", steps * BASE.num_epochs / update, "rows/s", at_least.get("update_rows"))
 
 
 @benchmark("rl2/collect/2500x100")
@@ -108,8 +124,8 @@ def sequence() -> Iterator[Measurement]:
     start, bias = torch.zeros(ROWS, SIZE), torch.zeros(SIZE, requires_grad=True)
 
     def ours() -> None:
-        gates = input_product(inputs, cell.weight_ih, cell.bias_ih)
-        gru_function(gates, start, cell.weight_hh, bias).square().sum().backward()
+        weights = GRUWeights(cell.weight_ih, cell.bias_ih, cell.weight_hh, bias)
+        gru(inputs, None, None, start, weights).square().sum().backward()
 
     def loop() -> None:
         _cell_loop(inputs, cell).square().sum().backward()

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.distributions import Categorical, DiagGaussian, Distribution
-from research.policies.gru_function import gru_function, gru_recorded, input_product
+from research.policies.gru_function import gru_recorded
+from research.policies.gru_kernel import GRUWeights, gru, kernel, project
 from research.validation import at_least
 
 
@@ -118,14 +119,11 @@ class Recurrent(nn.Module):
 
     def forward(self, inputs: Inputs, state: Tensor) -> Tensor:
         """Returns the states after each step, `[time, rows, hidden]`, for inputs `[time, rows, ...]`."""
-        gates = input_product(inputs.features, self.weight_input, self.bias_input)
-        if self.pair is not None and inputs.pair is not None and inputs.reward is not None:
-            plain, weighted = self.pair.split(len(self.pair) // 2)
-            gates = gates + F.embedding(inputs.pair, plain)
-            gates.addcmul_(inputs.reward.unsqueeze(-1), F.embedding(inputs.pair, weighted))
+        weights = GRUWeights(self.weight_input, self.bias_input, self.weight_hidden, self.bias_hidden, self.pair)
+        constants = (inputs.features, inputs.pair, inputs.reward)
         if self.norm_input is None or self.norm_hidden is None:
-            return gru_function(gates, state, self.weight_hidden, self.bias_hidden)
-        gates = self.norm_input(gates)
+            return gru(*constants, state, weights)
+        gates = self.norm_input(project(*constants, weights))
         return gru_recorded(gates, state, self.weight_hidden, self.bias_hidden, self.norm_hidden)
 
     def initial_state(self, rows: int) -> Tensor:
@@ -175,6 +173,11 @@ class GRUPolicy(nn.Module):
         """Returns the output for one step: `inputs [rows, ...]`, distribution and value `[rows, ...]`."""
         distribution, value, state = self(inputs.map(lambda field: field.unsqueeze(1)), state)
         return Output(type(distribution)(*(leaf.squeeze(1) for leaf in distribution)), value.squeeze(1), state)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled code computes the states and their first derivatives, and torch only the rest."""
+        return not self.config.layer_norm and kernel(self.action_bias.dtype, self.action_bias.device) is not None
 
     def initial_state(self, rows: int) -> Tensor:
         """Returns the state at the start of a trial, `[rows, state]`."""

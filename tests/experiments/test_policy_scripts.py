@@ -16,7 +16,10 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
+from experiments import maml_trpo
 from research import checkpoint
+from research.inner_loops.base import InnerLoopConfig
+from research.inner_loops.func import FuncInnerLoop
 from research.tracking.records import read_rows
 
 NAMES = ("maml_ppo", "fomaml", "reptile")
@@ -81,6 +84,15 @@ def test_every_named_config_is_valid(name, capsys):
     for config in MODULES[name].experiment.named_configs:
         run(name, f"print_config with {config}")
         assert "meta_batch_size" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", [*MODULES.values(), maml_trpo], ids=lambda script: script.__name__)
+def test_named_configs_have_chunks_of_tasks_for_four_threads(script, capsys):
+    for name in set(script.experiment.named_configs) - {"fast"}:
+        config = script.experiment.run("print_config", named_configs=[name]).config
+        steps = torch.empty(1, config["episodes_per_task"] * (config["horizon"] or 100))
+        size = FuncInnerLoop(InnerLoopConfig()).tasks_per_chunk(torch.nn.Tanh(), [steps])
+        assert config["meta_batch_size"] // size >= 4, name
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,20 @@ from research.algorithms.memory import recurrent
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.evaluation import trial_curve
 from research.algorithms.memory.losses import rl2_gradient, rl2_loss
-from research.algorithms.memory.recurrent import Steps, ValueScale, advantages, explained_variance, minibatches
+from research.algorithms.memory.recurrent import (
+    Steps,
+    ValueScale,
+    advantages,
+    explained_variance,
+    minibatches,
+    num_parts,
+)
 from research.algorithms.memory.rl2 import RL2
 from research.algorithms.memory.trpo import make_objective
 from research.algorithms.trust_region import trust_region_update
 from research.checkpoint import Checkpoints, load
 from research.policies.gru import GRUConfig
+from research.sampling.trials import bind
 from research.types import Trials
 
 SMALL = RL2Config(
@@ -180,7 +188,8 @@ def whole_gradient(algorithm, params, parts, chunk_length=0):
     """The sum over parts, and the loss as one graph by hand."""
     total = sum(int(part.valid.sum()) for part in parts)
     config = dataclasses.replace(LOSS, chunk_length=chunk_length)
-    results = [rl2_gradient(algorithm.agent.policy, params, tuple(params), part, config, 0.03, total) for part in parts]
+    own = bind(algorithm.agent.policy, params, requires_grad=True)
+    results = [rl2_gradient(own, tuple(params), part, config, 0.03, total) for part in parts]
     return {name: sum(gradient[name] for gradient, _ in results) for name in params}
 
 
@@ -194,7 +203,7 @@ def test_a_gradient_is_the_same_in_parts_and_in_chunks_of_a_trial(policy, monkey
     loss, _ = rl2_loss(output, steps, LOSS, 0.03)
     expected = dict(zip(params, torch.autograd.grad(loss, list(own.parameters())), strict=True))
     monkeypatch.setattr(recurrent, "_PART_ROWS", 3)
-    (parts,) = minibatches(steps, 1)
+    (parts,) = minibatches(steps, 1, compiled=False)
     assert len(parts) == 3
     length = steps.valid.shape[1]
     for chunk_length in (0, length):
@@ -231,7 +240,7 @@ def test_minibatches_hold_every_trial_once(monkeypatch):
     algorithm = made(meta_batch_size=5)
     _, steps = sampled(algorithm)
     monkeypatch.setattr(recurrent, "_PART_ROWS", 2)
-    shares = minibatches(steps, 3)
+    shares = minibatches(steps, 3, compiled=False)
     assert [sum(len(part.valid) for part in share) for share in shares] == [3, 3, 4]
     assert all(len(part.valid) <= 2 for share in shares for part in share)
     together = [part for share in shares for part in share]
@@ -239,6 +248,24 @@ def test_minibatches_hold_every_trial_once(monkeypatch):
         assert torch.equal(torch.cat([part[index] for part in together]), whole)
     assert torch.equal(torch.cat([part.inputs.features for part in together]), steps.inputs.features)
     assert all(part.inputs.features.transpose(0, 1).is_contiguous() for part in together)
+
+
+@pytest.mark.parametrize(
+    ("rows", "time", "compiled", "parts"),
+    [
+        (3, 10, True, 3),
+        (50, 100, True, 4),
+        (250, 100, True, 8),
+        (2500, 100, True, 16),
+        (10_000, 100, True, 40),
+        (50, 100, False, 1),
+        (250, 100, False, 1),
+        (257, 100, False, 2),
+        (250, 400, False, 4),
+    ],
+)
+def test_the_number_of_parts_depends_on_the_trials_alone(rows, time, compiled, parts):
+    assert num_parts(rows, time, compiled) == parts
 
 
 @pytest.mark.thorough

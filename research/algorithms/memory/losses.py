@@ -11,7 +11,6 @@ from research.losses import clipped_loss, mean_entropy, ratio_clip_fraction, val
 from research.parallel import chunks
 from research.policies.gru import GRUPolicy, Output
 from research.returns import masked_mean
-from research.sampling.trials import bind
 from research.types import Params
 
 
@@ -39,7 +38,6 @@ def rl2_loss(output: Output, steps: Steps, config: RL2Config, entropy_coef: floa
 
 def rl2_gradient(
     policy: GRUPolicy,
-    params: Params,
     learned: tuple[str, ...],
     steps: Steps,
     config: RL2Config,
@@ -52,8 +50,7 @@ def rl2_gradient(
     state of the chunk before it under the same parameters, as a constant.
 
     Args:
-        policy: The network; a copy is used.
-        params: Its parameters.
+        policy: The network, whose parameters require a gradient (`bind`). It is only read: threads may share it.
         learned: Names of the parameters to differentiate by.
         steps: Whole trials, `[rows, time, ...]`.
         config: Settings of the loss.
@@ -61,15 +58,14 @@ def rl2_gradient(
         total: Number of valid steps of the minibatch.
     """
     time = steps.valid.shape[1]
-    gradient = {name: torch.zeros_like(params[name]) for name in learned}
-    terms = params[learned[0]].new_zeros(5)
+    leaves = dict(policy.named_parameters())
+    gradient = {name: torch.zeros_like(leaves[name]) for name in learned}
+    terms = leaves[learned[0]].new_zeros(5)
     with torch.enable_grad():
-        own = bind(policy, params, requires_grad=True)
-        leaves = dict(own.named_parameters())
-        state = own.initial_state(len(steps.valid))
+        state = policy.initial_state(len(steps.valid))
         for interval in chunks(time, config.chunk_length or time):
             part = in_interval(steps, interval)
-            output = own(part.inputs, state)
+            output = policy(part.inputs, state)
             weight = int(part.valid.sum()) / total
             loss, values = rl2_loss(output, part, config, entropy_coef)
             parts = torch.autograd.grad(

@@ -20,6 +20,9 @@ from research.tasks import SolvedTasks
 from research.types import Metrics, Params, Trials
 
 _PART_ROWS, _PART_STEPS = 256, 30_000
+"""Most trials and steps of a part, which fit into the caches."""
+_FEW_PARTS, _MANY_PARTS, _WORTH_A_PART = 4, 16, 3_000
+"""Least parts of a minibatch that compiled code treats, of a large one, and steps for which a part more is worth it."""
 _MEMORY = 0.9
 _LEAST_VARIANCE = 1e-12
 """Variance of targets that differ by rounding errors only; otherwise it is near 1."""
@@ -180,22 +183,40 @@ def in_interval(steps: Steps, interval: slice) -> Steps:
     return _map(steps, lambda leaf: leaf[:, interval])
 
 
-def minibatches(steps: Steps, count: int) -> list[list[Steps]]:
+def minibatches(steps: Steps, count: int, compiled: bool) -> list[list[Steps]]:
     """Returns the trials in `count` minibatches of nearly equal size, each a list of parts for one thread.
 
-    The trials keep their order, which is random. A part has as many trials as fit into the caches. In memory a part is
-    `[time, rows, ...]`, the order in which a recurrent network reads it.
+    The trials keep their order, which is random. In memory a part is `[time, rows, ...]`, the order in which a
+    recurrent network reads it.
+
+    Args:
+        steps: The trials.
+        count: Number of minibatches.
+        compiled: Whether compiled code computes the network, see `num_parts`.
     """
-    rows, time = steps.valid.shape
-    size = max(1, min(_PART_ROWS, _PART_STEPS // time))
 
     def part(rows: slice) -> Steps:
         return _map(steps, lambda leaf: leaf[rows].transpose(0, 1).contiguous().transpose(0, 1))
 
     def parts(rows: slice) -> list[Steps]:
-        return [part(own) for own in _split(rows, -(-(rows.stop - rows.start) // size))]
+        return [part(own) for own in _split(rows, num_parts(rows.stop - rows.start, steps.valid.shape[1], compiled))]
 
-    return [parts(own) for own in _split(slice(0, rows), count)]
+    return [parts(own) for own in _split(slice(0, len(steps.valid)), count)]
+
+
+def num_parts(rows: int, time: int, compiled: bool) -> int:
+    """Returns the number of parts of a minibatch, which does not depend on the threads: nor do sums over the parts.
+
+    There are at least four, if there are so many trials, and up to sixteen for sixteen threads where each has work
+    enough, in multiples of four, so that two and four threads have equal shares. A part of a few trials takes torch,
+    which needs some ten calls for each time step, as long as one of many: there, a part has as many trials as fit
+    into the caches.
+    """
+    least = -(-rows // max(1, min(_PART_ROWS, _PART_STEPS // time)))
+    if not compiled:
+        return least
+    worth = min(_MANY_PARTS, rows * time // _WORTH_A_PART)
+    return min(rows, max(_FEW_PARTS, -(-least // 4) * 4, worth // 4 * 4))
 
 
 def _split(rows: slice, count: int) -> list[slice]:

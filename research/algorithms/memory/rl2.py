@@ -39,6 +39,7 @@ from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState, adam, adam_start
 from research.optim.flat import distance
 from research.parallel import parallel_map
+from research.sampling.trials import bind
 from research.tasks.splits import SplitName
 from research.types import MetaParams, Metrics, Params, StepResult
 
@@ -104,7 +105,7 @@ class RL2:
     ) -> tuple[Params, AdamState, Metrics]:
         """Returns the result of epochs of Adam; metrics are means over the last epoch, gradient norms over all."""
         config = self.config
-        batches = minibatches(steps, config.num_minibatches)
+        batches = minibatches(steps, config.num_minibatches, self.agent.policy.is_compiled)
         norms: list[float] = []
         terms: list[Tensor] = []
         for minibatch in batches * config.num_epochs:
@@ -123,10 +124,10 @@ class RL2:
     def _gradient(self, params: Params, minibatch: list[Steps], entropy_coef: float) -> tuple[Params, Tensor]:
         """Returns the gradient of a minibatch's loss, and its terms: sums over the parts, in their order."""
         total = max(1, sum(int(part.valid.sum()) for part in minibatch))  # every trial may diverge in its first step
-        learned = tuple(self._by_adam(params))
+        learned, policy = tuple(self._by_adam(params)), bind(self.agent.policy, params, requires_grad=True)
 
         def of_part(part: Steps) -> tuple[Params, Tensor]:
-            return rl2_gradient(self.agent.policy, params, learned, part, self.config, entropy_coef, total)
+            return rl2_gradient(policy, learned, part, self.config, entropy_coef, total)
 
         results = parallel_map(of_part, minibatch, self.agent.num_threads)
         gradient = {name: torch.stack([gradient[name] for gradient, _ in results]).sum(0) for name in learned}

@@ -35,7 +35,7 @@ def make_objective(agent: RecurrentAgent, params: Params, steps: Steps) -> Trust
         batch = PolicyBatch(own.inputs.features, own.action, own.advantage, own.log_prob, own.valid)
         return Part(batch, own.valid / total, linearize(respond, learned), respond, add_up)
 
-    parts = parallel_map(part, minibatches(steps, 1)[0], agent.num_threads)
+    parts = parallel_map(part, minibatches(steps, 1, compiled=False)[0], agent.num_threads)
     return TrustRegionObjective(learned, parts, num_threads=agent.num_threads)
 
 

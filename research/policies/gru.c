@@ -1,0 +1,208 @@
+/* A GRU over a sequence, from its inputs to its states, and the gradient of its parameters and first state.
+
+   At each step, with the features f, the pair p and the reward of a row (research/policies/gru.py):
+
+       forward   x = W' f + b' + E_p + reward · E'_p                       for the gates r, z and n
+                 r = σ(x_r + W_r h),  z = σ(x_z + W_z h),  q = W_n h + b,  n = tanh(x_n + r ∘ q)
+                 h' = n + z ∘ (h − n)
+       backward  δ = ∂h' + what the next step gives
+                 ∂n = δ ∘ (1 − z) ∘ (1 − n²),  ∂z = δ ∘ (h − n) ∘ z (1 − z),  ∂r = ∂n ∘ q ∘ r (1 − r),  ∂q = ∂n ∘ r
+                 δ of the step before = δ ∘ z + W_rᵀ ∂r + W_zᵀ ∂z + W_nᵀ ∂q
+                 and W += (∂r, ∂z, ∂q) hᵀ,  W' += ∂x fᵀ,  b' += ∂x,  b += ∂q,  E_p += ∂x,  E'_p += reward · ∂x
+
+   with ∂x = (∂r, ∂z, ∂n). All steps of a block of rows follow each other, so that their states stay in the cache; the
+   gates are written once, for the backward pass. Sums over rows and steps are in the order of blocks and steps, which
+   depends on the number of rows alone.
+
+   `size` is the number of units, `width` that number in whole vectors; what is kept has rows of `width` numbers. */
+
+#include <stdlib.h>
+
+#include "matrix.h"
+
+#define BLOCK 48 /* rows */
+
+typedef struct {
+  int64_t time, rows, size, features, pairs;
+  const real *feature;       /* [time, rows, features] */
+  const int64_t *pair;       /* [time, rows], below `pairs`; NULL if pairs = 0 */
+  const real *reward;        /* [time, rows]; NULL if pairs = 0 */
+  const real *weight_input;  /* W' [3 size, features] */
+  const real *bias_input;    /* b' [3 size] */
+  const real *table;         /* E and E' [2, pairs, 3 size] */
+  const real *weight;        /* W [3 size, size] */
+  const real *bias;          /* b [size] */
+  real *state;               /* h [time + 1, rows, width]; the first is given, with zeros behind `size` */
+  real *gate;                /* r, z, n, q [time, rows, 4 width], for the backward pass; NULL without one */
+} Sequence;
+
+typedef struct {
+  const real *state;   /* ∂h' [time, rows, size] */
+  real *first;         /* of the first state [rows, size] */
+  real *weight_input, *bias_input, *table, *weight, *bias; /* as in Sequence */
+} Gradient;
+
+int64_t gru_width(int64_t size) { return PADDED(size); }
+
+/* Rows of a block: blocks are nearly equal, and all but the last are whole tiles. */
+static int64_t block_rows(int64_t rows) {
+  int64_t blocks = (rows + BLOCK - 1) / BLOCK, even = blocks ? (rows + blocks - 1) / blocks : 1;
+  return (even + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+}
+
+/* Copies [3, size] to [3, width] and so on: `parts` parts of `size` numbers each, with zeros behind them. */
+static void pad_parts(int64_t parts, int64_t size, const real *from, real *to) {
+  pad(parts, size, from, size, to, PADDED(size));
+}
+
+/* The transpose of three gates' weights [3 size, columns], as [columns, 3 width]. */
+static void transpose_gates(int64_t size, int64_t columns, const real *from, real *to) {
+  int64_t width = PADDED(size);
+  memset(to, 0, columns * 3 * width * sizeof(real));
+  for (int64_t gate = 0; gate < 3; gate++)
+    for (int64_t i = 0; i < size; i++)
+      for (int64_t j = 0; j < columns; j++)
+        to[j * 3 * width + gate * width + i] = from[(gate * size + i) * columns + j];
+}
+
+INLINE vector load(const real *from) { return *(const vector *)from; }
+INLINE void store(real *to, vector value) { *(vector *)to = value; }
+
+/* The biases and the embeddings of a row's pair: x, and b for q. */
+static void start_gates(const Sequence *s, const real *bias, const real *table, int64_t at, real *gate) {
+  int64_t width = PADDED(s->size);
+  if (!s->pairs) {
+    memcpy(gate, bias, 4 * width * sizeof(real));
+    return;
+  }
+  const real *plain = table + s->pair[at] * 3 * width, *weighted = plain + s->pairs * 3 * width;
+  real reward = s->reward[at];
+  for (int64_t j = 0; j < 3 * width; j += LANES)
+    store(gate + j, load(bias + j) + load(plain + j) + reward * load(weighted + j));
+  memcpy(gate + 3 * width, bias + 3 * width, width * sizeof(real));
+}
+
+/* One step of `rows` rows, whose gates hold x + W h and q: the gates, and the next states. */
+static void finish_gates(int64_t rows, int64_t width, real *gate, const real *before, real *after) {
+  for (int64_t i = 0; i < rows; i++, gate += 4 * width, before += width, after += width)
+    for (int64_t j = 0; j < width; j += LANES) {
+      vector r = vector_sigmoid(load(gate + j)), z = vector_sigmoid(load(gate + width + j));
+      vector n = vector_tanh(load(gate + 2 * width + j) + r * load(gate + 3 * width + j));
+      store(gate + j, r);
+      store(gate + width + j, z);
+      store(gate + 2 * width + j, n);
+      store(after + j, n + z * (load(before + j) - n));
+    }
+}
+
+/* All states, and the gates if they are kept. Returns 0, or −1 without memory. */
+int gru_forward(const Sequence *s) {
+  const int64_t size = s->size, width = PADDED(size), block = block_rows(s->rows);
+  const int64_t numbers = (size + s->features + 2 * s->pairs) * 3 * width + 4 * width + block * 4 * width;
+  real *memory = malloc(numbers * sizeof(real));
+  if (!memory) return -1;
+  real *weight = memory, *input = weight + size * 3 * width, *table = input + s->features * 3 * width;
+  real *bias = table + 2 * s->pairs * 3 * width, *scratch = bias + 4 * width;
+  transpose_gates(size, size, s->weight, weight);
+  transpose_gates(size, s->features, s->weight_input, input);
+  pad_parts(2 * s->pairs * 3, size, s->table, table);
+  pad_parts(3, size, s->bias_input, bias);
+  pad_parts(1, size, s->bias, bias + 3 * width);
+  for (int64_t first = 0; first < s->rows; first += block) {
+    int64_t rows = s->rows - first < block ? s->rows - first : block;
+    for (int64_t t = 0; t < s->time; t++) {
+      int64_t at = t * s->rows + first;
+      const real *before = s->state + at * width;
+      real *after = s->state + (at + s->rows) * width, *gate = s->gate ? s->gate + at * 4 * width : scratch;
+      for (int64_t i = 0; i < rows; i++) start_gates(s, bias, table, at + i, gate + i * 4 * width);
+      multiply(rows, 3 * width, s->features, s->feature + at * s->features, s->features, 1, input, 3 * width, gate,
+               4 * width, 1);
+      multiply(rows, 2 * width, size, before, width, 1, weight, 3 * width, gate, 4 * width, 1);
+      multiply(rows, width, size, before, width, 1, weight + 2 * width, 3 * width, gate + 3 * width, 4 * width, 1);
+      finish_gates(rows, width, gate, before, after);
+    }
+  }
+  free(memory);
+  return 0;
+}
+
+/* ∂r, ∂z, ∂n and ∂q [rows, 4 width + …] and δ ∘ z from δ + ∂h'; adds the first four to `sums`. */
+static void pull_gates(int64_t rows, int64_t width, const real *gate, const real *before, const real *cotangent,
+                       real *delta, real *pulled, int64_t pulled_row, real *sums) {
+  for (int64_t i = 0; i < rows; i++, gate += 4 * width, before += width, cotangent += width, delta += width)
+    for (int64_t j = 0; j < width; j += LANES) {
+      real *to = pulled + i * pulled_row + j;
+      vector r = load(gate + j), z = load(gate + width + j), n = load(gate + 2 * width + j);
+      vector all = load(delta + j) + load(cotangent + j), kept = all * z;
+      vector to_n = (all - kept) * (1 - n * n), to_z = kept * (1 - z) * (load(before + j) - n);
+      vector to_q = to_n * r, to_r = to_q * (1 - r) * load(gate + 3 * width + j);
+      store(delta + j, kept);
+      store(to, to_r);
+      store(to + width, to_z);
+      store(to + 2 * width, to_n);
+      store(to + 3 * width, to_q);
+      store(sums + j, load(sums + j) + to_r);
+      store(sums + width + j, load(sums + width + j) + to_z);
+      store(sums + 2 * width + j, load(sums + 2 * width + j) + to_n);
+      store(sums + 3 * width + j, load(sums + 3 * width + j) + to_q);
+    }
+}
+
+/* Adds a row's ∂x to the embeddings of its pair. */
+static void pull_table(const Sequence *s, int64_t at, const real *pulled, real *table) {
+  int64_t width = PADDED(s->size);
+  real *plain = table + s->pair[at] * 3 * width, *weighted = plain + s->pairs * 3 * width, reward = s->reward[at];
+  for (int64_t j = 0; j < 3 * width; j += LANES) {
+    store(plain + j, load(plain + j) + load(pulled + j));
+    store(weighted + j, load(weighted + j) + reward * load(pulled + j));
+  }
+}
+
+/* Copies `parts` parts of `width` numbers without what is behind `size` of them. */
+static void cut_parts(int64_t parts, int64_t size, const real *from, real *to) {
+  for (int64_t i = 0; i < parts; i++) memcpy(to + i * size, from + i * PADDED(size), size * sizeof(real));
+}
+
+/* Gradients of all parameters and of the first state. Returns 0, or −1 without memory. */
+int gru_backward(const Sequence *s, const Gradient *g) {
+  const int64_t size = s->size, width = PADDED(size), block = block_rows(s->rows), gates = 3 * width;
+  const int64_t row = 4 * width + 2 * LANES; /* no power of two: rows that are read in columns share no cache set */
+  const int64_t kept = (2 * width + s->features + 2 * s->pairs) * gates + 4 * width;
+  real *memory = malloc((kept + block * (2 * width + row)) * sizeof(real));
+  if (!memory) return -1;
+  real *weight = memory, *to_weight = weight + gates * width, *to_input = to_weight + gates * width;
+  real *to_table = to_input + s->features * gates, *sums = to_table + 2 * s->pairs * gates;
+  real *delta = sums + 4 * width, *cotangent = delta + block * width, *pulled = cotangent + block * width;
+  memset(memory, 0, kept * sizeof(real));
+  for (int64_t gate = 0; gate < 3; gate++)
+    pad(size, size, s->weight + gate * size * size, size, weight + gate * width * width, width);
+  for (int64_t first = 0; first < s->rows; first += block) {
+    int64_t rows = s->rows - first < block ? s->rows - first : block;
+    memset(delta, 0, rows * width * sizeof(real));
+    for (int64_t t = s->time - 1; t >= 0; t--) {
+      int64_t at = t * s->rows + first;
+      const real *before = s->state + at * width;
+      pad(rows, size, g->state + at * size, size, cotangent, width);
+      pull_gates(rows, width, s->gate + at * 4 * width, before, cotangent, delta, pulled, row, sums);
+      multiply(rows, width, 2 * width, pulled, row, 1, weight, width, delta, width, 1);
+      multiply(rows, width, width, pulled + gates, row, 1, weight + 2 * width * width, width, delta, width, 1);
+      multiply(2 * width, width, rows, pulled, 1, row, before, width, to_weight, width, 1);
+      multiply(width, width, rows, pulled + gates, 1, row, before, width, to_weight + 2 * width * width, width, 1);
+      multiply(s->features, gates, rows, s->feature + at * s->features, 1, s->features, pulled, row, to_input, gates,
+               1);
+      if (s->pairs)
+        for (int64_t i = 0; i < rows; i++) pull_table(s, at + i, pulled + i * row, to_table);
+    }
+    cut_parts(rows, size, delta, g->first + first * size);
+  }
+  for (int64_t gate = 0; gate < 3; gate++)
+    cut_parts(size, size, to_weight + gate * width * width, g->weight + gate * size * size);
+  for (int64_t i = 0; i < 3 * size; i++)
+    for (int64_t j = 0; j < s->features; j++)
+      g->weight_input[i * s->features + j] = to_input[j * gates + i / size * width + i % size];
+  cut_parts(2 * s->pairs * 3, size, to_table, g->table);
+  cut_parts(3, size, sums, g->bias_input);
+  cut_parts(1, size, sums + gates, g->bias);
+  free(memory);
+  return 0;
+}

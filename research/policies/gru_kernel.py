@@ -1,0 +1,170 @@
+"""A GRU with the projection of its inputs, as one node of the autograd graph that gru.c computes on a CPU.
+
+The projected inputs, three numbers for each unit and step, are then never in memory, and the states of some rows stay
+in the cache from step to step. Without a compiler, on other devices and for other dtypes, torch computes the same
+(`gru_function`), up to rounding. Torch also records the graph of a gradient, where one is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from research import native
+from research.policies.gru_function import gru_function, gru_recorded, input_product
+
+_SOURCE = Path(__file__).with_name("gru.c")
+_OTHERWISE = "The GRU is computed by torch"
+_TYPES = {torch.float32: "float", torch.float64: "double"}
+
+
+class GRUWeights(NamedTuple):
+    """The parameters of a GRU; the gates are r, z and n.
+
+    Attributes:
+        weight_input: Weights of the features, `[3 · hidden, features]`.
+        bias_input: Biases of the gates, `[3 · hidden]`.
+        weight: Weights of the state, `[3 · hidden, hidden]`.
+        bias: The bias where the reset gate acts, `[hidden]`.
+        table: `[2 · pairs, 3 · hidden]`: embeddings of the pairs, and those that the reward multiplies; None without.
+    """
+
+    weight_input: Tensor
+    bias_input: Tensor
+    weight: Tensor
+    bias: Tensor
+    table: Tensor | None = None
+
+
+def kernel(dtype: torch.dtype, device: torch.device) -> ctypes.CDLL | None:
+    """Returns gru.c for this dtype, or None where torch computes."""
+    if device.type != "cpu" or dtype not in _TYPES:
+        return None
+    loaded = native.library(_SOURCE, (*native.KERNEL, f"-DREAL={_TYPES[dtype]}"), _OTHERWISE)
+    if loaded is not None:
+        loaded.gru_width.argtypes, loaded.gru_width.restype = [ctypes.c_int64], ctypes.c_int64
+    return loaded
+
+
+def gru(
+    features: Float[Tensor, "time rows features"],
+    pair: Int[Tensor, "time rows"] | None,
+    reward: Float[Tensor, "time rows"] | None,
+    state: Float[Tensor, "rows hidden"],
+    weights: GRUWeights,
+) -> Float[Tensor, "time rows hidden"]:
+    """Returns the states after each step, differentiable in the weights and the first state to any order.
+
+    Args:
+        features: The dense inputs; constants.
+        pair: Index of the last observation and action together; None without a table.
+        reward: Factor of the second half of the table; None without a table. Constants.
+        state: The state before the first step.
+        weights: The parameters.
+    """
+    if kernel(features.dtype, features.device) is None:
+        gates = project(features, pair, reward, weights)
+        return gru_function(gates, state, weights.weight, weights.bias)
+    return _Kernel.apply(features, pair, reward, state, *weights)  # type: ignore[no-untyped-call]
+
+
+def project(
+    features: Float[Tensor, "time rows features"],
+    pair: Int[Tensor, "time rows"] | None,
+    reward: Float[Tensor, "time rows"] | None,
+    weights: GRUWeights,
+) -> Float[Tensor, "time rows gates"]:
+    """Returns the projected inputs of the gates, `[time, rows, 3 · hidden]`, by torch."""
+    gates = input_product(features, weights.weight_input, weights.bias_input)
+    if weights.table is None or pair is None or reward is None:
+        return gates
+    plain, weighted = weights.table.split(len(weights.table) // 2)
+    gates = gates + F.embedding(pair, plain)
+    return gates.addcmul_(reward.unsqueeze(-1), F.embedding(pair, weighted))
+
+
+class _Kernel(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, pair: Tensor | None, reward: Tensor | None, state: Tensor, *given: Tensor | None
+    ) -> Tensor:
+        weights = GRUWeights(*(None if leaf is None else leaf.contiguous() for leaf in given))  # type: ignore[arg-type]
+        inputs = [None if leaf is None else leaf.contiguous() for leaf in (features, pair, reward)]
+        time, (rows, size) = len(features), state.shape
+        width = _library(features).gru_width(size)
+        states = features.new_empty(time + 1, rows, width)
+        states[0, :, :size], states[0, :, size:] = state, 0
+        gates = features.new_empty(time, rows, 4 * width) if any(ctx.needs_input_grad) else None
+        sequence = _sequence(inputs, weights, states, gates)
+        _check(_library(features).gru_forward(ctypes.byref(sequence)))
+        ctx.save_for_backward(*inputs, state, *weights, states, gates)
+        return states[1:, :, :size]
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, state, weight_input, bias_input, weight, bias, table, states, gates = ctx.saved_tensors
+        weights = GRUWeights(weight_input, bias_input, weight, bias, table)
+        if torch.is_grad_enabled():  # a graph of the gradient is needed
+            return None, None, None, *_recorded(inputs, state, weights, cotangents[0])
+        found = GRUWeights(*(None if leaf is None else torch.empty_like(leaf) for leaf in weights))  # type: ignore[arg-type]
+        first, cotangent = state.new_empty(state.shape), cotangents[0].contiguous()
+        sequence = _sequence(inputs, weights, states, gates)
+        _check(_library(state).gru_backward(ctypes.byref(sequence), ctypes.byref(_gradient(cotangent, first, found))))
+        return None, None, None, first, *found
+
+
+def _recorded(inputs: list[Any], state: Tensor, weights: GRUWeights, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    """Returns the gradients of the state and the weights, with a graph."""
+    output = gru_recorded(project(*inputs, weights), state, weights.weight, weights.bias)
+    leaves = (state, *weights)
+    wanted = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
+    found = iter(torch.autograd.grad(output, wanted, cotangent, create_graph=True))
+    return tuple(next(found) if leaf is not None and leaf.requires_grad else None for leaf in leaves)
+
+
+_NUMBERS = ("time", "rows", "size", "features", "pairs")
+_INPUTS = ("feature", "pair", "reward", "weight_input", "bias_input", "table", "weight", "bias", "state", "gate")
+_GRADIENTS = ("state", "first", "weight_input", "bias_input", "table", "weight", "bias")
+
+
+class _Sequence(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_int64) for name in _NUMBERS), *((name, ctypes.c_void_p) for name in _INPUTS)]
+
+
+class _Gradient(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in _GRADIENTS]
+
+
+def _sequence(inputs: list[Any], weights: GRUWeights, states: Tensor, gates: Tensor | None) -> _Sequence:
+    features, pair, reward = inputs
+    time, rows, num_features = features.shape
+    pairs = 0 if weights.table is None or pair is None else len(weights.table) // 2
+    parameters = (weights.weight_input, weights.bias_input, weights.table, weights.weight, weights.bias)
+    pointers = (_pointer(leaf) for leaf in (features, pair, reward, *parameters, states, gates))
+    return _Sequence(time, rows, len(weights.bias), num_features, pairs, *pointers)
+
+
+def _gradient(cotangent: Tensor, first: Tensor, found: GRUWeights) -> _Gradient:
+    leaves = (cotangent, first, found.weight_input, found.bias_input, found.table, found.weight, found.bias)
+    return _Gradient(*map(_pointer, leaves))
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _library(tensor: Tensor) -> ctypes.CDLL:
+    loaded = kernel(tensor.dtype, tensor.device)
+    assert loaded is not None  # checked by `gru`
+    return loaded
+
+
+def _check(status: int) -> None:
+    if status:
+        raise MemoryError("gru.c: not enough memory for its weights and a block of rows")
