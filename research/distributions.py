@@ -30,6 +30,11 @@ class Distribution(Protocol):
     def entropy(self) -> Float[Tensor, "*batch"]:
         """Returns the entropy in nats (the differential entropy of continuous actions)."""
 
+    def log_prob_and_entropy(
+        self, action: Shaped[Tensor, "*_"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Returns `log_prob(action)` and `entropy()`; what both need is computed once."""
+
     def kl(self, other: Self) -> Float[Tensor, "*batch"]:
         """Returns KL(self ‖ other) in nats."""
 
@@ -59,6 +64,11 @@ class DiagGaussian(NamedTuple):
 
     def entropy(self) -> Float[Tensor, "*batch"]:
         return (self.log_std + 0.5 * (1.0 + _LOG_2PI)).sum(-1)
+
+    def log_prob_and_entropy(
+        self, action: Float[Tensor, "*batch act"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        return self.log_prob(action), self.entropy()
 
     def kl(self, other: DiagGaussian) -> Float[Tensor, "*batch"]:
         """Returns Σ log(σ₂/σ₁) + (σ₁² + (μ₁ − μ₂)²) / 2σ₂² − ½."""
@@ -91,6 +101,13 @@ class Categorical(NamedTuple):
     def entropy(self) -> Float[Tensor, "*batch"]:
         log_probs = self.logits.log_softmax(-1)
         return -(log_probs.exp() * log_probs).sum(-1)
+
+    def log_prob_and_entropy(
+        self, action: Int[Tensor, "*batch"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        log_probs = self.logits.log_softmax(-1)
+        own = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        return own, -(log_probs.exp() * log_probs).sum(-1)
 
     def kl(self, other: Categorical) -> Float[Tensor, "*batch"]:
         """Returns Σ p₁ (log p₁ − log p₂)."""

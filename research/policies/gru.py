@@ -165,9 +165,8 @@ class GRUPolicy(nn.Module):
         inputs = inputs.map(lambda field: field.transpose(0, 1))
         parts = state.split(self.config.hidden_size, -1)
         hidden = [body(inputs, part) for body, part in zip(self._bodies(), parts, strict=True)]
-        action = self._head(hidden[0], self.action_weight, self.action_bias, inputs.place).transpose(0, 1)
-        value = self._head(hidden[-1], self.value_weight, self.value_bias, inputs.place).squeeze(-1).transpose(0, 1)
-        return Output(self._distribution(action), value, torch.cat([states[-1] for states in hidden], -1))
+        action, value = (outputs.transpose(0, 1) for outputs in self._heads(hidden, inputs.place))
+        return Output(self._distribution(action), value.squeeze(-1), torch.cat([states[-1] for states in hidden], -1))
 
     def act(self, inputs: Inputs, state: Tensor) -> Output:
         """Returns the output for one step: `inputs [rows, ...]`, distribution and value `[rows, ...]`."""
@@ -217,6 +216,18 @@ class GRUPolicy(nn.Module):
 
     def _bodies(self) -> list[Recurrent]:
         return [self.body] if self.value_body is None else [self.body, self.value_body]
+
+    def _heads(self, hidden: list[Tensor], place: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns the outputs for actions and value, `[time, rows, ...]`; one product gives both where it can."""
+        if len(hidden) == 1 and place is None:
+            weight, bias = (
+                torch.cat([self.action_weight, self.value_weight]),
+                torch.cat([self.action_bias, self.value_bias]),
+            )
+            action, value = F.linear(hidden[0], weight, bias).split((self.num_actions, 1), -1)
+            return action, value
+        action = self._head(hidden[0], self.action_weight, self.action_bias, place)
+        return action, self._head(hidden[-1], self.value_weight, self.value_bias, place)
 
     def _head(self, hidden: Tensor, weight: Tensor, bias: Tensor, place: Tensor | None) -> Tensor:
         """Returns the outputs of the head for each row's observed state, or of the only head."""

@@ -45,6 +45,7 @@ def test_values_are_those_of_torch(kind, batch, size):
     torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action))
     torch.testing.assert_close(ours.entropy(), theirs.entropy())
     torch.testing.assert_close(ours.kl(other), torch.distributions.kl_divergence(theirs, their_other))
+    torch.testing.assert_close(ours.log_prob_and_entropy(action), (ours.log_prob(action), ours.entropy()))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.recurrent import Steps, in_interval
-from research.losses import clipped_loss, mean_entropy, ratio_clip_fraction, value_error
+from research.losses import clipped_loss, ratio_clip_fraction, value_error
 from research.parallel import chunks
 from research.policies.gru import GRUPolicy, Output
 from research.returns import masked_mean
@@ -25,10 +25,11 @@ def rl2_loss(output: Output, steps: Steps, config: RL2Config, entropy_coef: floa
     if config.update == "trpo":
         zero = torch.zeros_like(value)
         return config.value_coef * value, torch.stack([zero, value.detach(), zero, zero, zero])
-    log_ratio = output.distribution.log_prob(steps.action) - steps.log_prob
+    log_prob, entropies = output.distribution.log_prob_and_entropy(steps.action)
+    log_ratio = log_prob - steps.log_prob
     ratio = log_ratio.exp()
     policy = clipped_loss(ratio, steps.advantage, steps.valid, config.clip_eps)
-    entropy = mean_entropy(output.distribution, steps.valid)
+    entropy = masked_mean(entropies, steps.valid)
     with torch.no_grad():
         kl = masked_mean(ratio - 1 - log_ratio, steps.valid)
         clipped = ratio_clip_fraction(ratio, steps.valid, config.clip_eps)
