@@ -96,6 +96,7 @@ class _Kernel(torch.autograd.Function):
     ) -> Tensor:
         weights = GRUWeights(*(None if leaf is None else leaf.contiguous() for leaf in given))  # type: ignore[arg-type]
         inputs = [None if leaf is None else leaf.contiguous() for leaf in (features, pair, reward)]
+        _check_pairs(inputs[1], weights.table)
         time, (rows, size) = len(features), state.shape
         width = _library(features).gru_width(size)
         states = features.new_empty(time + 1, rows, width)
@@ -117,6 +118,15 @@ class _Kernel(torch.autograd.Function):
         sequence = _sequence(inputs, weights, states, gates)
         _check(_library(state).gru_backward(ctypes.byref(sequence), ctypes.byref(_gradient(cotangent, first, found))))
         return None, None, None, first, *found
+
+
+def _check_pairs(pair: Tensor | None, table: Tensor | None) -> None:
+    """Raises IndexError if a pair is not in the table: C reads whatever memory is there."""
+    if pair is None or table is None or not pair.numel():
+        return
+    least, most = (int(bound) for bound in pair.aminmax())
+    if least < 0 or most >= len(table) // 2:
+        raise IndexError(f"pair: got {least} to {most}, need 0 to {len(table) // 2 - 1}")
 
 
 def _recorded(inputs: list[Any], state: Tensor, weights: GRUWeights, cotangent: Tensor) -> tuple[Tensor | None, ...]:

@@ -91,6 +91,14 @@ def test_a_network_without_rows_or_steps_has_no_gradient():
         assert all((leaf == 0).all() for leaf in gradient)
 
 
+@pytest.mark.parametrize("index", [-1, 3])
+def test_a_pair_that_is_not_in_the_table_is_refused(index):
+    (features, pair, reward), leaves = arguments(4, 3, 5, 2, 3)
+    pair[2, 1] = index
+    with pytest.raises(IndexError, match=r"pair: got .*, need 0 to 2"):
+        compiled((features, pair, reward), *leaves)
+
+
 def test_torch_computes_without_a_compiler_and_for_other_types(monkeypatch):
     constants, leaves = arguments(4, 3, 5, 2, 2)
     expected = compiled(constants, *leaves)
