@@ -131,7 +131,8 @@ def _check_pairs(pair: Tensor | None, table: Tensor | None) -> None:
 
 def _recorded(inputs: list[Any], state: Tensor, weights: GRUWeights, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     """Returns the gradients of the state and the weights, with a graph."""
-    output = gru_recorded(project(*inputs, weights), state, weights.weight, weights.bias)
+    features, pair, reward = inputs
+    output = gru_recorded(project(features, pair, reward, weights), state, weights.weight, weights.bias)
     leaves = (state, *weights)
     wanted = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
     found = iter(torch.autograd.grad(output, wanted, cotangent, create_graph=True))
