@@ -67,12 +67,11 @@ def small_minibatches() -> Iterator[Measurement]:
 def _rates(name: str, metrics: list[Metrics], **at_least: float) -> Iterator[Measurement]:
     update, steps = median(metrics, "time/update_seconds"), median(metrics, "env_steps")
     note = f"{median(metrics, 'cores'):.2f} cores used of {available_cores()}"
+    collected, updated = median(metrics, "time/env_steps_per_second"), steps * BASE.num_epochs / update
     yield Measurement(f"{name}/iteration", median(metrics, "seconds"), "s", note=note)
-    yield Measurement(
-        f"{name}/collect", median(metrics, "time/env_steps_per_second"), "steps/s", at_least.get("collect")
-    )
+    yield Measurement(f"{name}/collect", collected, "steps/s", at_least=at_least.get("collect"))
     yield Measurement(f"{name}/update", update, "s")
-    yield Measurement(f"{name}/update_rows", steps * BASE.num_epochs / update, "rows/s", at_least.get("update_rows"))
+    yield Measurement(f"{name}/update_rows", updated, "rows/s", at_least=at_least.get("update_rows"))
 
 
 @benchmark("rl2/collect/2500x100")
