@@ -15,8 +15,8 @@ from research.tracking.records import NONFINITE, Extent, to_json, to_line
 class Journal:
     """Appends rows to the metrics.jsonl of a run.
 
-    A compressed copy of all lines is kept in memory, about a quarter of the file. If the file is cut, overwritten or
-    deleted while the run runs, `check` writes it again.
+    A compressed copy of all lines is kept in memory, a quarter to two fifths of the file. If the file is cut,
+    overwritten or deleted while the run runs, `check` writes it again.
 
     Args:
         path: The file.
