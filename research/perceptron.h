@@ -263,14 +263,24 @@ static void push(const work *w, int64_t rows, const real *input, const block *b)
   }
 }
 
-/* Adds the product of a block to the sums. */
-static void product_of_block(const work *w, const criterion *c, int64_t rows, const real *input, const block *b,
-                             int gauss_newton) {
+/* Adds the gradient of a further criterion in the outputs to ε_L. */
+static void add_further(const work *w, const criterion *further, int64_t rows, const block *b) {
+  const network *net = w->net;
+  int64_t last = net->layers - 1, row = PADDED(OUT(last));
+  add_gradient(&w->head, further, rows, b->after[last], row, w->delta[last], w->sum_log_std);
+  for (int64_t i = 0; i < rows * row; i += LANES)
+    *(vector *)(w->second[last] + i) += *(const vector *)(w->delta[last] + i);
+}
+
+/* Adds the product of a block to the sums, and the gradient of a further criterion, if it is not NULL. */
+static void product_of_block(const work *w, const criterion *c, const criterion *further, int64_t rows,
+                             const real *input, const block *b, int gauss_newton) {
   const network *net = w->net;
   int64_t last = net->layers - 1;
   push(w, rows, input, b);
   (gauss_newton ? add_fisher : add_hessian)(&w->head, c, rows, b->after[last], PADDED(OUT(last)), w->tangent[last],
                                             w->log_std_tangent, w->second[last], w->sum_log_std);
+  if (further != NULL) add_further(w, further, rows, b);
   for (int64_t l = last; l >= 0; l--) {
     int64_t row = l ? PADDED(IN(l)) : IN(l), above = PADDED(OUT(l));
     real *to = l ? w->second[l - 1] : NULL;

@@ -112,12 +112,12 @@ int mlp_gradient(const network *net, const batch *data, const criterion *c, real
 }
 
 /* Products [tasks, parameters] of the Hessian or the Gauss-Newton matrix with vectors, that of task t at
-   t * vector_stride. `kept` has the blocks of mlp_gradient, or of mlp_forward for the Gauss-Newton matrix, or is NULL. */
-int mlp_product(const network *net, const batch *data, const criterion *c, const real *vector, int64_t vector_stride,
-                real *product, real *kept, int64_t gauss_newton) {
+   t * vector_stride, plus the gradient of a further criterion, if it is not NULL. `kept` has the blocks of mlp_gradient, or of mlp_forward for the Gauss-Newton matrix, or is NULL. */
+int mlp_product(const network *net, const batch *data, const criterion *c, const criterion *further,
+                const real *vector, int64_t vector_stride, real *product, real *kept, int64_t gauss_newton) {
   work w;
   arena memory;
-  if (!has_actions(net, data, c)) return -2;
+  if (!has_actions(net, data, c) || (further && !has_actions(net, data, further))) return -2;
   if (!make_work(net, &memory, &w)) return -1;
   const head *h = &w.head;
   int64_t last = net->layers - 1;
@@ -139,7 +139,8 @@ int mlp_product(const network *net, const batch *data, const criterion *c, const
       if (kept == NULL && !gauss_newton)
         add_gradient(&w.head, &own, rows, b.after[last], PADDED(OUT(last)), b.cotangent, w.unused_log_std);
       if (!gauss_newton) backward(&w, rows, &b, kept != NULL);
-      product_of_block(&w, &own, rows, input, &b, (int)gauss_newton);
+      criterion other = rows_of(further ? further : c, &w.head, task, data->rows, start);
+      product_of_block(&w, &own, further ? &other : NULL, rows, input, &b, (int)gauss_newton);
     }
     store_sums(&w, parameters, product + task * net->parameters);
   }

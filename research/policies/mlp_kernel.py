@@ -143,13 +143,17 @@ def hessian_product(
     criterion: Criterion,
     vectors: Vectors,
     kept: Kept | None = None,
+    further: Criterion | None = None,
 ) -> Products:
-    """Returns the Hessian of the criterion in the parameters times vectors; `kept` has the blocks of `gradient`."""
+    """Returns the Hessian of the criterion in the parameters times vectors, plus the gradient of a further criterion.
+
+    One backward pass gives both. `kept` has the blocks of `gradient`.
+    """
     if kept is not None and not kept.has_cotangents:
         raise ValueError(
             "kept: a Hessian product needs the blocks of `gradient`, those of `forward` have no cotangents"
         )
-    return _product(_Call(network, parameters, inputs, criterion), vectors, kept, gauss_newton=False)
+    return _product(_Call(network, parameters, inputs, criterion), vectors, kept, False, further)
 
 
 def fisher_product(
@@ -180,11 +184,15 @@ def fisher_product(
     return _product(call, vectors, kept, gauss_newton=True)
 
 
-def _product(call: _Call, vectors: Vectors, kept: Kept | None, gauss_newton: bool) -> Products:
+def _product(
+    call: _Call, vectors: Vectors, kept: Kept | None, gauss_newton: bool, further: Criterion | None = None
+) -> Products:
     vectors = call.vectors(vectors, "vectors")
     found = vectors.new_empty(call.tasks, call.network.num_parameters)
     stride = ctypes.c_int64(vectors.shape[-1] if vectors.ndim == 2 else 0)
-    call("mlp_product", *call.criterion, vectors, stride, found, kept and kept.blocks, ctypes.c_int64(gauss_newton))
+    more = further and call.structure(further)
+    blocks, kind = kept and kept.blocks, ctypes.c_int64(gauss_newton)
+    call("mlp_product", *call.criterion, more, vectors, stride, found, blocks, kind)
     return found
 
 
@@ -223,7 +231,7 @@ class _Call:
         self._batch = _Batch(self.tasks, self.rows, stride, *(tensor.data_ptr() for tensor in self._alive))
         self.criterion: tuple[Any, ...] = ()
         if criterion is not None:
-            self.criterion = (self._criterion(criterion, _READS[criterion.kind] if reads is None else reads),)
+            self.criterion = (self.structure(criterion, reads),)
 
     def __call__(self, name: str, *arguments: Any) -> None:
         """Calls a function of mlp.c; tensors are passed as addresses, None as a null pointer."""
@@ -251,7 +259,9 @@ class _Call:
             )
         return given.contiguous()
 
-    def _criterion(self, given: Criterion, reads: tuple[str, ...]) -> Any:
+    def structure(self, given: Criterion, reads: tuple[str, ...] | None = None) -> Any:
+        """Returns the address of a criterion, checked. `reads` as for the class."""
+        reads = _READS[given.kind] if reads is None else reads
         network, rows = self.network, (self.tasks, self.rows)
         outputs = network.sizes[-1]
         if network.log_std is None and not network.is_categorical and given.kind != Kind.SQUARED:

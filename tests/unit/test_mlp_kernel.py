@@ -256,3 +256,18 @@ def test_arguments_that_do_not_fit_are_refused():
     plain = Problem("plain", Kind.SQUARED)
     with pytest.raises(ValueError, match="no distribution"):
         gradient(plain.network, plain.theta, plain.inputs, plain.criterion._replace(kind=Kind.LOG_PROB))
+
+
+@pytest.mark.parametrize("head", ["gaussian", "limited", "categorical"])
+def test_a_further_criterion_adds_its_gradient_to_a_hessian_product(head):
+    problem = Problem(head, Kind.RATIO, hidden=(9, 5, 4), shared=True)
+    network, theta, inputs, criterion = problem.network, problem.theta, problem.inputs, problem.criterion
+    further = criterion._replace(kind=Kind.KL)
+    product = hessian_product(network, theta, inputs, criterion, problem.vector)
+    expected = product + gradient(network, theta, inputs, further).gradient
+    kept = gradient(network, theta, inputs, criterion, keep=True).kept
+    for blocks in (None, kept):
+        found = hessian_product(network, theta, inputs, criterion, problem.vector, blocks, further)
+        assert_close(found, expected)
+        assert float((found - product).abs().max()) > 1e-3
+    assert_close(hessian_product(network, theta, inputs, criterion, problem.vector, kept), product)
