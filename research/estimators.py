@@ -30,7 +30,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from research.losses import PolicyBatch, Scalar, dice, reinforce, sampling_credit, surrogate
+from research.criteria import closed_form
+from research.losses import PolicyBatch, Scalar, dice, ratio_rows, reinforce, sampling_credit, surrogate
 from research.types import Forward
 
 
@@ -54,6 +55,7 @@ class Estimator(NamedTuple):
     reads_episodes: bool = False
 
 
+@closed_form(ratio_rows)
 def low_variance_curvature(policy: Forward, batch: PolicyBatch) -> Scalar:
     """Returns −mean(π(a|s) / π_old(a|s) · A), ProMP's inner loss (Rothfuss et al. 2019, arXiv:1810.06784, sec. 5)."""
     return surrogate(policy(batch.observation), batch)

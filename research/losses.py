@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from research.distributions import Distribution
+from research.criteria import Criterion, Kind, Rows, closed_form
+from research.distributions import Categorical, Distribution
 from research.returns import masked_mean
 from research.types import Forward
 
@@ -40,6 +41,42 @@ class PolicyBatch(NamedTuple):
     valid: Valid
 
 
+def log_prob_rows(batch: PolicyBatch) -> Rows:
+    """Returns `reinforce` of many tasks in closed form; every field leads with `[tasks]`."""
+    return Rows(batch.observation.flatten(1, -2), Criterion(Kind.LOG_PROB, *_weighted_actions(batch)))
+
+
+def ratio_rows(batch: PolicyBatch) -> Rows:
+    """Returns `surrogate` of many tasks in closed form; every field leads with `[tasks]`."""
+    criterion = Criterion(Kind.RATIO, *_weighted_actions(batch), batch.log_prob.flatten(1))
+    return Rows(batch.observation.flatten(1, -2), criterion)
+
+
+def mean_weights(valid: Bool[Tensor, "*_"], like: Tensor) -> Float[Tensor, "tasks steps"]:
+    """Returns the weights of a mean over the valid steps of each task, flat and of the dtype of `like`."""
+    weights = valid.flatten(1).to(like.dtype)
+    return weights / weights.sum(1, keepdim=True).clamp_min(1.0)
+
+
+def _weighted_actions(batch: PolicyBatch) -> tuple[Tensor, Tensor]:
+    """Returns advantages times the weights of a mean, `[tasks, steps]`, and the actions, `[tasks, steps, ...]`."""
+    weights = mean_weights(batch.valid, batch.advantage) * batch.advantage.flatten(1)
+    return weights, batch.action.flatten(1, batch.valid.ndim - 1)
+
+
+def kl_criterion(old: Any, batch: PolicyBatch, coef: float = 1.0) -> Criterion:
+    """Returns coef · `mean_kl` of many tasks, from the distributions `old [tasks, *steps]`, in closed form.
+
+    All steps of a task have one standard deviation, as those of a network do.
+    """
+    weight = coef * mean_weights(batch.valid, batch.advantage)
+    if isinstance(old, Categorical):
+        return Criterion(Kind.KL, weight, old=old.logits.flatten(1, -2))
+    log_std = old.log_std.flatten(1, -2)[:, 0]
+    return Criterion(Kind.KL, weight, old=old.mean.flatten(1, -2), old_log_std=log_std)
+
+
+@closed_form(log_prob_rows)
 def reinforce(policy: Forward, batch: PolicyBatch) -> Scalar:
     """Returns −mean(log π(a|s) · A), the policy-gradient loss (Williams 1992, Machine Learning 8)."""
     distribution: Distribution = policy(batch.observation)

@@ -274,6 +274,16 @@ def rate(update: Params, name: str, step: int) -> Tensor:
     return lr if lr.ndim == 0 else lr[min(step, len(lr) - 1)]
 
 
+def add_rate_cotangent(update: Params, name: str, step: int, cotangent: Tensor) -> None:
+    """Adds the cotangent `[tasks, ...]` of the rate of one parameter at one step: the transpose of `base.rate`."""
+    if "lr" not in update:
+        update[f"lr.{name}"] += cotangent.sum(0)
+    elif update["lr"].ndim == 0:
+        update["lr"] += cotangent.sum()
+    else:
+        update["lr"][min(step, len(update["lr"]) - 1)] += cotangent.sum()
+
+
 def adapted_names(config: InnerLoopConfig, params: Params) -> tuple[str, ...]:
     """Returns the names of the parameters that the inner loop adapts.
 

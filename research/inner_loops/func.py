@@ -33,6 +33,7 @@ from research.inner_loops.base import (
     LossWithOutput,
     Stages,
     adapted_names,
+    add_rate_cotangent,
     rate,
 )
 from research.inner_loops.known import fingerprint
@@ -198,20 +199,10 @@ class _GradientDescent(NamedTuple):
             scaled = {name: torch.zeros_like(value) for name, value in vector.items()}
             for name in self.names:
                 scaled[name] = rate(self.update, name, k) * vector[name]
-                _add_rate_cotangent(update, name, k, -step.gradient[name].detach() * vector[name])
+                add_rate_cotangent(update, name, k, -step.gradient[name].detach() * vector[name])
             product = step.hessian_product(scaled)
             vector = {name: vector[name] - product[name] for name in vector}
         return MetaParams({name: value.sum(0) for name, value in vector.items()}, update)
-
-
-def _add_rate_cotangent(update: Params, name: str, step: int, cotangent: Tensor) -> None:
-    """Adds the cotangent `[tasks, ...]` of the rate of one parameter at one step: the transpose of `base.rate`."""
-    if "lr" not in update:
-        update[f"lr.{name}"] += cotangent.sum(0)
-    elif update["lr"].ndim == 0:
-        update["lr"] += cotangent.sum()
-    else:
-        update["lr"][min(step, len(update["lr"]) - 1)] += cotangent.sum()
 
 
 def _with_no_output(loss: Loss) -> LossWithOutput:

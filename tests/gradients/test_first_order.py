@@ -4,11 +4,14 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from research.algorithms.gradient import fomaml
 from research.algorithms.gradient.fomaml import FOMAML, FOMAMLConfig
 from research.algorithms.gradient.maml_trpo import make_objective
 from research.algorithms.gradient.reptile import Reptile, ReptileConfig
 from research.losses import reinforce
 from research.policies import PolicyConfig
+from research.policies.mlp_kernel import serves
+from research.policies.mlp_network import network_of
 
 TINY = dict(
     meta_batch_size=3,
@@ -38,6 +41,24 @@ def descend(agent, theta, batches, rates, names):
         gradient = gradient_at(agent, theta, batch)
         theta = {name: value - lr * gradient[name] if name in names else value for name, value in theta.items()}
     return theta
+
+
+@pytest.mark.parametrize("task", ["navigation_2d", "cartpole_params"])
+def test_fomaml_follows_the_same_gradient_compiled_and_by_autograd(task, monkeypatch):
+    agent = (algorithm := FOMAML(FOMAMLConfig(**{**TINY, "task": task, "task_args": {}}))).agent
+    meta = algorithm.init().meta
+    sampled = agent.sample(meta, 0)
+    adapted = agent.adapt(meta, sampled.batches, 3)
+    if not serves(network_of(agent.policy), adapted):
+        pytest.skip("there is no compiler")
+    compiled, entropy = algorithm._gradient(adapted, sampled.query)
+    monkeypatch.setattr(fomaml, "serves", lambda network, params: False)
+    recorded, same_entropy = algorithm._gradient(adapted, sampled.query)
+    assert entropy == pytest.approx(same_entropy, rel=1e-12)
+    assert compiled.keys() == recorded.keys()
+    for name, value in recorded.items():
+        assert value.norm() > 1e-3
+        torch.testing.assert_close(compiled[name], value, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("adapt_only", [(), ("mean.2.*",)])

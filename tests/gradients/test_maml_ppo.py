@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from research.algorithms.gradient import maml_ppo
 from research.algorithms.gradient.maml_ppo import MAMLPPO, ClippedObjective, MAMLPPOConfig, _outcome, adapted_coef
 from research.algorithms.gradient.maml_trpo import make_objective
 from research.algorithms.outer import clip_norm, learned, replaced
@@ -201,6 +202,41 @@ def test_the_cases_reach_the_clip_and_the_ends_of_episodes():
     assert metrics["kl"] > 1e-3 and inner_kl.min() > 1e-3
     assert 0 < (~case.sampled.query.valid).sum() < case.sampled.query.valid.numel() / 2
     assert (~case.sampled.batches[0].valid).any()
+
+
+COMPILED = {
+    **{name: VARIANTS[name] for name in ("maml", "two steps, e_maml", "three steps, lvc", "Meta-SGD", "no penalty")},
+    "last layer only": {"adapt_only": ("mean.2.*",), "estimator": "lvc", "first_order": True},
+    "a learned rate": {"learn_inner_lr": "scalar", "num_inner_steps": 2, "estimator": "e_maml"},
+    "tasks of a chunk each": {"horizon": 100, "episodes_per_task": 25, "estimator": "lvc"},
+    "relu": {"policy": PolicyConfig(hidden_sizes=(5, 3), activation="relu"), "estimator": "lvc"},
+    "discrete actions": {"task": "cartpole_params", "task_args": {}, "estimator": "lvc", "num_inner_steps": 2},
+}
+
+
+@pytest.mark.parametrize("variant", COMPILED)
+def test_the_compiled_objective_is_that_of_autograd(variant, monkeypatch):
+    case = Case(**COMPILED[variant])
+    if case.objective.minibatches[0][0].compiled is None:
+        pytest.skip("there is no compiler")
+    monkeypatch.setattr(maml_ppo, "network_for", lambda agent, meta: None)
+    recorded = ClippedObjective(case.agent, case.config, case.meta, case.sampled)
+    (minibatch,) = recorded.minibatches
+    assert minibatch[0].compiled is None
+    gradient = recorded.gradient(case.moved, minibatch, case.kl_coef)
+    assert norm(gradient) > 1e-2
+    assert_close(case.gradient(case.moved), gradient, rtol=1e-10, atol=1e-12)
+    (ours, our_kl), (theirs, their_kl) = case.objective.measure(case.moved), recorded.measure(case.moved)
+    assert ours == pytest.approx(theirs, rel=1e-10, abs=1e-13)
+    torch.testing.assert_close(our_kl, their_kl, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "change", [{"estimator": "dice"}, {"inner_loop": "higher"}, {"inner_optimizer": "adam"}, {"lookahead_k": 2}]
+)
+def test_autograd_computes_objectives_that_are_not_compiled(change):
+    case = Case(**change)
+    assert case.objective.minibatches[0][0].compiled is None
 
 
 def relative_error(ours, theirs):

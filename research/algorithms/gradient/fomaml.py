@@ -26,13 +26,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from research.algorithms.gradient.agent import AgentConfig, respond
+from research.algorithms.gradient.compiled_objective import distributions
 from research.algorithms.gradient.evaluation import AgentAlgorithm
 from research.algorithms.outer import clip_norm, refuse_learned_update
 from research.inner_loops.supported import vmappable
-from research.losses import PolicyBatch, mean_entropy, reinforce
+from research.losses import PolicyBatch, log_prob_rows, mean_entropy, reinforce
 from research.optim.differentiable import UPDATE_RULES, AdamState, SGDState, adam_start
 from research.optim.flat import distance
 from research.per_task import per_task
+from research.policies.mlp_kernel import gradient, serves
+from research.policies.mlp_network import network_of
 from research.types import MetaParams, Params, StepResult
 from research.validation import at_least, positive
 
@@ -106,6 +109,20 @@ class FOMAML(AgentAlgorithm[FOMAMLConfig]):
 def _gradient_of_chunk(policy: nn.Module, batches: list[PolicyBatch], adapted: Params) -> tuple[Params, float]:
     """Returns the sums over the tasks of a chunk."""
     (query,) = batches
+    network = network_of(policy)
+    if network is None or not serves(network, adapted):
+        return _recorded_gradient_of_chunk(policy, query, adapted)
+    inputs, criterion = log_prob_rows(query)
+    theta = network.flat(adapted, batch_axes=1)
+    total = gradient(network, theta, inputs, criterion).gradient.sum(0)
+    entropy = per_task(
+        mean_entropy, distributions(network, theta, inputs, query.valid.shape), query.valid, vmapped=True
+    )
+    return network.named(total), float(entropy.sum())
+
+
+def _recorded_gradient_of_chunk(policy: nn.Module, query: PolicyBatch, adapted: Params) -> tuple[Params, float]:
+    """Returns the same by autograd."""
     leaves = {name: value.detach().requires_grad_() for name, value in adapted.items()}  # ∇ at θ_i, not through it
 
     def loss(params: Params, batch: PolicyBatch) -> Tensor:

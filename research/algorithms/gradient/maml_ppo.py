@@ -37,10 +37,20 @@ import torch
 from torch import Tensor, nn
 
 from research.algorithms.gradient.agent import Agent, AgentConfig, PolicySamples, respond
+from research.algorithms.gradient.compiled_objective import Objective, Stage, network_for
 from research.algorithms.gradient.evaluation import AgentAlgorithm
 from research.algorithms.outer import clip_norm, learned, replaced
+from research.criteria import Kind, closed_form_of
 from research.estimators import ESTIMATORS
-from research.losses import PolicyBatch, clip_fraction, clipped_surrogate, mean_entropy, mean_kl
+from research.losses import (
+    PolicyBatch,
+    clip_fraction,
+    clipped_surrogate,
+    kl_criterion,
+    mean_entropy,
+    mean_kl,
+    ratio_rows,
+)
 from research.optim.differentiable import AdamState, adam, adam_start
 from research.optim.flat import distance
 from research.parallel import parallel_map
@@ -167,12 +177,14 @@ class _Chunk(NamedTuple):
         query: The batch after the last inner step.
         outcome: Minus the return after adaptation, see `Estimator.sampling_loss`.
         old: The action distributions that sampled each of the batches, and the query.
+        compiled: The clipped loss and the sampling terms, if the policy is compiled; None: autograd computes all.
     """
 
     batches: list[PolicyBatch]
     query: PolicyBatch
     outcome: Tensor
     old: list[Any]
+    compiled: Objective | None = None
 
 
 class ClippedObjective:
@@ -220,16 +232,34 @@ class ClippedObjective:
             return []
 
         def chunk(_policy: nn.Module, own: list[PolicyBatch], outcome: Tensor) -> _Chunk:
-            bare = _Chunk(own[:-1], own[-1], outcome, [])
+            bare = _Chunk(own[:-1], own[-1], outcome, [], self._compiled(own, outcome))
             return bare._replace(old=self._distributions(self.meta, bare))
 
         return self.agent.map_chunks(chunk, batches, outcome, keep_episodes=self.estimator.reads_episodes)
+
+    def _compiled(self, batches: list[PolicyBatch], outcome: Tensor) -> Objective | None:
+        """Returns the objective of a chunk without the KL penalty, or None if a part of it is not compiled."""
+        network, form = network_for(self.agent, self.meta), closed_form_of(self.estimator.inner_loss)
+        if network is None or form is None:
+            return None
+        *inner, query = batches
+        inputs, ratios = ratio_rows(query)
+        clipped = ratios._replace(kind=Kind.CLIPPED, clip_eps=self.config.clip_eps)
+        objective = Objective(self.config, network, [Stage(*form(batch)) for batch in inner], inputs, clipped)
+        if self.estimator.sampling_loss is None:
+            return objective
+        weight = -self.config.sampling_coef * outcome.unsqueeze(1)
+        return objective.plus(
+            [ratio_rows(batch).criterion._replace(weight=weight * batch.valid.flatten(1)) for batch in inner]
+        )
 
     def _distributions(self, meta: MetaParams, chunk: _Chunk) -> list[Any]:
         """Returns the action distributions of the policy before each inner step on its batch, and after on the query.
 
         Every batch is passed through the policy once: its distributions serve the inner loss, too.
         """
+        if chunk.compiled is not None:
+            return chunk.compiled.distributions(meta, [batch.valid.shape for batch in (*chunk.batches, chunk.query)])
         policy = self.agent.policy_of_thread()
         stages = self.agent.inner_loop.stages(policy, *meta, self._inner_loss, chunk.batches)
         return [*stages.outputs, respond(policy, stages.params[-1], chunk.query.observation)]
@@ -241,6 +271,10 @@ class ClippedObjective:
 
     def _gradient(self, params: Params, weights: list[float], chunk: _Chunk) -> Params:
         """Returns ∇ Σ_i f_i over the tasks of a chunk."""
+        if chunk.compiled is not None:
+            trios = zip(weights, chunk.old, chunk.batches, strict=False)
+            penalties = [kl_criterion(old, batch, weight) for weight, old, batch in trios]
+            return chunk.compiled.plus(penalties).gradient(replaced(self.meta, params))
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}  # a graph for each thread
         with torch.enable_grad():
             loss = self._loss(replaced(self.meta, leaves), weights, chunk)
