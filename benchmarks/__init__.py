@@ -2,6 +2,7 @@
 
 MODULES = (
     "benchmarks.bench_maml_trpo",
+    "benchmarks.bench_maml_ppo",
     "benchmarks.bench_growth",
     "benchmarks.bench_collect",
     "benchmarks.bench_inner_loops",

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import harness
+from benchmarks import bench_maml_ppo, harness
 from benchmarks.harness import Measurement
 
 
@@ -96,3 +96,8 @@ def test_peak_memory_is_that_of_the_process_alone():
 def test_a_failing_process_is_reported():
     with pytest.raises(RuntimeError, match="no_such_name"):
         harness.peak_memory_mib("builtins:no_such_name")
+
+
+def test_the_arithmetic_of_a_meta_gradient_by_hand():
+    """Layers 2 → 3 → 1: six products with each of 9 weights, six more with the 3 of the last, two operations each."""
+    assert bench_maml_ppo.arithmetic((2, 3, 1), rows=5) == 2 * 5 * (6 * 9 + 6 * 3)
