@@ -6,28 +6,19 @@ import functools
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from benchmarks.harness import Measurement, benchmark, median_seconds
 from research.algorithms.regression.maml import MAMLRegression, MAMLRegressionConfig
 from research.inner_loops import INNER_LOOPS, InnerLoopConfig, make_inner_loop
+from research.losses import ExampleBatch, squared_error
 from research.memory import keep_freed_memory
-from research.per_task import num_tasks
 from research.policies.mlp import mlp
-from research.types import Forward
+from research.types import MetaParams
 
 TASKS = 40
 ROWS = (10, 50, 200, 1000, 2000)
 AT_MOST = {10: 0.003, 200: 0.020, 2000: 0.170}
 """Aims of the backend `func` on the CPU, in seconds by rows."""
-
-Batch = tuple[Tensor, Tensor]
-
-
-def squared_error(forward: Forward, batch: Batch) -> Tensor:
-    """Returns the squared error of one task."""
-    inputs, targets = batch
-    return torch.mean((forward(inputs) - targets) ** 2)
 
 
 def meta_gradient(backend: str, rows: int, device: str = "cpu") -> None:
@@ -37,15 +28,9 @@ def meta_gradient(backend: str, rows: int, device: str = "cpu") -> None:
     inputs = torch.randn(TASKS, rows, 8, generator=generator).to(device)
     targets = torch.randn(TASKS, rows, 2, generator=generator).to(device)
     inner_loop = make_inner_loop(backend, InnerLoopConfig(inner_lr=0.1), probe=False)
-    params = {name: value.detach().requires_grad_() for name, value in model.named_parameters()}
-    update = inner_loop.init_update(model, params, 1)
-    adapted = inner_loop.adapt(model, params, update, squared_error, [(inputs, targets)])
-    loss = torch.zeros((), device=device)
-    for task in range(num_tasks([(inputs,)])):
-        own = {name: value[task] for name, value in adapted.items()}
-        forward = functools.partial(torch.func.functional_call, model, own)
-        loss = loss + squared_error(forward, (inputs[task], targets[task])) / TASKS
-    torch.autograd.grad(loss, list(params.values()))
+    params = {name: value.detach() for name, value in model.named_parameters()}
+    meta, batch = MetaParams(params, inner_loop.init_update(model, params, 1)), ExampleBatch(inputs, targets)
+    inner_loop.meta_gradient(model, meta, squared_error, [batch], batch)
 
 
 @benchmark("inner_loops/meta_gradient")

@@ -2,6 +2,8 @@
 
 All are to be minimised, and are averages over valid steps where they do not say otherwise. The ratio of a step is
 π(a|s) / π_old(a|s), with the recorded log-probability of its action as log π_old.
+
+A loss with `task_axes` is that of one task (0), or of each task of a batch whose tensors lead with `[tasks]` (1).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from research.returns import masked_mean
 from research.types import Forward
 
 Scalar = Float[Tensor, ""]
+PerTask = Float[Tensor, "*tasks"]
 Steps = Float[Tensor, "*steps"]
 Valid = Bool[Tensor, "*steps"]
 
@@ -78,19 +81,24 @@ def kl_criterion(old: Any, batch: PolicyBatch, coef: float = 1.0) -> Criterion:
 
 @closed_form(log_prob_rows)
 def reinforce(policy: Forward, batch: PolicyBatch) -> Scalar:
+    """Returns `policy_gradient` of one task's policy."""
+    return policy_gradient(policy(batch.observation), batch)
+
+
+def policy_gradient(distribution: Distribution, batch: PolicyBatch, task_axes: int = 0) -> PerTask:
     """Returns −mean(log π(a|s) · A), the policy-gradient loss (Williams 1992, Machine Learning 8)."""
-    distribution: Distribution = policy(batch.observation)
-    return -masked_mean(distribution.log_prob(batch.action) * batch.advantage, batch.valid)
+    return -masked_mean(distribution.log_prob(batch.action) * batch.advantage, batch.valid, task_axes)
 
 
-def surrogate(distribution: Distribution, batch: PolicyBatch) -> Scalar:
+def surrogate(distribution: Distribution, batch: PolicyBatch, task_axes: int = 0) -> PerTask:
     """Returns −mean(ratio · A), the importance-sampled loss (Schulman et al. 2015, arXiv:1502.05477, eq. 14).
 
     Args:
         distribution: π at `batch.observation`; the caller needs it for the KL divergence, too.
         batch: The steps.
+        task_axes: Leading axes of the tasks, 0 or 1.
     """
-    return -masked_mean(_ratio(distribution, batch) * batch.advantage, batch.valid)
+    return -masked_mean(_ratio(distribution, batch) * batch.advantage, batch.valid, task_axes)
 
 
 def clipped_surrogate(distribution: Distribution, batch: PolicyBatch, clip_eps: float) -> Scalar:
@@ -114,12 +122,42 @@ def ratio_clip_fraction(ratio: Steps, valid: Valid, clip_eps: float) -> Scalar:
     return masked_mean(((ratio - 1).abs() > clip_eps).to(ratio.dtype), valid)
 
 
+class ExampleBatch(NamedTuple):
+    """Examples of a function: `inputs [points, in]`, `targets [points, out]`, or with a leading `[tasks]` axis."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+def squared_rows(batch: ExampleBatch) -> Rows:
+    """Returns `squared_error` of many tasks in closed form."""
+    targets = batch.targets.flatten(1, -2)
+    weight = targets.new_full(targets.shape[:2], 1 / targets[0].numel())
+    return Rows(batch.inputs.flatten(1, -2), Criterion(Kind.SQUARED, weight, targets))
+
+
+@closed_form(squared_rows)
+def squared_error(network: Forward, batch: ExampleBatch) -> Scalar:
+    """Returns `mean_squared_error` of one task's network."""
+    return mean_squared_error(network(batch.inputs), batch)
+
+
+def mean_squared_error(outputs: Float[Tensor, "*axes"], batch: ExampleBatch, task_axes: int = 0) -> PerTask:
+    """Returns the mean of (outputs − targets)² over the points and the outputs of a task."""
+    return (outputs - batch.targets).square().mean(tuple(range(task_axes, outputs.ndim)))
+
+
 def value_error(value: Steps, target: Steps, valid: Valid) -> Scalar:
     """Returns ½ mean (V − target)²."""
     return 0.5 * masked_mean((value - target).square(), valid)
 
 
 def dice(policy: Forward, batch: PolicyBatch) -> Scalar:
+    """Returns `loaded_dice` of one task's policy."""
+    return loaded_dice(policy(batch.observation), batch)
+
+
+def loaded_dice(distribution: Distribution, batch: PolicyBatch, task_axes: int = 0) -> PerTask:
     """Returns −mean(⊡(w_t) · (ρ_t − ⊥ρ_t) · A_t): it is 0, and its derivatives of all orders estimate the return's.
 
     w_t = Σ_{t'<t} log π(a_t'|s_t') within the episode, ⊡(w) = exp(w − ⊥w) = 1, ρ_t is the ratio, and ⊥ stops the
@@ -128,12 +166,11 @@ def dice(policy: Forward, batch: PolicyBatch) -> Scalar:
     al. 2019, arXiv:1909.10549, section 4; DiCE: Foerster et al. 2018, arXiv:1802.05098), without the factor γᵗ, as in
     every loss here. It reads the order of the steps: episodes must not be joined along time.
     """
-    distribution: Distribution = policy(batch.observation)
     log_prob = distribution.log_prob(batch.action)
     ratio = (log_prob - batch.log_prob).exp()
     past = log_prob.cumsum(-1) - log_prob  # valid steps come first, so none after an episode's end is in it
     box = (past - past.detach()).exp()
-    return -masked_mean(box * (ratio - ratio.detach()) * batch.advantage, batch.valid)
+    return -masked_mean(box * (ratio - ratio.detach()) * batch.advantage, batch.valid, task_axes)
 
 
 def sampling_credit(policy: Forward, batch: PolicyBatch, outcome: Scalar) -> Scalar:

@@ -7,15 +7,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def masked_mean(values: Float[Tensor, "*axes"], valid: Bool[Tensor, "*axes"]) -> Float[Tensor, ""]:
-    """Returns Σ valid · values / Σ valid over all axes; 0 if no entry is valid.
+def masked_mean(
+    values: Float[Tensor, "*axes"], valid: Bool[Tensor, "*axes"], batch_axes: int = 0
+) -> Float[Tensor, "*batch"]:
+    """Returns Σ valid · values / Σ valid over all axes but the first `batch_axes`; 0 if no entry is valid.
 
     Example:
         >>> float(masked_mean(torch.tensor([1.0, 3.0, 99.0]), torch.tensor([True, True, False])))
         2.0
+        >>> masked_mean(torch.tensor([[1.0, 3.0], [2.0, 4.0]]), torch.tensor([[True, True], [True, False]]), 1)
+        tensor([2., 2.])
     """
+    axes = tuple(range(batch_axes, values.ndim))
     weights = valid.to(values.dtype)
-    return (values * weights).sum() / weights.sum().clamp_min(1.0)
+    return (values * weights).sum(axes) / weights.sum(axes).clamp_min(1.0)
 
 
 def discounted_returns(reward: Float[Tensor, "*batch time"], discount: float) -> Float[Tensor, "*batch time"]:

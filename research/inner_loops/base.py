@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from research.inner_loops.batched import task_losses
 from research.inner_loops.supported import twice_differentiable, vmappable
 from research.optim import linear_map
 from research.optim.lookahead_settings import LookaheadConfig
@@ -213,6 +214,31 @@ class InnerLoop(Protocol):
             return self.adapt(model, at.model, at.update, loss, batches)
 
         return Linearized(*linear_map.linearize(adapt, meta))
+
+    def meta_gradient(
+        self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any], query: Any
+    ) -> tuple[Tensor, MetaParams]:
+        """Returns the loss on `query` after adaptation, a mean over tasks, and its gradient in the meta-parameters.
+
+        The gradient of constants of the update rule may be 0. Neither has a graph.
+
+        Args:
+            model: The module.
+            meta: The initial parameters, and those of the update rule.
+            loss: The loss of one task, before and after adaptation.
+            batches: One batch per inner step, every leaf `[tasks, ...]`; without any, the loss is that at `meta`.
+            query: The batch after adaptation.
+        """
+        leaves = MetaParams(*({name: value.detach().requires_grad_() for name, value in part.items()} for part in meta))
+        with torch.enable_grad():
+            adapted = self.adapt(model, *leaves, loss, batches) if batches else expand(leaves.model, num_tasks([query]))
+            value = task_losses(model, loss, adapted, query).mean()
+            inputs = [*leaves.model.values(), *leaves.update.values()]
+            found = torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
+        size = len(leaves.model)
+        return value.detach(), MetaParams(
+            dict(zip(leaves.model, found[:size], strict=True)), dict(zip(leaves.update, found[size:], strict=True))
+        )
 
     def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
         """Returns how many tasks to treat at once; larger batches run faster in chunks of this size on threads."""

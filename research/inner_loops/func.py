@@ -1,8 +1,9 @@
-"""The fast inner loop: `functional_call` and autograd, over chunks of tasks at once or task by task.
+"""The fast inner loop: autograd, over chunks of tasks at once or task by task.
 
-A chunk is vmapped where the batch of a task is small (kernel launches dominate) and looped where it is large (memory
-traffic dominates); the numbers are the same. For plain gradient descent the derivative of the whole inner loop has a
-closed form, with one Hessian-vector product per step:
+`adapt` computes networks and losses that `batched.py` knows with the tasks as an axis of every tensor. With others, the
+model is called by `functional_call`, vmapped where the batch of a task is small (kernel launches dominate) and looped
+where it is large (memory traffic dominates). The numbers are the same. For plain gradient descent the derivative of the
+whole inner loop has a closed form, with one Hessian-vector product per step:
 
     θ_{k+1} = θ_k − α_k ∘ g_k,   g_k = ∇L_k(θ_k),   H_k = ∇²L_k(θ_k) (symmetric)
     J v:   v_{k+1} = v_k − α_k ∘ H_k v_k − α̇_k ∘ g_k
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from research.inner_loops import flat_steps
 from research.inner_loops.base import (
     LOOKAHEAD_ALPHA,
     Backend,
@@ -36,6 +38,7 @@ from research.inner_loops.base import (
     add_rate_cotangent,
     rate,
 )
+from research.inner_loops.batched import batched_loss
 from research.inner_loops.known import fingerprint
 from research.inner_loops.supported import check_model, twice_differentiable, vmappable
 from research.optim.differentiable import UPDATE_RULES, UpdateRule
@@ -53,7 +56,7 @@ _LOOPED: set[Hashable] = set()
 
 @dataclass(frozen=True)
 class FuncInnerLoop(InnerLoop):
-    """Inner loop on `torch.func.functional_call`.
+    """Inner loop on autograd.
 
     Attributes:
         config: Settings of every backend.
@@ -87,7 +90,16 @@ class FuncInnerLoop(InnerLoop):
         return max(1, _ROWS_PER_CHUNK.get(leaves[0].device.type, 2048) // max(rows, 1))
 
     def adapt(self, model: nn.Module, params: Params, update: Params, loss: Loss, batches: Sequence[Any]) -> Params:
-        return self.stages(model, params, update, _with_no_output(loss), batches).params[-1]
+        losses = batched_loss(model, loss, params, batches)
+        if losses is None or not batches:
+            return self.stages(model, params, update, _with_no_output(loss), batches).params[-1]
+        if losses.rows is not None:
+            return flat_steps.adapt(self.config, losses, self._rule(update), params, update, batches)
+        parts = [
+            flat_steps.adapt(self.config, losses, self._rule(update), params, update, take(batches, chunk))
+            for chunk in chunks(num_tasks(batches), self.tasks_per_chunk(model, batches))
+        ]
+        return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in params}
 
     def stages(
         self, model: nn.Module, params: Params, update: Params, loss: LossWithOutput, batches: Sequence[Any]
@@ -127,6 +139,18 @@ class FuncInnerLoop(InnerLoop):
             return rule
         settings: dict[str, Any] = {"k": config.lookahead_k, "inner_state": config.lookahead_inner_state}
         return functools.partial(lookahead, rule=rule, alpha=update[LOOKAHEAD_ALPHA], **settings)
+
+    def meta_gradient(
+        self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any], query: Any
+    ) -> tuple[Tensor, MetaParams]:
+        """See `InnerLoop.meta_gradient`: without autograd where `flat_steps` can."""
+        losses = batched_loss(model, loss, meta.model, [*batches, query])
+        found = losses and flat_steps.meta_gradient(self.config, losses, meta, batches, query)
+        if not found:
+            return super().meta_gradient(model, meta, loss, batches, query)
+        value, gradient = found
+        constants = {name: torch.zeros_like(constant) for name, constant in meta.update.items()}
+        return value, MetaParams({name: gradient[name] for name in meta.model}, constants)
 
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
         """See `InnerLoop.linearize`: the closed form above for plain SGD, otherwise reverse mode."""

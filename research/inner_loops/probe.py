@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from research.inner_loops.base import (
@@ -75,6 +75,13 @@ class Probed(InnerLoop):
         """Returns the adaptation and its products, see `InnerLoop.linearize`. Raises WrongError as `adapt` does."""
         self._check_once(model, meta.model, loss, batches)
         return self.loop.linearize(model, meta, loss, batches)
+
+    def meta_gradient(
+        self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any], query: Any
+    ) -> tuple[Tensor, MetaParams]:
+        """Returns a loss and its gradient, see `InnerLoop.meta_gradient`. Raises WrongError as `adapt` does."""
+        self._check_once(model, meta.model, loss, batches)
+        return self.loop.meta_gradient(model, meta, loss, batches, query)
 
     def tasks_per_chunk(self, model: nn.Module, batches: Sequence[Any]) -> int:
         """Returns how many tasks to treat at once, see `InnerLoop.tasks_per_chunk`."""

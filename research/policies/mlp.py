@@ -86,14 +86,16 @@ class MLP(nn.Sequential):
             return outputs.unflatten(1, inputs.shape[1:-1])
         if activation is None or not _one_node(inputs, weights):
             return cast(Tensor, super().forward(inputs))  # type: ignore[no-untyped-call]
-        return mlp_function(inputs.flatten(0, -2), weights, biases, activation).unflatten(0, inputs.shape[:-1])
+        tasks = weights[0].ndim - 2
+        outputs = mlp_function(inputs.flatten(tasks, -2), weights, biases, activation)
+        return outputs.unflatten(tasks, inputs.shape[tasks:-1])
 
 
 def _one_node(inputs: Tensor, weights: Sequence[Tensor]) -> bool:
-    """Returns whether `mlp_function` applies: gradients for the parameters of one task, and not for the inputs."""
-    if not torch.is_grad_enabled() or inputs.requires_grad or inputs.ndim < 2:
+    """Returns whether `mlp_function` applies: gradients are needed for the parameters, and not for the inputs."""
+    if not torch.is_grad_enabled() or inputs.requires_grad or inputs.ndim < weights[0].ndim:
         return False
-    return all(w.ndim == 2 for w in weights) and not any(
+    return all(w.ndim == weights[0].ndim for w in weights) and not any(
         torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in (inputs, *weights)
     )
 
@@ -142,8 +144,11 @@ class GaussianMLP(nn.Module):
         self.min_log_std = config.min_log_std
 
     def forward(self, observation: Tensor) -> DiagGaussian:
-        mean = self.mean(observation)
-        log_std = self.log_std.clamp_min(self.min_log_std)
+        return self.distribution(self.mean(observation), self.log_std)
+
+    def distribution(self, mean: Tensor, log_std: Tensor) -> DiagGaussian:
+        """Returns the distribution with this mean, `[..., act]`, and the parameter `log_std`, `[act]` or per task."""
+        log_std = log_std.clamp_min(self.min_log_std)
         if log_std.ndim == 2:  # one for each task
             log_std = log_std.reshape(-1, *[1] * (mean.ndim - 2), log_std.shape[-1])
         return DiagGaussian(mean, log_std.expand_as(mean))

@@ -59,6 +59,8 @@ DERIVATIVES: dict[type[nn.Module], Activation] = {
 def mlp_function(inputs: Tensor, weights: Tensors, biases: Tensors, activation: type[nn.Module]) -> Tensor:
     """Returns the output of the network, `[rows, out]`, differentiable in weights and biases to any order.
 
+    All tensors may have a leading `[tasks]` axis, if each task has its own parameters.
+
     Args:
         inputs: `[rows, features]`; constants, they have no gradient.
         weights: `[out, in]` of each layer.
@@ -169,7 +171,7 @@ class _MLPBackward(torch.autograd.Function):
         ctx.deltas = given.deltas()
         deltas = [delta for _, delta in ctx.deltas]
         weights = [_outer(delta, a) for delta, a in zip(deltas, given.below, strict=True)]
-        return *weights, *(None if delta is None else delta.sum(0) for delta in deltas)
+        return *weights, *(None if delta is None else delta.sum(-2) for delta in deltas)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
@@ -231,7 +233,7 @@ class _Given(NamedTuple):
         q: Tensor | None = None
         for layer, (a, weight) in enumerate(zip(self.below, self.weights, strict=True)):
             v_weight, v_bias = for_weights[layer], for_biases[layer]
-            p = None if v_bias is None else v_bias.expand(len(a), -1)
+            p = None if v_bias is None else v_bias.unsqueeze(-2).expand(*a.shape[:-1], -1)
             p = _product(a, None if v_weight is None else v_weight.mT, plus=p)
             p = _product(q, weight.mT, plus=p, into=v_weight is not None)
             last = layer == len(self.weights) - 1
@@ -248,6 +250,8 @@ def _product(
         return plus
     if plus is None:
         return left @ right
+    if left.ndim == 3:
+        return plus.baddbmm_(left, right) if into else torch.baddbmm(plus, left, right)
     return plus.addmm_(left, right) if into else torch.addmm(plus, left, right)
 
 
@@ -259,7 +263,7 @@ def _outer(left: Tensor | None, right: Tensor | None) -> Tensor | None:
 
 
 def _is_narrow(right: Tensor, left: Tensor) -> bool:
-    return right.shape[1] < left.shape[1]
+    return right.shape[-1] < left.shape[-1]
 
 
 def _bent(into: Tensor | None, p: Tensor | None, bend: Tensor | None) -> Tensor | None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from research.algorithms.regression.agent import Batch, Learner, RegressionConfig
+from research.algorithms.regression.agent import Learner, RegressionConfig
 from research.algorithms.regression.maml import MAMLRegression, MAMLRegressionConfig
 from research.algorithms.regression.reptile import ReptileRegression, ReptileRegressionConfig
+from research.losses import ExampleBatch
 from research.rng import generator
 from research.tasks.sinusoid import Sinusoid, SinusoidTasks
 
@@ -224,7 +225,7 @@ def test_the_curve_is_the_error_of_plain_gradient_descent_on_each_wave():
     assert curve.lower_is_better
     draws = generator(0, "evaluation")
     waves = learner.tasks.test_tasks(3)
-    support, query = (Batch(*map(torch.as_tensor, learner.tasks.examples(waves, n, draws))) for n in (4, 7))
+    support, query = (ExampleBatch(*map(torch.as_tensor, learner.tasks.examples(waves, n, draws))) for n in (4, 7))
     for task in range(3):
         params = {name: leaf(value) for name, value in meta.model.items()}
         optimizer = torch.optim.SGD(params.values(), lr=0.05)

@@ -32,7 +32,7 @@ from research.returns import gae, normalize
 from research.sampling.collect import collect
 from research.tasks import make_tasks
 from research.tasks.splits import evaluation_tasks
-from research.types import Forward, MetaParams, Metrics, Params, Trajectories
+from research.types import MetaParams, Metrics, Params, Trajectories
 from research.validation import at_least, in_unit_interval
 
 T = TypeVar("T")
@@ -253,6 +253,5 @@ def respond(policy: nn.Module, params: Params, observation: Tensor) -> Any:
         return per_task(one, params, observation, vmapped=vmappable(policy))
 
 
-def inner_loss(policy: Forward, batch: PolicyBatch) -> Tensor:
-    """Returns the loss that adaptation descends: REINFORCE with advantages, a scalar for one task."""
-    return reinforce(policy, batch)
+inner_loss = reinforce
+"""The loss that adaptation descends: REINFORCE with advantages."""

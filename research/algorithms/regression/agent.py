@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from research import rng
 from research.algorithms.config import MetaLearningConfig, ScheduledConfig
@@ -23,12 +22,14 @@ from research.algorithms.schedules import anneal
 from research.evaluation import AdaptationCurve, check_num_adapt_steps
 from research.inner_loops import make_inner_loop
 from research.inner_loops.base import adapted_names
+from research.inner_loops.batched import task_losses
+from research.losses import ExampleBatch, squared_error
 from research.per_task import expand
 from research.policies.mlp import check_layers, mlp
 from research.tasks import make_regression_tasks
 from research.tasks.base import Examples
 from research.tasks.splits import SplitName, evaluation_stream, evaluation_tasks
-from research.types import Forward, MetaParams, Params
+from research.types import MetaParams, Params
 from research.validation import at_least, in_unit_interval, positive
 
 
@@ -85,18 +86,11 @@ class RegressionConfig(MetaLearningConfig, ScheduledConfig):
         return anneal(self.meta_lr, self.anneal_from, finished / (self.schedule_length * self.updates_per_iteration))
 
 
-class Batch(NamedTuple):
-    """Examples of some tasks: `inputs [tasks, points, in]`, `targets [tasks, points, out]`."""
-
-    inputs: Tensor
-    targets: Tensor
-
-
 class SampledExamples(NamedTuple):
     """The examples of one meta-update: a batch for each inner step, and the query points."""
 
-    batches: list[Batch]
-    query: Batch
+    batches: list[ExampleBatch]
+    query: ExampleBatch
 
 
 class Learner:
@@ -135,19 +129,18 @@ class Learner:
         # The updates are drawn together, because each draw and each copy has a constant cost.
         chunks = zip(*(leaf.split(config.meta_batch_size) for leaf in points), strict=True)
         for inputs, targets in chunks:
-            *batches, query = map(Batch, inputs.split(sizes, 1), targets.split(sizes, 1))
+            *batches, query = map(ExampleBatch, inputs.split(sizes, 1), targets.split(sizes, 1))
             yield SampledExamples(batches if fresh_per_step else batches * config.num_inner_steps, query)
 
-    def adapt(self, meta: MetaParams, batches: Sequence[Batch], num_tasks: int) -> Params:
+    def adapt(self, meta: MetaParams, batches: Sequence[ExampleBatch], num_tasks: int) -> Params:
         """Returns the parameters of each task after one inner step per batch, `[tasks, ...]`; differentiable."""
         if not batches:
             return expand(meta.model, num_tasks)
         return self.inner_loop.adapt(self.network, meta.model, meta.update, squared_error, batches)
 
-    def errors(self, params: Params, batch: Batch) -> Tensor:
+    def errors(self, params: Params, batch: ExampleBatch) -> Tensor:
         """Returns the mean squared error of each task with its own parameters `[tasks, ...]`, `[tasks]`."""
-        predictions = functional_call(self.network, params, (batch.inputs,))
-        return (predictions - batch.targets).square().mean((1, 2))
+        return task_losses(self.network, squared_error, params, batch)
 
     @torch.no_grad()
     def evaluate(
@@ -170,16 +163,11 @@ class Learner:
         values: NDArray[np.float64] = torch.stack(score).double().cpu().numpy()
         return AdaptationCurve("mean squared error", values, tasks, lower_is_better=True, evaluated=evaluated)
 
-    def _batch(self, examples: Examples) -> Batch:
-        return Batch(*(torch.as_tensor(leaf, dtype=self.dtype, device=self.device) for leaf in examples))
+    def _batch(self, examples: Examples) -> ExampleBatch:
+        return ExampleBatch(*(torch.as_tensor(leaf, dtype=self.dtype, device=self.device) for leaf in examples))
 
 
 def make_network(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
     """Returns an MLP with the last layer `head` and the others `body`; parameters may have a `[tasks]` axis."""
     layers = mlp(sizes, activation, generator)
     return nn.Sequential(OrderedDict(body=layers[:-1], head=layers[-1]))
-
-
-def squared_error(network: Forward, batch: Batch) -> Tensor:
-    """Returns the mean of (network(x) − y)² over the examples and outputs of one task, a scalar."""
-    return (network(batch.inputs) - batch.targets).square().mean()

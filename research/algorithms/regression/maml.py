@@ -30,6 +30,7 @@ from torch import Tensor
 from research.algorithms.outer import learned, replaced
 from research.algorithms.regression.agent import Learner, RegressionConfig, SampledExamples
 from research.evaluation import AdaptationCurve
+from research.losses import squared_error
 from research.optim.differentiable import AdamState, adam, adam_start
 from research.optim.flat import flatten, unflatten
 from research.tasks.splits import SplitName
@@ -103,12 +104,11 @@ class MAMLRegression:
 
     def _gradient(self, vector: Tensor, like: MetaParams, sampled: SampledExamples) -> tuple[Tensor, Tensor]:
         """Returns the loss after adaptation, averaged over tasks, and its gradient with respect to the flat vector."""
-        leaf = vector.detach().requires_grad_()  # each update differentiates from its own start
-        meta = self._unflatten(leaf, like)
-        adapted = self.learner.adapt(meta, sampled.batches, self.config.meta_batch_size)
-        loss = self.learner.errors(adapted, sampled.query).mean()
-        (gradient,) = torch.autograd.grad(loss, leaf)
-        return loss.detach(), gradient
+        meta, learner = self._unflatten(vector, like), self.learner
+        loss, gradient = learner.inner_loop.meta_gradient(
+            learner.network, meta, squared_error, sampled.batches, sampled.query
+        )
+        return loss, self._flatten(gradient)
 
     def _flatten(self, meta: MetaParams) -> Tensor:
         """Returns the learned tensors as one vector: Adam acts on elements, and one call for all is faster."""
