@@ -133,3 +133,29 @@ def test_the_time_to_a_return_ends_with_the_first_mean_that_reaches_it(counter):
 def test_a_return_that_is_not_reached_takes_for_ever(counter):
     with Worker(sys.executable, counter) as worker:
         assert bench_peers.until(worker, target=100.0, most=6) == (float("inf"), 6)
+
+
+def test_a_comparison_has_difference_ratio_and_both_sides(counter, monkeypatch):
+    started = []
+
+    def stub(python, *command):
+        started.append((python, command))
+        return Worker(sys.executable, counter)
+
+    monkeypatch.setenv(bench_peers.PYTHON, "/some/python")
+    monkeypatch.setattr(bench_peers, "Worker", stub)
+    monkeypatch.setattr(bench_peers, "differences", lambda name, python: {"advantage": 1e-9, "update": 1e-8})
+    measured = list(bench_peers.compare("navigation", 1.5, warmup=1, iterations=2, turns=3, cores=1))
+    names = [
+        "difference",
+        "ratio",
+        *(f"{side}{part}" for side in ("ours", "jax") for part in ("", "/cores", "/peak_memory")),
+    ]
+    assert [own.name for own in measured] == [f"peers/navigation/{name}" for name in names]
+    assert measured[0].value == 1e-8
+    assert measured[1].at_least == 1.5
+    assert all(own.value > 0 for own in measured)
+    assert "value 6.50 at the end" in measured[2].note  # the mean of 6 and 7
+    ours, jax = started
+    assert ours == (sys.executable, ("benchmarks.peers.ours", "navigation", "--cores", "1"))
+    assert jax == ("/some/python", ("benchmarks.peers.navigation", "--cores", "1"))
