@@ -53,7 +53,8 @@ def adapt(
                 gradient = gradient.masked_fill(frozen, 0.0)
             rates = {"all": _rates(network, update, step)}
             after, state = rule({"all": theta}, {"all": gradient}, state, rates)
-            theta = after["all"]
+            # AdamW decays the weights that have no gradient, too.
+            theta = after["all"] if frozen is None else torch.where(frozen, theta, after["all"])
         found = network.named(theta)
         return {name: found[name] for name in params}
 
