@@ -11,9 +11,8 @@ information. No derivative of J is needed. The episodes are treated in parts, ea
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,8 +27,24 @@ from research.parallel import parallel_map
 from research.types import Metrics, Params
 
 
-class Part(NamedTuple):
-    """A part of the episodes, and the action distributions on it as a function of the parameters.
+class Part(Protocol):
+    """A part of the episodes. What it returns is its contribution to means over all, times their divisor `count`."""
+
+    def loss_and_gradient(self) -> tuple[Tensor, Tensor]:
+        """Returns f at the current parameters, and its gradient as a flat vector."""
+
+    def fisher_product(self, tangent: Params) -> Tensor:
+        """Returns JᵀMJ · tangent at the current parameters as a flat vector."""
+
+    def loss_and_kl(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Returns f and D at other parameters."""
+
+    def entropy(self) -> Tensor:
+        """Returns the entropy of the current distributions in nats."""
+
+
+class LinearizedPart(NamedTuple):
+    """A part of the episodes whose action distributions are any differentiable function of the parameters.
 
     Attributes:
         batch: The episodes.
@@ -45,6 +60,31 @@ class Part(NamedTuple):
     distributions: LinearMap
     respond: Callable[[Params], Any]
     add_up: Callable[..., Tensor]
+
+    def loss_and_gradient(self) -> tuple[Tensor, Tensor]:
+        """Returns f at the current parameters, and its gradient as a flat vector."""
+        distributions = pytree.tree_map(lambda leaf: leaf.detach().requires_grad_(), self.distributions.value)
+        with torch.enable_grad():
+            loss = self.add_up(surrogate, distributions, self.batch)
+            cotangent = type(distributions)(*torch.autograd.grad(loss, list(distributions)))
+        return loss.detach(), flatten(self.distributions.vjp(cotangent).values())
+
+    def fisher_product(self, tangent: Params) -> Tensor:
+        """Returns JᵀMJ · tangent at the current parameters as a flat vector."""
+        direction = self.distributions.value.fisher(self.distributions.jvp(tangent))
+        weights = self.weights.unsqueeze(-1)
+        cotangent = pytree.tree_map(lambda leaf: leaf * weights.to(leaf.dtype), direction)
+        return flatten(self.distributions.vjp(cotangent).values())
+
+    def loss_and_kl(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Returns f and D at other parameters."""
+        new = self.respond(params)
+        kl = self.add_up(mean_kl, self.distributions.value, new, self.batch.valid)
+        return self.add_up(surrogate, new, self.batch), kl
+
+    def entropy(self) -> Tensor:
+        """Returns the entropy of the current distributions in nats."""
+        return self.add_up(mean_entropy, self.distributions.value, self.batch.valid)
 
 
 class TrustRegionObjective:
@@ -65,18 +105,20 @@ class TrustRegionObjective:
 
     def problem(self) -> Problem:
         """Returns the minimisation that `trust_region_step` solves."""
-        loss, gradient = self._mean(self._loss_and_gradient)
+        loss, gradient = self._mean(lambda part: part.loss_and_gradient())
         return Problem(float(loss), gradient, self.fisher_product, self.evaluate)
 
     def fisher_product(self, vector: Tensor) -> Tensor:
         """Returns the mean of JᵀMJ · vector, the Hessian of D times a vector, `[parameters]`."""
-        (product,) = self._mean(functools.partial(self._fisher_product, unflatten(vector, self.params)))
+        tangent = unflatten(vector, self.params)
+        (product,) = self._mean(lambda part: (part.fisher_product(tangent),))
         return product
 
     @torch.no_grad()
     def evaluate(self, step: Tensor) -> tuple[float, float]:
         """Returns f and D after a step."""
-        both = torch.stack(self._mean(functools.partial(self._loss_and_kl, self.moved(step))))
+        params = self.moved(step)
+        both = torch.stack(self._mean(lambda part: part.loss_and_kl(params)))
         loss, kl = both.tolist()  # at once: on a GPU, the host waits for each copy
         return loss, kl
 
@@ -86,26 +128,8 @@ class TrustRegionObjective:
 
     def entropy(self) -> float:
         """Returns the mean entropy of the current distributions in nats."""
-        parts = [(part.add_up(mean_entropy, part.distributions.value, part.batch.valid),) for part in self.parts]
+        parts = [(part.entropy(),) for part in self.parts]
         return float(self.ranks.sum(parts)[0] / self.count)
-
-    def _loss_and_gradient(self, part: Part) -> tuple[Tensor, Tensor]:
-        distributions = pytree.tree_map(lambda leaf: leaf.detach().requires_grad_(), part.distributions.value)
-        with torch.enable_grad():
-            loss = part.add_up(surrogate, distributions, part.batch)
-            cotangent = type(distributions)(*torch.autograd.grad(loss, list(distributions)))
-        return loss.detach(), flatten(part.distributions.vjp(cotangent).values())
-
-    def _fisher_product(self, tangent: Params, part: Part) -> tuple[Tensor]:
-        direction = part.distributions.value.fisher(part.distributions.jvp(tangent))
-        weights = part.weights.unsqueeze(-1)
-        cotangent = pytree.tree_map(lambda leaf: leaf * weights.to(leaf.dtype), direction)
-        return (flatten(part.distributions.vjp(cotangent).values()),)
-
-    def _loss_and_kl(self, params: Params, part: Part) -> tuple[Tensor, Tensor]:
-        new = part.respond(params)
-        kl = part.add_up(mean_kl, part.distributions.value, new, part.batch.valid)
-        return part.add_up(surrogate, new, part.batch), kl
 
     def _mean(self, function: Callable[[Part], tuple[Tensor, ...]]) -> list[Tensor]:
         sums = self.ranks.sum(parallel_map(function, self.parts, self.num_threads))

@@ -39,6 +39,7 @@ from research.inner_loops.base import (
     rate,
 )
 from research.inner_loops.batched import batched_loss
+from research.inner_loops.closed_form import descent_of
 from research.inner_loops.known import fingerprint
 from research.inner_loops.supported import check_model, twice_differentiable, vmappable
 from research.optim.differentiable import UPDATE_RULES, UpdateRule
@@ -157,6 +158,9 @@ class FuncInnerLoop(InnerLoop):
         if self.config.inner_optimizer != "sgd" or self.config.lookahead_k:
             return super().linearize(model, meta, loss, batches)
         check_model(model, second_order=not self.config.first_order)
+        compiled = descent_of(self.config, model, meta, loss, batches)
+        if compiled is not None:
+            return compiled.linearize()
         names = adapted_names(self.config, meta.model)
         update = {name: value.detach() for name, value in meta.update.items()}
         theta = expand({name: value.detach() for name, value in meta.model.items()}, num_tasks(batches))

@@ -30,10 +30,11 @@ import torch
 from torch import Tensor, nn
 
 from research.algorithms.gradient.agent import Agent, AgentConfig, PolicySamples, inner_loss, respond
+from research.algorithms.gradient.compiled import compiled_part
 from research.algorithms.gradient.evaluation import AgentAlgorithm
 from research.algorithms.outer import learned, replaced
-from research.algorithms.trust_region import Part, TrustRegionObjective, trust_region_update
-from research.losses import PolicyBatch
+from research.algorithms.trust_region import LinearizedPart, Part, TrustRegionObjective, trust_region_update
+from research.losses import PolicyBatch, mean_weights
 from research.optim.linear_map import LinearMap, linearize
 from research.optim.trust_region import TrustRegionConfig
 from research.per_task import per_task
@@ -86,8 +87,12 @@ def _linearize(agent: Agent, meta: MetaParams, policy: nn.Module, batches: list[
     """Returns θ → θ_i → action distributions on the query episodes for a chunk of tasks."""
     policy = copy.deepcopy(policy)  # the part goes from thread to thread
     *inner, query = batches
-    constants = {name: torch.zeros_like(value) for name, value in meta.update.items()}
     adaptation = agent.inner_loop.linearize(policy, meta, inner_loss, inner)
+    adapt = functools.partial(agent.inner_loop.adapt, policy, loss=inner_loss, batches=inner)
+    compiled = compiled_part(agent.config, policy, meta, adaptation, adapt, query)
+    if compiled is not None:
+        return compiled
+    constants = {name: torch.zeros_like(value) for name, value in meta.update.items()}
     responses = linearize(lambda adapted: respond(policy, adapted, query.observation), adaptation.adapted)
 
     def jvp(tangent: Params) -> Any:
@@ -97,12 +102,10 @@ def _linearize(agent: Agent, meta: MetaParams, policy: nn.Module, batches: list[
         return learned(adaptation.vjp(responses.vjp(cotangent)), agent.config)
 
     def at(params: Params) -> Any:
-        adapted = agent.inner_loop.adapt(policy, *replaced(meta, params), inner_loss, inner)
-        return respond(policy, adapted, query.observation)
+        return respond(policy, adapt(*replaced(meta, params)), query.observation)
 
-    count = query.valid.flatten(1).sum(1).clamp_min(1)
-    weights = query.valid / count.view(-1, *[1] * (query.valid.ndim - 1))
-    return Part(query, weights, LinearMap(responses.value, jvp, vjp), at, _sum_over_tasks)
+    weights = mean_weights(query.valid, query.advantage).view(query.valid.shape)
+    return LinearizedPart(query, weights, LinearMap(responses.value, jvp, vjp), at, _sum_over_tasks)
 
 
 def _sum_over_tasks(function: Any, *trees: Any) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from research.algorithms.memory.recurrent import RecurrentAgent, Steps, minibatches
-from research.algorithms.trust_region import Part, TrustRegionObjective
+from research.algorithms.trust_region import LinearizedPart, TrustRegionObjective
 from research.losses import PolicyBatch
 from research.optim.linear_map import linearize
 from research.parallel import parallel_map
@@ -22,7 +22,7 @@ def make_objective(agent: RecurrentAgent, params: Params, steps: Steps) -> Trust
     learned = {name: value for name, value in params.items() if not name.startswith("value_")}
     total = max(1, int(steps.valid.sum()))  # every trial may diverge in its first step
 
-    def part(own: Steps) -> Part:
+    def part(own: Steps) -> LinearizedPart:
         policy = _FromStart(bind(agent.policy, params))
         weight = int(own.valid.sum()) / total
 
@@ -33,7 +33,7 @@ def make_objective(agent: RecurrentAgent, params: Params, steps: Steps) -> Trust
             return weight * function(*trees)
 
         batch = PolicyBatch(own.inputs.features, own.action, own.advantage, own.log_prob, own.valid)
-        return Part(batch, own.valid / total, linearize(respond, learned), respond, add_up)
+        return LinearizedPart(batch, own.valid / total, linearize(respond, learned), respond, add_up)
 
     parts = parallel_map(part, minibatches(steps, 1, compiled=False)[0], agent.num_threads)
     return TrustRegionObjective(learned, parts, num_threads=agent.num_threads)
