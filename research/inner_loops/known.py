@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from torch import nn
@@ -42,7 +42,7 @@ def is_known(model: nn.Module, loss: Loss) -> bool:
     )
 
 
-def fingerprint(model: nn.Module, loss: Loss) -> Hashable:
+def fingerprint(model: nn.Module, loss: Callable[..., Any]) -> Hashable:
     """Returns the same value for a model and its copies, and for a function and the same one made again.
 
     Numbers are no part of it: a counter does not make another model. The mode (`train()`, `eval()`) is.
