@@ -106,7 +106,8 @@ class Acting(NamedTuple):
         parts = []
         for name, start, stop, _ in self.columns:
             field = names.index(name)
-            parts.append((field, start, (sizes[field] if stop is None else stop) - start))
+            first_number, end, _ = slice(start, stop).indices(int(sizes[field]))
+            parts.append((field, first_number, max(end - first_number, 0)))
         arrays = [
             *(network.sizes, self.packed, network.std, *np.array(parts, np.int64).T.copy()),
             *(np.array([column.limit for column in self.columns]), noise, self.observation, self.mean, self.action),

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from research.distributed import Share
 from research.distributions import DiagGaussian
 from research.policies.mlp import GaussianMLP
+from research.policies.mlp_kernel import serves
+from research.policies.mlp_network import network_of
 from research.sampling.acting import Acted, Acting, Network
 from research.types import Params, Trajectories
 
@@ -69,17 +71,14 @@ def closed_loop(
         generator: Source of the actions.
         share: Position of the tasks in those that the random numbers are drawn for.
     """
-    if not isinstance(envs, ActingEnvs) or type(policy) is not GaussianMLP:
+    shape = network_of(policy) if type(policy) is GaussianMLP else None
+    if not isinstance(envs, ActingEnvs) or shape is None or not serves(shape, params):
         return None
-    log_std = params["log_std"].detach().clamp_min(policy.min_log_std)  # for numbers alone, like all that follows
-    *_, activation = policy.mean.layers()
-    if log_std.device.type != "cpu" or log_std.dtype not in (torch.float32, torch.float64) or activation is None:
-        return None
-    layers = [f"mean.{k}" for k in range(0, len(policy.mean), 2)]
-    weights, biases = ([params[f"{layer}.{kind}"].detach().numpy() for layer in layers] for kind in ("weight", "bias"))
+    weights, biases = ([params[layer[side]].detach().numpy() for layer in shape.layers] for side in (0, 1))
     if sum(weight[0].size for weight in weights) > _MOST_PARAMETERS:
         return None
-    network = Network(weights, biases, activation is nn.ReLU, log_std.exp().contiguous().numpy())
+    log_std = params["log_std"].detach().clamp_min(shape.min_log_std)  # for numbers alone, like all that precedes
+    network = Network(weights, biases, shape.activation is nn.ReLU, log_std.exp().contiguous().numpy())
     acting = envs.acting(network, rows, horizon)
     return None if acting is None else ClosedLoop(envs, acting, rows, observation, log_std, generator, share)
 

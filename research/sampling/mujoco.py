@@ -208,11 +208,17 @@ class MujocoEnvs(TaskEnvs):
     def acting(self, network: Network, rows: slice, horizon: int) -> Acting | None:
         """Returns what `act` needs and records, or None if the actions can only be chosen step by step.
 
-        The reason is an observation that is no copy of numbers of the state, or that there is no compiler.
+        The reasons are an observation that is no copy of numbers of the state, steps of a family's own (`begin`), a
+        network with other sizes than the spaces, or that there is no compiler.
         """
-        if type(self).observe is not MujocoEnvs.observe or not self._simulations.can_act(network.dtype.name):
-            return None
         count, sizes = len(range(self.num_envs)[rows]), network.sizes
+        own = type(self)
+        if own.observe is not MujocoEnvs.observe or own.begin is not MujocoEnvs.begin:
+            return None
+        if (sizes[0], sizes[-1]) != (self._observation.shape[1], *self._actions.shape):
+            return None  # as C would read and write beyond the arrays; a step from Python says what is wrong
+        if not self._simulations.can_act(network.dtype.name):
+            return None
         arrays = (np.zeros((count, horizon, size), network.dtype) for size in (sizes[0], sizes[-1], sizes[-1]))
         return Acting(network, network.packed(), self.observed, *arrays)
 

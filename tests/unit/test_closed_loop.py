@@ -12,7 +12,7 @@ from research.sampling import collect as stepwise
 from research.sampling.acting import until_the_end
 from research.sampling.closed_loop import ClosedLoop
 from research.sampling.collect import collect
-from research.sampling.mujoco import MujocoEnvs
+from research.sampling.mujoco import Columns, MujocoEnvs
 from research.tasks import make_tasks
 
 TASKS, EPISODES = 3, 2
@@ -147,3 +147,39 @@ def test_a_row_moves_up_to_its_end():
     moves, done = until_the_end(np.array([True, True, True, False]), ends)
     np.testing.assert_array_equal(moves, np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]], bool))
     np.testing.assert_array_equal(done, [False, True, True, True])
+
+
+def test_a_policy_of_other_sizes_is_refused_before_c_reads_it():
+    family = make_tasks("cheetah_vel", horizon=3)
+    envs = family.make_envs(family.test_tasks(TASKS), EPISODES)
+    for sizes, refused in (((17, 5), "actions: got shape"), ((17, 7), "actions: got shape"), ((16, 6), "inputs:")):
+        policy = GaussianMLP(*sizes, PolicyConfig((8,)), torch.Generator().manual_seed(0))
+        params = {name: value.detach().expand(TASKS, *value.shape) for name, value in policy.named_parameters()}
+        with pytest.raises(ValueError, match=refused):
+            sample(policy, params, envs, 3)
+
+
+def test_a_policy_with_a_hook_or_environments_with_their_own_steps_act_step_by_step(loops):
+    policy, params, envs = problem("cheetah_vel", 3)
+    calls = []
+    handle = policy.register_forward_hook(lambda module, inputs, output: calls.append(1))
+    sample(policy, params, envs, 3)
+    handle.remove()
+    assert len(calls) == 6
+
+    class Own(type(envs)):
+        def begin(self, actions, rows):
+            return super().begin(0 * actions, rows)
+
+    envs.__class__ = Own
+    sample(policy, params, envs, 3)
+    assert loops.made == [False] * 4
+
+
+@pytest.mark.parametrize("columns", [[Columns("qpos", start=-8), Columns("qvel", start=-9, stop=99)]])
+def test_columns_are_those_of_a_slice(columns, loops, monkeypatch):
+    policy, params, envs = problem("cheetah_vel", 3)
+    usual = sample(policy, params, envs, 3)
+    monkeypatch.setattr(type(envs), "observed", columns)
+    assert all(map(torch.equal, usual, sample(policy, params, envs, 3)))
+    assert all(loops.made)
