@@ -235,9 +235,8 @@ class MujocoEnvs(TaskEnvs):
             rows: The slice.
         """
         chosen = np.arange(self.num_envs)[rows]
-        history = {name: np.zeros((len(noise) + 1, *values[rows].shape)) for name, values in self._state.items()}
-        for name, values in history.items():
-            values[0] = self._state[name][rows]
+        # The present state stays where a row does not move: rewards and ends are computed of all entries.
+        history = {name: np.repeat(values[None, rows], len(noise) + 1, 0) for name, values in self._state.items()}
         moving = chosen[~self._done[rows]]
         wait = self._simulations.act(moving, int(chosen[0]), acting, first, noise, history)
         action = acting.action[:, first : first + len(noise)]

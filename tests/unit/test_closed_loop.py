@@ -183,3 +183,16 @@ def test_columns_are_those_of_a_slice(columns, loops, monkeypatch):
     monkeypatch.setattr(type(envs), "observed", columns)
     assert all(map(torch.equal, usual, sample(policy, params, envs, 3)))
     assert all(loops.made)
+
+
+def test_rewards_of_rows_that_have_ended_are_of_states_that_exist(loops, monkeypatch):
+    policy, params, envs = problem("hopper_params", 40)
+    heights, reward = [], type(envs).reward
+
+    def watched(self, rows, before, after, action):
+        heights.append(min(before["qpos"][:, 1].min(), after["qpos"][:, 1].min()))
+        return reward(self, rows, before, after, action)
+
+    monkeypatch.setattr(type(envs), "reward", watched)
+    assert not sample(policy, params, envs, 40).valid.all()
+    assert all(loops.made) and min(heights) > 0.1
