@@ -37,6 +37,11 @@ class FlatAdam(torch.optim.Adam):
         self._flat = flat
         self._start()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # a checkpoint of AdamW in torch < 2.7 does not say that it is decoupled
+            group["decoupled_weight_decay"] = self.defaults["decoupled_weight_decay"]
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Takes a step. It may scale the gradient down in place."""

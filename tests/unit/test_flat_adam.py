@@ -63,6 +63,15 @@ def test_it_goes_on_from_a_checkpoint_of_torch_and_the_other_way_round():
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_a_checkpoint_of_an_older_torch_does_not_change_the_decay(decoupled):
+    optimizer = FlatAdam(torch.ones(5), 0.1, decoupled=decoupled)
+    state = optimizer.state_dict()
+    del state["param_groups"][0]["decoupled_weight_decay"]
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["decoupled_weight_decay"] is decoupled
+
+
 def test_a_state_that_lookahead_emptied_starts_anew():
     flat = torch.ones(4)
     optimizer = Lookahead(FlatAdam(flat, 0.1), k=2, inner_state="reset")
