@@ -124,3 +124,15 @@ def test_other_networks_and_machines_without_a_compiler_use_pytorch(monkeypatch)
     plain = FlatNetwork(network, params)
     assert plain.compiled is None
     close(plain.values(batch.observation), flat.values(batch.observation), torch.float64)
+
+
+@pytest.mark.parametrize("tasks", [0, 2])
+def test_a_network_with_its_own_forward_is_computed_by_it(tasks):
+    class Negative(QNetwork):
+        def forward(self, observation):
+            return -super().forward(observation)
+
+    _, plain, batch = make((3, 6, 5, 4), "relu", tasks, torch.float64, 8)
+    negative = Negative((3, 6, 5, 4), "relu", generator=torch.Generator()).double()
+    ours = FlatNetwork(negative, plain.params())
+    torch.testing.assert_close(ours.values(batch.observation), -plain.values(batch.observation))

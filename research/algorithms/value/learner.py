@@ -59,7 +59,7 @@ class FlatNetwork:
             path, _, last = name.rpartition(".")
             setattr(self.module.get_submodule(path), last, nn.Parameter(value))
         self.compiled = td_step_of(network, params, self.flat)
-        is_plain = not self._has_tasks and isinstance(network, QNetwork) and len(network.value) > 2
+        is_plain = not self._has_tasks and type(network) is QNetwork and len(network.value) > 2
         # Looked up once: to find the weights of a module takes as long as to use small ones.
         self.layers = _layers(self.module) if is_plain else None
         if self.layers and self.flat.is_cpu:  # arrays share the memory of the flat tensor

@@ -115,7 +115,7 @@ def td_step_of(network: nn.Module, params: Params, flat: Tensor) -> TDStep | Non
         params: Its parameters by name.
         flat: The same in this order as one tensor, `[parameters]` or `[tasks, parameters]`.
     """
-    if not isinstance(network, QNetwork) or not flat.is_cpu or flat.dtype not in _REAL:
+    if type(network) is not QNetwork or not flat.is_cpu or flat.dtype not in _REAL:
         return None
     weights, _, activation = network.value.layers()
     in_order = [f"value.{2 * layer}.{kind}" for layer in range(len(weights)) for kind in ("weight", "bias")]
