@@ -38,7 +38,7 @@ class FlatAdam(torch.optim.Adam):
         self._start()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         for group in self.param_groups:  # a checkpoint of AdamW in torch < 2.7 does not say that it is decoupled
             group["decoupled_weight_decay"] = self.defaults["decoupled_weight_decay"]
 
