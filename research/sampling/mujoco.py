@@ -208,12 +208,11 @@ class MujocoEnvs(TaskEnvs):
     def acting(self, network: Network, rows: slice, horizon: int) -> Acting | None:
         """Returns what `act` needs and records, or None if the actions can only be chosen step by step.
 
-        The reasons are an observation that is no copy of numbers of the state, steps of a family's own (`begin`), a
+        The reasons are observations that are no copies of numbers of the state, a family's own `reset` or `begin`, a
         network with other sizes than the spaces, or that there is no compiler.
         """
         count, sizes = len(range(self.num_envs)[rows]), network.sizes
-        own = type(self)
-        if own.observe is not MujocoEnvs.observe or own.begin is not MujocoEnvs.begin:
+        if any(getattr(type(self), name) is not getattr(MujocoEnvs, name) for name in ("observe", "reset", "begin")):
             return None
         if (sizes[0], sizes[-1]) != (self._observation.shape[1], *self._actions.shape):
             return None  # as C would read and write beyond the arrays; a step from Python says what is wrong

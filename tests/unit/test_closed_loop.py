@@ -167,13 +167,19 @@ def test_a_policy_with_a_hook_or_environments_with_their_own_steps_act_step_by_s
     handle.remove()
     assert len(calls) == 6
 
-    class Own(type(envs)):
+    class Reversed(type(envs)):
         def begin(self, actions, rows):
-            return super().begin(0 * actions, rows)
+            return super().begin(-actions, rows)
 
-    envs.__class__ = Own
-    sample(policy, params, envs, 3)
-    assert loops.made == [False] * 4
+    class Shifted(type(envs)):
+        def reset(self, **options):
+            observation, info = super().reset(**options)
+            return observation + 1, info
+
+    for kind in (Reversed, Shifted):
+        envs.__class__ = kind
+        sample(policy, params, envs, 3)
+    assert loops.made == [False] * 6
 
 
 @pytest.mark.parametrize("columns", [[Columns("qpos", start=-8), Columns("qvel", start=-9, stop=99)]])
