@@ -13,7 +13,8 @@ from research.optim.elements import function_for
 class FlatAdam(torch.optim.Adam):
     """Adam or AdamW of one tensor `[size]` or `[rows, size]`; the gradient of each row is scaled down to a norm first.
 
-    Its groups, state and checkpoints are those of `torch.optim.Adam`. The state is there from the start.
+    Its groups, state and checkpoints are those of `torch.optim.Adam`. A checkpoint has the state from the start, also
+    after Lookahead has emptied it: a run that stops then can go on.
 
     Args:
         flat: The contiguous tensor. Its gradient has to be contiguous, too.
@@ -41,6 +42,12 @@ class FlatAdam(torch.optim.Adam):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         for group in self.param_groups:  # a checkpoint of AdamW in torch < 2.7 does not say that it is decoupled
             group["decoupled_weight_decay"] = self.defaults["decoupled_weight_decay"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state as `torch.optim.Optimizer.state_dict` does."""
+        if not self.state[self._flat]:
+            self._start()
+        return super().state_dict()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

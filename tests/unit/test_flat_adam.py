@@ -81,6 +81,18 @@ def test_a_state_that_lookahead_emptied_starts_anew():
     assert float(optimizer.state[flat]["step"]) == 1
 
 
+def test_a_checkpoint_of_a_sync_that_empties_the_state_has_the_entries_of_any_other():
+    flat = torch.ones(4)
+    optimizer = Lookahead(FlatAdam(flat, 0.1), k=2, inner_state="reset")
+    first = optimizer.state_dict()["state"]
+    for _ in range(2):
+        flat.grad = torch.ones(4)
+        optimizer.step()
+    emptied = optimizer.state_dict()["state"]
+    assert emptied.keys() == first.keys() == {0} and emptied[0].keys() == first[0].keys()
+    assert not any(value.any() for value in emptied[0].values())
+
+
 def test_a_gradient_that_is_not_a_number_stays_visible():
     flat = torch.ones(2, 40)
     optimizer = FlatAdam(flat, 0.1, max_norm=1.0)
