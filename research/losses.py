@@ -75,7 +75,7 @@ def kl_criterion(old: Any, batch: PolicyBatch, coef: float = 1.0) -> Criterion:
     weight = coef * mean_weights(batch.valid, batch.advantage)
     if isinstance(old, Categorical):
         return Criterion(Kind.KL, weight, old=old.logits.flatten(1, -2))
-    log_std = old.log_std.flatten(1, -2)[:, 0]
+    log_std = old.log_std.flatten(1, -2)[:, :1].sum(1)  # of the first step, or 0 if there is none
     return Criterion(Kind.KL, weight, old=old.mean.flatten(1, -2), old_log_std=log_std)
 
 

@@ -8,7 +8,7 @@ from research.algorithms.gradient import fomaml
 from research.algorithms.gradient.fomaml import FOMAML, FOMAMLConfig
 from research.algorithms.gradient.maml_trpo import make_objective
 from research.algorithms.gradient.reptile import Reptile, ReptileConfig
-from research.losses import reinforce
+from research.losses import PolicyBatch, reinforce
 from research.policies import PolicyConfig
 from research.policies.mlp_kernel import serves
 from research.policies.mlp_network import network_of
@@ -59,6 +59,16 @@ def test_fomaml_follows_the_same_gradient_compiled_and_by_autograd(task, monkeyp
     for name, value in recorded.items():
         assert value.norm() > 1e-3
         torch.testing.assert_close(compiled[name], value, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("task", ["navigation_2d", "cartpole_params"])
+def test_a_task_without_a_valid_step_has_no_gradient(task):
+    agent = (algorithm := FOMAML(FOMAMLConfig(**{**TINY, "task": task, "task_args": {}}))).agent
+    meta = algorithm.init().meta
+    query = PolicyBatch(*(leaf[:1].flatten(1, 2)[:, :0] for leaf in agent.sample(meta, 0).query))
+    adapted = {name: value.unsqueeze(0) for name, value in meta.model.items()}
+    gradient, entropy = fomaml._gradient_of_chunk(agent.policy, [query], adapted)
+    assert entropy == 0 and not any(value.any() for value in gradient.values())
 
 
 @pytest.mark.parametrize("adapt_only", [(), ("mean.2.*",)])

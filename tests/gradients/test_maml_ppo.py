@@ -1,6 +1,7 @@
 """MAML-PPO's objective through the adaptation, against loops over tasks and finite differences, in float64."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -229,6 +230,19 @@ def test_the_compiled_objective_is_that_of_autograd(variant, monkeypatch):
     (ours, our_kl), (theirs, their_kl) = case.objective.measure(case.moved), recorded.measure(case.moved)
     assert ours == pytest.approx(theirs, rel=1e-10, abs=1e-13)
     torch.testing.assert_close(our_kl, their_kl, rtol=1e-10, atol=1e-13)
+
+
+def test_a_task_without_a_valid_step_adds_nothing_to_the_compiled_gradient(monkeypatch):
+    case = Case(**COMPILED["tasks of a chunk each"])
+    without = lambda batch: batch._replace(valid=batch.valid & (torch.arange(3) != 1).view(3, 1, 1))  # noqa: E731
+    sampled = case.sampled._replace(batches=[*map(without, case.sampled.batches)], query=without(case.sampled.query))
+    gradients = []
+    for _ in range(2):
+        objective = ClippedObjective(case.agent, case.config, case.meta, sampled)
+        gradients.append(objective.gradient(case.moved, objective.minibatches[0], case.kl_coef))
+        assert all(math.isfinite(value) for value in objective.measure(case.moved)[0].values())
+        monkeypatch.setattr(maml_ppo, "network_for", lambda agent, meta: None)
+    assert_close(*gradients, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(

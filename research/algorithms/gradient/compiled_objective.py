@@ -65,7 +65,7 @@ def distributions(
 ) -> Categorical | DiagGaussian:
     """Returns the action distributions at the inputs, whose rows get the given shape `[tasks, *steps]`."""
     outputs, _ = forward(network, params, inputs)
-    outputs = outputs.view(*shape, -1)
+    outputs = outputs.view(*shape, outputs.shape[-1])
     if network.is_categorical:
         return Categorical(outputs)
     assert network.log_std is not None
