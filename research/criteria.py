@@ -71,17 +71,18 @@ def closed_form(form: ClosedForm) -> Callable[[F], F]:
     """
 
     def declare(loss: F) -> F:
-        loss.closed_form = form  # type: ignore[attr-defined]
+        loss.closed_form = loss, form  # type: ignore[attr-defined]
         return loss
 
     return declare
 
 
 def closed_form_of(loss: Callable[..., Any]) -> ClosedForm | None:
-    """Returns the closed form that a loss declares, or None.
+    """Returns the closed form that a loss declares, or None. It is not that of a wrapper, see `functools.wraps`.
 
     Example:
         >>> closed_form_of(max) is None
         True
     """
-    return cast(ClosedForm | None, getattr(loss, "closed_form", None))
+    owner, form = getattr(loss, "closed_form", (None, None))
+    return cast(ClosedForm, form) if owner is loss else None

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils import _pytree as pytree
 
 from research.criteria import Rows, closed_form_of
 from research.distributions import Categorical
@@ -141,8 +142,8 @@ def batched_loss(model: nn.Module, loss: Loss, params: Params, batches: Sequence
         return None
     if known.of_policy != (network.log_std is not None or network.is_categorical):
         return None
-    rows = closed_form_of(loss) if mlp_kernel.serves(network, params) else None
-    losses = BatchedLoss(network, _outputs(model), known, rows)
+    is_compiled = mlp_kernel.serves(network, params) and _are_constants(batches, next(iter(params.values())).dtype)
+    losses = BatchedLoss(network, _outputs(model), known, closed_form_of(loss) if is_compiled else None)
     return losses if all(losses.reads(params, batch) for batch in batches) else None
 
 
@@ -161,6 +162,12 @@ def task_losses(model: nn.Module, loss: Loss, params: Params, batch: Any) -> Ten
 
     result: Tensor = per_task(one, params, batch, vmapped=vmappable(model))
     return result
+
+
+def _are_constants(batches: Sequence[Any], dtype: torch.dtype) -> bool:
+    """Returns whether no tensor of the batches has a gradient, and all have a dtype that mlp.c reads."""
+    leaves: list[Tensor] = pytree.tree_leaves(list(batches))
+    return not any(leaf.requires_grad or (leaf.is_floating_point() and leaf.dtype != dtype) for leaf in leaves)
 
 
 def _outputs(model: nn.Module) -> Callable[[Tensor, Params], Any]:

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from research.criteria import Kind, Rows, closed_form_of
+from research.criteria import Rows
 from research.inner_loops.base import InnerLoopConfig, Linearized, adapted_names, add_rate_cotangent, rate
-from research.policies.mlp_kernel import Gradient, gradient, hessian_product, serves
-from research.policies.mlp_network import Network, Vectors, network_of
+from research.inner_loops.batched import batched_loss
+from research.policies.mlp_kernel import Gradient, gradient, hessian_product
+from research.policies.mlp_network import Network, Vectors
 from research.types import Loss, MetaParams, Params
 
 
@@ -110,13 +111,9 @@ def descent_of(
     config: InnerLoopConfig, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]
 ) -> Descent | None:
     """Returns the inner loop in closed form, or None if the settings, the model, the loss or the tensors have none."""
-    form, plain = closed_form_of(loss), config.inner_optimizer == "sgd" and not config.lookahead_k
-    network = network_of(model) if form is not None and plain and batches else None
-    if form is None or network is None or not serves(network, meta.model):
-        return None
-    rows, dtype = [form(batch) for batch in batches], next(iter(meta.model.values())).dtype
-    has_distribution = network.log_std is not None or network.is_categorical
-    if any(inputs.dtype != dtype or (c.kind == Kind.SQUARED) == has_distribution for inputs, c in rows):
+    plain = config.inner_optimizer == "sgd" and not config.lookahead_k
+    losses = batched_loss(model, loss, meta.model, batches) if plain and batches else None
+    if losses is None or losses.rows is None:
         return None
     constants = MetaParams(*({name: value.detach() for name, value in params.items()} for params in meta))
-    return Descent(config, network, constants, rows)
+    return Descent(config, losses.network, constants, [losses.rows(batch) for batch in batches])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from research.algorithms.regression.agent import make_network
+from research.criteria import closed_form_of
 from research.estimators import low_variance_curvature
 from research.inner_loops.batched import batched_loss, task_losses
 from research.losses import ExampleBatch, PolicyBatch, dice, reinforce, squared_error
 from research.per_task import expand
 from research.policies import mlp_kernel
 from research.policies.mlp import CategoricalMLP, GaussianMLP, PolicyConfig
-from research.types import Loss, MetaParams, Params
+from research.types import Forward, Loss, MetaParams, Params
 
 TASKS = 3
 
@@ -206,5 +208,40 @@ def test_inputs_with_a_gradient_or_without_rows_are_left_to_the_other_forms() ->
     assert applies(batch)
     assert not applies(batch._replace(inputs=batch.inputs.clone().requires_grad_()))
     assert not applies(ExampleBatch(batch.inputs[:, 0], batch.targets[:, 0]))
+    loop, meta = ip.make_loop("func"), MetaParams(params, {"lr": torch.tensor(0.1, dtype=torch.float64)})
+    row = [ExampleBatch(batch.inputs[:, 0], batch.targets[:, 0])]
+    ours, theirs = (loop.linearize(case.model, meta, loss, row) for loss in (case.loss, hidden(case.loss)))
+    torch.testing.assert_close(ours.adapted, theirs.adapted)
     inside = torch.func.vmap(lambda bias: torch.tensor(applies(batch, {**params, "head.bias": bias})))
     assert not inside(torch.zeros(2, 3, dtype=torch.float64)).any()
+
+
+@pytest.mark.parametrize("change", ["a gradient", "another dtype"])
+def test_targets_that_compiled_functions_do_not_read_are_recorded(change: str) -> None:
+    case = regression("tanh")
+    model, params, batch = (
+        case.model.float(),
+        {n: v.detach().float() for n, v in case.params().items()},
+        case.batches[0],
+    )
+    targets = batch.targets.float().requires_grad_() if change == "a gradient" else batch.targets
+    batch, meta = ExampleBatch(batch.inputs.float(), targets), MetaParams(ip.leaves(params), {"lr": torch.tensor(0.1)})
+    loop, found = ip.make_loop("func"), []
+    for loss in (case.loss, hidden(case.loss)):
+        adapted = loop.adapt(model, *meta, loss, [batch])
+        found.append([*adapted.values(), *loop.linearize(model, meta, loss, [batch]).adapted.values()])
+        if change == "a gradient":
+            found[-1] += torch.autograd.grad(adapted["head.weight"].square().sum(), targets)
+    torch.testing.assert_close(*found)
+
+
+def test_a_wrapper_does_not_inherit_the_closed_form() -> None:
+    @functools.wraps(squared_error)
+    def twice(forward: Forward, batch: ExampleBatch) -> Tensor:
+        return 2 * squared_error(forward, batch)
+
+    case, loop = regression("tanh"), ip.make_loop("func")
+    meta = MetaParams(case.params(), {"lr": torch.tensor(0.1, dtype=torch.float64)})
+    ours, theirs = (loop.linearize(case.model, meta, loss, case.batches[:1]) for loss in (twice, hidden(twice)))
+    torch.testing.assert_close(ours.adapted, theirs.adapted, rtol=1e-12, atol=1e-12)
+    assert closed_form_of(squared_error) is not None and closed_form_of(twice) is None
