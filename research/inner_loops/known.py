@@ -26,7 +26,7 @@ _MODULES = frozenset(
 
 
 def is_known(model: nn.Module, loss: Loss) -> bool:
-    """Returns whether the loss is one of the library's, and every module of the model is known and has no hook.
+    """Returns whether the loss is one of the library's, and every module of the model is known, without hooks.
 
     Example:
         >>> from research.losses import reinforce
@@ -37,9 +37,13 @@ def is_known(model: nn.Module, loss: Loss) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return str(getattr(function, "__module__", "")).startswith("research.") and all(
-        type(module) in _MODULES and not module._forward_hooks and not module._forward_pre_hooks
-        for module in model.modules()
+        type(module) in _MODULES and _is_plain(module) for module in model.modules()
     )
+
+
+def _is_plain(module: nn.Module) -> bool:
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return not any(hooks) and "forward" not in vars(module)
 
 
 def fingerprint(model: nn.Module, loss: Callable[..., Any]) -> Hashable:

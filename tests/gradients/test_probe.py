@@ -21,8 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from research.inner_loops import InnerLoopConfig, func, make_inner_loop
 from research.inner_loops.func import FuncInnerLoop
+from research.inner_loops.known import is_known
 from research.inner_loops.probe import Probed
 from research.inner_loops.reference import random_states
+from research.losses import reinforce
 from research.types import Forward, Loss, MetaParams, Params
 
 
@@ -359,6 +361,17 @@ def test_modules_and_losses_of_the_library_are_not_checked(checks: list[nn.Modul
     made.model.register_forward_hook(lambda module, inputs, output: None)
     made.adapt(loop("func"), made.params, {"lr": torch.tensor(0.1)}, 1)
     assert checks == [made.model]
+
+
+def test_a_module_with_a_hook_or_a_forward_of_its_own_is_not_known() -> None:
+    for kind in ("forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"):
+        model = nn.Sequential(nn.Linear(1, 1), nn.Tanh())
+        assert is_known(model, reinforce)
+        getattr(model[1], f"register_{kind}")(lambda *_: None)
+        assert not is_known(model, reinforce), kind
+    model = nn.Sequential(nn.Linear(1, 1), nn.Tanh())
+    model[1].forward = torch.sin
+    assert not is_known(model, reinforce)
 
 
 class Failing(FuncInnerLoop):
