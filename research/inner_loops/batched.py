@@ -100,8 +100,9 @@ class BatchedLoss(NamedTuple):
         """Returns the gradient of each task's loss, `[tasks, parameters]`; differentiable with `create_graph`."""
         if self.rows is None:
             return self.recorded_gradient(theta, batch, create_graph)
+        point = theta if create_graph else theta.detach()  # without a graph, nothing is kept for it
         with torch.set_grad_enabled(create_graph):
-            gradient: Tensor = _Gradient.apply(self, batch, theta)  # type: ignore[no-untyped-call]
+            gradient: Tensor = _Gradient.apply(self, batch, point)  # type: ignore[no-untyped-call]
         return gradient
 
     def recorded_gradient(self, theta: Vectors, batch: Any, create_graph: bool) -> Vectors:

@@ -183,6 +183,21 @@ def test_the_compiled_functions_are_used_for_the_losses_that_declare_their_form(
         assert (losses.rows is not None) == (name != "dice")
 
 
+@pytest.mark.parametrize("first_order", [True, False])
+def test_blocks_are_kept_for_second_derivatives_alone(first_order: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, kept, compiled = regression("tanh"), [], mlp_kernel.gradient
+
+    def gradient(*arguments: Any) -> mlp_kernel.Gradient:
+        found = compiled(*arguments)
+        kept.append(found.kept is not None)
+        return found
+
+    monkeypatch.setattr(mlp_kernel, "gradient", gradient)
+    loop, params = ip.make_loop("func", first_order=first_order), case.params()
+    loop.adapt(case.model, params, loop.init_update(case.model, params, 2), case.loss, case.batches[:2])
+    assert kept == [not first_order] * 2
+
+
 def test_a_loss_without_a_graph_is_its_value() -> None:
     for name in CASES:
         case = CASES[name]()
