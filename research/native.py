@@ -20,8 +20,14 @@ from pathlib import Path
 
 from research.files import atomic_write, remove_abandoned
 
-KERNEL = ("-O3", "-march=native", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
-"""Options for arithmetic on arrays: all instructions of this processor, fused multiply-add, no other liberties."""
+KERNEL = (
+    *("-O3", "-march=native", "-std=gnu11", "-fno-fast-math"),
+    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+)
+"""Options for arithmetic on arrays: all instructions of this processor, fused multiply-add, no other liberties.
+
+Some compilers take more of them by default, with which NaN is lost and the rounding of matrix.h's e^x.
+"""
 
 _HEADERS = Path(__file__).parent
 
@@ -37,7 +43,7 @@ def library(source: Path, options: tuple[str, ...], otherwise: str) -> ctypes.CD
     """
     try:
         return ctypes.CDLL(str(compiled(source, options)))
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: no home directory
         warn(otherwise, getattr(error, "stderr", "") or error)
         return None
 

@@ -1,6 +1,7 @@
 """Compiling C: once for each source, compiler and processor, and what happens without a compiler."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,23 @@ def test_without_a_compiler_the_reason_is_logged(cache, monkeypatch, caplog, com
     assert "Simulations are stepped from Python, which is slower: " in caplog.text
     assert compiler in caplog.text or compiler == "false"
     assert not cache.exists() or not list(cache.iterdir()), "nothing half done is left"
+
+
+def test_without_a_home_directory_nothing_is_compiled(cache, monkeypatch, caplog):
+    """A container may run under a number that names no user."""
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31)
+    assert stepping.load() is None
+    assert "Simulations are stepped from Python, which is slower: " in caplog.text and "home" in caplog.text
+
+
+def test_options_of_the_compiler_of_the_machine_do_not_loosen_arithmetic(cache, monkeypatch, tmp_path):
+    """Compilers of some makers take liberties by default, with which NaN and rounding would be lost."""
+    monkeypatch.setenv("CC", "cc -ffast-math")
+    source = tmp_path / "fast.c"
+    source.write_text("int is_fast(void) {\n#ifdef __FAST_MATH__\nreturn 1;\n#else\nreturn 0;\n#endif\n}")
+    assert native.library(source, native.KERNEL, "").is_fast() == 0
 
 
 def test_a_refused_source_is_logged_with_the_words_of_the_compiler(cache, tmp_path, caplog):
