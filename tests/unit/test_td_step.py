@@ -113,6 +113,14 @@ def test_a_value_that_is_not_a_number_stays_visible(activation):
     assert torch.from_numpy(flat.compiled.values_of_one(batch.observation[2].numpy())).isnan().all()
 
 
+@pytest.mark.parametrize("action", [-1, 4])
+def test_an_action_that_the_network_has_not_is_refused(action):
+    _, flat, batch = make((3, 6, 5, 4), "relu", 2, torch.float64, 8)
+    batch.action[1, 7] = action
+    with pytest.raises(IndexError, match="action: need actions from 0 to 3"):
+        flat.compiled.gradient(batch, batch.reward, "huber", torch.empty_like(flat.flat))
+
+
 def test_other_networks_and_machines_without_a_compiler_use_pytorch(monkeypatch):
     network, flat, batch = make((3, 6, 5, 4), "relu", 0, torch.float64, 8)
     dueling = DuelingQNetwork((3, 6, 5, 4), "relu", generator=torch.Generator().manual_seed(0))

@@ -234,7 +234,10 @@ static void gradient_of_task(const job *j, int64_t task) {
   }
 }
 
-/* The gradient of the TD loss and the TD errors of every task. */
-void td_gradient(const job *j) {
+/* The gradient of the TD loss and the TD errors of every task. Returns 0, or −1 if the network has not an action. */
+int td_gradient(const job *j) {
+  for (int64_t row = 0; row < j->tasks * j->rows; row++)
+    if (j->action[row] < 0 || j->action[row] >= j->size[j->layers]) return -1;
   for (int64_t task = 0; task < j->tasks; task++) gradient_of_task(j, task);
+  return 0;
 }

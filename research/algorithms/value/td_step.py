@@ -83,17 +83,21 @@ class TDStep:
             target: y, `[batch]` or `[tasks, batch]`.
             kind: The loss.
             gradient: Contiguous tensor like the parameters, which is overwritten.
+
+        Raises:
+            IndexError: The network has no such action.
         """
         real = (field.to(self._flat.dtype) for field in (batch.observation, target, batch.weight))
         observation, target, weight = (field.contiguous() for field in real)
-        action = batch.action.contiguous()
+        action = batch.action.to(torch.int64).contiguous()
         error = torch.empty_like(target)
         job = self._job
         self._prepare(target.shape[-1], observation.data_ptr())
         job.is_huber = kind == "huber"
         job.action, job.target, job.weight = action.data_ptr(), target.data_ptr(), weight.data_ptr()
         job.gradient, job.error = gradient.data_ptr(), error.data_ptr()
-        self._functions.td_gradient(self._reference)
+        if self._functions.td_gradient(self._reference):
+            raise IndexError(f"action: need actions from 0 to {self._sizes[-1] - 1}")
         return error
 
     def _prepare(self, rows: int, observation: int) -> None:
