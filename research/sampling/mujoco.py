@@ -214,7 +214,7 @@ class MujocoEnvs(TaskEnvs):
         count, sizes = len(range(self.num_envs)[rows]), network.sizes
         if any(getattr(type(self), name) is not getattr(MujocoEnvs, name) for name in ("observe", "reset", "begin")):
             return None
-        if (sizes[0], sizes[-1]) != (self._observation.shape[1], *self._actions.shape):
+        if (sizes[0], sizes[-1]) != (self._observation.shape[1], self.robot.model.nu):
             return None  # as C would read and write beyond the arrays; a step from Python says what is wrong
         if not self._simulations.can_act(network.dtype.name):
             return None

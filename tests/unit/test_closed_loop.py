@@ -142,6 +142,17 @@ def test_policies_act_step_by_step_where_c_cannot(loops, monkeypatch):
     assert loops.made == [*[False] * 4, True, True, False, False]
 
 
+@pytest.mark.parametrize("sizes", [(16, 6), (17, 7)])
+def test_a_policy_of_other_spaces_does_not_act_in_c(sizes, loops):
+    """It would be given too many numbers, or write more controls than there are."""
+    _, _, envs = problem("cheetah_vel", 3)
+    policy = GaussianMLP(*sizes, PolicyConfig((4,)), torch.Generator().manual_seed(0))
+    params = {name: value.detach().expand(TASKS, *value.shape) for name, value in policy.named_parameters()}
+    with pytest.raises(ValueError, match=r"inputs: .*, need|actions: got shape"):
+        sample(policy, params, envs, 3)
+    assert loops.made and not any(loops.made)
+
+
 def test_a_row_moves_up_to_its_end():
     ends = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 1, 0]], bool)
     moves, done = until_the_end(np.array([True, True, True, False]), ends)
