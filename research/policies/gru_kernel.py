@@ -8,6 +8,7 @@ in the cache from step to step. Without a compiler, on other devices and for oth
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,10 +69,25 @@ def gru(
         state: The state before the first step.
         weights: The parameters.
     """
-    if kernel(features.dtype, features.device) is None:
-        gates = project(features, pair, reward, weights)
+    if kernel(features.dtype, features.device) is None or not _fit(features, pair, reward, state, weights):
+        gates = project(features, pair, reward, weights)  # which also has an error for tensors that do not fit
         return gru_function(gates, state, weights.weight, weights.bias)
-    return _Kernel.apply(features, pair, reward, state, *weights)  # type: ignore[no-untyped-call]
+    keep = torch.is_grad_enabled()
+    return _Kernel.apply(keep, features, pair, reward, state, *weights)  # type: ignore[no-untyped-call]
+
+
+def _fit(features: Tensor, pair: Tensor | None, reward: Tensor | None, state: Tensor, weights: GRUWeights) -> bool:
+    """Returns whether gru.c can read the tensors: it takes their shapes, dtype and device from the features."""
+    (time, rows, num_features), size = features.shape, state.shape[-1]
+    shapes: list[tuple[int, ...]] = [(3 * size, num_features), (3 * size,), (3 * size, size), (size,), (rows, size)]
+    leaves = [*weights[:4], state]
+    if weights.table is not None:
+        if pair is None or reward is None or pair.dtype != torch.int64 or not pair.is_cpu:
+            return False
+        shapes += [(time, rows), (time, rows), (len(weights.table) // 2 * 2, 3 * size)]
+        leaves += [pair, reward, weights.table]
+    alike = all(leaf is pair or (leaf.dtype == features.dtype and leaf.is_cpu) for leaf in leaves)
+    return alike and all(leaf.shape == shape for leaf, shape in zip(leaves, shapes, strict=True))
 
 
 def project(
@@ -92,19 +108,25 @@ def project(
 class _Kernel(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, pair: Tensor | None, reward: Tensor | None, state: Tensor, *given: Tensor | None
+        ctx: Any,
+        keep: bool,
+        features: Tensor,
+        pair: Tensor | None,
+        reward: Tensor | None,
+        state: Tensor,
+        *given: Tensor | None,
     ) -> Tensor:
-        weights = GRUWeights(*(None if leaf is None else leaf.contiguous() for leaf in given))  # type: ignore[arg-type]
+        weights = _contiguous(given)
         inputs = [None if leaf is None else leaf.contiguous() for leaf in (features, pair, reward)]
         _check_pairs(inputs[1], weights.table)
         time, (rows, size) = len(features), state.shape
         width = _library(features).gru_width(size)
         states = features.new_empty(time + 1, rows, width)
         states[0, :, :size], states[0, :, size:] = state, 0
-        gates = features.new_empty(time, rows, 4 * width) if any(ctx.needs_input_grad) else None
+        gates = features.new_empty(time, rows, 4 * width) if keep and any(ctx.needs_input_grad) else None
         sequence = _sequence(inputs, weights, states, gates)
         _check(_library(features).gru_forward(ctypes.byref(sequence)))
-        ctx.save_for_backward(*inputs, state, *weights, states, gates)
+        ctx.save_for_backward(*inputs, state, *given, states, gates)  # not copies of the weights, which have no graph
         return states[1:, :, :size]
 
     @staticmethod
@@ -112,12 +134,17 @@ class _Kernel(torch.autograd.Function):
         *inputs, state, weight_input, bias_input, weight, bias, table, states, gates = ctx.saved_tensors
         weights = GRUWeights(weight_input, bias_input, weight, bias, table)
         if torch.is_grad_enabled():  # a graph of the gradient is needed
-            return None, None, None, *_recorded(inputs, state, weights, cotangents[0])
+            return None, None, None, None, *_recorded(inputs, state, weights, cotangents[0])
+        weights = _contiguous(weights)
         found = GRUWeights(*(None if leaf is None else torch.empty_like(leaf) for leaf in weights))  # type: ignore[arg-type]
         first, cotangent = state.new_empty(state.shape), cotangents[0].contiguous()
         sequence = _sequence(inputs, weights, states, gates)
         _check(_library(state).gru_backward(ctypes.byref(sequence), ctypes.byref(_gradient(cotangent, first, found))))
-        return None, None, None, first, *found
+        return None, None, None, None, first, *found
+
+
+def _contiguous(weights: Sequence[Tensor | None]) -> GRUWeights:
+    return GRUWeights(*(None if leaf is None else leaf.contiguous() for leaf in weights))  # type: ignore[arg-type]
 
 
 def _check_pairs(pair: Tensor | None, table: Tensor | None) -> None:

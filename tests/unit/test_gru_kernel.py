@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch.autograd import gradcheck, gradgradcheck
 
 from research import native
@@ -74,6 +75,34 @@ def test_any_layout_in_memory_is_read():
     cotangent = torch.ones(4, 1, 1, dtype=torch.float64).expand_as(found)
     ours, theirs = (torch.autograd.grad(output, weights, cotangent) for output in (found, expected))
     assert all(torch.equal(one, same) for one, same in zip(ours, theirs, strict=True))
+    pairs = (compiled(other, state[:1].expand(6, -1), *turned), compiled(constants, state[:1].expand(6, -1), *weights))
+    ours, theirs = (torch.autograd.grad(output, weights, cotangent, create_graph=True) for output in pairs)
+    for one, same in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, same, rtol=0, atol=1e-12)
+
+
+def test_gates_are_kept_for_a_backward_pass_alone(monkeypatch):
+    kept, sequence = [], gru_kernel._sequence
+    monkeypatch.setattr(gru_kernel, "_sequence", lambda *given: kept.append(given[-1] is not None) or sequence(*given))
+    constants, leaves = arguments(4, 6, 5, 3, 2)
+    found = compiled(constants, *leaves)
+    with torch.no_grad():
+        assert torch.equal(compiled(constants, *leaves), found)
+    assert kept == [True, False]
+
+
+@pytest.mark.parametrize("other", ["dtype", "features", "units"])
+def test_tensors_that_do_not_fit_are_errors(other):
+    """C would read beyond them."""
+    (features, pair, reward), (state, *weights) = arguments(4, 6, 5, 3, 2)
+    if other == "dtype":
+        features, reward, state = features.float(), reward.float(), state.float()
+    elif other == "features":
+        features = features[..., :-1]
+    else:
+        weights[3] = weights[3][:-1]
+    with pytest.raises((RuntimeError, TypeCheckError)):  # of torch, or of the checks of shapes in tests
+        compiled((features, pair, reward), state, *weights)
 
 
 def test_a_row_has_the_same_bits_in_any_block():
@@ -97,6 +126,13 @@ def test_a_pair_that_is_not_in_the_table_is_refused(index):
     pair[2, 1] = index
     with pytest.raises(IndexError, match=r"pair: got .*, need 0 to 2"):
         compiled((features, pair, reward), *leaves)
+
+
+def test_pairs_of_another_integer_type_are_read_by_torch():
+    (features, pair, reward), leaves = arguments(4, 3, 5, 2, 3)
+    expected = compiled((features, pair, reward), *leaves)
+    found = compiled((features, pair.int(), reward), *leaves)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
 
 
 def test_torch_computes_without_a_compiler_and_for_other_types(monkeypatch):
