@@ -146,6 +146,11 @@ static void load_head(const network *net, const real *parameters, head *h) {
   }
 }
 
+/* Whether log_std of an output is limited: it has no influence then. The limit is a `real`, as in load_head and torch. */
+static int is_limited(const network *net, const real *parameters, int64_t k) {
+  return parameters[net->log_std + k] < (real)net->min_log_std;
+}
+
 /* a = φ(a + b) of each row. */
 static void activate(int64_t activation, int64_t rows, int64_t row, const real *bias, real *a) {
   for (int64_t r = 0; r < rows; r++)
@@ -308,7 +313,7 @@ static void clear_sums(const work *w) {
   memset(w->sum_log_std, 0, w->head.size * sizeof(real));
 }
 
-/* Writes the sums as a vector of parameters; log_std has no influence below its limit. */
+/* Writes the sums as a vector of parameters. */
 static void store_sums(const work *w, const real *parameters, real *to) {
   const network *net = w->net;
   const head *h = &w->head;
@@ -323,7 +328,7 @@ static void store_sums(const work *w, const real *parameters, real *to) {
     memcpy(to + net->biases[l], w->sum_bias[l], OUT(l) * sizeof(real));
   }
   if (net->distribution == GAUSSIAN)
-    EACH_OUTPUT(k) to[net->log_std + k] = parameters[net->log_std + k] < net->min_log_std ? 0 : w->sum_log_std[k];
+    EACH_OUTPUT(k) to[net->log_std + k] = is_limited(net, parameters, k) ? 0 : w->sum_log_std[k];
 }
 
 #endif

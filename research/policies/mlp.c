@@ -112,7 +112,8 @@ int mlp_gradient(const network *net, const batch *data, const criterion *c, real
 }
 
 /* Products [tasks, parameters] of the Hessian or the Gauss-Newton matrix with vectors, that of task t at
-   t * vector_stride, plus the gradient of a further criterion, if it is not NULL. `kept` has the blocks of mlp_gradient, or of mlp_forward for the Gauss-Newton matrix, or is NULL. */
+   t * vector_stride, plus the gradient of a further criterion, if it is not NULL. `kept` has the blocks of
+   mlp_gradient, or of mlp_forward for the Gauss-Newton matrix, or is NULL. */
 int mlp_product(const network *net, const batch *data, const criterion *c, const criterion *further,
                 const real *vector, int64_t vector_stride, real *product, real *kept, int64_t gauss_newton) {
   work w;
@@ -127,8 +128,7 @@ int mlp_product(const network *net, const batch *data, const criterion *c, const
     if (task == 0 || vector_stride) load_weights(net, along, &w.along, 1);
     load_head(net, parameters, &w.head);
     if (net->distribution == GAUSSIAN)
-      EACH_OUTPUT(k)
-        w.log_std_tangent[k] = parameters[net->log_std + k] < net->min_log_std ? 0 : along[net->log_std + k];
+      EACH_OUTPUT(k) w.log_std_tangent[k] = is_limited(net, parameters, k) ? 0 : along[net->log_std + k];
     clear_sums(&w);
     EACH_BLOCK(start) {
       int64_t rows = ROWS_FROM(start);

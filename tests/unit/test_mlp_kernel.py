@@ -183,6 +183,22 @@ def test_a_task_alone_has_the_same_bits():
         torch.testing.assert_close(alone, together[own], rtol=0, atol=0)
 
 
+def test_log_std_learns_where_it_is_at_its_limit():
+    """As float32 the limit is below −1.1; a comparison in double precision would say that log σ is below it."""
+    config = PolicyConfig((4,), init_log_std=-1.1, min_log_std=-1.1)
+    policy, normal = GaussianMLP(3, 2, config, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
+    inputs, action = torch.randn(1, 7, 3, generator=normal), torch.randn(1, 7, 2, generator=normal)
+    network, params = network_of(policy), dict(policy.named_parameters())
+    criterion, vector = Criterion(Kind.LOG_PROB, torch.ones(1, 7), action), torch.ones(network.num_parameters)
+    found = gradient(network, network.flat(params), inputs, criterion).gradient
+    product = hessian_product(network, network.flat(params), inputs, criterion, vector)
+    loss = -policy(inputs).log_prob(action).sum()
+    parts = torch.cat([part.flatten() for part in torch.autograd.grad(loss, policy.parameters(), create_graph=True)])
+    products = torch.autograd.grad(parts, policy.parameters(), vector)
+    assert_close(found[0], parts.detach(), 1e-5)
+    assert_close(product[0], network.flat(dict(zip(params, products, strict=True))), 1e-5)
+
+
 def test_numbers_that_are_not_finite_stay():
     problem = Problem("gaussian", Kind.CLIPPED)
     problem.inputs[1, 3, 0] = math.nan
