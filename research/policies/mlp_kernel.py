@@ -222,8 +222,8 @@ class _Call:
     ):
         features = network.sizes[-1 if on_outputs else 0]
         self.network, self.dtype = network, inputs.dtype
-        if inputs.ndim != 3 or inputs.shape[2] != features:
-            raise ValueError(f"inputs: {tuple(inputs.shape)}, need [tasks, rows, {features}]")
+        if inputs.ndim != 3 or inputs.shape[2] != features or not inputs.is_cpu:
+            raise ValueError(f"inputs: {_described(inputs)}, need [tasks, rows, {features}] on cpu")
         self.tasks, self.rows, _ = inputs.shape
         parameters = self.vectors(parameters, "parameters")
         stride = parameters.shape[-1] if parameters.ndim == 2 else 0
@@ -253,9 +253,9 @@ class _Call:
     def vectors(self, given: Vectors, name: str) -> Vectors:
         """Returns contiguous vectors of parameters. Raises ValueError if there is not one for each task, or for all."""
         size = self.network.num_parameters
-        if given.shape not in ((size,), (self.tasks, size)) or given.dtype != self.dtype:
+        if given.shape not in ((size,), (self.tasks, size)) or given.dtype != self.dtype or not given.is_cpu:
             raise ValueError(
-                f"{name}: {tuple(given.shape)} {given.dtype}, need ({size},) or ({self.tasks}, {size}) {self.dtype}"
+                f"{name}: {_described(given)}, need ({size},) or ({self.tasks}, {size}) {self.dtype} on cpu"
             )
         return given.contiguous()
 
@@ -266,6 +266,8 @@ class _Call:
         outputs = network.sizes[-1]
         if network.log_std is None and not network.is_categorical and given.kind != Kind.SQUARED:
             raise ValueError(f"kind={given.kind.name}: the network has no distribution, need SQUARED")
+        if network.is_categorical and given.kind == Kind.SQUARED and "target" in reads:
+            raise ValueError("kind=SQUARED: the network is categorical, need a criterion of its distribution")
         shapes = {
             "weight": rows,
             "target": rows if network.is_categorical else (*rows, outputs),
@@ -279,12 +281,16 @@ class _Call:
                 continue
             dtype = torch.int64 if name == "target" and network.is_categorical else self.dtype
             tensor: Tensor | None = getattr(given, name)
-            if tensor is None or tensor.shape != shapes[name] or tensor.dtype != dtype:
-                found = "None" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}"
-                raise ValueError(f"{name}: {found}, {given.kind.name} needs {shapes[name]} {dtype}")
+            if tensor is None or tensor.shape != shapes[name] or tensor.dtype != dtype or not tensor.is_cpu:
+                found = None if tensor is None else _described(tensor)
+                raise ValueError(f"{name}: {found}, {given.kind.name} needs {shapes[name]} {dtype} on cpu")
             self._alive.append(tensor.contiguous())
             addresses[name] = self._alive[-1].data_ptr()
         return ctypes.byref(_Criterion(kind=given.kind, clip=given.clip_eps, **addresses))
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
 
 
 @functools.lru_cache(maxsize=64)

@@ -87,7 +87,7 @@ def network_of(model: nn.Module) -> Network | None:
         >>> network_of(nn.Sequential(nn.Linear(2, 3), nn.GELU())) is None
         True
     """
-    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+    if any(_is_changed(module) for module in model.modules()):
         return None
     shapes = {name: value.shape for name, value in model.named_parameters()}
     settings: dict[str, Any] = {}
@@ -105,7 +105,22 @@ def network_of(model: nn.Module) -> Network | None:
     layers = tuple((f"{prefix}weight", f"{prefix}bias") for prefix, _ in linear)
     if {*itertools.chain(*layers), *settings.get("log_std", "").split()} != shapes.keys():
         return None  # a layer has no bias, or parameters are shared
-    return Network(tuple(shapes), tuple(shapes.values()), layers, between.pop(), **settings)
+    network = Network(tuple(shapes), tuple(shapes.values()), layers, between.pop(), **settings)
+    return network if _fits(network) else None
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Returns whether hooks or a `forward` of its own change what a module computes, or its derivative."""
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return any(hooks) or "forward" in vars(module)
+
+
+def _fits(network: Network) -> bool:
+    """Returns whether each layer reads the outputs of the one below, and nothing has to be expanded."""
+    needed: dict[str | None, tuple[int, ...]] = {network.log_std: (network.sizes[-1],)}
+    for (weight, bias), (inputs, outputs) in zip(network.layers, itertools.pairwise(network.sizes), strict=True):
+        needed |= {weight: (outputs, inputs), bias: (outputs,)}
+    return all(needed[name] == shape for name, shape in zip(network.names, network.shapes, strict=True))
 
 
 def _chain(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

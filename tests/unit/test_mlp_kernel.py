@@ -224,11 +224,19 @@ def test_parameters_by_name_and_as_vectors():
         nn.Sequential(*[nn.Linear(1, 1), nn.Tanh()] * 2, nn.Linear(1, 1)),
         nn.Sequential(*itertools.chain(*[(nn.Linear(1, 1), nn.Tanh()) for _ in range(32)]), nn.Linear(1, 1)),
         nn.GRUCell(2, 3),
+        nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(3, 1)),
     ],
-    ids=["gelu", "no last layer", "two activations", "no bias", "convolution", "tied", "33 layers", "gru"],
+    ids=["gelu", "no last layer", "two activations", "no bias", "convolution", "tied", "33 layers", "gru", "broken"],
 )
 def test_other_models_are_no_network(model):
     assert network_of(model) is None
+
+
+def test_parameters_that_torch_would_expand_make_no_network():
+    policy, layers = make_model("gaussian", (4,), "tanh"), make_model("plain", (4,), "tanh")
+    policy.log_std = nn.Parameter(torch.zeros(1))
+    layers[0].bias = nn.Parameter(torch.zeros(1))
+    assert network_of(policy) is None and network_of(layers) is None
 
 
 def test_a_model_with_a_hook_or_of_a_subclass_is_no_network():
@@ -239,6 +247,13 @@ def test_a_model_with_a_hook_or_of_a_subclass_is_no_network():
     hooked.mean[0].register_forward_hook(lambda *_: None)
     own = Scaled(2, 1, PolicyConfig(), torch.Generator())
     assert network_of(hooked) is None and network_of(own) is None
+
+
+def test_a_model_whose_derivatives_or_outputs_are_replaced_is_no_network():
+    hooked, replaced = (make_model("gaussian", (4,), "tanh") for _ in range(2))
+    hooked.mean[0].register_full_backward_hook(lambda *_: None)
+    replaced.mean[0].forward = lambda inputs: inputs.new_zeros(*inputs.shape[:-1], 4)
+    assert network_of(hooked) is None and network_of(replaced) is None
 
 
 def test_parameters_that_are_not_served(monkeypatch):
@@ -269,6 +284,12 @@ def test_arguments_that_do_not_fit_are_refused():
     kept = forward(network, theta, inputs, keep=True)[1]
     with pytest.raises(ValueError, match="kept: "):
         hessian_product(network, theta, inputs, criterion, problem.vector, kept)
+    with pytest.raises(ValueError, match=r"kind=SQUARED: .* categorical"):  # would read actions as numbers
+        gradient(network, theta, inputs, criterion._replace(kind=Kind.SQUARED))
+    with pytest.raises(ValueError, match=r"inputs: .* on meta"):  # the address of another device
+        gradient(network, theta, inputs.to("meta"), criterion)
+    with pytest.raises(ValueError, match=r"weight: .* on meta"):
+        gradient(network, theta, inputs, criterion._replace(weight=criterion.weight.to("meta")))
     plain = Problem("plain", Kind.SQUARED)
     with pytest.raises(ValueError, match="no distribution"):
         gradient(plain.network, plain.theta, plain.inputs, plain.criterion._replace(kind=Kind.LOG_PROB))
