@@ -9,6 +9,7 @@ from research import native
 
 SOURCE = """
 #include "matrix.h"
+int vector_bytes(void) { return VECTOR_BYTES; }
 int64_t padded(int64_t n) { return PADDED(n); }
 void product(int64_t m, int64_t n, int64_t k, const real *a, int64_t row, int64_t column, const real *b, int64_t ldb,
              real *c, int64_t ldc, int64_t add) { multiply(m, n, k, a, row, column, b, ldb, c, ldc, (int)add); }
@@ -26,14 +27,20 @@ EACH(exp_each, exp_of_negative)
 SPECIAL = [0.0, -0.0, 1e-30, -1e-30, np.inf, -np.inf, np.nan, 1e4, -1e4, 20.0, -20.0, 700.0, 0.3466, 88.0, 9.0, 1.0]
 
 
-@pytest.fixture(scope="module", params=["float", "double"])
+WIDE = ("-D__AVX512F__", "-Wno-psabi")
+"""Vectors of 64 bytes, which the compiler makes of shorter ones where the processor has none."""
+
+
+@pytest.fixture(scope="module", params=[("float",), ("double",), ("float", *WIDE), ("double", *WIDE)], ids=" ".join)
 def kernel(request, tmp_path_factory):
+    real, *wide = request.param
     source = tmp_path_factory.mktemp("matrix") / "matrix_test.c"
     source.write_text(SOURCE)
-    loaded = native.library(source, (*native.KERNEL, f"-DREAL={request.param}", "-Wall", "-Werror"), "")
+    loaded = native.library(source, (*native.KERNEL, f"-DREAL={real}", "-Wall", *(wide or ["-Werror"])), "")
     assert loaded is not None, "the tests are to run with a C compiler"
     loaded.padded.restype = ctypes.c_int64
-    dtype = np.dtype({"float": np.float32, "double": np.float64}[request.param])
+    dtype = np.dtype({"float": np.float32, "double": np.float64}[real])
+    assert loaded.padded(ctypes.c_int64(1)) * dtype.itemsize == (64 if wide else loaded.vector_bytes())
 
     def call(name, *arguments):
         function = getattr(loaded, name)
@@ -69,10 +76,10 @@ def test_products(kernel, shape, add):
 def test_a_product_over_the_rows_that_are_not_zero(kernel):
     call, dtype = kernel
     rng = np.random.default_rng(0)
-    a, b, width = rng.normal(size=(13, 20)).astype(dtype), np.zeros((20, 40), dtype), 40
+    a, b, width = rng.normal(size=(13, 20)).astype(dtype), np.zeros((20, 48), dtype), 48
     chosen = np.array([0, 3, 4, 11, 19])
-    b[chosen] = rng.normal(size=(5, 40))
-    ours, whole = np.full((13, 40), np.nan, dtype), np.empty((13, 40), dtype)
+    b[chosen] = rng.normal(size=(5, 48))
+    ours, whole = np.full((13, 48), np.nan, dtype), np.empty((13, 48), dtype)
     call("product_of_chosen", 13, width, len(chosen), chosen, a, 20, b, width, ours, width)
     call("product", 13, width, 20, a, 20, 1, b, width, whole, width, False)
     np.testing.assert_array_equal(ours, whole)
