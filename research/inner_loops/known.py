@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from research.policies.mlp import MLP, CategoricalMLP, GaussianMLP, TaskLinear
+from research.policies.mlp_network import is_changed
 from research.policies.q_network import DuelingQNetwork, QNetwork
 from research.types import Loss
 
@@ -37,13 +38,8 @@ def is_known(model: nn.Module, loss: Loss) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return str(getattr(function, "__module__", "")).startswith("research.") and all(
-        type(module) in _MODULES and _is_plain(module) for module in model.modules()
+        type(module) in _MODULES and not is_changed(module) for module in model.modules()
     )
-
-
-def _is_plain(module: nn.Module) -> bool:
-    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
-    return not any(hooks) and "forward" not in vars(module)
 
 
 def fingerprint(model: nn.Module, loss: Callable[..., Any]) -> Hashable:

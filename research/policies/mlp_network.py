@@ -87,7 +87,7 @@ def network_of(model: nn.Module) -> Network | None:
         >>> network_of(nn.Sequential(nn.Linear(2, 3), nn.GELU())) is None
         True
     """
-    if any(_is_changed(module) for module in model.modules()):
+    if any(is_changed(module) for module in model.modules()):
         return None
     shapes = {name: value.shape for name, value in model.named_parameters()}
     settings: dict[str, Any] = {}
@@ -109,7 +109,7 @@ def network_of(model: nn.Module) -> Network | None:
     return network if _fits(network) else None
 
 
-def _is_changed(module: nn.Module) -> bool:
+def is_changed(module: nn.Module) -> bool:
     """Returns whether hooks or a `forward` of its own change what a module computes, or its derivative."""
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     return any(hooks) or "forward" in vars(module)
