@@ -65,6 +65,15 @@ class Bandit(ContinuousTasks):
         size = (num_tasks, self.num_arms)
         return BanditTasks(rng.random(size) if self.reward == "bernoulli" else rng.normal(size=size))
 
+    @property
+    def inference_space(self) -> gymnasium.spaces.Box:
+        """The mean of each arm. See `InferredTasks`."""
+        low, high = (0.0, 1.0) if self.reward == "bernoulli" else (-np.inf, np.inf)
+        return gymnasium.spaces.Box(low, high, (self.num_arms,), np.float64)
+
+    def inference_targets(self, tasks: BanditTasks) -> NDArray[np.float64]:
+        return np.array(tasks.mean, np.float64)
+
     def make_envs(self, tasks: BanditTasks, episodes: int) -> BanditEnvs:
         return BanditEnvs(self, tasks, episodes)
 

@@ -148,6 +148,18 @@ class KnownOptimum(Protocol):
 
 
 @runtime_checkable
+class InferredTasks(Protocol):
+    """Distributions that know parameters of their tasks which an agent can learn to predict (task inference)."""
+
+    @property
+    def inference_space(self) -> gymnasium.spaces.Box | gymnasium.spaces.Discrete:
+        """Space of the parameters of one task: a Box `[numbers]`, or Discrete (from 0) for one of n kinds of task."""
+
+    def inference_targets(self, tasks: Any) -> NDArray[Any]:
+        """Returns the parameters of each task: `[tasks, numbers]` float64, or `[tasks]` int64 if they are Discrete."""
+
+
+@runtime_checkable
 class DescribedTasks(Protocol):
     """Distributions that describe their tasks in words; elsewhere the fields of the batch serve as description."""
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,6 +91,14 @@ class CheetahDir(Cheetah):
 
     def validation_tasks(self, num_tasks: int) -> CheetahDirTasks:
         return self.test_tasks(num_tasks)
+
+    @property
+    def inference_space(self) -> gymnasium.spaces.Discrete:
+        """Backward (0) or forward (1). See `InferredTasks`."""
+        return gymnasium.spaces.Discrete(2)
+
+    def inference_targets(self, tasks: CheetahDirTasks) -> NDArray[np.int64]:
+        return (tasks.direction > 0).astype(np.int64)
 
     def describe(self, tasks: CheetahDirTasks) -> dict[str, list[Any]]:
         return {"direction": ["forward" if direction > 0 else "backward" for direction in tasks.direction]}

@@ -89,6 +89,14 @@ class GridGoals(TaskDistribution):
         goals = self._training_goals()
         return GridTasks(goals[np.arange(num_tasks) % len(goals)])
 
+    @property
+    def inference_space(self) -> gymnasium.spaces.Discrete:
+        """Index of the goal's cell, row by row. See `InferredTasks`."""
+        return gymnasium.spaces.Discrete(self.size**2)
+
+    def inference_targets(self, tasks: GridTasks) -> NDArray[np.int64]:
+        return self.cells(tasks) @ np.array([self.size, 1])
+
     def make_envs(self, tasks: GridTasks, episodes: int) -> GridEnvs:
         return GridEnvs(self, tasks, episodes)
 

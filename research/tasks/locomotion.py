@@ -12,6 +12,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -138,6 +139,14 @@ class VelocityTarget(Locomotion, ContinuousTasks):
     def sample(self, num_tasks: int, rng: np.random.Generator) -> VelocityTasks:
         return VelocityTasks(rng.uniform(self.velocity_low, self.velocity_high, num_tasks))
 
+    @property
+    def inference_space(self) -> gymnasium.spaces.Box:
+        """The velocity. See `InferredTasks`."""
+        return gymnasium.spaces.Box(self.velocity_low, self.velocity_high, (1,), np.float64)
+
+    def inference_targets(self, tasks: VelocityTasks) -> NDArray[np.float64]:
+        return np.array(tasks.velocity, np.float64)[:, None]
+
     def describe(self, tasks: VelocityTasks) -> dict[str, list[Any]]:
         return {"velocity": [f"{velocity:.2f} m/s" for velocity in tasks.velocity]}
 
@@ -174,6 +183,14 @@ class DirectionTarget(Locomotion, ContinuousTasks):
 
     def validation_tasks(self, num_tasks: int) -> DirectionTasks:
         return self.test_tasks(num_tasks) if self.directions == "line" else super().validation_tasks(num_tasks)
+
+    @property
+    def inference_space(self) -> gymnasium.spaces.Box:
+        """The direction, a unit vector. See `InferredTasks`."""
+        return gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float64)
+
+    def inference_targets(self, tasks: DirectionTasks) -> NDArray[np.float64]:
+        return np.array(tasks.direction, np.float64)
 
 
 def alternating(num_tasks: int) -> NDArray[np.float64]:

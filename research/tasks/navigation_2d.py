@@ -77,6 +77,14 @@ class Navigation2D(ContinuousTasks):
         goals = np.random.RandomState(1).uniform(-_MAML_RANGE, _MAML_RANGE, (_MAML_GOALS, 2))
         return NavigationTasks(goals[:num_tasks])
 
+    @property
+    def inference_space(self) -> gymnasium.spaces.Box:
+        """The goal. See `InferredTasks`."""
+        return gymnasium.spaces.Box(-self.goal_range, self.goal_range, (2,), np.float64)
+
+    def inference_targets(self, tasks: NavigationTasks) -> NDArray[np.float64]:
+        return np.array(tasks.goal, np.float64)
+
     def make_envs(self, tasks: NavigationTasks, episodes: int) -> NavigationEnvs:
         return NavigationEnvs(self, tasks, episodes)
 

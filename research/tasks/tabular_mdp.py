@@ -75,6 +75,17 @@ class TabularMDP(ContinuousTasks):
     def validation_tasks(self, num_tasks: int) -> TabularTasks:
         return self._sequence(num_tasks, f"{self.test_stream}/validation")
 
+    @property
+    def inference_space(self) -> gymnasium.spaces.Box:
+        """The transition probabilities, then the mean rewards, of all states and actions. See `InferredTasks`."""
+        pairs = self.num_states * self.num_actions
+        low = np.concatenate([np.zeros(pairs * self.num_states), np.full(pairs, -np.inf)])
+        high = np.concatenate([np.ones(pairs * self.num_states), np.full(pairs, np.inf)])
+        return gymnasium.spaces.Box(low, high, dtype=np.float64)
+
+    def inference_targets(self, tasks: TabularTasks) -> NDArray[np.float64]:
+        return np.concatenate([np.reshape(field, (len(field), -1)) for field in tasks], 1)
+
     def make_envs(self, tasks: TabularTasks, episodes: int) -> TabularEnvs:
         return TabularEnvs(self, tasks, episodes)
 

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from research import rng
 from research.tasks import REGRESSION_TASKS, TASKS, SolvedTasks, make_regression_tasks, make_tasks
+from research.tasks.base import InferredTasks
 from research.tasks.splits import evaluation_tasks
 
 HORIZON = 7
@@ -135,6 +136,26 @@ def test_training_draws_no_validation_task_or_the_distribution_says_so(distribut
     drawn = {row for i in range(100) for row in rows(distribution.sample(40, rng.generator(0, "tasks", i)))}
     assert isinstance(distribution.split.validation_disjoint, bool)
     assert not ours & drawn if distribution.split.validation_disjoint else ours <= drawn
+
+
+INFERRED = [name for name, kind in TASKS.items() if isinstance(kind(), InferredTasks)]
+
+
+@pytest.mark.parametrize("name", INFERRED)
+def test_targets_of_inference_are_in_their_space_and_tell_tasks_apart(name):
+    tasks = make_short(name)
+    batch, space = tasks.sample(40, rng.generator(0, "test")), tasks.inference_space
+    targets = tasks.inference_targets(batch)
+    assert targets.shape == (40, *space.shape) and targets.dtype == space.dtype
+    assert all(space.contains(target) for target in targets)
+    assert len({target.tobytes() for target in targets}) == len(set(rows(batch)))
+    pairs = {(target.tobytes(), task) for target, task in zip(targets, rows(batch), strict=True)}
+    assert len(pairs) == len(set(rows(batch)))
+    assert not any(np.shares_memory(targets, field) for field in batch)
+
+
+def test_some_tasks_have_targets_of_inference_and_some_have_none():
+    assert {"bandit", "cheetah_vel", "grid_goals", "navigation_2d", "tabular_mdp"} <= set(INFERRED) < set(TASKS)
 
 
 def test_environments_have_a_row_for_each_task_and_episode(tasks):
