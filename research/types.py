@@ -83,6 +83,8 @@ class Trials(NamedTuple):
         valid: `[tasks, trials, time]` bool: the step belongs to the trial; valid steps come first.
         diverged: `[tasks, trials]` bool: the trial ended early because its simulation diverged. The step that diverged
             is not valid.
+        next_observation: `[tasks, trials, time, obs]`, the observation that the step reached, also at the end of an
+            episode; zeros after a step that diverged. Without numbers, `[tasks, trials, time, 0]`, unless asked for.
     """
 
     observation: Tensor
@@ -94,6 +96,7 @@ class Trials(NamedTuple):
     ended: Tensor
     valid: Tensor
     diverged: Tensor
+    next_observation: Tensor
 
     def episode_sums(self, values: Tensor, num_episodes: int) -> Tensor:
         """Returns the sum of `values [tasks, trials, time]` over each episode, `[episodes, tasks, trials]`."""

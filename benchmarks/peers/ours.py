@@ -74,7 +74,7 @@ def record_navigation(algorithm: MAMLTRPO) -> Record:
 def record_bandit(algorithm: RL2) -> Record:
     """Returns rewards, values and steps of an iteration, and the parameters before and after it."""
     config, agent, state = algorithm.config, algorithm.agent, algorithm.init()
-    steps, _, _ = agent.sample(state.meta.model, state.scale, 0)
+    steps = agent.sample(state.meta.model, state.scale, 0).steps
     count = config.meta_batch_size
     envs = agent.tasks.make_envs(agent.tasks.sample(count, rng.generator(config.seed, "tasks", 0)), 1)
     actions = rng.torch_generator(config.seed, "actions", 0)  # the same trials again

@@ -43,6 +43,7 @@ def collect_trials(
     episodes_per_trial: int,
     horizon: int,
     generator: torch.Generator,
+    keep_next: bool = False,
 ) -> Trials:
     """Collects one trial of consecutive episodes in every row of `envs`; the policy keeps its state between episodes.
 
@@ -60,6 +61,7 @@ def collect_trials(
         horizon: Largest number of steps of an episode.
         generator: Source of the actions, on the device of `params`. Its initial seed also seeds the environments, so
             every call needs another generator.
+        keep_next: Whether the trials also have the observation that each step reached.
 
     Returns:
         Trials `[tasks, trials, time, ...]`.
@@ -81,6 +83,8 @@ def collect_trials(
         ended = terminated | truncated | diverged
         step = (seen, action, output.distribution, output.value)
         received = record.add(step, np.asarray(reward), ended, diverged)
+        if keep_next:
+            record.reached.append(record.tensor(np.where(diverged[:, None], 0.0, observation)))
         last = _Last(seen, action, received, torch.from_numpy(ended).to(received.device))
         if ended.any():
             observation, _ = envs.reset(options={"reset_mask": ended})
@@ -133,6 +137,7 @@ class _Record:
         self.diverged = np.zeros(rows, bool)
         self.active, self.index = np.ones(rows, bool), np.zeros(rows, np.int64)
         self.steps: list[_Step] = []
+        self.reached: list[Tensor] = []
 
     @property
     def is_open(self) -> bool:
@@ -174,6 +179,8 @@ class _Record:
         by_time = (observation, action, reward.to(self.like.dtype), log_prob, value, episode, ended, valid)
         fields = [field.unflatten(1, (num_tasks, -1)).movedim(0, 2) for field in by_time]
         fields.append(torch.from_numpy(self.diverged).to(self.like.device).unflatten(0, (num_tasks, -1)))
+        reached = torch.stack(self.reached) if self.reached else self.like.new_zeros(time, self.rows, 0)
+        fields.append(reached.unflatten(1, (num_tasks, -1)).movedim(0, 2))
         return Trials(*fields)
 
     def tensor(self, array: NDArray[Any]) -> Tensor:

@@ -141,7 +141,7 @@ class VelocityTarget(Locomotion, ContinuousTasks):
 
     @property
     def inference_space(self) -> gymnasium.spaces.Box:
-        """The velocity. See `InferredTasks`."""
+        """The space of velocities. See `InferredTasks`."""
         return gymnasium.spaces.Box(self.velocity_low, self.velocity_high, (1,), np.float64)
 
     def inference_targets(self, tasks: VelocityTasks) -> NDArray[np.float64]:

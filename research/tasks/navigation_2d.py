@@ -79,7 +79,7 @@ class Navigation2D(ContinuousTasks):
 
     @property
     def inference_space(self) -> gymnasium.spaces.Box:
-        """The goal. See `InferredTasks`."""
+        """The square of the goals. See `InferredTasks`."""
         return gymnasium.spaces.Box(-self.goal_range, self.goal_range, (2,), np.float64)
 
     def inference_targets(self, tasks: NavigationTasks) -> NDArray[np.float64]:

@@ -67,7 +67,8 @@ def trials(reward, value, ended, valid):
     fields = [torch.tensor(field).reshape(shape) for field in (reward, value, ended, valid)]
     reward, value, ended, valid = fields
     nothing = torch.zeros(shape)
-    return Trials(nothing[..., None], nothing, reward, nothing, value, nothing.long(), ended, valid, torch.zeros(1, 1))
+    first = (nothing[..., None], nothing, reward, nothing, value, nothing.long(), ended, valid)
+    return Trials(*first, torch.zeros(1, 1), nothing[..., None])
 
 
 def test_advantages_by_hand_go_through_the_end_of_an_episode():
@@ -120,7 +121,7 @@ def test_the_scale_of_values_is_the_running_moments():
 def test_targets_of_the_value_have_the_scale_taken_out():
     algorithm = made(gae_lambda=1.0, discount=1.0)
     state = algorithm.init()
-    steps, scale, metrics = algorithm.agent.sample(state.meta.model, state.scale, 0)
+    steps, scale, metrics, *_ = algorithm.agent.sample(state.meta.model, state.scale, 0)
     assert steps.target[steps.valid].mean().abs() < 0.3 and 0.5 < steps.target[steps.valid].std() < 1.5
     first = steps.target[:, 0]
     torch.testing.assert_close(first.mean(), torch.tensor(0.0).double(), rtol=0, atol=1e-12)
@@ -132,7 +133,8 @@ def test_what_is_learned_from_regrets_is_their_sum_and_the_policy_still_reads_re
     settings = dict(task="tabular_mdp", horizon=3, gae_lambda=1.0, discount=1.0)
     plain, regretful = made(**settings), made(**settings, learn_from="regret")
     state = plain.init()
-    expected, (steps, scale, metrics) = (a.agent.sample(state.meta.model, state.scale, 0) for a in (plain, regretful))
+    expected, found = (a.agent.sample(state.meta.model, state.scale, 0) for a in (plain, regretful))
+    steps, scale, metrics, *_ = found
     pytree.tree_map(torch.testing.assert_close, steps.inputs, expected.steps.inputs)
     assert metrics["return_trial"] == expected.metrics["return_trial"]
     mean, std = scale.moments(steps.target)

@@ -165,3 +165,20 @@ def test_the_draws_are_those_of_the_generator():
 def test_rows_must_divide_into_tasks():
     with pytest.raises(ValueError, match="num_tasks=2: 3 rows do not divide into so many tasks"):
         collected(Counting([1, 1, 1]), 2, 1)
+
+
+@pytest.mark.parametrize("how", [None, "observation", "reward"])
+def test_the_observation_that_a_step_reached_is_kept_if_asked_for(how):
+    """Also at the end of an episode, where the next observation is of another one; 0 where a simulation diverged."""
+    blow_up = how and (2, 4, how)
+    envs = Counting([1, 2, 3, 4], blow_up=blow_up)
+    policy, params = policy_for(envs)
+    asked, plain = (
+        collect_trials(policy, params, make, 2, 3, 4, rng.torch_generator(0, "actions"), keep_next)
+        for make, keep_next in ((envs, True), (Counting([1, 2, 3, 4], blow_up=blow_up), False))
+    )
+    assert plain.next_observation.shape == (2, 2, 12, 0) and torch.equal(asked.observation, plain.observation)
+    assert asked.next_observation.shape == asked.observation.shape and asked.next_observation.isfinite().all()
+    reached = asked.observation + torch.tensor([0.0, 0.0, 1.0])
+    assert torch.equal(asked.next_observation[asked.valid], reached[asked.valid].to(asked.observation.dtype))
+    assert bool(asked.diverged[1, 0]) == bool(how) and not (how and asked.next_observation[1, 0, 3].any())

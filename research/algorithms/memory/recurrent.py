@@ -89,18 +89,33 @@ class Steps(NamedTuple):
 
 
 class TrialSamples(NamedTuple):
-    """The samples of one iteration: the steps of all trials, the scale of their value targets, and metrics."""
+    """The samples of one iteration: the steps of all trials, the scale of their value targets, and metrics.
+
+    Attributes:
+        steps: The steps, `[tasks × trials, time, ...]`.
+        scale: Moments of the returns, these included.
+        metrics: Metrics of the trials.
+        tasks: The tasks.
+        trials: The trials as they were sampled.
+    """
 
     steps: Steps
     scale: ValueScale
     metrics: Metrics
+    tasks: Any
+    trials: Trials
 
 
 class RecurrentAgent:
-    """A recurrent policy and its tasks. It holds no state of the training: parameters are arguments."""
+    """A recurrent policy and its tasks. It holds no state of the training: parameters are arguments.
 
-    def __init__(self, config: RL2Config):
-        self.config = config
+    Args:
+        config: The settings.
+        keep_next: Whether sampled trials also have the observation that each step reached.
+    """
+
+    def __init__(self, config: RL2Config, keep_next: bool = False):
+        self.config, self.keep_next = config, keep_next
         self.device = torch.device(config.device)
         self.num_threads = 1 if self.device.type != "cpu" else config.num_threads or available_cores()
         self.tasks = config.make_tasks()
@@ -118,7 +133,7 @@ class RecurrentAgent:
         envs = self.tasks.make_envs(tasks, config.trials_per_task)
         generator = rng.torch_generator(config.seed, "actions", iteration, device=self.device)
         sizes = (count, config.episodes_per_trial, self.tasks.horizon)
-        trials = collect_trials(self.policy, params, envs, *sizes, generator)
+        trials = collect_trials(self.policy, params, envs, *sizes, generator, self.keep_next)
         envs.close()
         collecting = time.perf_counter() - start
         steps, scale = self._process(trials, self._reward(tasks, trials), scale)
@@ -128,7 +143,7 @@ class RecurrentAgent:
             metrics["explained_variance"] = explained
         metrics["time/env_steps_per_second"] = metrics["env_steps"] / collecting
         metrics["time/sample_seconds"] = time.perf_counter() - start
-        return TrialSamples(steps, scale, metrics)
+        return TrialSamples(steps, scale, metrics, tasks, trials)
 
     def _reward(self, tasks: Any, trials: Trials) -> Tensor:
         """Returns the reward that the update maximises, `[tasks, trials, time]`."""
@@ -199,9 +214,11 @@ def minibatches(steps: Steps, count: int, compiled: bool) -> list[list[Steps]]:
         return _map(steps, lambda leaf: leaf[rows].transpose(0, 1).contiguous().transpose(0, 1))
 
     def parts(rows: slice) -> list[Steps]:
-        return [part(own) for own in _split(rows, num_parts(rows.stop - rows.start, steps.valid.shape[1], compiled))]
+        return [
+            part(own) for own in split_rows(rows, num_parts(rows.stop - rows.start, steps.valid.shape[1], compiled))
+        ]
 
-    return [parts(own) for own in _split(slice(0, len(steps.valid)), count)]
+    return [parts(own) for own in split_rows(slice(0, len(steps.valid)), count)]
 
 
 def num_parts(rows: int, time: int, compiled: bool) -> int:
@@ -219,7 +236,7 @@ def num_parts(rows: int, time: int, compiled: bool) -> int:
     return min(rows, max(_FEW_PARTS, -(-least // 4) * 4, worth // 4 * 4))
 
 
-def _split(rows: slice, count: int) -> list[slice]:
+def split_rows(rows: slice, count: int) -> list[slice]:
     """Returns `count` consecutive slices of nearly equal size."""
     start, length = rows.start, rows.stop - rows.start
     bounds = [start + length * index // count for index in range(count + 1)]

@@ -22,26 +22,17 @@ of the variance that no policy can change. The entropy bonus vanishes during tra
 
 from __future__ import annotations
 
-import time
 from typing import ClassVar, NamedTuple
-
-import torch
-from torch import Tensor
 
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.evaluation import trial_curve
-from research.algorithms.memory.losses import rl2_gradient
-from research.algorithms.memory.recurrent import RecurrentAgent, Steps, ValueScale, minibatches
-from research.algorithms.memory.trpo import make_objective
-from research.algorithms.outer import clip_norm, initial_params
-from research.algorithms.trust_region import trust_region_update
+from research.algorithms.memory.policy_update import PolicyUpdate
+from research.algorithms.memory.recurrent import RecurrentAgent, ValueScale
+from research.algorithms.outer import initial_params
 from research.evaluation import AdaptationCurve
-from research.optim.differentiable import AdamState, adam, adam_start
-from research.optim.flat import distance
-from research.parallel import parallel_map
-from research.sampling.trials import bind
+from research.optim.differentiable import AdamState
 from research.tasks.splits import SplitName
-from research.types import MetaParams, Metrics, Params, StepResult
+from research.types import MetaParams, StepResult
 
 
 class RL2State(NamedTuple):
@@ -68,71 +59,22 @@ class RL2:
     def __init__(self, config: RL2Config):
         self.config = config
         self.agent = RecurrentAgent(config)
+        self.update = PolicyUpdate(self.agent)
 
     def init(self) -> RL2State:
         """Returns the state before the first iteration."""
         params = initial_params(self.agent.policy)
-        optimizer, scale = adam_start(self._by_adam(params)), ValueScale.start(self.agent.longest)
-        return RL2State(0, MetaParams(params, {}), optimizer, scale)
+        return RL2State(0, MetaParams(params, {}), self.update.start(params), ValueScale.start(self.agent.longest))
 
     def step(self, state: RL2State) -> StepResult:
         """Returns the state after trials of new tasks and an update on them, and metrics."""
-        config, iteration = self.config, state.iteration
-        steps, scale, metrics = self.agent.sample(state.meta.model, state.scale, iteration)
-        start = time.perf_counter()
-        params = state.meta.model
-        if config.update == "trpo":
-            objective = make_objective(self.agent, params, steps)
-            moved, measured = trust_region_update(objective, config)
-            params = params | moved
-            metrics |= measured | {"entropy": objective.entropy()}
-        params, optimizer, measured = self._epochs(params, state.optimizer, steps, iteration)
-        metrics |= measured
-        metrics["step_norm"] = distance(params, state.meta.model)
-        metrics["learning_rate"] = config.lr_at(iteration)
-        metrics["entropy_coef"] = config.entropy_coef_at(iteration)
-        metrics["time/update_seconds"] = time.perf_counter() - start
-        return StepResult(RL2State(iteration + 1, MetaParams(params, {}), optimizer, scale), metrics)
+        samples = self.agent.sample(state.meta.model, state.scale, state.iteration)
+        params, optimizer, metrics = self.update(state.meta.model, state.optimizer, samples.steps, state.iteration)
+        state = RL2State(state.iteration + 1, MetaParams(params, {}), optimizer, samples.scale)
+        return StepResult(state, samples.metrics | metrics)
 
     def evaluate(
         self, state: RL2State, num_tasks: int, num_adapt_steps: int | None, split: SplitName = "test"
     ) -> AdaptationCurve:
         """Returns the mean return of the first, second, ... episode of a trial on tasks of a split."""
         return trial_curve(self.agent, state.meta.model, num_tasks, num_adapt_steps, split)
-
-    def _epochs(
-        self, params: Params, optimizer: AdamState, steps: Steps, iteration: int
-    ) -> tuple[Params, AdamState, Metrics]:
-        """Returns the result of epochs of Adam; metrics are means over the last epoch, gradient norms over all."""
-        config = self.config
-        batches = minibatches(steps, config.num_minibatches, self.agent.policy.is_compiled)
-        norms: list[float] = []
-        terms: list[Tensor] = []
-        for minibatch in batches * config.num_epochs:
-            gradient, own = self._gradient(params, minibatch, config.entropy_coef_at(iteration))
-            gradient, length = clip_norm(gradient, config.max_grad_norm)
-            moved, optimizer = adam(self._by_adam(params), gradient, optimizer, config.lr_at(iteration))
-            params = params | moved
-            norms.append(length)
-            terms.append(own)
-        names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
-        metrics = dict(zip(names, torch.stack(terms[-len(batches) :]).mean(0).tolist(), strict=True))
-        if config.update == "trpo":
-            return params, optimizer, {"value_loss": metrics["value_loss"]}
-        return params, optimizer, metrics | {"gradient_norm": sum(norms) / len(norms)}
-
-    def _gradient(self, params: Params, minibatch: list[Steps], entropy_coef: float) -> tuple[Params, Tensor]:
-        """Returns the gradient of a minibatch's loss, and its terms: sums over the parts, in their order."""
-        total = max(1, sum(int(part.valid.sum()) for part in minibatch))  # every trial may diverge in its first step
-        learned, policy = tuple(self._by_adam(params)), bind(self.agent.policy, params, requires_grad=True)
-
-        def of_part(part: Steps) -> tuple[Params, Tensor]:
-            return rl2_gradient(policy, learned, part, self.config, entropy_coef, total)
-
-        results = parallel_map(of_part, minibatch, self.agent.num_threads)
-        gradient = {name: torch.stack([gradient[name] for gradient, _ in results]).sum(0) for name in learned}
-        return gradient, torch.stack([terms for _, terms in results]).sum(0)
-
-    def _by_adam(self, params: Params) -> Params:
-        """Returns the parameters that Adam changes: all with PPO, those of the value with TRPO."""
-        return params if self.config.update == "ppo" else {k: v for k, v in params.items() if k.startswith("value_")}
