@@ -16,8 +16,8 @@ from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.rl2 import RL2
 from research.memory import keep_freed_memory
 from research.parallel import available_cores
-from research.policies.gru import GRUConfig
 from research.policies.gru_kernel import GRUWeights, gru
+from research.policies.memory import MemoryConfig
 from research.rng import torch_generator
 from research.sampling.trials import collect_trials
 from research.types import Metrics
@@ -60,7 +60,7 @@ def iteration() -> Iterator[Measurement]:
 @benchmark("rl2/bandit/400x100")
 def small_minibatches() -> Iterator[Measurement]:
     """The start of `bandit_k5_n100`: 400 trials in 8 minibatches, embeddings of the last action."""
-    metrics = iterate(1, 5, meta_batch_size=400, num_minibatches=8, policy=GRUConfig(outer_input=True))
+    metrics = iterate(1, 5, meta_batch_size=400, num_minibatches=8, policy=MemoryConfig(outer_input=True))
     yield from _rates("rl2/bandit/400x100", metrics)
 
 

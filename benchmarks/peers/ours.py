@@ -22,7 +22,7 @@ from research.algorithms.value.learner import TDLearner
 from research.algorithms.value.lookahead_dqn import LookaheadDQN, LookaheadDQNConfig
 from research.memory import keep_freed_memory
 from research.policies import PolicyConfig
-from research.policies.gru import GRUConfig
+from research.policies.memory import MemoryConfig
 from research.sampling.trials import collect_trials
 from research.td import TransitionBatch
 
@@ -51,7 +51,7 @@ def navigation(options: argparse.Namespace, **changes: Any) -> MAMLTRPO:
 def bandit(options: argparse.Namespace, **changes: Any) -> RL2:
     """Returns RL² on bandits with the settings of its twin."""
     sizes = dict(meta_batch_size=options.trials, episodes_per_trial=options.pulls, num_minibatches=options.minibatches)
-    settings: dict[str, Any] = sizes | {"policy": GRUConfig(options.hidden), "seed": options.seed}
+    settings: dict[str, Any] = sizes | {"policy": MemoryConfig(options.hidden), "seed": options.seed}
     return RL2(RL2Config(**settings | changes))
 
 

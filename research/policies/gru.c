@@ -1,6 +1,6 @@
 /* A GRU over a sequence, from its inputs to its states, and the gradient of its parameters and first state.
 
-   At each step, with the features f, the pair p and the reward of a row (research/policies/gru.py):
+   At each step, with the features f, the pair p and the reward of a row (research/policies/memory/inputs.py):
 
        forward   x = W' f + b' + E_p + reward · E'_p                       for the gates r, z and n
                  r = σ(x_r + W_r h),  z = σ(x_z + W_z h),  q = W_n h + b,  n = tanh(x_n + r ∘ q)

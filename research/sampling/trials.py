@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from research.distributions import Distribution
-from research.policies.gru import GRUPolicy, Inputs
+from research.policies.memory import Inputs, MemoryPolicy
 from research.sampling.collect import check_envs, diverged_rows
 from research.types import Params, Trials
 
 
-def bind(policy: GRUPolicy, params: Params, requires_grad: bool = False) -> GRUPolicy:
+def bind(policy: MemoryPolicy, params: Params, requires_grad: bool = False) -> MemoryPolicy:
     """Returns a copy of the policy with these parameters, for one thread or for a gradient.
 
     Args:
@@ -36,7 +36,7 @@ def bind(policy: GRUPolicy, params: Params, requires_grad: bool = False) -> GRUP
 
 @torch.no_grad()
 def collect_trials(
-    policy: GRUPolicy,
+    policy: MemoryPolicy,
     params: Params,
     envs: gymnasium.vector.VectorEnv[Any, Any, Any],
     num_tasks: int,
@@ -91,7 +91,7 @@ def collect_trials(
     return record.trials(num_tasks)
 
 
-def trial_inputs(policy: GRUPolicy, trials: Trials) -> Inputs:
+def trial_inputs(policy: MemoryPolicy, trials: Trials) -> Inputs:
     """Returns the inputs of the policy at each step of the trials, `[tasks, trials, time, ...]`."""
     first = policy.first_action(1)[0]
 
@@ -113,7 +113,7 @@ def trial_inputs(policy: GRUPolicy, trials: Trials) -> Inputs:
 
 
 class _Last(NamedTuple):
-    """The previous step as `GRUPolicy.encode` reads it, `[rows, ...]`."""
+    """The previous step as `MemoryPolicy.encode` reads it, `[rows, ...]`."""
 
     observation: Tensor
     action: Tensor
@@ -144,7 +144,7 @@ class _Record:
         """Whether a trial has not ended, and the record has room for a step."""
         return bool(self.active.any()) and len(self.steps) < len(self.reward)
 
-    def before(self, policy: GRUPolicy, observation: NDArray[Any]) -> _Last:
+    def before(self, policy: MemoryPolicy, observation: NDArray[Any]) -> _Last:
         """The placeholder of the step before the first."""
         zeros = self.like.new_zeros(self.rows)
         return _Last(torch.zeros_like(self.tensor(observation)), policy.first_action(self.rows), zeros, zeros.bool())

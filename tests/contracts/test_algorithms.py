@@ -17,7 +17,7 @@ from research.algorithms import ALGORITHMS
 from research.algorithms.value.lookahead_dqn import ReplayConfig
 from research.checkpoint import Checkpoints, load
 from research.policies import PolicyConfig
-from research.policies.gru import GRUConfig
+from research.policies.memory import MemoryConfig
 from research.policies.q_network import QNetworkConfig
 from research.tasks.splits import SplitName
 from research.tracking.config import ConfigError, from_mapping, to_mapping
@@ -58,7 +58,7 @@ TINY: dict[str, dict[str, Any]] = {
         trials_per_task=2,
         episodes_per_trial=2,
         horizon=12,
-        policy=GRUConfig(4),
+        policy=MemoryConfig(4),
         num_epochs=2,
         num_minibatches=2,
         eval_trials=2,
@@ -240,7 +240,7 @@ def test_states_stay_finite_and_hold_no_graph(make):
 
 
 @pytest.mark.parametrize("name", [name for name, kind in ALGORITHMS.items() if hasattr(kind.Config, "horizon")])
-@pytest.mark.parametrize("changes", [{}, {"update": "trpo", "policy": GRUConfig(4, separate_value=True)}])
+@pytest.mark.parametrize("changes", [{}, {"update": "trpo", "policy": MemoryConfig(4, separate_value=True)}])
 def test_a_diagnostic_without_a_value_is_absent(make, name, changes):
     """Every reward is 1, so that no action is better than another."""
     if changes and name != "rl2":

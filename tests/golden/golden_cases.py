@@ -63,6 +63,7 @@ RL2 = SHARED | {
     "eval_trials": 2,
     "num_threads": 1,
 }
+NAVIGATION: Settings = {"task": "navigation_2d", "horizon": 8, "discount": 0.99, "gae_lambda": 0.95}
 RL2_TRPO: Settings = {"update": "trpo", "policy": {"hidden_size": 6, "separate_value": True}, "cg_iterations": 4}
 
 GAMES = SHARED | {"meta_batch_size": 3, "num_cycles": 3, "lookahead_k": 4, "lookahead_alpha": 0.5}
@@ -197,7 +198,7 @@ ALGORITHM_CASES: dict[str, dict[str, Settings]] = {
             "entropy_until": 0.5,
         },
         "ppo_tabular_reward": RL2 | {"task": "tabular_mdp", "policy": {"hidden_size": 6, "outer_input": True}},
-        "ppo_navigation": RL2 | {"task": "navigation_2d", "horizon": 8, "discount": 0.99, "gae_lambda": 0.95},
+        "ppo_navigation": RL2 | NAVIGATION,
         "ppo_cheetah_vel": RL2
         | {"task": "cheetah_vel", "horizon": 6, "meta_batch_size": 2, "episodes_per_trial": 2, "discount": 0.99},
         "truncated_gradients": RL2
@@ -211,6 +212,23 @@ ALGORITHM_CASES: dict[str, dict[str, Settings]] = {
         "trpo_tabular": RL2 | RL2_TRPO | {"task": "tabular_mdp", "learn_from": "regret"},
         "trpo_navigation": RL2 | RL2_TRPO | {"task": "navigation_2d", "horizon": 8, "discount": 0.99},
         "float32": RL2 | {"task": "bandit", "dtype": "float32"},
+        **{
+            f"head_{head}": RL2 | NAVIGATION | {"policy": {"hidden_size": 6, "head": head, "head_hidden_sizes": [5, 4]}}
+            for head in ("state", "film", "hyper")
+        },
+        "head_hyper_kaiming": RL2
+        | NAVIGATION
+        | {
+            "policy": {
+                "hidden_size": 6,
+                "head": "hyper",
+                "head_hidden_sizes": [5],
+                "hyper_init": "kaiming",
+                "hyper_size": 3,
+                "belief_size": 2,
+                "belief_gradient": True,
+            }
+        },
     },
     "lookahead_games": {
         "rock_paper_scissors": GAMES | {"task": "rock_paper_scissors", "player_lr": 1.0, "meta_lr": 0.0},

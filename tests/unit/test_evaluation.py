@@ -10,7 +10,7 @@ from research.algorithms.memory.evaluation import expected_total, trial_curve
 from research.algorithms.memory.recurrent import RecurrentAgent
 from research.algorithms.outer import initial_params
 from research.evaluation import AdaptationCurve, spread
-from research.policies.gru import GRUConfig
+from research.policies.memory import MemoryConfig
 from research.rng import generator
 from research.tasks import make_tasks
 from research.tasks.bandit import Bandit, BanditTasks
@@ -21,7 +21,7 @@ from research.tasks.splits import evaluation_tasks
 def curve(name="bandit", tasks=5, steps=3, trials=2, **settings):
     """The tasks, and the curve of an untrained policy on them."""
     horizon = settings.pop("horizon", None)
-    policy = GRUConfig(4, output_scale=3.0)
+    policy = MemoryConfig(4, output_scale=3.0)
     config = RL2Config(task=name, task_args=settings, horizon=horizon, policy=policy, eval_trials=trials)
     agent = RecurrentAgent(config)
     return agent.tasks, trial_curve(agent, initial_params(agent.policy), tasks, steps)

@@ -28,7 +28,7 @@ from research.algorithms.memory.rl2 import RL2
 from research.algorithms.memory.trpo import make_objective
 from research.algorithms.trust_region import trust_region_update
 from research.checkpoint import Checkpoints, load
-from research.policies.gru import GRUConfig
+from research.policies.memory import MemoryConfig
 from research.sampling.trials import bind
 from research.types import Trials
 
@@ -38,7 +38,7 @@ SMALL = RL2Config(
     trials_per_task=2,
     episodes_per_trial=2,
     horizon=30,
-    policy=GRUConfig(4, output_scale=1.0),
+    policy=MemoryConfig(4, output_scale=1.0),
     num_minibatches=2,
     dtype="float64",
     num_threads=1,
@@ -175,7 +175,7 @@ def test_the_loss_is_that_of_an_obvious_loop():
     loss, measured = rl2_loss(output, steps, LOSS, 0.03)
     assert float(loss) == pytest.approx(obvious_loss(output, steps, 0.2, 0.03, 0.7), rel=1e-12)
     assert not steps.valid.all() and 0.05 < measured[4] < 0.95, "the clip does something"
-    separate = GRUConfig(4, separate_value=True)
+    separate = MemoryConfig(4, separate_value=True)
     alone, _ = rl2_loss(output, steps, dataclasses.replace(LOSS, update="trpo", policy=separate), 0.03)
     torch.testing.assert_close(alone, 0.7 * measured[1])
 
@@ -196,7 +196,7 @@ def whole_gradient(algorithm, params, parts, chunk_length=0):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("policy", [GRUConfig(4), GRUConfig(4, separate_value=True, learn_start=True)])
+@pytest.mark.parametrize("policy", [MemoryConfig(4), MemoryConfig(4, separate_value=True, learn_start=True)])
 def test_a_gradient_is_the_same_in_parts_and_in_chunks_of_a_trial(policy, monkeypatch):
     algorithm = made(policy=policy)
     params, steps = sampled(algorithm)
@@ -276,14 +276,14 @@ def test_parts_and_threads_change_nothing(update, monkeypatch):
     """With several parts in a minibatch, one thread and three give the same bits."""
     monkeypatch.setattr(recurrent, "_PART_ROWS", 1)
     changes = dict(
-        update=update, policy=GRUConfig(4, separate_value=True), dtype="float32", horizon=8, meta_batch_size=2
+        update=update, policy=MemoryConfig(4, separate_value=True), dtype="float32", horizon=8, meta_batch_size=2
     )
     states = [algorithm.step(algorithm.init()).state for algorithm in (made(num_threads=n, **changes) for n in (1, 3))]
     first, second = map(pytree.tree_leaves, states)
     assert all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(first, second, strict=True))
 
 
-TRPO = dict(update="trpo", policy=GRUConfig(3, separate_value=True, output_scale=1.0))
+TRPO = dict(update="trpo", policy=MemoryConfig(3, separate_value=True, output_scale=1.0))
 
 
 def test_the_fisher_product_is_the_hessian_of_the_divergence():
@@ -384,8 +384,11 @@ def test_the_explained_variance_by_hand():
         (dict(gae_lambda=1.5), "gae_lambda=1.5: need a value from 0 to 1"),
         (dict(entropy_until=0.0), "entropy_until=0.0: need a value above 0"),
         (dict(horizon=0), "horizon=0"),
-        (dict(policy=GRUConfig(4, per_state_heads=True)), r"policy\.per_state_heads=True: it is for one-hot"),
-        (dict(task="cheetah_vel", policy=GRUConfig(4, outer_input=True)), r"policy\.outer_input=True: it is for disc"),
+        (dict(policy=MemoryConfig(4, per_state_heads=True)), r"policy\.per_state_heads=True: it is for one-hot"),
+        (
+            dict(task="cheetah_vel", policy=MemoryConfig(4, outer_input=True)),
+            r"policy\.outer_input=True: it is for disc",
+        ),
         (dict(task="bandit", horizon=2), "horizon=2: need 1"),
     ],
 )
@@ -402,7 +405,7 @@ def test_the_state_of_the_policy_is_what_beats_chance_on_a_bandit():
         meta_batch_size=1000,
         num_iterations=40,
         meta_lr=0.01,
-        policy=GRUConfig(32),
+        policy=MemoryConfig(32),
         num_threads=1,
     )
     algorithm = RL2(config)

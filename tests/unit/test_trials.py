@@ -11,7 +11,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from research import rng
-from research.policies.gru import GRUConfig, make_gru_policy
+from research.policies.memory import MemoryConfig, make_memory_policy
 from research.sampling.trials import collect_trials, trial_inputs
 from research.tasks import make_tasks
 
@@ -60,9 +60,9 @@ class Counting(gymnasium.vector.VectorEnv):
 
 
 def policy_for(envs: Any, **settings):
-    config = GRUConfig(hidden_size=5, output_scale=1.0, **settings)
+    config = MemoryConfig(hidden_size=5, output_scale=1.0, **settings)
     spaces = envs.single_observation_space, envs.single_action_space
-    policy = make_gru_policy(config, *spaces, rng.torch_generator(0, "policy")).double()
+    policy = make_memory_policy(config, *spaces, rng.torch_generator(0, "policy")).double()
     return policy, {name: value.detach() for name, value in policy.named_parameters()}
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from research.algorithms.config import AlgorithmConfig, ScheduledConfig
 from research.algorithms.schedules import interpolate
 from research.optim.trust_region import TrustRegionConfig
-from research.policies.gru import GRUConfig, check_spaces
+from research.policies.memory import MemoryConfig, check_spaces
 from research.tasks import TASKS, SolvedTasks, TaskDistribution, make_tasks
 from research.tasks.splits import evaluation_tasks
 from research.validation import at_least, in_open_unit_interval, in_unit_interval, positive
@@ -58,7 +58,7 @@ class RL2Config(ScheduledConfig, TrustRegionConfig):
     trials_per_task: int = 1
     episodes_per_trial: int = 10
     horizon: int | None = None
-    policy: GRUConfig = GRUConfig()
+    policy: MemoryConfig = MemoryConfig()
     update: Literal["ppo", "trpo"] = "ppo"
     learn_from: Literal["reward", "regret"] = "reward"
     discount: float = 1.0
@@ -92,11 +92,12 @@ class RL2Config(ScheduledConfig, TrustRegionConfig):
             self._check_regret(tasks)
         evaluation_tasks(tasks, self.eval_split, self.num_eval_tasks)  # refuses more tasks than there are
         check_spaces(self.policy, tasks.observation_space, tasks.action_space)
+        self._check_belief()
         self._check_lengths(tasks.horizon * self.episodes_per_trial)
         if self.update == "trpo" and not self.policy.separate_value:
             raise ValueError(
-                "policy.separate_value=False: update='trpo' changes the policy alone, which needs a value with a GRU "
-                "of its own; need True"
+                "policy.separate_value=False: update='trpo' changes the policy alone, which needs a value with a "
+                "memory of its own; need True"
             )
 
     def _check_regret(self, tasks: TaskDistribution) -> None:
@@ -108,6 +109,13 @@ class RL2Config(ScheduledConfig, TrustRegionConfig):
             )
         if self.discount != 1:
             raise ValueError(f"learn_from='regret': it is undiscounted, got discount={self.discount:g}; need 1")
+
+    def _check_belief(self) -> None:
+        if self.policy.belief_size and not self.policy.belief_gradient:
+            raise ValueError(
+                f"policy.belief_size={self.policy.belief_size}: no loss of RL² trains the belief; need 0, or "
+                "policy.belief_gradient=True for the gradient of the policy"
+            )
 
     def _check_lengths(self, longest: int) -> None:
         if self.chunk_length > longest:

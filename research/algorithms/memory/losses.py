@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.recurrent import Steps, in_interval
 from research.losses import clipped_loss, ratio_clip_fraction, value_error
 from research.parallel import chunks
-from research.policies.gru import GRUPolicy, Output
+from research.policies.memory import MemoryPolicy, Output
 from research.returns import masked_mean
 from research.types import Params
 
@@ -38,7 +39,7 @@ def rl2_loss(output: Output, steps: Steps, config: RL2Config, entropy_coef: floa
 
 
 def rl2_gradient(
-    policy: GRUPolicy,
+    policy: MemoryPolicy,
     learned: tuple[str, ...],
     steps: Steps,
     config: RL2Config,
@@ -75,5 +76,5 @@ def rl2_gradient(
             for name, value in zip(learned, parts, strict=True):
                 gradient[name] += value
             terms += weight * values
-            state = output.state.detach()  # truncated backpropagation: the gradient ends here
+            state = pytree.tree_map(torch.Tensor.detach, output.state)  # truncated backpropagation: the gradient ends
     return gradient, terms

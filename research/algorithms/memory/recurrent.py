@@ -13,7 +13,7 @@ from torch import Tensor
 from research import rng
 from research.algorithms.memory.config import RL2Config
 from research.parallel import available_cores
-from research.policies.gru import Inputs, make_gru_policy
+from research.policies.memory import Inputs, make_memory_policy
 from research.returns import discounted_returns, gae, masked_mean, normalize
 from research.sampling.trials import collect_trials, trial_inputs
 from research.tasks import SolvedTasks
@@ -121,7 +121,7 @@ class RecurrentAgent:
         self.tasks = config.make_tasks()
         self.longest = self.tasks.horizon * config.episodes_per_trial
         initial = rng.torch_generator(config.seed, "policy")
-        policy = make_gru_policy(config.policy, self.tasks.observation_space, self.tasks.action_space, initial)
+        policy = make_memory_policy(config.policy, self.tasks.observation_space, self.tasks.action_space, initial)
         self.policy = policy.to(self.device, getattr(torch, config.dtype))
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The GRU policy: torch's own GRU, single steps and finite differences as oracles."""
+"""Policies with memory: torch's own GRU, single steps and finite differences as oracles."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from research import rng
-from research.policies.gru import GRUConfig, GRUPolicy, make_gru_policy
 from research.policies.gru_function import gru_function, gru_recorded
+from research.policies.memory import MemoryConfig, MemoryPolicy, make_memory_policy
 
 DTYPES = [(torch.float32, 1e-6), (torch.float64, 1e-12)]
 ONE_HOT = gymnasium.spaces.Box(0.0, 1.0, (4,))
 REAL = gymnasium.spaces.Box(-np.inf, np.inf, (3,))
 CONFIGS = {
-    "plain": GRUConfig(hidden_size=6),
-    "separate": GRUConfig(hidden_size=6, separate_value=True, learn_start=True),
-    "layer_norm": GRUConfig(hidden_size=6, layer_norm=True),
-    "tabular": GRUConfig(hidden_size=6, outer_input=True, per_state_heads=True, output_scale=1.0),
+    "plain": MemoryConfig(hidden_size=6),
+    "separate": MemoryConfig(hidden_size=6, separate_value=True, learn_start=True),
+    "layer_norm": MemoryConfig(hidden_size=6, layer_norm=True),
+    "state": MemoryConfig(hidden_size=6, head="state", head_hidden_sizes=(4, 3)),
+    "film": MemoryConfig(hidden_size=6, head="film", head_hidden_sizes=(4, 3), separate_value=True),
+    "hyper": MemoryConfig(hidden_size=6, head="hyper", head_hidden_sizes=(4, 3)),
+    "bottleneck": MemoryConfig(hidden_size=6, head="hyper", head_hidden_sizes=(3,), hyper_size=2, hyper_init="kaiming"),
+    "bilinear": MemoryConfig(hidden_size=6, head="hyper", head_hidden_sizes=()),
+    "belief": MemoryConfig(hidden_size=6, head="state", head_hidden_sizes=(4,), belief_size=2, belief_gradient=True),
+    "linear_belief": MemoryConfig(hidden_size=6, belief_size=2, belief_gradient=True),
+    "tabular": MemoryConfig(hidden_size=6, outer_input=True, per_state_heads=True, output_scale=1.0),
 }
 
 
@@ -30,7 +37,7 @@ def arguments(time=5, rows=4, size=3, dtype=torch.float64):
     return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
 
 
-def trial(policy: GRUPolicy, rows=5, time=7, dtype=torch.float64, seed=0):
+def trial(policy: MemoryPolicy, rows=5, time=7, dtype=torch.float64, seed=0):
     """What `rows` trials show, `[rows, time, ...]`, as `encode` wants it."""
     generator = torch.Generator().manual_seed(seed)
     shape = (rows, time)
@@ -40,7 +47,7 @@ def trial(policy: GRUPolicy, rows=5, time=7, dtype=torch.float64, seed=0):
     else:
         observation = torch.randn(*shape, 3, generator=generator, dtype=dtype)
     action = torch.randint(2, shape, generator=generator)
-    if not policy.is_discrete:
+    if not policy.encoder.is_discrete:
         action = torch.randn(*shape, 2, generator=generator, dtype=dtype)
     reward = torch.randn(shape, generator=generator, dtype=dtype)
     ended = torch.rand(shape, generator=generator) < 0.3
@@ -50,7 +57,7 @@ def trial(policy: GRUPolicy, rows=5, time=7, dtype=torch.float64, seed=0):
 def made(name, discrete=True, dtype=torch.float64, seed=0):
     actions = gymnasium.spaces.Discrete(2) if discrete else gymnasium.spaces.Box(-1.0, 1.0, (2,))
     observations = ONE_HOT if name == "tabular" else REAL
-    policy = make_gru_policy(CONFIGS[name], observations, actions, rng.torch_generator(seed, "policy"))
+    policy = make_memory_policy(CONFIGS[name], observations, actions, rng.torch_generator(seed, "policy"))
     with torch.no_grad():  # nothing may hide behind a zero
         for index, parameter in enumerate(policy.parameters()):
             parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
@@ -202,13 +209,13 @@ def test_inputs_by_hand():
 
 def test_an_observation_that_never_changes_is_one_state():
     bandit = gymnasium.spaces.Box(0.0, 0.0, (1,))
-    config = GRUConfig(hidden_size=6, outer_input=True)
-    policy = make_gru_policy(config, bandit, gymnasium.spaces.Discrete(3), torch.Generator())
+    config = MemoryConfig(hidden_size=6, outer_input=True)
+    policy = make_memory_policy(config, bandit, gymnasium.spaces.Discrete(3), torch.Generator())
     nothing, action = torch.zeros(2, 1), torch.tensor([-1, 2])
     inputs = policy.encode(nothing, nothing, action, torch.tensor([0.0, 1.0]), torch.tensor([False, True]))
     assert inputs.pair.tolist() == [3, 2]
     with pytest.raises(ValueError, match="outer_input=True: it is for one-hot observations, got"):
-        make_gru_policy(config, REAL, gymnasium.spaces.Discrete(3), torch.Generator())
+        make_memory_policy(config, REAL, gymnasium.spaces.Discrete(3), torch.Generator())
 
 
 def test_the_outer_input_and_the_heads_are_what_one_hot_vectors_give():
@@ -238,15 +245,17 @@ def test_the_outer_input_and_the_heads_are_what_one_hot_vectors_give():
 )
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        GRUConfig(**change)
+        MemoryConfig(**change)
 
 
 @pytest.mark.parametrize("name", ["outer_input", "per_state_heads"])
 def test_settings_for_one_hot_observations_are_refused_with_others(name):
     with pytest.raises(ValueError, match=rf"policy\.{name}=True: it is for one-hot observations, got Box"):
-        make_gru_policy(GRUConfig(**{name: True}), REAL, gymnasium.spaces.Discrete(2), rng.torch_generator(0, "policy"))
+        make_memory_policy(
+            MemoryConfig(**{name: True}), REAL, gymnasium.spaces.Discrete(2), rng.torch_generator(0, "policy")
+        )
 
 
 def test_other_action_spaces_are_refused():
     with pytest.raises(ValueError, match="policies for Box and Discrete actions only"):
-        make_gru_policy(GRUConfig(), REAL, gymnasium.spaces.MultiBinary(3), rng.torch_generator(0, "policy"))
+        make_memory_policy(MemoryConfig(), REAL, gymnasium.spaces.MultiBinary(3), rng.torch_generator(0, "policy"))

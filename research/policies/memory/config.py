@@ -1,0 +1,114 @@
+"""The settings of a policy with memory, and which of them fit the spaces of a task."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import gymnasium
+
+from research.validation import at_least, choices
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Settings of a policy with memory.
+
+    Attributes:
+        hidden_size: Units of the memory.
+        memory: The only one is `"gru"`.
+        head: The function from memory and observation to the action. `"linear"` reads the memory alone. `"state"` is a
+            perceptron on both. `"film"` is a perceptron on the observation, the memory gives a factor and an addend of
+            each hidden unit (Perez et al. 2018, arXiv:1709.07871). `"hyper"` is a perceptron on the observation, the
+            memory gives all its weights (Ha et al. 2017, arXiv:1609.09106; Beck et al. 2022, arXiv:2210.11348).
+        head_hidden_sizes: Units of each hidden layer of such a perceptron.
+        head_activation: Activation of its hidden layers.
+        hyper_init: Initial hypernetwork. `"bias"` (Bias-HyperInit, Beck et al. 2022): the generated weights are the
+            same for every memory and equal to an ordinary initialisation. `"kaiming"`: He's for the layer that
+            generates them, a control under which the generated weights have the wrong size.
+        hyper_size: Units of a linear map of the memory that the hypernetwork reads; 0: it reads the memory itself.
+        belief_size: Dimensions of a Gaussian belief: linear maps of the memory give its mean and log-variance, and the
+            head reads both, not the memory. 0 for none.
+        belief_gradient: Whether the gradient of the policy reaches the memory through the belief.
+        separate_value: Whether the value has a memory of its own, or reads that of the policy.
+        layer_norm: Whether both products of the GRU's cell, with the input and with the state, are layer-normalised
+            (Ba et al. 2016, arXiv:1607.06450). Several times slower, as it has no fused backward pass.
+        learn_start: Whether the GRU's state at the start of a trial is learned, or 0.
+        outer_input: Whether the input also has onehot(s, a) and reward · onehot(s, a) of the last step. It needs
+            one-hot (or constant) observations and discrete actions.
+        per_state_heads: Whether each state has output weights of its own: head `"hyper"` without hidden layers on
+            one-hot observations, less its shared bias, by table look-up. It needs one-hot (or constant) observations.
+        output_scale: Factor on the initial output weights of the policy (Glorot's): with less than 1, the first actions
+            hardly depend on the input.
+        init_log_std: Initial log standard deviation (continuous actions).
+        min_log_std: Lower limit of the log standard deviation (continuous actions).
+    """
+
+    hidden_size: int = 64
+    memory: Literal["gru"] = "gru"
+    head: Literal["linear", "state", "film", "hyper"] = "linear"
+    head_hidden_sizes: tuple[int, ...] = (64,)
+    head_activation: Literal["tanh", "relu"] = "tanh"
+    hyper_init: Literal["bias", "kaiming"] = "bias"
+    hyper_size: int = 0
+    belief_size: int = 0
+    belief_gradient: bool = False
+    separate_value: bool = False
+    layer_norm: bool = False
+    learn_start: bool = False
+    outer_input: bool = False
+    per_state_heads: bool = False
+    output_scale: float = 0.01
+    init_log_std: float = 0.0
+    min_log_std: float = math.log(1e-6)
+
+    def __post_init__(self) -> None:
+        choices(self)
+        at_least(self, 1, "hidden_size")
+        at_least(self, 0, "output_scale", "hyper_size", "belief_size")
+        if any(size < 1 for size in self.head_hidden_sizes):
+            raise ValueError(f"head_hidden_sizes={self.head_hidden_sizes}: need at least 1 unit in every layer")
+        if self.head == "film" and not self.head_hidden_sizes:
+            raise ValueError("head_hidden_sizes=(): head='film' modulates hidden layers; need at least one")
+        if self.init_log_std < self.min_log_std:
+            raise ValueError(f"init_log_std={self.init_log_std}: need at least min_log_std={self.min_log_std}")
+        for key, (owner, needed) in _OWNERS.items():
+            self._refuse_without(key, owner, needed)
+        if self.belief_gradient and not self.belief_size:
+            raise ValueError("belief_gradient=True: there is no belief; need belief_size of at least 1, or False")
+
+    def _refuse_without(self, key: str, owner: str, needed: tuple[str, ...]) -> None:
+        """Raises ValueError if a setting is not its default and the memory or head does not read it."""
+        value, default = getattr(self, key), next(field.default for field in fields(self) if field.name == key)
+        if value != default and getattr(self, owner) not in needed:
+            allowed = " or ".join(f"{owner}={name!r}" for name in needed)
+            raise ValueError(
+                f"{key}={value!r}: it is for {allowed}, got {owner}={getattr(self, owner)!r}; need {default!r}"
+            )
+
+
+_PERCEPTRONS = ("state", "film", "hyper")
+_OWNERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "head_hidden_sizes": ("head", _PERCEPTRONS),
+    "head_activation": ("head", _PERCEPTRONS),
+    "hyper_init": ("head", ("hyper",)),
+    "hyper_size": ("head", ("hyper",)),
+    "per_state_heads": ("head", ("linear",)),
+    "layer_norm": ("memory", ("gru",)),
+    "learn_start": ("memory", ("gru",)),
+}
+"""Setting → the setting whose choices read it, and those choices."""
+
+
+def check_spaces(config: MemoryConfig, observations: gymnasium.spaces.Box, actions: gymnasium.Space[Any]) -> None:
+    """Raises ValueError if `make_memory_policy` cannot make a policy for these spaces."""
+    if not isinstance(actions, (gymnasium.spaces.Discrete, gymnasium.spaces.Box)):
+        raise ValueError(f"task: its actions are {actions}; there are policies for Box and Discrete actions only")
+    if config.outer_input and not isinstance(actions, gymnasium.spaces.Discrete):
+        raise ValueError(f"policy.outer_input=True: it is for discrete actions, got {actions}; need False")
+    is_one_hot = len(observations.shape) == 1 and (observations.low == 0).all() and (observations.high == 1).all()
+    never_changes = observations.shape == (1,) and (observations.low == observations.high).all()
+    for name in ("outer_input", "per_state_heads"):
+        if getattr(config, name) and not (is_one_hot or never_changes):
+            raise ValueError(f"policy.{name}=True: it is for one-hot observations, got {observations}; need False")

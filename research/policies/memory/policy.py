@@ -1,0 +1,192 @@
+"""A policy and a value on a memory that can learn the task, as its input has past actions and rewards.
+
+    m_t = memory(inputs up to t);  [b_t = (μ(m_t), log σ²(m_t))];  π_t, v_t = heads(m_t or b_t, observation_t)
+
+The value has a head of its own: linear next to a linear head of the policy, as in RL²; else a perceptron on memory and
+observation, kind `"state"`. A value is a sum over all that may follow, and needs both; it needs no weights that a
+hypernetwork writes, whose cost it would double.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+
+from research.distributions import Categorical, DiagGaussian, Distribution
+from research.policies.gru_kernel import kernel
+from research.policies.memory.config import MemoryConfig, check_spaces
+from research.policies.memory.heads import HEADS, StateHead, linear_outputs, linear_pair
+from research.policies.memory.initial import glorot, linear
+from research.policies.memory.inputs import Encoder, Inputs
+from research.policies.memory.recurrent import Recurrent
+
+
+class Belief(NamedTuple):
+    """A Gaussian belief about the task with independent dimensions, its fields `[rows, time, belief]`."""
+
+    mean: Tensor
+    log_var: Tensor
+
+
+class Output(NamedTuple):
+    """The output of the network.
+
+    Attributes:
+        distribution: Action distributions, `[rows, time, ...]`.
+        value: Values, `[rows, time]`.
+        state: The state after the last step, a tree of tensors.
+        belief: The belief after each step, with a graph; None without `belief_size`.
+    """
+
+    distribution: Any
+    value: Tensor
+    state: Any
+    belief: Belief | None = None
+
+
+class Memory(Protocol):
+    """A module that remembers what a trial has shown."""
+
+    def __call__(self, inputs: Inputs, state: Any) -> tuple[Tensor, Any]:
+        """Returns the memory after each step, `[time, rows, hidden]`, and the last state, for `[time, rows, ...]`."""
+
+    def initial_state(self, rows: int) -> Any:
+        """Returns the state at the start of a trial, a tree of tensors."""
+
+
+class MemoryPolicy(nn.Module):
+    """Inputs and state → action distribution, value and state. See the module, and `make_memory_policy`.
+
+    Parameters whose names begin with `value_` belong to the value alone.
+
+    Args:
+        config: The settings.
+        encoder: The form of the inputs.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(self, config: MemoryConfig, encoder: Encoder, generator: torch.Generator):
+        super().__init__()
+        self.config, self.encoder = config, encoder
+        self.body: Memory = Recurrent(config, encoder, generator)
+        self.value_body: Memory | None = Recurrent(config, encoder, generator) if config.separate_value else None
+        self.places = encoder.num_observations if config.per_state_heads else 1
+        size = 2 * config.belief_size or config.hidden_size
+        value_size = config.hidden_size if config.separate_value else size
+        self.head: nn.Module | None = None
+        if config.head == "linear":
+            self._make_linear_heads(size, value_size, generator)
+        else:
+            outputs, observations = encoder.num_actions, encoder.num_observations
+            kind = HEADS[config.head]
+            self.head = kind(config, (size, observations, outputs), generator, config.output_scale)
+            self.value_head = StateHead(config, (value_size, observations, 1), generator, 1.0)
+        self.belief = linear(config.hidden_size, size, generator) if config.belief_size else None
+        self.log_std: nn.Parameter | None = None
+        if not encoder.is_discrete:
+            self.log_std = nn.Parameter(torch.full((encoder.num_actions,), float(config.init_log_std)))
+
+    def _make_linear_heads(self, size: int, value_size: int, generator: torch.Generator) -> None:
+        num_actions, scale = self.encoder.num_actions, self.config.output_scale
+        self.action_weight = glorot(self.places * num_actions, size, generator, size + num_actions, scale)
+        self.action_bias = nn.Parameter(torch.zeros(self.places * num_actions))
+        self.value_weight = glorot(self.places, value_size, generator, fan=value_size + 1)
+        self.value_bias = nn.Parameter(torch.zeros(self.places))
+
+    def forward(self, inputs: Inputs, state: Any) -> Output:
+        """Returns the output for `inputs [rows, time, ...]` and the state before them."""
+        inputs = inputs.map(lambda field: field.transpose(0, 1))
+        if self.value_body is None:
+            memory, state = self.body(inputs, state)
+            own = None
+        else:
+            (memory, first), (own, second) = self.body(inputs, state[0]), self.value_body(inputs, state[1])
+            state = first, second
+        belief, read = self._believe(memory)
+        action, value = (outputs.transpose(0, 1) for outputs in self._heads(read, read if own is None else own, inputs))
+        return Output(self._distribution(action), value.squeeze(-1), state, belief)
+
+    def act(self, inputs: Inputs, state: Any) -> Output:
+        """Returns the output for one step: `inputs [rows, ...]`; distribution, value and belief `[rows, ...]`."""
+        output = self(inputs.map(lambda field: field.unsqueeze(1)), state)
+        distribution = type(output.distribution)(*(leaf.squeeze(1) for leaf in output.distribution))
+        belief = output.belief and Belief(*(leaf.squeeze(1) for leaf in output.belief))
+        return Output(distribution, output.value.squeeze(1), output.state, belief)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled code computes the states and their first derivatives, and torch only the rest."""
+        first = next(self.parameters())
+        return not self.config.layer_norm and kernel(first.dtype, first.device) is not None
+
+    @property
+    def is_truncatable(self) -> bool:
+        """Whether the state is all that the policy knows about the past, so that a gradient can end at it."""
+        return self.config.memory == "gru"
+
+    def initial_state(self, rows: int) -> Any:
+        """Returns the state at the start of a trial, a tree of tensors."""
+        state = self.body.initial_state(rows)
+        return state if self.value_body is None else (state, self.value_body.initial_state(rows))
+
+    def first_action(self, rows: int) -> Tensor:
+        """Returns the last action at the start of a trial: −1, or zeros if actions are continuous."""
+        like = next(self.parameters())
+        if self.encoder.is_discrete:
+            return torch.full((rows,), -1, device=like.device)
+        return like.new_zeros(rows, self.encoder.num_actions)
+
+    def encode(
+        self, observation: Tensor, last_observation: Tensor, last_action: Tensor, last_reward: Tensor, ended: Tensor
+    ) -> Inputs:
+        """Returns the inputs of the network, see `Encoder.encode`; `first_action` is the action before the first."""
+        return self.encoder.encode(observation, last_observation, last_action, last_reward, ended)
+
+    def _believe(self, memory: Tensor) -> tuple[Belief | None, Tensor]:
+        """Returns the belief, `[rows, time, belief]`, and what the heads read, `[time, rows, ...]`."""
+        if self.belief is None:
+            return None, memory
+        outputs = self.belief(memory)
+        belief = Belief(*outputs.transpose(0, 1).chunk(2, -1))
+        # Unless the settings say otherwise, the loss of the belief alone trains memory and belief, as in VariBAD.
+        return belief, outputs if self.config.belief_gradient else outputs.detach()
+
+    def _heads(self, memory: Tensor, value_memory: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Returns the outputs for actions and value, `[time, rows, ...]`; one product gives both where it can."""
+        if self.head is not None:
+            observation = inputs.features[..., : self.encoder.num_observations]
+            return self.head(memory, observation), self.value_head(value_memory, observation)
+        action, value = (self.action_weight, self.action_bias), (self.value_weight, self.value_bias)
+        if value_memory is memory and inputs.place is None:
+            return linear_pair(memory, action, value)
+        place = (inputs.place, self.places)
+        return linear_outputs(memory, *action, *place), linear_outputs(value_memory, *value, *place)
+
+    def _distribution(self, outputs: Tensor) -> Distribution:
+        if self.log_std is None:
+            return Categorical(outputs)
+        return DiagGaussian(outputs, self.log_std.clamp_min(self.config.min_log_std).expand_as(outputs))
+
+
+def make_memory_policy(
+    config: MemoryConfig,
+    observation_space: gymnasium.spaces.Box,
+    action_space: gymnasium.Space[Any],
+    generator: torch.Generator,
+) -> MemoryPolicy:
+    """Returns a policy for these spaces: Gaussian for Box actions, categorical for Discrete ones.
+
+    Raises:
+        ValueError: The action space is neither, or a setting needs one-hot observations or discrete actions.
+    """
+    check_spaces(config, observation_space, action_space)
+    is_discrete = isinstance(action_space, gymnasium.spaces.Discrete)
+    num_actions = int(action_space.n) if is_discrete else math.prod(action_space.shape or ())  # type: ignore[attr-defined]
+    num_observations = math.prod(observation_space.shape)
+    has_places = config.per_state_heads and num_observations > 1
+    encoder = Encoder(num_observations, num_actions, is_discrete, config.outer_input, has_places)
+    return MemoryPolicy(config, encoder, generator)
