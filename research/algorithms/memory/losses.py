@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from research.algorithms.memory.config import RL2Config
+from research.algorithms.memory.ppo_loss import Coefficients, Samples, ppo_loss
 from research.algorithms.memory.recurrent import Steps, in_interval
 from research.losses import clipped_loss, ratio_clip_fraction, value_error
 from research.parallel import chunks
@@ -22,6 +23,11 @@ def rl2_loss(output: Output, steps: Steps, config: RL2Config, entropy_coef: floa
     alone. The KL divergence, which is no part of the loss, is estimated from the actions as mean ρ − 1 − log ρ
     (Schulman 2020, "Approximating KL divergence").
     """
+    if config.update == "ppo":
+        coefficients = Coefficients(config.clip_eps, entropy_coef, config.value_coef)
+        compiled = ppo_loss(output.distribution, output.value, Samples(*steps[1:]), coefficients)
+        if compiled is not None:
+            return compiled
     value = value_error(output.value, steps.target, steps.valid)
     if config.update == "trpo":
         zero = torch.zeros_like(value)

@@ -169,13 +169,6 @@ def linear_outputs(memory: Tensor, weight: Tensor, bias: Tensor, place: Tensor |
     return outputs.gather(-2, index).squeeze(-2)
 
 
-def linear_pair(memory: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns the outputs of two linear layers (weight, bias) on the same memory, by one product."""
-    weight, bias = (torch.cat(pair) for pair in zip(first, second, strict=True))
-    one, other = F.linear(memory, weight, bias).split((len(first[1]), len(second[1])), -1)
-    return one, other
-
-
 def _layers(widths: tuple[int, ...], generator: torch.Generator, output_scale: float) -> list[nn.Linear]:
     """Returns the layers of a perceptron, Glorot's, the last one times `output_scale`."""
     pairs = list(itertools.pairwise(widths))
@@ -183,4 +176,4 @@ def _layers(widths: tuple[int, ...], generator: torch.Generator, output_scale: f
     return [linear(*pair, generator, scale) for pair, scale in zip(pairs, scales, strict=True)]
 
 
-__all__ = ["HEADS", "FilmHead", "GeneratedLinear", "HyperHead", "StateHead", "linear_outputs", "linear_pair"]
+__all__ = ["HEADS", "FilmHead", "GeneratedLinear", "HyperHead", "StateHead", "linear_outputs"]

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from research.distributions import Categorical, DiagGaussian, Distribution
 from research.policies.gru_kernel import kernel
 from research.policies.memory.config import MemoryConfig, check_spaces
-from research.policies.memory.heads import HEADS, StateHead, linear_outputs, linear_pair
+from research.policies.memory.heads import HEADS, StateHead, linear_outputs
 from research.policies.memory.initial import glorot, linear
 from research.policies.memory.inputs import Encoder, Inputs
+from research.policies.memory.linear_kernel import linear_pair
 from research.policies.memory.recurrent import Recurrent
 
 
