@@ -10,8 +10,9 @@
                  δ of the step before = δ ∘ z + W_rᵀ ∂r + W_zᵀ ∂z + W_nᵀ ∂q
                  and W += (∂r, ∂z, ∂q) hᵀ,  W' += ∂x fᵀ,  b' += ∂x,  b += ∂q,  E_p += ∂x,  E'_p += reward · ∂x
 
-   with ∂x = (∂r, ∂z, ∂n). All steps of a block of rows follow each other, so that their states stay in the cache; the
-   gates are written once, for the backward pass. Sums over rows and steps are in the order of blocks and steps, which
+   with ∂x = (∂r, ∂z, ∂n). All steps of a block of rows follow each other, so that their states stay in the cache. A tile
+   of the forward pass has a vector of units of some rows: its gates are sums in registers, and are written once, for the
+   backward pass. Sums over rows and steps are in the order of blocks and steps, which
    depends on the number of rows alone.
 
    `size` is the number of units, `width` that number in whole vectors; what is kept has rows of `width` numbers. */
@@ -21,6 +22,12 @@
 #include "matrix.h"
 
 #define BLOCK 48 /* rows */
+#if defined(__AVX512F__)
+#define STEP_ROWS 8 /* 24 sums, 3 of the weights and 1 of the state in 32 registers */
+#else
+#define STEP_ROWS 4 /* 12 sums, 3 of the weights and 1 of the state in 16 registers */
+#endif
+#define EACH_ROW _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++)
 
 typedef struct {
   int64_t time, rows, size, features, pairs;
@@ -33,7 +40,7 @@ typedef struct {
   const real *weight;        /* W [3 size, size] */
   const real *bias;          /* b [size] */
   real *state;               /* h [time + 1, rows, width]; the first is given, with zeros behind `size` */
-  real *gate;                /* r, z, n, q [time, rows, 4 width], for the backward pass; NULL without one */
+  real *gate; /* r, z, n, q for the backward pass, [time, blocks, width / LANES, rows of the block, 4, LANES]; or NULL */
 } Sequence;
 
 typedef struct {
@@ -55,72 +62,89 @@ static void pad_parts(int64_t parts, int64_t size, const real *from, real *to) {
   pad(parts, size, from, size, to, PADDED(size));
 }
 
-/* The transpose of three gates' weights [3 size, columns], as [columns, 3 width]. */
-static void transpose_gates(int64_t size, int64_t columns, const real *from, real *to) {
-  int64_t width = PADDED(size);
-  memset(to, 0, columns * 3 * width * sizeof(real));
+/* The transpose of three gates' weights [3 size, columns], as [width / LANES, columns, 3, LANES]. */
+static void pack_gates(int64_t size, int64_t columns, const real *from, real *to) {
+  memset(to, 0, columns * 3 * PADDED(size) * sizeof(real));
   for (int64_t gate = 0; gate < 3; gate++)
     for (int64_t i = 0; i < size; i++)
-      for (int64_t j = 0; j < columns; j++)
-        to[j * 3 * width + gate * width + i] = from[(gate * size + i) * columns + j];
+      for (int64_t k = 0; k < columns; k++)
+        to[((i / LANES * columns + k) * 3 + gate) * LANES + i % LANES] = from[(gate * size + i) * columns + k];
 }
 
 INLINE vector load(const real *from) { return *(const vector *)from; }
 INLINE void store(real *to, vector value) { *(vector *)to = value; }
 
-/* The biases and the embeddings of a row's pair: x, and b for q. */
-static void start_gates(const Sequence *s, const real *bias, const real *table, int64_t at, real *gate) {
-  int64_t width = PADDED(s->size);
-  if (!s->pairs) {
-    memcpy(gate, bias, 4 * width * sizeof(real));
-    return;
+/* The weights in the order of the tiles: `input` and `weight` by `pack_gates`, the others in whole vectors. */
+typedef struct {
+  real *input, *weight, *table, *bias; /* the last: b' and b */
+} Packed;
+
+/* The units from `j` on of a step of `rows` rows, a vector of each row: the gates, if they are kept, and the states. */
+INLINE void step_tile(const int rows, const Sequence *s, const Packed *p, int64_t j, int64_t at, real *gate) {
+  const int64_t width = PADDED(s->size), features = s->features, size = s->size;
+  const real *before = s->state + at * width, *feature = s->feature + at * features;
+  real *after = s->state + (at + s->rows) * width + j;
+  vector r[STEP_ROWS], z[STEP_ROWS], n[STEP_ROWS], q[STEP_ROWS];
+  EACH_ROW {
+    r[i] = load(p->bias + j), z[i] = load(p->bias + width + j), n[i] = load(p->bias + 2 * width + j);
+    q[i] = load(p->bias + 3 * width + j);
+    if (s->pairs) {
+      const real *plain = p->table + s->pair[at + i] * 3 * width + j, *weighted = plain + s->pairs * 3 * width;
+      real reward = s->reward[at + i];
+      r[i] = r[i] + load(plain) + reward * load(weighted);
+      z[i] = z[i] + load(plain + width) + reward * load(weighted + width);
+      n[i] = n[i] + load(plain + 2 * width) + reward * load(weighted + 2 * width);
+    }
   }
-  const real *plain = table + s->pair[at] * 3 * width, *weighted = plain + s->pairs * 3 * width;
-  real reward = s->reward[at];
-  for (int64_t j = 0; j < 3 * width; j += LANES)
-    store(gate + j, load(bias + j) + load(plain + j) + reward * load(weighted + j));
-  memcpy(gate + 3 * width, bias + 3 * width, width * sizeof(real));
+  const real *weight = p->input + 3 * j * features;
+  for (int64_t k = 0; k < features; k++, weight += 3 * LANES) {
+    vector to_r = load(weight), to_z = load(weight + LANES), to_n = load(weight + 2 * LANES);
+    EACH_ROW {
+      real left = feature[i * features + k];
+      r[i] += left * to_r, z[i] += left * to_z, n[i] += left * to_n;
+    }
+  }
+  weight = p->weight + 3 * j * size;
+  for (int64_t k = 0; k < size; k++, weight += 3 * LANES) {
+    vector to_r = load(weight), to_z = load(weight + LANES), to_q = load(weight + 2 * LANES);
+    EACH_ROW {
+      real left = before[i * width + k];
+      r[i] += left * to_r, z[i] += left * to_z, q[i] += left * to_q;
+    }
+  }
+  EACH_ROW {
+    vector reset = vector_sigmoid(r[i]), keep = vector_sigmoid(z[i]), new = vector_tanh(n[i] + reset * q[i]);
+    store(after + i * width, new + keep * (load(before + i * width + j) - new));
+    if (!gate) continue;
+    store(gate + i * 4 * LANES, reset), store(gate + i * 4 * LANES + LANES, keep);
+    store(gate + i * 4 * LANES + 2 * LANES, new), store(gate + i * 4 * LANES + 3 * LANES, q[i]);
+  }
 }
 
-/* One step of `rows` rows, whose gates hold x + W h and q: the gates, and the next states. */
-static void finish_gates(int64_t rows, int64_t width, real *gate, const real *before, real *after) {
-  for (int64_t i = 0; i < rows; i++, gate += 4 * width, before += width, after += width)
-    for (int64_t j = 0; j < width; j += LANES) {
-      vector r = vector_sigmoid(load(gate + j)), z = vector_sigmoid(load(gate + width + j));
-      vector n = vector_tanh(load(gate + 2 * width + j) + r * load(gate + 3 * width + j));
-      store(gate + j, r);
-      store(gate + width + j, z);
-      store(gate + 2 * width + j, n);
-      store(after + j, n + z * (load(before + j) - n));
-    }
+/* The units from `j` on of a step of `rows` rows from `at` on. */
+static void step_units(int64_t rows, const Sequence *s, const Packed *p, int64_t j, int64_t at, real *gate) {
+  const int64_t kept = gate ? STEP_ROWS * 4 * LANES : 0;
+  for (; rows >= STEP_ROWS; rows -= STEP_ROWS, at += STEP_ROWS, gate += kept) step_tile(STEP_ROWS, s, p, j, at, gate);
+  for (; rows; rows--, at++, gate += kept / STEP_ROWS) step_tile(1, s, p, j, at, gate);
 }
 
 /* All states, and the gates if they are kept. Returns 0, or −1 without memory. */
 int gru_forward(const Sequence *s) {
   const int64_t size = s->size, width = PADDED(size), block = block_rows(s->rows);
-  const int64_t numbers = (size + s->features + 2 * s->pairs) * 3 * width + 4 * width + block * 4 * width;
-  real *memory = malloc(numbers * sizeof(real));
+  real *memory = malloc(((size + s->features + 2 * s->pairs) * 3 * width + 4 * width) * sizeof(real));
   if (!memory) return -1;
-  real *weight = memory, *input = weight + size * 3 * width, *table = input + s->features * 3 * width;
-  real *bias = table + 2 * s->pairs * 3 * width, *scratch = bias + 4 * width;
-  transpose_gates(size, size, s->weight, weight);
-  transpose_gates(size, s->features, s->weight_input, input);
-  pad_parts(2 * s->pairs * 3, size, s->table, table);
-  pad_parts(3, size, s->bias_input, bias);
-  pad_parts(1, size, s->bias, bias + 3 * width);
+  Packed p = {.weight = memory, .input = memory + size * 3 * width};
+  p.table = p.input + s->features * 3 * width, p.bias = p.table + 2 * s->pairs * 3 * width;
+  pack_gates(size, size, s->weight, p.weight);
+  pack_gates(size, s->features, s->weight_input, p.input);
+  pad_parts(2 * s->pairs * 3, size, s->table, p.table);
+  pad_parts(3, size, s->bias_input, p.bias);
+  pad_parts(1, size, s->bias, p.bias + 3 * width);
   for (int64_t first = 0; first < s->rows; first += block) {
     int64_t rows = s->rows - first < block ? s->rows - first : block;
-    for (int64_t t = 0; t < s->time; t++) {
-      int64_t at = t * s->rows + first;
-      const real *before = s->state + at * width;
-      real *after = s->state + (at + s->rows) * width, *gate = s->gate ? s->gate + at * 4 * width : scratch;
-      for (int64_t i = 0; i < rows; i++) start_gates(s, bias, table, at + i, gate + i * 4 * width);
-      multiply(rows, 3 * width, s->features, s->feature + at * s->features, s->features, 1, input, 3 * width, gate,
-               4 * width, 1);
-      multiply(rows, 2 * width, size, before, width, 1, weight, 3 * width, gate, 4 * width, 1);
-      multiply(rows, width, size, before, width, 1, weight + 2 * width, 3 * width, gate + 3 * width, 4 * width, 1);
-      finish_gates(rows, width, gate, before, after);
-    }
+    for (int64_t t = 0; t < s->time; t++)
+      for (int64_t j = 0, at = t * s->rows + first; j < width; j += LANES)
+        step_units(rows, s, &p, j, at, s->gate ? s->gate + 4 * (at * width + j * rows) : NULL);
   }
   free(memory);
   return 0;
@@ -129,23 +153,22 @@ int gru_forward(const Sequence *s) {
 /* ∂r, ∂z, ∂n and ∂q [rows, 4 width + …] and δ ∘ z from δ + ∂h'; adds the first four to `sums`. */
 static void pull_gates(int64_t rows, int64_t width, const real *gate, const real *before, const real *cotangent,
                        real *delta, real *pulled, int64_t pulled_row, real *sums) {
-  for (int64_t i = 0; i < rows; i++, gate += 4 * width, before += width, cotangent += width, delta += width)
-    for (int64_t j = 0; j < width; j += LANES) {
+  for (int64_t j = 0; j < width; j += LANES) {
+    vector sum_r = load(sums + j), sum_z = load(sums + width + j);
+    vector sum_n = load(sums + 2 * width + j), sum_q = load(sums + 3 * width + j);
+    for (int64_t i = 0; i < rows; i++, gate += 4 * LANES) {
       real *to = pulled + i * pulled_row + j;
-      vector r = load(gate + j), z = load(gate + width + j), n = load(gate + 2 * width + j);
-      vector all = load(delta + j) + load(cotangent + j), kept = all * z;
-      vector to_n = (all - kept) * (1 - n * n), to_z = kept * (1 - z) * (load(before + j) - n);
-      vector to_q = to_n * r, to_r = to_q * (1 - r) * load(gate + 3 * width + j);
-      store(delta + j, kept);
-      store(to, to_r);
-      store(to + width, to_z);
-      store(to + 2 * width, to_n);
-      store(to + 3 * width, to_q);
-      store(sums + j, load(sums + j) + to_r);
-      store(sums + width + j, load(sums + width + j) + to_z);
-      store(sums + 2 * width + j, load(sums + 2 * width + j) + to_n);
-      store(sums + 3 * width + j, load(sums + 3 * width + j) + to_q);
+      vector r = load(gate), z = load(gate + LANES), n = load(gate + 2 * LANES), q = load(gate + 3 * LANES);
+      vector all = load(delta + i * width + j) + load(cotangent + i * width + j), kept = all * z;
+      vector to_n = (all - kept) * (1 - n * n), to_z = kept * (1 - z) * (load(before + i * width + j) - n);
+      vector to_q = to_n * r, to_r = to_q * (1 - r) * q;
+      store(delta + i * width + j, kept);
+      store(to, to_r), store(to + width, to_z), store(to + 2 * width, to_n), store(to + 3 * width, to_q);
+      sum_r += to_r, sum_z += to_z, sum_n += to_n, sum_q += to_q;
     }
+    store(sums + j, sum_r), store(sums + width + j, sum_z);
+    store(sums + 2 * width + j, sum_n), store(sums + 3 * width + j, sum_q);
+  }
 }
 
 /* Adds a row's ∂x to the embeddings of its pair. */
