@@ -121,9 +121,6 @@ INLINE void transpose(int64_t rows, int64_t columns, const real *from, int64_t f
     for (int64_t i = 0; i < rows; i++) to[j * to_row + i] = from[i * from_row + j];
 }
 
-/* e^x − 1 of each lane for −708 (float: −87) ≤ x ≤ 0, to two units in the last place.
-
-   x = n ln 2 + f with |f| ≤ ln 2 / 2, e^x − 1 = 2ⁿ (e^f − 1) + (2ⁿ − 1), and e^f − 1 by its Taylor series. */
 #define FLOAT (sizeof(real) == 4)
 typedef __typeof__((vector){0} == (vector){0}) whole; /* integers as wide as the numbers; a comparison gives −1 or 0 */
 
@@ -131,8 +128,12 @@ INLINE vector choose(whole condition, vector then, vector otherwise) {
   return (vector)((condition & (whole)then) | (~condition & (whole)otherwise));
 }
 
-INLINE vector expm1_of_negative(vector x) {
+/* e^f − 1 and 2ⁿ of each lane for x = n ln 2 + f with |f| ≤ ln 2 / 2, for −708 (float: −87) ≤ x ≤ 0, to two units in
+   the last place, by its Taylor series. In floats the term f⁷ / 7! of the series is replaced by the terms f³ and f⁵ that
+   are closest to it for these f (f⁵ = 5/4 a² f³ − 5/16 a⁴ f, up to a⁵ / 16, for |f| ≤ a). */
+INLINE vector reduced_expm1(vector x, vector *power) {
   const real low = FLOAT ? -87 : -708, shift = FLOAT ? 12582912.0 : 6755399441055744.0; /* 1.5 · 2^23, 1.5 · 2^52 */
+  const double half = 0.34657359027997264, square = half * half;                       /* a = ln 2 / 2 */
   x = choose(x < low, (vector){0} + low, x);
   vector shifted = x * (real)1.4426950408889634 + shift, n = shifted - shift;
   vector f = x - n * (real)(FLOAT ? 0.693359375 : 6.93147180369123816490e-01);
@@ -145,17 +146,28 @@ INLINE vector expm1_of_negative(vector x) {
     sum = sum * f + (real)(1 / 3628800.0);
     sum = sum * f + (real)(1 / 362880.0);
     sum = sum * f + (real)(1 / 40320.0);
+    sum = sum * f + (real)(1 / 5040.0);
   }
-  sum = sum * f + (real)(1 / 5040.0);
   sum = sum * f + (real)(1 / 720.0);
-  sum = sum * f + (real)(1 / 120.0);
+  sum = sum * f + (real)(1 / 120.0 + (FLOAT ? 1.25 * square / 5040 : 0));
   sum = sum * f + (real)(1 / 24.0);
-  sum = sum * f + (real)(1 / 6.0);
+  sum = sum * f + (real)(1 / 6.0 - (FLOAT ? 0.3125 * square * square / 5040 : 0));
   sum = sum * f + (real)0.5;
   sum = sum * f * f + f;
-  whole bits = ((whole)shifted - (whole)((vector){0} + shift) + (FLOAT ? 127 : 1023)) << (FLOAT ? 23 : 52);
-  vector power = (vector)bits;
+  *power = (vector)(((whole)shifted - (whole)((vector){0} + shift) + (FLOAT ? 127 : 1023)) << (FLOAT ? 23 : 52));
+  return sum;
+}
+
+/* e^x − 1 = 2ⁿ (e^f − 1) + (2ⁿ − 1) of each lane for x ≤ 0, to two units in the last place. */
+INLINE vector expm1_of_negative(vector x) {
+  vector power, sum = reduced_expm1(x, &power);
   return power * sum + (power - 1);
+}
+
+/* e^x of each lane for x ≤ 0. */
+INLINE vector exp_of_negative(vector x) {
+  vector power, sum = reduced_expm1(x, &power);
+  return power * sum + power;
 }
 
 /* tanh x = −m / (m + 2) with m = e^(−2|x|) − 1, and the sign of x; NaN stays NaN. */
@@ -165,10 +177,10 @@ INLINE vector vector_tanh(vector x) {
   return (vector)(((whole)(m / (m + 2)) & ~minus) | ((whole)x & minus));
 }
 
-/* σ(x) = 1 / (1 + e^−x) = (1 + tanh(x / 2)) / 2. */
-INLINE vector vector_sigmoid(vector x) { return (real)0.5 * vector_tanh((real)0.5 * x) + (real)0.5; }
-
-/* e^x of each lane for x ≤ 0. */
-INLINE vector exp_of_negative(vector x) { return expm1_of_negative(x) + 1; }
+/* σ(x) = (x < 0 ? e : 1) / (1 + e) with e = e^−|x|; NaN stays NaN. */
+INLINE vector vector_sigmoid(vector x) {
+  vector e = exp_of_negative((vector)((whole)x | (whole) - (vector){0}));
+  return choose(x < 0, e, (vector){0} + 1) / (1 + e);
+}
 
 #endif
