@@ -31,6 +31,7 @@
 
 typedef struct {
   int64_t time, rows, size, features, pairs;
+  int64_t begin, end;        /* rows of a forward pass; the first is the start of a block */
   const real *feature;       /* [time, rows, features] */
   const int64_t *pair;       /* [time, rows], below `pairs`; NULL if pairs = 0 */
   const real *reward;        /* [time, rows]; NULL if pairs = 0 */
@@ -56,6 +57,8 @@ static int64_t block_rows(int64_t rows) {
   int64_t blocks = (rows + BLOCK - 1) / BLOCK, even = blocks ? (rows + blocks - 1) / blocks : 1;
   return (even + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
 }
+
+int64_t gru_block(int64_t rows) { return block_rows(rows); }
 
 /* Copies [3, size] to [3, width] and so on: `parts` parts of `size` numbers each, with zeros behind them. */
 static void pad_parts(int64_t parts, int64_t size, const real *from, real *to) {
@@ -128,7 +131,7 @@ static void step_units(int64_t rows, const Sequence *s, const Packed *p, int64_t
   for (; rows; rows--, at++, gate += kept / STEP_ROWS) step_tile(1, s, p, j, at, gate);
 }
 
-/* All states, and the gates if they are kept. Returns 0, or −1 without memory. */
+/* All states of the rows from `begin` to `end`, and the gates if they are kept. Returns 0, or −1 without memory. */
 int gru_forward(const Sequence *s) {
   const int64_t size = s->size, width = PADDED(size), block = block_rows(s->rows);
   real *memory = malloc(((size + s->features + 2 * s->pairs) * 3 * width + 4 * width) * sizeof(real));
@@ -140,8 +143,8 @@ int gru_forward(const Sequence *s) {
   pad_parts(2 * s->pairs * 3, size, s->table, p.table);
   pad_parts(3, size, s->bias_input, p.bias);
   pad_parts(1, size, s->bias, p.bias + 3 * width);
-  for (int64_t first = 0; first < s->rows; first += block) {
-    int64_t rows = s->rows - first < block ? s->rows - first : block;
+  for (int64_t first = s->begin; first < s->end; first += block) {
+    int64_t rows = s->end - first < block ? s->end - first : block;
     for (int64_t t = 0; t < s->time; t++)
       for (int64_t j = 0, at = t * s->rows + first; j < width; j += LANES)
         step_units(rows, s, &p, j, at, s->gate ? s->gate + 4 * (at * width + j * rows) : NULL);

@@ -8,7 +8,8 @@ in the cache from step to step. Without a compiler, on other devices and for oth
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from research import native
+from research.parallel import start_sharing
 from research.policies.gru_function import gru_function, gru_recorded, input_product
 
 _SOURCE = Path(__file__).with_name("gru.c")
 _OTHERWISE = "The GRU is computed by torch"
 _TYPES = {torch.float32: "float", torch.float64: "double"}
+_WORTH_A_THREAD = 2_000_000
+"""Products with weights of the state, a third of all, that take a thread some ten times as long as to start."""
 
 
 class GRUWeights(NamedTuple):
@@ -49,7 +53,8 @@ def kernel(dtype: torch.dtype, device: torch.device) -> ctypes.CDLL | None:
         return None
     loaded = native.library(_SOURCE, (*native.KERNEL, f"-DREAL={_TYPES[dtype]}"), _OTHERWISE)
     if loaded is not None:
-        loaded.gru_width.argtypes, loaded.gru_width.restype = [ctypes.c_int64], ctypes.c_int64
+        for function in (loaded.gru_width, loaded.gru_block):
+            function.argtypes, function.restype = [ctypes.c_int64], ctypes.c_int64
     return loaded
 
 
@@ -59,6 +64,7 @@ def gru(
     reward: Float[Tensor, "time rows"] | None,
     state: Float[Tensor, "rows hidden"],
     weights: GRUWeights,
+    num_threads: int = 1,
 ) -> Float[Tensor, "time rows hidden"]:
     """Returns the states after each step, differentiable in the weights and the first state to any order.
 
@@ -68,12 +74,13 @@ def gru(
         reward: Factor of the second half of the table; None without a table. Constants.
         state: The state before the first step.
         weights: The parameters.
+        num_threads: Threads over the rows of a compiled forward pass; the states do not depend on it.
     """
     if kernel(features.dtype, features.device) is None or not _fit(features, pair, reward, state, weights):
         gates = project(features, pair, reward, weights)  # which also has an error for tensors that do not fit
         return gru_function(gates, state, weights.weight, weights.bias)
     keep = torch.is_grad_enabled()
-    return _Kernel.apply(keep, features, pair, reward, state, *weights)  # type: ignore[no-untyped-call]
+    return _Kernel.apply(keep, num_threads, features, pair, reward, state, *weights)  # type: ignore[no-untyped-call]
 
 
 def _fit(features: Tensor, pair: Tensor | None, reward: Tensor | None, state: Tensor, weights: GRUWeights) -> bool:
@@ -110,6 +117,7 @@ class _Kernel(torch.autograd.Function):
     def forward(
         ctx: Any,
         keep: bool,
+        num_threads: int,
         features: Tensor,
         pair: Tensor | None,
         reward: Tensor | None,
@@ -124,8 +132,7 @@ class _Kernel(torch.autograd.Function):
         states = features.new_empty(time + 1, rows, width)
         states[0, :, :size], states[0, :, size:] = state, 0
         gates = features.new_empty(time, rows, 4 * width) if keep and any(ctx.needs_input_grad) else None
-        sequence = _sequence(inputs, weights, states, gates)
-        _check(_library(features).gru_forward(ctypes.byref(sequence)))
+        _forward(_library(features), _sequence(inputs, weights, states, gates), num_threads)
         ctx.save_for_backward(*inputs, state, *given, states, gates)  # not copies of the weights, which have no graph
         return states[1:, :, :size]
 
@@ -134,13 +141,30 @@ class _Kernel(torch.autograd.Function):
         *inputs, state, weight_input, bias_input, weight, bias, table, states, gates = ctx.saved_tensors
         weights = GRUWeights(weight_input, bias_input, weight, bias, table)
         if torch.is_grad_enabled():  # a graph of the gradient is needed
-            return None, None, None, None, *_recorded(inputs, state, weights, cotangents[0])
+            return None, None, None, None, None, *_recorded(inputs, state, weights, cotangents[0])
         weights = _contiguous(weights)
         found = GRUWeights(*(None if leaf is None else torch.empty_like(leaf) for leaf in weights))  # type: ignore[arg-type]
         first, cotangent = state.new_empty(state.shape), cotangents[0].contiguous()
         sequence = _sequence(inputs, weights, states, gates)
         _check(_library(state).gru_backward(ctypes.byref(sequence), ctypes.byref(_gradient(cotangent, first, found))))
-        return None, None, None, None, first, *found
+        return None, None, None, None, None, first, *found
+
+
+def _forward(functions: ctypes.CDLL, sequence: _Sequence, num_threads: int) -> None:
+    """Runs a forward pass, whose blocks of rows are shared out to threads if it is long enough."""
+    block = functions.gru_block(sequence.rows)
+    blocks = -(-sequence.rows // block)
+    work = sequence.time * sequence.rows * sequence.size**2
+    parts = max(1, min(num_threads, blocks, work // _WORTH_A_THREAD))
+    bounds = [min(sequence.rows, block * (blocks * part // parts)) for part in range(parts + 1)]
+
+    def run(intervals: Iterator[tuple[int, int]]) -> None:
+        for begin, end in intervals:
+            own = _Sequence.from_buffer_copy(sequence)
+            own.begin, own.end = begin, end
+            _check(functions.gru_forward(ctypes.byref(own)))
+
+    start_sharing(run, list(itertools.pairwise(bounds)), parts)()
 
 
 def _contiguous(weights: Sequence[Tensor | None]) -> GRUWeights:
@@ -166,7 +190,7 @@ def _recorded(inputs: list[Any], state: Tensor, weights: GRUWeights, cotangent: 
     return tuple(next(found) if leaf is not None and leaf.requires_grad else None for leaf in leaves)
 
 
-_NUMBERS = ("time", "rows", "size", "features", "pairs")
+_NUMBERS = ("time", "rows", "size", "features", "pairs", "begin", "end")
 _INPUTS = ("feature", "pair", "reward", "weight_input", "bias_input", "table", "weight", "bias", "state", "gate")
 _GRADIENTS = ("state", "first", "weight_input", "bias_input", "table", "weight", "bias")
 
@@ -185,7 +209,7 @@ def _sequence(inputs: list[Any], weights: GRUWeights, states: Tensor, gates: Ten
     pairs = 0 if weights.table is None or pair is None else len(weights.table) // 2
     parameters = (weights.weight_input, weights.bias_input, weights.table, weights.weight, weights.bias)
     pointers = (_pointer(leaf) for leaf in (features, pair, reward, *parameters, states, gates))
-    return _Sequence(time, rows, len(weights.bias), num_features, pairs, *pointers)
+    return _Sequence(time, rows, len(weights.bias), num_features, pairs, 0, rows, *pointers)
 
 
 def _gradient(cotangent: Tensor, first: Tensor, found: GRUWeights) -> _Gradient:

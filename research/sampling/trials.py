@@ -44,6 +44,7 @@ def collect_trials(
     horizon: int,
     generator: torch.Generator,
     keep_next: bool = False,
+    num_threads: int = 1,
 ) -> Trials:
     """Collects one trial of consecutive episodes in every row of `envs`; the policy keeps its state between episodes.
 
@@ -62,6 +63,7 @@ def collect_trials(
         generator: Source of the actions, on the device of `params`. Its initial seed also seeds the environments, so
             every call needs another generator.
         keep_next: Whether the trials also have the observation that each step reached.
+        num_threads: Threads for the policy; the trials do not depend on it.
 
     Returns:
         Trials `[tasks, trials, time, ...]`.
@@ -71,6 +73,7 @@ def collect_trials(
     """
     check_envs(envs, num_tasks)
     bound = bind(policy, params)
+    bound.use_threads(num_threads)
     record = _Record(envs.num_envs, episodes_per_trial, horizon, next(iter(params.values())))
     observation, _ = envs.reset(seed=generator.initial_seed() % 2**31)
     state, last = bound.initial_state(envs.num_envs), record.before(bound, observation)

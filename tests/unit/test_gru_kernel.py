@@ -57,6 +57,20 @@ def test_states_and_gradients_are_those_of_torch(shape, dtype, tolerance):
         assert torch.equal(compiled(constants, *leaves), ours), "no gates are kept without a graph"
 
 
+@pytest.mark.parametrize("rows", [100, 145, 3])
+def test_threads_over_the_rows_change_no_bit(rows, monkeypatch):
+    """Also where gates are kept, and with more threads than blocks of rows."""
+    constants, leaves = arguments(4, rows, 16, 5, 4)
+    expected = compiled(constants, *leaves)
+    gradient = torch.autograd.grad(expected.square().sum(), leaves)
+    monkeypatch.setattr(gru_kernel, "_WORTH_A_THREAD", 1)
+    for num_threads in (2, 3, 8):
+        ours = gru(*constants, leaves[0], GRUWeights(*leaves[1:]), num_threads)
+        assert torch.equal(ours, expected)
+        own = torch.autograd.grad(ours.square().sum(), leaves)
+        assert all(torch.equal(one, other) for one, other in zip(own, gradient, strict=True))
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("pairs", [0, 3])
 def test_derivatives_of_first_and_second_order_are_those_of_finite_differences(pairs):

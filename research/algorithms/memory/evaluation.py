@@ -40,7 +40,8 @@ def trial_curve(
     tasks, evaluated = evaluation_tasks(distribution, split, num_tasks)
     envs = distribution.make_envs(tasks, config.eval_trials)
     generator = rng.torch_generator(config.seed, evaluation_stream(split), device=agent.device)
-    trials = collect_trials(agent.policy, params, envs, num_tasks, episodes, distribution.horizon, generator)
+    sizes = (num_tasks, episodes, distribution.horizon)
+    trials = collect_trials(agent.policy, params, envs, *sizes, generator, num_threads=agent.num_threads)
     envs.close()
     score = _per_episode(trials, trials.reward.double(), episodes)
     curve = AdaptationCurve(

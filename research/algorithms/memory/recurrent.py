@@ -133,7 +133,7 @@ class RecurrentAgent:
         envs = self.tasks.make_envs(tasks, config.trials_per_task)
         generator = rng.torch_generator(config.seed, "actions", iteration, device=self.device)
         sizes = (count, config.episodes_per_trial, self.tasks.horizon)
-        trials = collect_trials(self.policy, params, envs, *sizes, generator, self.keep_next)
+        trials = collect_trials(self.policy, params, envs, *sizes, generator, self.keep_next, self.num_threads)
         envs.close()
         collecting = time.perf_counter() - start
         steps, scale = self._process(trials, self._reward(tasks, trials), scale)

@@ -118,6 +118,12 @@ class MemoryPolicy(nn.Module):
         belief = output.belief and Belief(*(leaf.squeeze(1) for leaf in output.belief))
         return Output(distribution, output.value.squeeze(1), output.state, belief)
 
+    def use_threads(self, num_threads: int) -> None:
+        """Lets compiled passes share their rows out to threads, for callers that use one thread; results stay."""
+        for body in (self.body, self.value_body):
+            if isinstance(body, Recurrent):
+                body.num_threads = num_threads
+
     @property
     def is_compiled(self) -> bool:
         """Whether compiled code computes the states and their first derivatives, and torch only the rest."""

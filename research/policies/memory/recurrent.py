@@ -19,7 +19,12 @@ class Recurrent(nn.Module):
         config: The settings.
         encoder: The form of the inputs.
         generator: Source of the initial weights.
+
+    Attributes:
+        num_threads: Threads over the rows of a compiled pass; the results do not depend on it.
     """
+
+    num_threads = 1
 
     def __init__(self, config: MemoryConfig, encoder: Encoder, generator: torch.Generator):
         super().__init__()
@@ -43,7 +48,7 @@ class Recurrent(nn.Module):
         weights = GRUWeights(self.weight_input, self.bias_input, self.weight_hidden, self.bias_hidden, self.pair)
         constants = (inputs.features, inputs.pair, inputs.reward)
         if self.norm_input is None or self.norm_hidden is None:
-            states = gru(*constants, state, weights)
+            states = gru(*constants, state, weights, self.num_threads)
         else:
             gates = self.norm_input(project(*constants, weights))
             states = gru_recorded(gates, state, self.weight_hidden, self.bias_hidden, self.norm_hidden)
