@@ -65,6 +65,11 @@ class InnerLoopConfig(LookaheadConfig):
         constant = {"learn_inner_lr": "none", "transform": "none", "learn_lookahead_alpha": False}
         return tuple(key for key, value in constant.items() if getattr(self, key) != value)
 
+    @property
+    def is_plain_descent(self) -> bool:
+        """Whether an inner step is θ − α ∘ ∇L, without moments and without Lookahead."""
+        return self.inner_optimizer == "sgd" and not self.lookahead_k
+
     def learns(self, name: str) -> bool:
         """Returns whether the parameter `name` of the update rule is meta-learned; otherwise it is a constant."""
         if name == LOOKAHEAD_ALPHA:

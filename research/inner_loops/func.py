@@ -3,13 +3,8 @@
 `adapt` computes networks and losses that `batched.py` knows with the tasks as an axis of every tensor. With others, the
 model is called by `functional_call`, vmapped where the batch of a task is small (kernel launches dominate) and looped
 where it is large (memory traffic dominates). The numbers are the same. For plain gradient descent the derivative of the
-whole inner loop has a closed form, with one Hessian-vector product per step:
-
-    θ_{k+1} = θ_k − α_k ∘ g_k,   g_k = ∇L_k(θ_k),   H_k = ∇²L_k(θ_k) (symmetric)
-    J v:   v_{k+1} = v_k − α_k ∘ H_k v_k − α̇_k ∘ g_k
-    Jᵀ u:  u_k = u_{k+1} − H_k (α_k ∘ u_{k+1}),   α's part: −g_k ∘ u_{k+1}
-
-Finn et al. 2017, arXiv:1703.03400, eq. 1; Li et al. 2017, arXiv:1707.09835, eq. 3 for α ∘ g.
+whole inner loop has a closed form, with one Hessian-vector product per step: that of descent.py, which computes it for
+compiled networks. Here autograd computes it for all others.
 """
 
 from __future__ import annotations
@@ -39,13 +34,14 @@ from research.inner_loops.base import (
     rate,
 )
 from research.inner_loops.batched import batched_loss
-from research.inner_loops.closed_form import descent_of
+from research.inner_loops.descent import Descent, Stage
 from research.inner_loops.known import fingerprint
 from research.inner_loops.supported import check_model, twice_differentiable, vmappable
 from research.optim.differentiable import UPDATE_RULES, UpdateRule
 from research.optim.differentiable_lookahead import lookahead
 from research.parallel import chunks
 from research.per_task import expand, num_tasks, per_task, take
+from research.policies import mlp_kernel
 from research.types import Loss, MetaParams, Params
 
 _ROWS_PER_CHUNK = {"cpu": 2048, "cuda": 1 << 20}
@@ -144,23 +140,23 @@ class FuncInnerLoop(InnerLoop):
     def meta_gradient(
         self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any], query: Any
     ) -> tuple[Tensor, MetaParams]:
-        """See `InnerLoop.meta_gradient`: without autograd where `flat_steps` can."""
-        losses = batched_loss(model, loss, meta.model, [*batches, query])
-        found = losses and flat_steps.meta_gradient(self.config, losses, meta, batches, query)
-        if not found:
+        """See `InnerLoop.meta_gradient`: without autograd for plain gradient descent of compiled networks."""
+        losses = batched_loss(model, loss, meta.model, [*batches, query]) if self.config.is_plain_descent else None
+        if losses is None or losses.rows is None:
             return super().meta_gradient(model, meta, loss, batches, query)
-        value, gradient = found
-        constants = {name: torch.zeros_like(constant) for name, constant in meta.update.items()}
-        return value, MetaParams({name: gradient[name] for name in meta.model}, constants)
+        descent = Descent(self.config, losses.network, meta, [Stage(*losses.rows(batch)) for batch in batches])
+        found = mlp_kernel.gradient(losses.network, descent.params[-1], *losses.rows(query))
+        return found.value.mean(), descent.pull(found.gradient / len(found.value))
 
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
-        """See `InnerLoop.linearize`: the closed form above for plain SGD, otherwise reverse mode."""
-        if self.config.inner_optimizer != "sgd" or self.config.lookahead_k:
+        """See `InnerLoop.linearize`: the closed form of descent.py for plain gradient descent, else reverse mode."""
+        if not self.config.is_plain_descent:
             return super().linearize(model, meta, loss, batches)
         check_model(model, second_order=not self.config.first_order)
-        compiled = descent_of(self.config, model, meta, loss, batches)
-        if compiled is not None:
-            return compiled.linearize()
+        losses = batched_loss(model, loss, meta.model, batches) if batches else None
+        if losses is not None and losses.rows is not None:
+            stages = [Stage(*losses.rows(batch)) for batch in batches]
+            return Descent(self.config, losses.network, meta, stages).linearized()
         names = adapted_names(self.config, meta.model)
         update = {name: value.detach() for name, value in meta.update.items()}
         theta = expand({name: value.detach() for name, value in meta.model.items()}, num_tasks(batches))
@@ -202,7 +198,7 @@ class _Step(NamedTuple):
 
 
 class _GradientDescent(NamedTuple):
-    """The steps of gradient descent, and products with its derivative: the equations of the module."""
+    """The steps of gradient descent, and products with its derivative: the equations of descent.py."""
 
     steps: list[_Step]
     names: tuple[str, ...]

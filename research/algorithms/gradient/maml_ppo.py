@@ -37,11 +37,12 @@ import torch
 from torch import Tensor, nn
 
 from research.algorithms.gradient.agent import Agent, AgentConfig, PolicySamples, respond
-from research.algorithms.gradient.compiled_objective import Objective, Stage, network_for
+from research.algorithms.gradient.compiled_objective import Objective, network_for
 from research.algorithms.gradient.evaluation import AgentAlgorithm
 from research.algorithms.outer import clip_norm, learned, replaced
 from research.criteria import Kind, closed_form_of
 from research.estimators import ESTIMATORS
+from research.inner_loops.descent import Stage
 from research.losses import (
     PolicyBatch,
     clip_fraction,
