@@ -18,6 +18,8 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+import torch
+
 from research.files import atomic_write, remove_abandoned
 
 KERNEL = (
@@ -30,6 +32,7 @@ Some compilers take more of them by default, with which NaN is lost and the roun
 """
 
 _HEADERS = Path(__file__).parent
+_REAL = {torch.float32: "float", torch.float64: "double"}
 
 
 @functools.cache
@@ -46,6 +49,19 @@ def library(source: Path, options: tuple[str, ...], otherwise: str) -> ctypes.CD
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: no home directory
         warn(otherwise, getattr(error, "stderr", "") or error)
         return None
+
+
+def kernel(source: Path, dtype: torch.dtype, otherwise: str, options: tuple[str, ...] = ()) -> ctypes.CDLL | None:
+    """Returns a C file compiled with `KERNEL` for numbers of a dtype, or None for others and as for `library`.
+
+    Args:
+        source: The C file, which reads the type of its numbers from `REAL`.
+        dtype: The dtype.
+        otherwise: See `library`.
+        options: Further options of the compiler.
+    """
+    real = _REAL.get(dtype)
+    return None if real is None else library(source, (*KERNEL, f"-DREAL={real}", *options), otherwise)
 
 
 def warn(otherwise: str, why: object) -> None:

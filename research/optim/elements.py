@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from research.native import KERNEL, library
+from research import native
 
 _SOURCE = Path(__file__).with_suffix(".c")
-_REAL = {torch.float32: "float", torch.float64: "double"}
 _INT, _POINTER, _DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
 _TYPES = {
     "pull": (_INT, *[_POINTER] * 3, _DOUBLE),
@@ -40,12 +39,10 @@ def pull(slow: Sequence[Tensor], fast: Sequence[Tensor], alpha: float) -> bool:
 
 def function_for(name: str, *tensors: Tensor) -> Any:
     """Returns a function of elements.c for plain contiguous tensors of one dtype on the CPU, or None."""
-    real = _REAL.get(tensors[0].dtype)
-    if real is None or torch.compiler.is_compiling() or not all(_is_plain(tensor) for tensor in tensors):
+    dtype = tensors[0].dtype
+    if torch.compiler.is_compiling() or not all(_is_plain(tensor) and tensor.dtype == dtype for tensor in tensors):
         return None
-    if any(tensor.dtype != tensors[0].dtype for tensor in tensors):
-        return None
-    functions = library(_SOURCE, (*KERNEL, f"-DREAL={real}"), "Optimisers compute in PyTorch")
+    functions = native.kernel(_SOURCE, dtype, "Optimisers compute in PyTorch")
     if functions is None:
         return None
     function = getattr(functions, name)

@@ -24,7 +24,6 @@ from research.policies.gru_function import gru_function, gru_recorded, input_pro
 
 _SOURCE = Path(__file__).with_name("gru.c")
 _OTHERWISE = "The GRU is computed by torch"
-_TYPES = {torch.float32: "float", torch.float64: "double"}
 _WORTH_A_THREAD = 2_000_000
 """Products with weights of the state, a third of all, that take a thread some ten times as long as to start."""
 
@@ -49,9 +48,7 @@ class GRUWeights(NamedTuple):
 
 def kernel(dtype: torch.dtype, device: torch.device) -> ctypes.CDLL | None:
     """Returns gru.c for this dtype, or None where torch computes."""
-    if device.type != "cpu" or dtype not in _TYPES:
-        return None
-    loaded = native.library(_SOURCE, (*native.KERNEL, f"-DREAL={_TYPES[dtype]}"), _OTHERWISE)
+    loaded = native.kernel(_SOURCE, dtype, _OTHERWISE) if device.type == "cpu" else None
     if loaded is not None:
         for function in (loaded.gru_width, loaded.gru_block):
             function.argtypes, function.restype = [ctypes.c_int64], ctypes.c_int64

@@ -19,13 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from research import native
 from research.criteria import Criterion, Kind
-from research.native import KERNEL, library
 from research.policies.mlp_network import Network, Vectors
 from research.types import Params
 
 _SOURCE = Path(__file__).with_name("mlp.c")
-_REAL = {torch.float32: "float", torch.float64: "double"}
 _ACTIVATIONS: dict[type[nn.Module], int] = {nn.Tanh: 0, nn.ReLU: 1}
 _GAUSSIAN, _CATEGORICAL, _NO_DISTRIBUTION = range(3)
 _READS = {
@@ -313,9 +312,7 @@ def _struct(network: Network) -> _Network:
 @functools.cache
 def _load(dtype: torch.dtype) -> Any:
     """Returns the compiled functions for numbers of a dtype, or None; the reason is logged once."""
-    if dtype not in _REAL:
-        return None
-    loaded = library(_SOURCE, (*KERNEL, f"-DREAL={_REAL[dtype]}", *_MATHS), "Perceptrons are computed with torch")
+    loaded = native.kernel(_SOURCE, dtype, "Perceptrons are computed with torch", _MATHS)
     if loaded is not None:
         loaded.mlp_kept.restype = ctypes.c_int64
     return loaded

@@ -18,17 +18,17 @@ from typing import Any
 
 import mujoco
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from research.native import KERNEL, library, warn
+from research import native
 
 _SOURCE = Path(__file__).with_name("step.c")
 _PACKAGE = Path(mujoco.__file__).parent
-_OPTIONS = (*KERNEL, f"-I{_PACKAGE / 'include'}", f'-DMUJOCO="{mujoco.__version__}"')
+_OPTIONS = (f"-I{_PACKAGE / 'include'}", f'-DMUJOCO="{mujoco.__version__}"')
 _OTHERWISE = "Simulations are stepped from Python"
 _ERROR_SIZE = 512
 _MOST_LANES = 16
-_REAL = {"float32": "float", "float64": "double"}
 _FUNCTIONS = (
     *("mj_step", "mj_rnePostConstraint", "mj_getState", "mj_setState"),
     *("_mjPRIVATE__get_tls_error_fn", "_mjPRIVATE__set_tls_error_fn"),
@@ -121,7 +121,7 @@ def load(dtype: str = "float32") -> Any:
         for name in _FUNCTIONS:
             getattr(_mujoco(), name)
     except (OSError, AttributeError) as error:
-        warn(_OTHERWISE, error)
+        native.warn(_OTHERWISE, error)
         return None
     loaded.step_rows.argtypes = [*[ctypes.c_void_p] * 7, ctypes.c_int64]
     loaded.step_rows.restype = ctypes.c_int
@@ -129,7 +129,7 @@ def load(dtype: str = "float32") -> Any:
 
 
 def _library(dtype: str) -> ctypes.CDLL | None:
-    return library(_SOURCE, (*_OPTIONS, f"-DREAL={_REAL[dtype]}"), _OTHERWISE)
+    return native.kernel(_SOURCE, getattr(torch, dtype), _OTHERWISE, _OPTIONS)
 
 
 def lanes(dtype: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from research import native
 from research.optim import Lookahead, elements
 from research.optim.flat_adam import FlatAdam
 
@@ -30,7 +31,7 @@ def steps_of_torch(start, gradients, max_norm, decoupled, lr):
 @pytest.mark.parametrize("max_norm", [0.0, 20.0])
 def test_steps_are_those_of_torch(monkeypatch, max_norm, dtype, tolerance, decoupled, compiled):
     if not compiled:
-        monkeypatch.setattr(elements, "library", lambda *_: None)
+        monkeypatch.setattr(native, "library", lambda *_: None)
     generator = torch.Generator().manual_seed(0)
     flat = torch.randn(3, 1500, generator=generator, dtype=torch.float64).to(dtype)
     gradients = (

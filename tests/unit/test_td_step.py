@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from research import native
 from research.algorithms.value import td_step
 from research.algorithms.value.learner import FlatNetwork
 from research.policies.q_network import DuelingQNetwork, QNetwork
@@ -128,7 +129,7 @@ def test_other_networks_and_machines_without_a_compiler_use_pytorch(monkeypatch)
     params = flat.params()
     assert td_step.td_step_of(network, dict(reversed(params.items())), flat.flat) is None
     assert td_step.td_step_of(network, params, flat.flat.to(torch.bfloat16)) is None
-    monkeypatch.setattr(td_step, "library", lambda *_: None)
+    monkeypatch.setattr(native, "library", lambda *_: None)
     plain = FlatNetwork(network, params)
     assert plain.compiled is None
     close(plain.values(batch.observation), flat.values(batch.observation), torch.float64)

@@ -15,11 +15,10 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from research import native
 from research.distributions import Categorical, DiagGaussian, Distribution
-from research.native import KERNEL, library
 
 _SOURCE = Path(__file__).with_name("ppo_loss.c")
-_REAL = {torch.float32: "float", torch.float64: "double"}
 _MATHS = ("-Wl,--no-as-needed", "-lm")
 _NUMBERS = ("steps", "size", "is_gaussian", "output_row", "value_row")
 _POINTERS = (
@@ -139,6 +138,4 @@ class _Job(ctypes.Structure):
 
 def _load(dtype: torch.dtype) -> Any:
     """Returns the compiled function for numbers of a dtype, or None."""
-    if dtype not in _REAL:
-        return None
-    return library(_SOURCE, (*KERNEL, f"-DREAL={_REAL[dtype]}", *_MATHS), "PPO's loss is computed by torch")
+    return native.kernel(_SOURCE, dtype, "PPO's loss is computed by torch", _MATHS)

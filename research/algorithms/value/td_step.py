@@ -12,13 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from research.native import KERNEL, library
+from research import native
 from research.policies.q_network import QNetwork
 from research.td import LossKind, TransitionBatch
 from research.types import Params
 
 _SOURCE = Path(__file__).with_suffix(".c")
-_REAL = {torch.float32: "float", torch.float64: "double"}
 _JOB = """
     layers is_tanh is_huber size* tasks rows num_parameters parameters* observation* values* action* target* weight*
     gradient* error* scratch*
@@ -119,19 +118,19 @@ def td_step_of(network: nn.Module, params: Params, flat: Tensor) -> TDStep | Non
         params: Its parameters by name.
         flat: The same in this order as one tensor, `[parameters]` or `[tasks, parameters]`.
     """
-    if type(network) is not QNetwork or not flat.is_cpu or flat.dtype not in _REAL:
+    if type(network) is not QNetwork or not flat.is_cpu:
         return None
     weights, _, activation = network.value.layers()
     in_order = [f"value.{2 * layer}.{kind}" for layer in range(len(weights)) for kind in ("weight", "bias")]
     if list(params) != in_order or activation not in (nn.Tanh, nn.ReLU):
         return None
-    functions = _load(_REAL[flat.dtype])
+    functions = _load(flat.dtype)
     sizes = [weights[0].shape[1], *(len(weight) for weight in weights)]
     return TDStep(functions, sizes, activation is nn.Tanh, flat) if functions else None
 
 
-def _load(real: str) -> ctypes.CDLL | None:
-    functions = library(_SOURCE, (*KERNEL, f"-DREAL={real}"), "TD steps are computed by PyTorch")
+def _load(dtype: torch.dtype) -> ctypes.CDLL | None:
+    functions = native.kernel(_SOURCE, dtype, "TD steps are computed by PyTorch")
     if functions is not None:
         functions.td_scratch.restype = ctypes.c_int64
     return functions

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from research import native
 
 _SOURCE = Path(__file__).with_name("linear.c")
-_TYPES = {torch.float32: "float", torch.float64: "double"}
 _MOST = 64
 """Outputs up to which the compiled form is used: a BLAS is as fast from some number on."""
 
@@ -48,10 +47,7 @@ def _fit(memory: Tensor, *parameters: Tensor) -> bool:
 
 
 def _load(memory: Tensor) -> Any:
-    if not memory.is_cpu or memory.dtype not in _TYPES:
-        return None
-    options = (*native.KERNEL, f"-DREAL={_TYPES[memory.dtype]}")
-    loaded = native.library(_SOURCE, options, "Linear heads are computed by torch")
+    loaded = native.kernel(_SOURCE, memory.dtype, "Linear heads are computed by torch") if memory.is_cpu else None
     if loaded is not None:
         loaded.linear_width.argtypes, loaded.linear_width.restype = [ctypes.c_int64], ctypes.c_int64
     return loaded
