@@ -1,4 +1,7 @@
-"""elements.c: updates of all elements of tensors on the CPU, each in one pass over memory."""
+"""elements.c: updates of all elements of tensors on the CPU, each in one pass over memory.
+
+Whoever calls a function of it tells autograd which tensors it changes, by `increment_version`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from research import native
 
@@ -31,6 +35,7 @@ def pull(slow: Sequence[Tensor], fast: Sequence[Tensor], alpha: float) -> bool:
     function = function_for("pull", *slow, *fast)
     if function is None:
         return False
+    increment_version((*slow, *fast))
     array = _POINTER * len(slow)
     pointers = (array(*(tensor.data_ptr() for tensor in tensors)) for tensors in (slow, fast))
     function(len(slow), (_INT * len(slow))(*(tensor.numel() for tensor in slow)), *pointers, alpha)

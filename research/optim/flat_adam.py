@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from research.optim.elements import function_for
 
@@ -35,8 +36,15 @@ class FlatAdam(torch.optim.Adam):
         decay = 0.01 if decoupled else 0  # torch's defaults
         super().__init__([flat], lr, weight_decay=decay, fused=True, decoupled_weight_decay=decoupled)
         self.max_norm = max_norm
-        self._flat = flat
         self._start()
+
+    @property
+    def _flat(self) -> Tensor:
+        flat: Tensor = self.param_groups[0]["params"][0]
+        return flat
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"max_norm": self.max_norm}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -62,6 +70,7 @@ class FlatAdam(torch.optim.Adam):
             super().step()
             return
         state["step"] += 1
+        increment_version((flat, state["exp_avg"], state["exp_avg_sq"]))
         size = flat.shape[-1]
         settings = group["lr"], *group["betas"], group["eps"], group["weight_decay"], group["decoupled_weight_decay"]
         pointers = (tensor.data_ptr() for tensor in tensors)

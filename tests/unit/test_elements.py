@@ -44,3 +44,13 @@ def test_other_tensors_are_left_to_pytorch(other):
     assert function_for("adam", plain) is not None
     assert not pull([plain], [other], 0.5)
     assert not pull([other], [plain], 0.5)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_autograd_notices_a_pull(which):
+    pair = [torch.ones(5, requires_grad=True), torch.zeros(5, requires_grad=True)]
+    loss = pair[which].square().sum()
+    with torch.no_grad():
+        assert pull(pair[:1], pair[1:], 0.5)
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        loss.backward()

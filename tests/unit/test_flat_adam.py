@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -101,3 +104,31 @@ def test_a_gradient_that_is_not_a_number_stays_visible():
     flat.grad[1, 3] = torch.nan
     optimizer.step()
     assert flat[0].isfinite().all() and flat[1].isnan().any()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])
+def test_a_copy_takes_the_same_steps_with_a_tensor_of_its_own(copied):
+    flat = torch.ones(2, 5)
+    optimizer = FlatAdam(flat, 0.1, max_norm=1.0, decoupled=True)
+    flat.grad = torch.arange(10.0).reshape(2, 5)
+    optimizer.step()
+    twin = copied(optimizer)
+    (other,) = twin.param_groups[0]["params"]
+    other.grad = 3 * flat.grad
+    before = flat.clone()
+    twin.step()
+    assert torch.equal(flat, before) and not torch.equal(other, before)
+    flat.grad = 3 * flat.grad
+    optimizer.step()
+    assert torch.equal(flat, other) and twin.max_norm == 1.0
+    assert torch.equal(twin.state[other]["exp_avg"], optimizer.state[flat]["exp_avg"])
+
+
+def test_autograd_notices_a_step():
+    flat = torch.ones(5, requires_grad=True)
+    optimizer = FlatAdam(flat, 0.1)
+    loss = flat.square().sum()
+    flat.grad = torch.ones(5)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        loss.backward()
