@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -21,8 +21,8 @@ AT_MOST = {10: 0.003, 200: 0.020, 2000: 0.170}
 """Aims of the backend `func` on the CPU, in seconds by rows."""
 
 
-def meta_gradient(backend: str, rows: int, device: str = "cpu") -> None:
-    """Computes one second-order meta-gradient of `TASKS` regression tasks, on a 64×64 tanh network."""
+def meta_gradient(backend: str, rows: int, device: str = "cpu") -> Callable[[], object]:
+    """Returns a function that computes a second-order meta-gradient of `TASKS` regression tasks, 64×64 tanh units."""
     generator = torch.Generator().manual_seed(0)
     model = mlp((8, 64, 64, 2), "tanh", generator).to(device)
     inputs = torch.randn(TASKS, rows, 8, generator=generator).to(device)
@@ -30,7 +30,7 @@ def meta_gradient(backend: str, rows: int, device: str = "cpu") -> None:
     inner_loop = make_inner_loop(backend, InnerLoopConfig(inner_lr=0.1), probe=False)
     params = {name: value.detach() for name, value in model.named_parameters()}
     meta, batch = MetaParams(params, inner_loop.init_update(model, params, 1)), ExampleBatch(inputs, targets)
-    inner_loop.meta_gradient(model, meta, squared_error, [batch], batch)
+    return functools.partial(inner_loop.meta_gradient, model, meta, squared_error, [batch], batch)
 
 
 @benchmark("inner_loops/meta_gradient")
@@ -42,8 +42,7 @@ def by_backend_and_size() -> Iterator[Measurement]:
         for rows in ROWS:
             reference = None
             for backend in INNER_LOOPS:
-                call = functools.partial(meta_gradient, backend, rows, device)
-                duration = median_seconds(call, warmup=2, repeats=9)
+                duration = median_seconds(meta_gradient(backend, rows, device), warmup=2, repeats=9)
                 reference = reference or duration
                 name = f"inner_loops/meta_gradient/{device}/{TASKS}x{rows}/{backend}"
                 limit = AT_MOST.get(rows) if (backend, device) == ("func", "cpu") else None

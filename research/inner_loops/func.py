@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from research.criteria import ClosedForm
 from research.inner_loops import flat_steps
 from research.inner_loops.base import (
     LOOKAHEAD_ALPHA,
@@ -39,13 +40,16 @@ from research.inner_loops.known import fingerprint
 from research.inner_loops.supported import check_model, twice_differentiable, vmappable
 from research.optim.differentiable import UPDATE_RULES, UpdateRule
 from research.optim.differentiable_lookahead import lookahead
-from research.parallel import chunks
+from research.parallel import chunks, parallel_map
 from research.per_task import expand, num_tasks, per_task, take
 from research.policies import mlp_kernel
 from research.types import Loss, MetaParams, Params
 
 _ROWS_PER_CHUNK = {"cpu": 2048, "cuda": 1 << 20}
 """Most batch rows of a vmapped chunk, about: what fits into the cache of a core, or fills a GPU."""
+
+_WORK_OF_PART, _MOST_PARTS = 1 << 20, 16
+"""Rows times parameters that are worth a thread in a compiled meta-gradient, and the most parts of a meta-batch."""
 
 _LOOPED: set[Hashable] = set()
 """Fingerprints of the models and losses that torch.vmap could not batch: the attempt is not repeated."""
@@ -144,9 +148,17 @@ class FuncInnerLoop(InnerLoop):
         losses = batched_loss(model, loss, meta.model, [*batches, query]) if self.config.is_plain_descent else None
         if losses is None or losses.rows is None:
             return super().meta_gradient(model, meta, loss, batches, query)
-        descent = Descent(self.config, losses.network, meta, [Stage(*losses.rows(batch)) for batch in batches])
-        found = mlp_kernel.gradient(losses.network, descent.params[-1], *losses.rows(query))
-        return found.value.mean(), descent.pull(found.gradient / len(found.value))
+        network, rows, total = losses.network, losses.rows, num_tasks([query])
+
+        def part(tasks: slice) -> tuple[Tensor, MetaParams]:
+            own, last = take((list(batches), query), tasks) if tasks != slice(0, total) else (batches, query)
+            descent = Descent(self.config, network, meta, _stages(rows, own))
+            found = mlp_kernel.gradient(network, descent.params[-1], *rows(last))
+            return found.value, descent.pull(found.gradient / total)
+
+        parts = _parts(total, losses.loss.inputs(query).shape[:-1].numel() * network.num_parameters)
+        values, gradients = zip(*parallel_map(part, parts, torch.get_num_threads()), strict=True)
+        return torch.cat(values).mean(), functools.reduce(_add, gradients)
 
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:
         """See `InnerLoop.linearize`: the closed form of descent.py for plain gradient descent, else reverse mode."""
@@ -155,8 +167,7 @@ class FuncInnerLoop(InnerLoop):
         check_model(model, second_order=not self.config.first_order)
         losses = batched_loss(model, loss, meta.model, batches) if batches else None
         if losses is not None and losses.rows is not None:
-            stages = [Stage(*losses.rows(batch)) for batch in batches]
-            return Descent(self.config, losses.network, meta, stages).linearized()
+            return Descent(self.config, losses.network, meta, _stages(losses.rows, batches)).linearized()
         names = adapted_names(self.config, meta.model)
         update = {name: value.detach() for name, value in meta.update.items()}
         theta = expand({name: value.detach() for name, value in meta.model.items()}, num_tasks(batches))
@@ -172,6 +183,28 @@ class FuncInnerLoop(InnerLoop):
 
 
 make: Backend = FuncInnerLoop
+
+
+def _parts(total: int, work: int) -> list[slice]:
+    """Returns parts of the tasks for threads. They depend on the work alone, so that sums do not depend on threads.
+
+    Args:
+        total: The number of tasks.
+        work: Rows of all tasks times the parameters of the network.
+    """
+    count = min(total, _MOST_PARTS, max(1, round(work / _WORK_OF_PART)))
+    return chunks(total, -(-total // count))
+
+
+def _stages(rows: ClosedForm, batches: Sequence[Any]) -> list[Stage]:
+    """Returns the stage of each batch; a batch of several steps becomes rows once."""
+    found = {id(batch): Stage(*rows(batch)) for batch in batches}
+    return [found[id(batch)] for batch in batches]
+
+
+def _add(first: MetaParams, second: MetaParams) -> MetaParams:
+    pairs = zip(first, second, strict=True)
+    return MetaParams(*({name: value + right[name] for name, value in left.items()} for left, right in pairs))
 
 
 class _Step(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -78,6 +78,9 @@ class Network:
         return dict(zip(self.names, itertools.accumulate([0, *self.lengths]), strict=False))
 
 
+_network: Callable[..., Network] = functools.lru_cache(maxsize=64)(Network)  # one, whose properties are computed once
+
+
 def network_of(model: nn.Module) -> Network | None:
     """Returns the network that a model computes, or None if it is not a perceptron of this library's kinds.
 
@@ -87,9 +90,12 @@ def network_of(model: nn.Module) -> Network | None:
         >>> network_of(nn.Sequential(nn.Linear(2, 3), nn.GELU())) is None
         True
     """
-    if any(is_changed(module) for module in model.modules()):
+    modules = _modules(model)
+    if any(is_changed(module) for _, module in modules):
         return None
-    shapes = {name: value.shape for name, value in model.named_parameters()}
+    named = {prefix + name: value for prefix, module in modules for name, value in module._parameters.items()}
+    params = {name: value for name, value in named.items() if value is not None}
+    shapes = {name: value.shape for name, value in params.items()}
     settings: dict[str, Any] = {}
     path, own = "", model
     if type(model) is GaussianMLP:
@@ -104,8 +110,10 @@ def network_of(model: nn.Module) -> Network | None:
         return None
     layers = tuple((f"{prefix}weight", f"{prefix}bias") for prefix, _ in linear)
     if {*itertools.chain(*layers), *settings.get("log_std", "").split()} != shapes.keys():
-        return None  # a layer has no bias, or parameters are shared
-    network = Network(tuple(shapes), tuple(shapes.values()), layers, between.pop(), **settings)
+        return None  # a layer has no bias
+    if len(set(map(id, params.values()))) < len(params):
+        return None  # parameters are shared
+    network = _network(tuple(shapes), tuple(shapes.values()), layers, between.pop(), **settings)
     return network if _fits(network) else None
 
 
@@ -113,6 +121,15 @@ def is_changed(module: nn.Module) -> bool:
     """Returns whether hooks or a `forward` of its own change what a module computes, or its derivative."""
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     return any(hooks) or "forward" in vars(module)
+
+
+def _modules(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
+    """Returns a module and those in it, in the order of `named_modules`, with the prefix of their parameters' names."""
+    found = [(prefix, module)]
+    for name, child in module._modules.items():
+        if child is not None:
+            found += _modules(child, f"{prefix}{name}.")
+    return found
 
 
 def _fits(network: Network) -> bool:

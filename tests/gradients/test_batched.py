@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from research.algorithms.regression.agent import make_network
 from research.criteria import closed_form_of
 from research.estimators import low_variance_curvature
+from research.inner_loops import func
 from research.inner_loops.batched import batched_loss, task_losses
 from research.losses import ExampleBatch, PolicyBatch, dice, reinforce, squared_error
 from research.per_task import expand
@@ -173,6 +174,25 @@ def test_meta_gradients_are_those_of_autograd_through_vmap(name: str, settings: 
     for (key, ours), theirs in zip([*found.model.items(), *found.update.items()], gradient, strict=True):
         if key in found.model or settings == "meta_sgd":
             torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@pytest.mark.parametrize("settings", ["sgd", "meta_sgd"])
+def test_parts_of_the_tasks_on_threads_give_the_same_meta_gradient(settings: str, monkeypatch) -> None:
+    case, loop = CASES["lvc"](), ip.make_loop("func", **META[settings])
+    meta = MetaParams(case.params(), loop.init_update(case.model, case.params(), 2))
+
+    def found(threads: int) -> list[Tensor]:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        value, gradient = loop.meta_gradient(case.model, meta, case.loss, case.batches[:2], case.batches[2])
+        return [value, *gradient.model.values(), *gradient.update.values()]
+
+    whole = found(2)
+    monkeypatch.setattr(func, "_WORK_OF_PART", 1)
+    assert len(func._parts(TASKS, 10**6)) == TASKS
+    first, second = found(1), found(2)
+    for ours, theirs, expected in zip(first, second, whole, strict=True):
+        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-13)
 
 
 def test_the_compiled_functions_are_used_for_the_losses_that_declare_their_form() -> None:

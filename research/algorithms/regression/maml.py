@@ -28,11 +28,12 @@ import torch
 from torch import Tensor
 
 from research.algorithms.outer import learned, replaced
-from research.algorithms.regression.agent import Learner, RegressionConfig, SampledExamples
+from research.algorithms.regression.agent import Learner, RegressionConfig
 from research.evaluation import AdaptationCurve
 from research.losses import squared_error
-from research.optim.differentiable import AdamState, adam, adam_start
+from research.optim.differentiable import AdamState, adam_start
 from research.optim.flat import flatten, unflatten
+from research.optim.flat_adam import FlatAdam
 from research.tasks.splits import SplitName
 from research.types import MetaParams, StepResult
 
@@ -79,22 +80,27 @@ class MAMLRegression:
     def step(self, state: MAMLRegressionState) -> StepResult:
         """One iteration: `updates_per_iteration` meta-updates by Adam, each on new tasks."""
         start = time.perf_counter()
-        vector, optimizer = self._flatten(state.meta), state.optimizer
-        losses, norms = [], []
-        for update, sampled in enumerate(self.learner.sample(state.iteration, fresh_per_step=False)):
-            loss, gradient = self._gradient(vector, state.meta, sampled)
-            rate = self.config.meta_lr_at(state.iteration, update)
-            params, optimizer = adam({"meta": vector}, {"meta": gradient}, optimizer, rate)
-            vector = params["meta"]
+        vector, learner, losses, norms = self._flatten(state.meta), self.learner, [], []
+        meta = self._unflatten(vector, state.meta)  # views, which follow the vector
+        optimizer = self._optimizer(vector, state.optimizer)
+        for update, sampled in enumerate(learner.sample(state.iteration, fresh_per_step=False)):
+            loss, gradient = learner.inner_loop.meta_gradient(
+                learner.network, meta, squared_error, sampled.batches, sampled.query
+            )
+            vector.grad = self._flatten(gradient)
+            optimizer.param_groups[0]["lr"] = self.config.meta_lr_at(state.iteration, update)
+            optimizer.step()
             losses.append(loss)
-            norms.append(gradient.norm())
-        meta = self._unflatten(vector, state.meta)
+            norms.append(vector.grad.norm())
         metrics = {
             "loss_post": float(torch.stack(losses).mean()),
             "gradient_norm": float(torch.stack(norms).mean()),
             "time/update_seconds": time.perf_counter() - start,
         }
-        return StepResult(MAMLRegressionState(state.iteration + 1, meta, optimizer), metrics)
+        moments = optimizer.state[vector]
+        averages = ({"meta": moments[name]} for name in ("exp_avg", "exp_avg_sq"))
+        after = MAMLRegressionState(state.iteration + 1, meta, AdamState(int(moments["step"]), *averages))
+        return StepResult(after, metrics)
 
     def evaluate(
         self, state: MAMLRegressionState, num_tasks: int, num_adapt_steps: int, split: SplitName = "test"
@@ -102,13 +108,14 @@ class MAMLRegression:
         """Returns the errors on tasks of a split after 0, 1, ... gradient steps."""
         return self.learner.evaluate(state.meta, num_tasks, num_adapt_steps, split)
 
-    def _gradient(self, vector: Tensor, like: MetaParams, sampled: SampledExamples) -> tuple[Tensor, Tensor]:
-        """Returns the loss after adaptation, averaged over tasks, and its gradient with respect to the flat vector."""
-        meta, learner = self._unflatten(vector, like), self.learner
-        loss, gradient = learner.inner_loop.meta_gradient(
-            learner.network, meta, squared_error, sampled.batches, sampled.query
-        )
-        return loss, self._flatten(gradient)
+    def _optimizer(self, vector: Tensor, state: AdamState) -> FlatAdam:
+        """Returns Adam of a flat vector, with copies of the moments of a state."""
+        optimizer = FlatAdam(vector, self.config.meta_lr)
+        moments = optimizer.state[vector]
+        moments["step"].fill_(state.step)
+        moments["exp_avg"].copy_(state.exp_avg["meta"])
+        moments["exp_avg_sq"].copy_(state.exp_avg_sq["meta"])
+        return optimizer
 
     def _flatten(self, meta: MetaParams) -> Tensor:
         """Returns the learned tensors as one vector: Adam acts on elements, and one call for all is faster."""
