@@ -101,12 +101,33 @@ def project(
     weights: GRUWeights,
 ) -> Float[Tensor, "time rows gates"]:
     """Returns the projected inputs of the gates, `[time, rows, 3 · hidden]`, by torch."""
-    gates = input_product(features, weights.weight_input, weights.bias_input)
-    if weights.table is None or pair is None or reward is None:
-        return gates
-    plain, weighted = weights.table.split(len(weights.table) // 2)
-    gates = gates + F.embedding(pair, plain)
-    return gates.addcmul_(reward.unsqueeze(-1), F.embedding(pair, weighted))
+    return project_inputs(features, pair, reward, weights.weight_input, weights.bias_input, weights.table)
+
+
+def project_inputs(
+    features: Float[Tensor, "*axes features"],
+    pair: Int[Tensor, "*axes"] | None,
+    reward: Float[Tensor, "*axes"] | None,
+    weight: Float[Tensor, "out features"],
+    bias: Float[Tensor, " out"],
+    table: Float[Tensor, "pairs out"] | None,
+) -> Float[Tensor, "*axes out"]:
+    """Returns weight · features + bias + P[pair] + reward · R[pair], with P and R the two halves of the table.
+
+    Args:
+        features: The dense inputs; constants.
+        pair: Rows of P and R; None without a table.
+        reward: Factor of R; None without a table. Constants.
+        weight: Weights of the features.
+        bias: The bias.
+        table: P above R, or None.
+    """
+    projected = input_product(features, weight, bias)
+    if table is None or pair is None or reward is None:
+        return projected
+    plain, weighted = table.split(len(table) // 2)
+    projected = projected + F.embedding(pair, plain)
+    return projected.addcmul_(reward.unsqueeze(-1), F.embedding(pair, weighted))
 
 
 class _Kernel(torch.autograd.Function):

@@ -69,9 +69,11 @@ def collect_trials(
         Trials `[tasks, trials, time, ...]`.
 
     Raises:
-        ValueError: The number of rows is not a multiple of `num_tasks`, or the environments have `SAME_STEP` autoreset.
+        ValueError: The number of rows is not a multiple of `num_tasks`, the environments have `SAME_STEP` autoreset, or
+            the policy cannot read a trial of so many steps.
     """
     check_envs(envs, num_tasks)
+    policy.check_length(episodes_per_trial * horizon)
     bound = bind(policy, params)
     bound.use_threads(num_threads)
     record = _Record(envs.num_envs, episodes_per_trial, horizon, next(iter(params.values())))

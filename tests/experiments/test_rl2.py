@@ -75,6 +75,15 @@ def test_going_on_equals_never_having_stopped(runs):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
+def test_a_transformer_refuses_to_be_evaluated_on_longer_trials_than_it_can_read(runs, capsys):
+    settings = "policy.memory=transformer policy.head=hyper policy.head_hidden_sizes=[4] policy.num_attention_heads=2"
+    result = run(f"with {TINY} {settings}")
+    assert run("evaluate with run=1") == result
+    with pytest.raises(SystemExit):
+        run("evaluate with run=1 num_adapt_steps=4")
+    assert "policy.context_length=4: need at least 5, the steps of a trial" in capsys.readouterr().err
+
+
 def test_tasks_without_a_known_optimum_have_no_regret(runs, capsys):
     settings = "task=navigation_2d horizon=5 update=trpo policy.separate_value=True chunk_length=4"
     result = run(f"with {TINY} {settings}")
@@ -110,6 +119,15 @@ def test_every_minibatch_of_a_named_config_has_equal_parts_for_two_and_four_thre
         ("inner_lr=0.1", "inner_lr=0.1: no such key"),
         ("task=cheetah_vel policy.outer_input=True", "policy.outer_input=True: it is for discrete actions"),
         ("policy.hidden_size=0", "policy.hidden_size=0: need at least 1"),
+        (
+            "policy.head=hyper policy.head_hidden_sizes=[0]",
+            "policy.head_hidden_sizes=(0,): need at least 1 unit in",
+        ),
+        (
+            "policy.memory=transformer policy.context_length=3",
+            "policy.context_length=3: need at least 4, the steps of",
+        ),
+        ("policy.memory=transformer chunk_length=2", "chunk_length=2: gradients are truncated at the state of a GRU"),
         ("task_args.num_arms=1", "task_args.num_arms=1: need at least 2"),
     ],
 )

@@ -64,6 +64,7 @@ RL2 = SHARED | {
     "num_threads": 1,
 }
 NAVIGATION: Settings = {"task": "navigation_2d", "horizon": 8, "discount": 0.99, "gae_lambda": 0.95}
+TRANSFORMER: Settings = {"hidden_size": 8, "memory": "transformer", "num_layers": 2, "num_attention_heads": 2}
 RL2_TRPO: Settings = {"update": "trpo", "policy": {"hidden_size": 6, "separate_value": True}, "cg_iterations": 4}
 
 GAMES = SHARED | {"meta_batch_size": 3, "num_cycles": 3, "lookahead_k": 4, "lookahead_alpha": 0.5}
@@ -216,6 +217,19 @@ ALGORITHM_CASES: dict[str, dict[str, Settings]] = {
             f"head_{head}": RL2 | NAVIGATION | {"policy": {"hidden_size": 6, "head": head, "head_hidden_sizes": [5, 4]}}
             for head in ("state", "film", "hyper")
         },
+        "memory_transformer": RL2 | {"task": "tabular_mdp", "policy": TRANSFORMER | {"outer_input": True}},
+        "memory_transformer_learned": RL2
+        | NAVIGATION
+        | {"policy": TRANSFORMER | {"positions": "learned", "context_length": 30, "head": "state"}},
+        "memory_transformer_trpo": RL2
+        | RL2_TRPO
+        | {"task": "bandit", "policy": TRANSFORMER | {"separate_value": True, "head": "hyper"}},
+        "memory_set": RL2
+        | NAVIGATION
+        | {"policy": {"hidden_size": 6, "memory": "set", "num_layers": 2, "head": "hyper"}},
+        "memory_set_trpo": RL2
+        | RL2_TRPO
+        | {"task": "bandit", "policy": {"hidden_size": 6, "memory": "set", "separate_value": True}},
         "head_hyper_kaiming": RL2
         | NAVIGATION
         | {

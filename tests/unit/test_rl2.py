@@ -390,6 +390,16 @@ def test_the_explained_variance_by_hand():
             r"policy\.outer_input=True: it is for disc",
         ),
         (dict(task="bandit", horizon=2), "horizon=2: need 1"),
+        (
+            dict(policy=MemoryConfig(8, memory="transformer"), chunk_length=7),
+            r"chunk_length=7: gradients are truncated at the state of a GRU, got policy\.memory='transformer'; need 0",
+        ),
+        (dict(policy=MemoryConfig(8, memory="set", head="state"), chunk_length=7), r"got policy\.memory='set'; need 0"),
+        (
+            dict(policy=MemoryConfig(8, memory="transformer", context_length=59)),
+            r"policy\.context_length=59: need at least 60, the steps of a trial",
+        ),
+        (dict(policy=MemoryConfig(8, belief_size=2)), r"policy\.belief_size=2: no loss of RL² trains the belief"),
     ],
 )
 def test_impossible_settings_are_refused_before_any_work(change, message):

@@ -8,7 +8,7 @@ from typing import Literal
 from research.algorithms.config import AlgorithmConfig, ScheduledConfig
 from research.algorithms.schedules import interpolate
 from research.optim.trust_region import TrustRegionConfig
-from research.policies.memory import MemoryConfig, check_spaces
+from research.policies.memory import MemoryConfig, check_context, check_spaces
 from research.tasks import TASKS, SolvedTasks, TaskDistribution, make_tasks
 from research.tasks.splits import evaluation_tasks
 from research.validation import at_least, in_open_unit_interval, in_unit_interval, positive
@@ -118,6 +118,13 @@ class RL2Config(ScheduledConfig, TrustRegionConfig):
             )
 
     def _check_lengths(self, longest: int) -> None:
+        if self.policy.context_length:
+            check_context(self.policy.context_length, longest)
+        if self.chunk_length and self.policy.memory != "gru":
+            raise ValueError(
+                f"chunk_length={self.chunk_length}: gradients are truncated at the state of a GRU, got "
+                f"policy.memory={self.policy.memory!r}; need 0"
+            )
         if self.chunk_length > longest:
             raise ValueError(
                 f"chunk_length={self.chunk_length}: need at most {longest}, the steps of a trial "

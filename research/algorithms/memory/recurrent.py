@@ -121,7 +121,8 @@ class RecurrentAgent:
         self.tasks = config.make_tasks()
         self.longest = self.tasks.horizon * config.episodes_per_trial
         initial = rng.torch_generator(config.seed, "policy")
-        policy = make_memory_policy(config.policy, self.tasks.observation_space, self.tasks.action_space, initial)
+        spaces = self.tasks.observation_space, self.tasks.action_space
+        policy = make_memory_policy(config.policy, *spaces, initial, self.longest)
         self.policy = policy.to(self.device, getattr(torch, config.dtype))
 
     @torch.no_grad()

@@ -17,7 +17,8 @@ class MemoryConfig:
 
     Attributes:
         hidden_size: Units of the memory.
-        memory: The only one is `"gru"`.
+        memory: `"gru"`; `"transformer"`, which attends to all steps of the trial; or `"set"`, an encoder of the
+            transitions of the trial that does not know their order.
         head: The function from memory and observation to the action. `"linear"` reads the memory alone. `"state"` is a
             perceptron on both. `"film"` is a perceptron on the observation, the memory gives a factor and an addend of
             each hidden unit (Perez et al. 2018, arXiv:1709.07871). `"hyper"` is a perceptron on the observation, the
@@ -28,6 +29,12 @@ class MemoryConfig:
             same for every memory and equal to an ordinary initialisation. `"kaiming"`: He's for the layer that
             generates them, a control under which the generated weights have the wrong size.
         hyper_size: Units of a linear map of the memory that the hypernetwork reads; 0: it reads the memory itself.
+        num_layers: Blocks of the transformer, or layers of the encoder of a transition of the set; a GRU has one.
+        num_attention_heads: Heads of attention of each block of the transformer; they divide `hidden_size`.
+        context_length: Most steps that the transformer reads, which has room for so many keys and values while it
+            acts; 0 for the steps of a trial.
+        positions: Positions of steps in the transformer: `"rotary"` (Su et al. 2021, arXiv:2104.09864) or a `"learned"`
+            table.
         belief_size: Dimensions of a Gaussian belief: linear maps of the memory give its mean and log-variance, and the
             head reads both, not the memory. 0 for none.
         belief_gradient: Whether the gradient of the policy reaches the memory through the belief.
@@ -46,12 +53,16 @@ class MemoryConfig:
     """
 
     hidden_size: int = 64
-    memory: Literal["gru"] = "gru"
+    memory: Literal["gru", "transformer", "set"] = "gru"
     head: Literal["linear", "state", "film", "hyper"] = "linear"
     head_hidden_sizes: tuple[int, ...] = (64,)
     head_activation: Literal["tanh", "relu"] = "tanh"
     hyper_init: Literal["bias", "kaiming"] = "bias"
     hyper_size: int = 0
+    num_layers: int = 1
+    num_attention_heads: int = 4
+    context_length: int = 0
+    positions: Literal["rotary", "learned"] = "rotary"
     belief_size: int = 0
     belief_gradient: bool = False
     separate_value: bool = False
@@ -65,8 +76,8 @@ class MemoryConfig:
 
     def __post_init__(self) -> None:
         choices(self)
-        at_least(self, 1, "hidden_size")
-        at_least(self, 0, "output_scale", "hyper_size", "belief_size")
+        at_least(self, 1, "hidden_size", "num_layers", "num_attention_heads")
+        at_least(self, 0, "output_scale", "hyper_size", "belief_size", "context_length")
         if any(size < 1 for size in self.head_hidden_sizes):
             raise ValueError(f"head_hidden_sizes={self.head_hidden_sizes}: need at least 1 unit in every layer")
         if self.head == "film" and not self.head_hidden_sizes:
@@ -75,8 +86,21 @@ class MemoryConfig:
             raise ValueError(f"init_log_std={self.init_log_std}: need at least min_log_std={self.min_log_std}")
         for key, (owner, needed) in _OWNERS.items():
             self._refuse_without(key, owner, needed)
+        if self.memory == "transformer":
+            self._check_attention()
         if self.belief_gradient and not self.belief_size:
             raise ValueError("belief_gradient=True: there is no belief; need belief_size of at least 1, or False")
+
+    def _check_attention(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"num_attention_heads={self.num_attention_heads}: need a divisor of hidden_size={self.hidden_size}"
+            )
+        if self.positions == "rotary" and self.hidden_size // self.num_attention_heads % 2:
+            raise ValueError(
+                f"num_attention_heads={self.num_attention_heads}: positions='rotary' turns pairs of dimensions; need "
+                f"hidden_size / num_attention_heads even, got hidden_size={self.hidden_size}"
+            )
 
     def _refuse_without(self, key: str, owner: str, needed: tuple[str, ...]) -> None:
         """Raises ValueError if a setting is not its default and the memory or head does not read it."""
@@ -95,6 +119,10 @@ _OWNERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "hyper_init": ("head", ("hyper",)),
     "hyper_size": ("head", ("hyper",)),
     "per_state_heads": ("head", ("linear",)),
+    "num_layers": ("memory", ("transformer", "set")),
+    "num_attention_heads": ("memory", ("transformer",)),
+    "context_length": ("memory", ("transformer",)),
+    "positions": ("memory", ("transformer",)),
     "layer_norm": ("memory", ("gru",)),
     "learn_start": ("memory", ("gru",)),
 }
@@ -109,6 +137,17 @@ def check_spaces(config: MemoryConfig, observations: gymnasium.spaces.Box, actio
         raise ValueError(f"policy.outer_input=True: it is for discrete actions, got {actions}; need False")
     is_one_hot = len(observations.shape) == 1 and (observations.low == 0).all() and (observations.high == 1).all()
     never_changes = observations.shape == (1,) and (observations.low == observations.high).all()
+    if config.memory == "set" and config.head == "linear" and not (never_changes or config.per_state_heads):
+        raise ValueError(
+            "policy.head='linear': with policy.memory='set' no action would depend on the observation, which the set "
+            "of transitions does not single out; need 'state', 'film' or 'hyper'"
+        )
     for name in ("outer_input", "per_state_heads"):
         if getattr(config, name) and not (is_one_hot or never_changes):
             raise ValueError(f"policy.{name}=True: it is for one-hot observations, got {observations}; need False")
+
+
+def check_context(context_length: int, steps: int) -> None:
+    """Raises ValueError if a trial has more steps than the context."""
+    if steps > context_length:
+        raise ValueError(f"policy.context_length={context_length}: need at least {steps}, the steps of a trial")

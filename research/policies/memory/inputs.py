@@ -18,7 +18,8 @@ class Inputs(NamedTuple):
     """The encoded inputs of the network; all have the same leading axes.
 
     Attributes:
-        features: `[..., features]`: observation, last action, last reward, whether the last step ended an episode.
+        features: `[..., features]`: observation, last action, last reward, whether the last step ended an episode;
+            then the last observation, with `has_last`.
         pair: `[...]` int64: index of the last observation and action together; None without `outer_input`.
         reward: `[...]`: the last reward; None without `outer_input`.
         place: `[...]` int64: index of the observed state; None without `per_state_heads`.
@@ -43,6 +44,7 @@ class Encoder(NamedTuple):
         is_discrete: Whether actions are discrete.
         has_pairs: Whether the inputs have `pair` and `reward`.
         has_places: Whether the inputs have `place`.
+        has_last: Whether the features end with the last observation.
     """
 
     num_observations: int
@@ -50,11 +52,12 @@ class Encoder(NamedTuple):
     is_discrete: bool
     has_pairs: bool = False
     has_places: bool = False
+    has_last: bool = False
 
     @property
     def num_features(self) -> int:
         """Size of the dense input."""
-        return self.num_observations + self.num_actions + 2
+        return self.num_observations * (1 + self.has_last) + self.num_actions + 2
 
     @property
     def num_pairs(self) -> int:
@@ -68,7 +71,7 @@ class Encoder(NamedTuple):
 
         Args:
             observation: `[..., obs]`.
-            last_observation: `[..., obs]`, read with `has_pairs` only.
+            last_observation: `[..., obs]`, read with `has_pairs` or `has_last` only.
             last_action: `[...]` int64 or `[..., act]`; at the start of a trial −1 or zeros.
             last_reward: `[...]`; 0 at the start of a trial.
             ended: `[...]` bool: whether the last step ended an episode.
@@ -78,7 +81,8 @@ class Encoder(NamedTuple):
         if self.is_discrete:
             action = last_action.unsqueeze(-1) == torch.arange(self.num_actions, device=last_action.device)
         scalars = torch.stack([last_reward, ended.to(dtype)], -1)
-        features = torch.cat([observation, action.to(dtype), scalars], -1)
+        parts = [observation, action.to(dtype), scalars]
+        features = torch.cat([*parts, last_observation] if self.has_last else parts, -1)
         pair = place = None
         if self.has_pairs:
             pair = last_observation.argmax(-1) * self.num_actions + last_action

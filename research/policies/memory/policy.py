@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from research.distributions import Categorical, DiagGaussian, Distribution
 from research.policies.gru_kernel import kernel
-from research.policies.memory.config import MemoryConfig, check_spaces
+from research.policies.memory.config import MemoryConfig, check_context, check_spaces
 from research.policies.memory.heads import HEADS, StateHead, linear_outputs
 from research.policies.memory.initial import glorot, linear
 from research.policies.memory.inputs import Encoder, Inputs
 from research.policies.memory.linear_kernel import linear_pair
 from research.policies.memory.recurrent import Recurrent
+from research.policies.memory.transformer import Transformer
+from research.policies.memory.transitions import Transitions
 
 
 class Belief(NamedTuple):
@@ -68,13 +70,14 @@ class MemoryPolicy(nn.Module):
         config: The settings.
         encoder: The form of the inputs.
         generator: Source of the initial weights.
+        context_length: Most steps of a trial, read with a transformer.
     """
 
-    def __init__(self, config: MemoryConfig, encoder: Encoder, generator: torch.Generator):
+    def __init__(self, config: MemoryConfig, encoder: Encoder, generator: torch.Generator, context_length: int = 0):
         super().__init__()
-        self.config, self.encoder = config, encoder
-        self.body: Memory = Recurrent(config, encoder, generator)
-        self.value_body: Memory | None = Recurrent(config, encoder, generator) if config.separate_value else None
+        self.config, self.encoder, self.context_length = config, encoder, context_length
+        self.body: Memory = self._make_memory(generator)
+        self.value_body: Memory | None = self._make_memory(generator) if config.separate_value else None
         self.places = encoder.num_observations if config.per_state_heads else 1
         size = 2 * config.belief_size or config.hidden_size
         value_size = config.hidden_size if config.separate_value else size
@@ -90,6 +93,12 @@ class MemoryPolicy(nn.Module):
         self.log_std: nn.Parameter | None = None
         if not encoder.is_discrete:
             self.log_std = nn.Parameter(torch.full((encoder.num_actions,), float(config.init_log_std)))
+
+    def _make_memory(self, generator: torch.Generator) -> Recurrent | Transformer | Transitions:
+        if self.config.memory == "transformer":
+            return Transformer(self.config, self.encoder, generator, self.context_length)
+        kind = Transitions if self.config.memory == "set" else Recurrent
+        return kind(self.config, self.encoder, generator)
 
     def _make_linear_heads(self, size: int, value_size: int, generator: torch.Generator) -> None:
         num_actions, scale = self.encoder.num_actions, self.config.output_scale
@@ -112,7 +121,10 @@ class MemoryPolicy(nn.Module):
         return Output(self._distribution(action), value.squeeze(-1), state, belief)
 
     def act(self, inputs: Inputs, state: Any) -> Output:
-        """Returns the output for one step: `inputs [rows, ...]`; distribution, value and belief `[rows, ...]`."""
+        """Returns the output for one step: `inputs [rows, ...]`; distribution, value and belief `[rows, ...]`.
+
+        A transformer writes into its cache, unless the step is recorded: `state` can be continued only once.
+        """
         output = self(inputs.map(lambda field: field.unsqueeze(1)), state)
         distribution = type(output.distribution)(*(leaf.squeeze(1) for leaf in output.distribution))
         belief = output.belief and Belief(*(leaf.squeeze(1) for leaf in output.belief))
@@ -128,12 +140,18 @@ class MemoryPolicy(nn.Module):
     def is_compiled(self) -> bool:
         """Whether compiled code computes the states and their first derivatives, and torch only the rest."""
         first = next(self.parameters())
-        return not self.config.layer_norm and kernel(first.dtype, first.device) is not None
+        config = self.config
+        return config.memory == "gru" and not config.layer_norm and kernel(first.dtype, first.device) is not None
 
     @property
     def is_truncatable(self) -> bool:
         """Whether the state is all that the policy knows about the past, so that a gradient can end at it."""
         return self.config.memory == "gru"
+
+    def check_length(self, steps: int) -> None:
+        """Raises ValueError if the memory cannot read a trial of so many steps."""
+        if self.config.memory == "transformer":
+            check_context(self.context_length, steps)
 
     def initial_state(self, rows: int) -> Any:
         """Returns the state at the start of a trial, a tree of tensors."""
@@ -184,16 +202,29 @@ def make_memory_policy(
     observation_space: gymnasium.spaces.Box,
     action_space: gymnasium.Space[Any],
     generator: torch.Generator,
+    longest: int = 0,
 ) -> MemoryPolicy:
     """Returns a policy for these spaces: Gaussian for Box actions, categorical for Discrete ones.
 
+    Args:
+        config: The settings.
+        observation_space: The space of observations.
+        action_space: The space of actions.
+        generator: Source of the initial weights.
+        longest: Most steps of a trial, for a transformer whose `context_length` is 0.
+
     Raises:
-        ValueError: The action space is neither, or a setting needs one-hot observations or discrete actions.
+        ValueError: The action space is neither, a setting needs one-hot observations or discrete actions, or a
+            transformer's context is shorter than a trial or has no length.
     """
     check_spaces(config, observation_space, action_space)
     is_discrete = isinstance(action_space, gymnasium.spaces.Discrete)
     num_actions = int(action_space.n) if is_discrete else math.prod(action_space.shape or ())  # type: ignore[attr-defined]
     num_observations = math.prod(observation_space.shape)
     has_places = config.per_state_heads and num_observations > 1
-    encoder = Encoder(num_observations, num_actions, is_discrete, config.outer_input, has_places)
-    return MemoryPolicy(config, encoder, generator)
+    flags = (config.outer_input, has_places, config.memory == "set")
+    encoder = Encoder(num_observations, num_actions, is_discrete, *flags)
+    context_length = config.context_length or longest
+    if config.memory == "transformer":
+        check_context(context_length, max(1, longest))
+    return MemoryPolicy(config, encoder, generator, context_length)
