@@ -122,59 +122,79 @@ INLINE void transpose(int64_t rows, int64_t columns, const real *from, int64_t f
 }
 
 #define FLOAT (sizeof(real) == 4)
+#define MOST_VECTORS 4 /* of a call for several */
 typedef __typeof__((vector){0} == (vector){0}) whole; /* integers as wide as the numbers; a comparison gives −1 or 0 */
 
 INLINE vector choose(whole condition, vector then, vector otherwise) {
   return (vector)((condition & (whole)then) | (~condition & (whole)otherwise));
 }
 
-/* e^f − 1 and 2ⁿ of each lane for x = n ln 2 + f with |f| ≤ ln 2 / 2, for −708 (float: −87) ≤ x ≤ 0, to two units in
-   the last place, by its Taylor series. In floats the term f⁷ / 7! of the series is replaced by the terms f³ and f⁵ that
-   are closest to it for these f (f⁵ = 5/4 a² f³ − 5/16 a⁴ f, up to a⁵ / 16, for |f| ≤ a). */
-INLINE vector reduced_expm1(vector x, vector *power) {
+#define ALL(i) _Pragma("GCC unroll 8") for (int i = 0; i < count; i++)
+
+/* e^f − 1 in place of `count` vectors, and their 2ⁿ, for x = n ln 2 + f with |f| ≤ ln 2 / 2, for −708 (float: −87) ≤ x ≤ 0,
+   to two units in the last place, by its Taylor series. In floats the term f⁷ / 7! of the series is replaced by the terms
+   f³ and f⁵ that are closest to it for these f (f⁵ = 5/4 a² f³ − 5/16 a⁴ f, up to a⁵ / 16, for |f| ≤ a).
+
+   The operations of several vectors alternate, so that the processor works on all of them at a time: one alone waits for
+   its own results. */
+INLINE void reduced_expm1(const int count, vector *x, vector *power) {
   const real low = FLOAT ? -87 : -708, shift = FLOAT ? 12582912.0 : 6755399441055744.0; /* 1.5 · 2^23, 1.5 · 2^52 */
   const double half = 0.34657359027997264, square = half * half;                       /* a = ln 2 / 2 */
-  x = choose(x < low, (vector){0} + low, x);
-  vector shifted = x * (real)1.4426950408889634 + shift, n = shifted - shift;
-  vector f = x - n * (real)(FLOAT ? 0.693359375 : 6.93147180369123816490e-01);
-  f -= n * (real)(FLOAT ? -2.12194440e-4 : 1.90821492927058770002e-10);
-  vector sum = {0};
-  if (!FLOAT) {
-    sum = sum + (real)(1 / 6227020800.0);
-    sum = sum * f + (real)(1 / 479001600.0);
-    sum = sum * f + (real)(1 / 39916800.0);
-    sum = sum * f + (real)(1 / 3628800.0);
-    sum = sum * f + (real)(1 / 362880.0);
-    sum = sum * f + (real)(1 / 40320.0);
-    sum = sum * f + (real)(1 / 5040.0);
+  vector sum[MOST_VECTORS], *f = x;
+  ALL(i) x[i] = choose(x[i] < low, (vector){0} + low, x[i]);
+  ALL(i) {
+    vector shifted = x[i] * (real)1.4426950408889634 + shift, n = shifted - shift;
+    f[i] = x[i] - n * (real)(FLOAT ? 0.693359375 : 6.93147180369123816490e-01);
+    f[i] -= n * (real)(FLOAT ? -2.12194440e-4 : 1.90821492927058770002e-10);
+    power[i] = (vector)(((whole)shifted - (whole)((vector){0} + shift) + (FLOAT ? 127 : 1023)) << (FLOAT ? 23 : 52));
+    sum[i] = (vector){0};
   }
-  sum = sum * f + (real)(1 / 720.0);
-  sum = sum * f + (real)(1 / 120.0 + (FLOAT ? 1.25 * square / 5040 : 0));
-  sum = sum * f + (real)(1 / 24.0);
-  sum = sum * f + (real)(1 / 6.0 - (FLOAT ? 0.3125 * square * square / 5040 : 0));
-  sum = sum * f + (real)0.5;
-  sum = sum * f * f + f;
-  *power = (vector)(((whole)shifted - (whole)((vector){0} + shift) + (FLOAT ? 127 : 1023)) << (FLOAT ? 23 : 52));
-  return sum;
+#define TERM(coefficient) ALL(i) sum[i] = sum[i] * f[i] + (real)(coefficient)
+  if (!FLOAT) {
+    TERM(1 / 6227020800.0);
+    TERM(1 / 479001600.0);
+    TERM(1 / 39916800.0);
+    TERM(1 / 3628800.0);
+    TERM(1 / 362880.0);
+    TERM(1 / 40320.0);
+    TERM(1 / 5040.0);
+  }
+  TERM(1 / 720.0);
+  TERM(1 / 120.0 + (FLOAT ? 1.25 * square / 5040 : 0));
+  TERM(1 / 24.0);
+  TERM(1 / 6.0 - (FLOAT ? 0.3125 * square * square / 5040 : 0));
+  TERM(0.5);
+#undef TERM
+  ALL(i) f[i] = sum[i] * f[i] * f[i] + f[i];
 }
 
 /* e^x − 1 = 2ⁿ (e^f − 1) + (2ⁿ − 1) of each lane for x ≤ 0, to two units in the last place. */
 INLINE vector expm1_of_negative(vector x) {
-  vector power, sum = reduced_expm1(x, &power);
-  return power * sum + (power - 1);
+  vector power;
+  reduced_expm1(1, &x, &power);
+  return power * x + (power - 1);
 }
 
 /* e^x of each lane for x ≤ 0. */
 INLINE vector exp_of_negative(vector x) {
-  vector power, sum = reduced_expm1(x, &power);
-  return power * sum + power;
+  vector power;
+  reduced_expm1(1, &x, &power);
+  return power * x + power;
 }
 
-/* tanh x = −m / (m + 2) with m = e^(−2|x|) − 1, and the sign of x; NaN stays NaN. */
-INLINE vector vector_tanh(vector x) {
+/* tanh x = −m / (m + 2) with m = e^(−2|x|) − 1, and the sign of x, in place of `count` vectors; NaN stays NaN. */
+INLINE void tanh_of(const int count, vector *x) {
   const whole minus = (whole)-(vector){0};
-  vector m = expm1_of_negative((vector)((whole)((real)2 * x) | minus));
-  return (vector)(((whole)(m / (m + 2)) & ~minus) | ((whole)x & minus));
+  vector m[MOST_VECTORS], power[MOST_VECTORS];
+  ALL(i) m[i] = (vector)((whole)((real)2 * x[i]) | minus);
+  reduced_expm1(count, m, power);
+  ALL(i) m[i] = power[i] * m[i] + (power[i] - 1);
+  ALL(i) x[i] = (vector)(((whole)(m[i] / (m[i] + 2)) & ~minus) | ((whole)x[i] & minus));
+}
+
+INLINE vector vector_tanh(vector x) {
+  tanh_of(1, &x);
+  return x;
 }
 
 /* σ(x) = (x < 0 ? e : 1) / (1 + e) with e = e^−|x|; NaN stays NaN. */

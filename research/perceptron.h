@@ -151,18 +151,30 @@ static int is_limited(const network *net, const real *parameters, int64_t k) {
   return parameters[net->log_std + k] < (real)net->min_log_std;
 }
 
-/* a = φ(a + b) of each row. */
-static void activate(int64_t activation, int64_t rows, int64_t row, const real *bias, real *a) {
-  for (int64_t r = 0; r < rows; r++)
-    for (int64_t j = 0; j < row; j += LANES) {
-      vector *at = (vector *)(a + r * row + j), z = *at + *(const vector *)(bias + j);
-      *at = activation == TANH ? vector_tanh(z) : choose(z < 0, (vector){0}, z);
-    }
-}
-
 static void add_bias(int64_t rows, int64_t row, const real *bias, real *a) {
   for (int64_t r = 0; r < rows; r++)
     for (int64_t j = 0; j < row; j += LANES) *(vector *)(a + r * row + j) += *(const vector *)(bias + j);
+}
+
+/* a = φ(a + b) of each row. */
+static void activate(int64_t activation, int64_t rows, int64_t row, const real *bias, real *a) {
+  const int64_t step = MOST_VECTORS * LANES;
+  int64_t i = 0, count = rows * row;
+  add_bias(rows, row, bias, a);
+  if (activation == TANH) {
+    for (; i + step <= count; i += step) {
+      vector some[MOST_VECTORS];
+      for (int j = 0; j < MOST_VECTORS; j++) some[j] = *(const vector *)(a + i + j * LANES);
+      tanh_of(MOST_VECTORS, some);
+      for (int j = 0; j < MOST_VECTORS; j++) *(vector *)(a + i + j * LANES) = some[j];
+    }
+    for (; i < count; i += LANES) *(vector *)(a + i) = vector_tanh(*(const vector *)(a + i));
+  } else {
+    for (; i < count; i += LANES) {
+      vector z = *(const vector *)(a + i);
+      *(vector *)(a + i) = choose(z < 0, (vector){0}, z);
+    }
+  }
 }
 
 INLINE vector pulled_back(int64_t activation, vector g, vector a) {
