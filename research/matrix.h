@@ -168,13 +168,6 @@ INLINE void reduced_expm1(const int count, vector *x, vector *power) {
   ALL(i) f[i] = sum[i] * f[i] * f[i] + f[i];
 }
 
-/* e^x − 1 = 2ⁿ (e^f − 1) + (2ⁿ − 1) of each lane for x ≤ 0, to two units in the last place. */
-INLINE vector expm1_of_negative(vector x) {
-  vector power;
-  reduced_expm1(1, &x, &power);
-  return power * x + (power - 1);
-}
-
 /* e^x of each lane for x ≤ 0. */
 INLINE vector exp_of_negative(vector x) {
   vector power;
@@ -182,7 +175,8 @@ INLINE vector exp_of_negative(vector x) {
   return power * x + power;
 }
 
-/* tanh x = −m / (m + 2) with m = e^(−2|x|) − 1, and the sign of x, in place of `count` vectors; NaN stays NaN. */
+/* tanh x = −m / (m + 2) with m = e^(−2|x|) − 1 = 2ⁿ (e^f − 1) + (2ⁿ − 1), and the sign of x,
+   in place of `count` vectors; NaN stays NaN. */
 INLINE void tanh_of(const int count, vector *x) {
   const whole minus = (whole)-(vector){0};
   vector m[MOST_VECTORS], power[MOST_VECTORS];

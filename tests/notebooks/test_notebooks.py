@@ -29,6 +29,13 @@ EXPECTED = {
 }
 """Figures, and words that stand in the outputs."""
 
+LONGEST = ("05_lookahead", "06_meta_gradient_bias")
+"""Notebooks that take more than a minute. Their parts, of all kinds, are in the others too."""
+
+
+def marked(name: str) -> object:
+    return pytest.param(name, marks=pytest.mark.slow) if name in LONGEST else name
+
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory) -> Path:
@@ -61,7 +68,7 @@ def test_all_notebooks_are_tried():
 
 
 @pytest.mark.timeout(600)  # on a busy machine; some ten seconds on a quiet one
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", map(marked, EXPECTED))
 def test_a_notebook_runs_from_top_to_bottom(name, runs, tmp_path):
     make_small_runs(name, runs)
     made = command(name, "--runs", runs, "-o", tmp_path)
