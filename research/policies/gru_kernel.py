@@ -49,9 +49,9 @@ class GRUWeights(NamedTuple):
 def kernel(dtype: torch.dtype, device: torch.device) -> ctypes.CDLL | None:
     """Returns gru.c for this dtype, or None where torch computes."""
     loaded = native.kernel(_SOURCE, dtype, _OTHERWISE) if device.type == "cpu" else None
-    if loaded is not None:
+    if loaded is not None and not loaded.gru_block.argtypes:
         for function in (loaded.gru_width, loaded.gru_block):
-            function.argtypes, function.restype = [ctypes.c_int64], ctypes.c_int64
+            function.restype, function.argtypes = ctypes.c_int64, [ctypes.c_int64]
     return loaded
 
 
@@ -146,11 +146,12 @@ class _Kernel(torch.autograd.Function):
         inputs = [None if leaf is None else leaf.contiguous() for leaf in (features, pair, reward)]
         _check_pairs(inputs[1], weights.table)
         time, (rows, size) = len(features), state.shape
-        width = _library(features).gru_width(size)
+        functions = _library(features)
+        width = functions.gru_width(size)
         states = features.new_empty(time + 1, rows, width)
         states[0, :, :size], states[0, :, size:] = state, 0
         gates = features.new_empty(time, rows, 4 * width) if keep and any(ctx.needs_input_grad) else None
-        _forward(_library(features), _sequence(inputs, weights, states, gates), num_threads)
+        _forward(functions, _sequence(inputs, weights, states, gates), num_threads)
         ctx.save_for_backward(*inputs, state, *given, states, gates)  # not copies of the weights, which have no graph
         return states[1:, :, :size]
 

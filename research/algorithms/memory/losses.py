@@ -67,7 +67,7 @@ def rl2_gradient(
     """
     time = steps.valid.shape[1]
     leaves = dict(policy.named_parameters())
-    gradient = {name: torch.zeros_like(leaves[name]) for name in learned}
+    gradient: Params = {}
     terms = leaves[learned[0]].new_zeros(5)
     with torch.enable_grad():
         state = policy.initial_state(len(steps.valid))
@@ -80,7 +80,7 @@ def rl2_gradient(
                 weight * loss, [leaves[name] for name in learned], allow_unused=True, materialize_grads=True
             )
             for name, value in zip(learned, parts, strict=True):
-                gradient[name] += value
+                gradient[name] = gradient[name] + value if name in gradient else value
             terms += weight * values
             state = pytree.tree_map(torch.Tensor.detach, output.state)  # truncated backpropagation: the gradient ends
     return gradient, terms

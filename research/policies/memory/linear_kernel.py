@@ -48,17 +48,18 @@ def _fit(memory: Tensor, *parameters: Tensor) -> bool:
 
 def _load(memory: Tensor) -> Any:
     loaded = native.kernel(_SOURCE, memory.dtype, "Linear heads are computed by torch") if memory.is_cpu else None
-    if loaded is not None:
-        loaded.linear_width.argtypes, loaded.linear_width.restype = [ctypes.c_int64], ctypes.c_int64
+    if loaded is not None and not loaded.linear_width.argtypes:
+        loaded.linear_width.restype, loaded.linear_width.argtypes = ctypes.c_int64, [ctypes.c_int64]
     return loaded
 
 
 class _Pair(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, memory: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
-        rows, parameters = _rows(memory), [leaf.contiguous() for leaf in given]
+        functions, parameters = _load(memory), [leaf.contiguous() for leaf in given]
+        rows = _rows(memory, functions.linear_width(memory.shape[-1]))
         outputs = [memory.new_empty(*memory.shape[:-1], len(bias)) for bias in parameters[1::2]]
-        _call("linear_forward", rows, memory.shape[-1], parameters, output=outputs)
+        _call(functions.linear_forward, rows, memory.shape[-1], parameters, output=outputs)
         ctx.save_for_backward(memory, *given)
         return outputs[0], outputs[1]
 
@@ -67,12 +68,13 @@ class _Pair(torch.autograd.Function):
         memory, *given = ctx.saved_tensors
         if torch.is_grad_enabled():  # a graph of the gradient is needed
             return _recorded(memory, given, cotangents)
-        rows, parameters = _rows(memory), [leaf.contiguous() for leaf in given]
-        size = memory.shape[-1]
+        functions, parameters = _load(memory), [leaf.contiguous() for leaf in given]
+        size, width = memory.shape[-1], functions.linear_width(memory.shape[-1])
+        rows = _rows(memory, width)
         found = [torch.empty_like(leaf) for leaf in parameters]
-        to_memory = memory.new_empty(*memory.shape[:-1], _load(memory).linear_width(size))
+        to_memory = memory.new_empty(*memory.shape[:-1], width)
         given_back = [cotangent.contiguous() for cotangent in cotangents]
-        _call("linear_backward", rows, size, parameters, None, given_back, to_memory, found)
+        _call(functions.linear_backward, rows, size, parameters, None, given_back, to_memory, found)
         return to_memory[..., :size], *found
 
 
@@ -87,9 +89,9 @@ def _recorded(memory: Tensor, given: list[Tensor], cotangents: tuple[Tensor, ...
     return to_memory, *found
 
 
-def _rows(memory: Tensor) -> Tensor:
-    """Returns the memory as `[rows, memory]` whose rows can be read in whole vectors."""
-    size, width = memory.shape[-1], _load(memory).linear_width(memory.shape[-1])
+def _rows(memory: Tensor, width: int) -> Tensor:
+    """Returns the memory as `[rows, memory]` whose rows can be read in whole vectors, `width` numbers."""
+    size = memory.shape[-1]
     rows = memory.reshape(-1, size)
     inside = rows.storage_offset() + (len(rows) - 1) * rows.stride(0) + width
     held = rows.untyped_storage().nbytes() // rows.element_size()
@@ -112,7 +114,7 @@ class _Job(ctypes.Structure):
 
 
 def _call(
-    name: str,
+    function: Any,
     rows: Tensor,
     size: int,
     parameters: list[Tensor],
@@ -129,5 +131,5 @@ def _call(
     gradients = (pair(found and found[0::2]), pair(found and found[1::2]))
     pointer = None if to_memory is None else to_memory.data_ptr()
     job = _Job(len(rows), size, rows.stride(0), outputs, rows.data_ptr(), *pairs, pointer, *gradients)
-    if getattr(_load(rows), name)(ctypes.byref(job)):
+    if function(ctypes.byref(job)):
         raise MemoryError("linear.c: not enough memory for its weights and a block of rows")
