@@ -1,4 +1,4 @@
-"""Report of an adaptation curve: a table of means over tasks, a picture, and the paths to goals."""
+"""Report of an adaptation curve: a table of means over tasks, a picture, the paths to goals, and the regret."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
 
     plot_adaptation_curve(curve, directory / "adaptation_curve.png")
     return [directory / "adaptation_curve.png", *draw_paths(curve, directory)]
+
+
+def report_trials(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
+    """Prints and draws the adaptation curve, and the regret where it is known."""
+    pictures = report(curve, directory)
+    if directory is None or "regret" not in curve.extras:
+        return pictures
+    from analysis.plots import plot_regret  # imports matplotlib, which is slow
+
+    plot_regret(curve, directory / "regret.png")
+    return [*pictures, directory / "regret.png"]
 
 
 def _print_table(curve: AdaptationCurve, title: str) -> None:

@@ -11,12 +11,10 @@ arXiv:1611.02779: k arms, n episodes; rewards are not discounted there); cheetah
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from experiments.report import report
+from experiments.report import report_trials
 from research.algorithms.memory.rl2 import RL2
-from research.evaluation import AdaptationCurve
 from research.tracking.experiment import make_experiment
 from research.tracking.session import add_commands
 
@@ -95,17 +93,6 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "eval_interval": 2,
     },
 }
-
-
-def report_trials(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
-    """Prints and draws the adaptation curve, and the regret where it is known."""
-    pictures = report(curve, directory)
-    if directory is None or "regret" not in curve.extras:
-        return pictures
-    from analysis.plots import plot_regret  # imports matplotlib, which is slow
-
-    plot_regret(curve, directory / "regret.png")
-    return [*pictures, directory / "regret.png"]
 
 
 experiment = make_experiment("rl2", RL2.Config, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS)

@@ -8,6 +8,7 @@ from research.algorithms.gradient.maml_ppo import MAMLPPO
 from research.algorithms.gradient.maml_trpo import MAMLTRPO
 from research.algorithms.gradient.reptile import Reptile
 from research.algorithms.memory.rl2 import RL2
+from research.algorithms.memory.varibad import VariBAD
 from research.algorithms.regression.maml import MAMLRegression
 from research.algorithms.regression.reptile import ReptileRegression
 from research.algorithms.value.lookahead_dqn import LookaheadDQN
@@ -61,6 +62,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "maml_regression": MAMLRegression,
     "reptile_regression": ReptileRegression,
     "rl2": RL2,
+    "varibad": VariBAD,
     "lookahead_games": LookaheadGames,
     "lookahead_dqn": LookaheadDQN,
     "reptile_dqn": ReptileDQN,

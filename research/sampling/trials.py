@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from research.distributions import Distribution
@@ -18,20 +18,27 @@ from research.policies.memory import Inputs, MemoryPolicy
 from research.sampling.collect import check_envs, diverged_rows
 from research.types import Params, Trials
 
+M = TypeVar("M", bound=nn.Module)
 
-def bind(policy: MemoryPolicy, params: Params, requires_grad: bool = False) -> MemoryPolicy:
-    """Returns a copy of the policy with these parameters, for one thread or for a gradient.
+
+def bind(policy: M, params: Params, requires_grad: bool = False) -> M:
+    """Returns a copy of the policy, or of another module, with these parameters, for one thread or for a gradient.
 
     Args:
         policy: The policy to copy.
-        params: Its parameters, by name.
+        params: Its parameters, by name; others are not read.
         requires_grad: Whether the copy's parameters require a gradient.
     """
     bound = copy.deepcopy(policy).requires_grad_(requires_grad)
-    with torch.no_grad():
-        for name, parameter in bound.named_parameters():
-            parameter.copy_(params[name])
+    fill(bound, params)
     return bound
+
+
+@torch.no_grad()
+def fill(module: nn.Module, params: Params) -> None:
+    """Copies these parameters into a module that `bind` returned; its tensors stay where they are."""
+    for name, parameter in module.named_parameters():
+        parameter.copy_(params[name])
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from research.algorithms import ALGORITHMS
 from research.algorithms.value.lookahead_dqn import ReplayConfig
 from research.checkpoint import Checkpoints, load
 from research.policies import PolicyConfig
+from research.policies.decoders import DecoderConfig
 from research.policies.memory import MemoryConfig
 from research.policies.q_network import QNetworkConfig
 from research.tasks.splits import SplitName
@@ -59,6 +60,23 @@ TINY: dict[str, dict[str, Any]] = {
         episodes_per_trial=2,
         horizon=12,
         policy=MemoryConfig(4),
+        num_epochs=2,
+        num_minibatches=2,
+        eval_trials=2,
+        num_threads=2,
+    ),
+    "varibad": dict(
+        task="cartpole_params",
+        meta_batch_size=3,
+        final_meta_batch_size=5,
+        trials_per_task=2,
+        episodes_per_trial=2,
+        horizon=12,
+        policy=MemoryConfig(4, head="state", head_hidden_sizes=(4,), belief_size=2),
+        decoder=DecoderConfig((4,)),
+        num_elbo_times=2,
+        num_inference_epochs=2,
+        num_inference_minibatches=2,
         num_epochs=2,
         num_minibatches=2,
         eval_trials=2,
@@ -265,8 +283,10 @@ def test_every_metric_is_explained(make):
 
 def test_every_explained_metric_is_reported():
     reported = set()
-    for name, kind in ALGORITHMS.items():
-        algorithm = kind(kind.Config(**TINY[name]))
+    task_inference = dict(inference="task", task="navigation_2d")
+    for name, changes in [*((name, {}) for name in ALGORITHMS), ("varibad", task_inference)]:
+        kind = ALGORITHMS[name]
+        algorithm = kind(kind.Config(**TINY[name] | changes))
         reported |= set(algorithm.step(algorithm.init()).metrics)
     assert documented() - reported == {"eval/score_after_k"}
 

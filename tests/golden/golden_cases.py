@@ -65,6 +65,12 @@ RL2 = SHARED | {
 }
 NAVIGATION: Settings = {"task": "navigation_2d", "horizon": 8, "discount": 0.99, "gae_lambda": 0.95}
 TRANSFORMER: Settings = {"hidden_size": 8, "memory": "transformer", "num_layers": 2, "num_attention_heads": 2}
+VARIBAD = RL2 | {
+    "policy": {"hidden_size": 6, "head": "state", "head_hidden_sizes": [5], "belief_size": 2},
+    "decoder": {"hidden_sizes": [5, 4]},
+    "num_elbo_times": 2,
+    "num_inference_minibatches": 2,
+}
 RL2_TRPO: Settings = {"update": "trpo", "policy": {"hidden_size": 6, "separate_value": True}, "cg_iterations": 4}
 
 GAMES = SHARED | {"meta_batch_size": 3, "num_cycles": 3, "lookahead_k": 4, "lookahead_alpha": 0.5}
@@ -243,6 +249,18 @@ ALGORITHM_CASES: dict[str, dict[str, Settings]] = {
                 "belief_gradient": True,
             }
         },
+    },
+    "varibad": {
+        "bandit": VARIBAD | {"task": "bandit", "decoder": {"hidden_sizes": [5], "reward": "bernoulli"}, "kl_coef": 1.0},
+        "tabular": VARIBAD
+        | {"task": "tabular_mdp", "decoder": {"hidden_sizes": [5], "reward_per_state": True}, "num_elbo_times": 0},
+        "navigation": VARIBAD | {"task": "navigation_2d", "horizon": 8, "num_inference_epochs": 2},
+        "belief_gradient": VARIBAD
+        | {"task": "cartpole_params", "horizon": 12, "policy": VARIBAD["policy"] | {"belief_gradient": True}},
+        "task_inference": VARIBAD | {"task": "navigation_2d", "horizon": 8, "inference": "task"},
+        "task_inference_classes": VARIBAD
+        | GRID
+        | {"inference": "task", "task_args": {"size": 3, "test_fraction": 0.4}},
     },
     "lookahead_games": {
         "rock_paper_scissors": GAMES | {"task": "rock_paper_scissors", "player_lr": 1.0, "meta_lr": 0.0},

@@ -23,12 +23,15 @@ class Inputs(NamedTuple):
         pair: `[...]` int64: index of the last observation and action together; None without `outer_input`.
         reward: `[...]`: the last reward; None without `outer_input`.
         place: `[...]` int64: index of the observed state; None without `per_state_heads`.
+        belief: `[..., 2 · belief]`: mean and log-variance of a belief that was computed before, which the heads then
+            read without a pass of the memory; None for a belief of the memory, or none.
     """
 
     features: Tensor
     pair: Tensor | None = None
     reward: Tensor | None = None
     place: Tensor | None = None
+    belief: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Inputs:
         """Returns the inputs with `function` applied to every tensor; None stays."""

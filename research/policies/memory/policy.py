@@ -110,6 +110,8 @@ class MemoryPolicy(nn.Module):
     def forward(self, inputs: Inputs, state: Any) -> Output:
         """Returns the output for `inputs [rows, time, ...]` and the state before them."""
         inputs = inputs.map(lambda field: field.transpose(0, 1))
+        if inputs.belief is not None:
+            return self._respond(inputs.belief, inputs.belief, inputs, state, None)
         if self.value_body is None:
             memory, state = self.body(inputs, state)
             own = None
@@ -117,8 +119,20 @@ class MemoryPolicy(nn.Module):
             (memory, first), (own, second) = self.body(inputs, state[0]), self.value_body(inputs, state[1])
             state = first, second
         belief, read = self._believe(memory)
-        action, value = (outputs.transpose(0, 1) for outputs in self._heads(read, read if own is None else own, inputs))
-        return Output(self._distribution(action), value.squeeze(-1), state, belief)
+        return self._respond(read, read if own is None else own, inputs, state, belief)
+
+    def believe(self, inputs: Inputs) -> Belief:
+        """Returns the belief at each step of whole trials, `inputs [rows, time, ...]`, with a graph, without the heads.
+
+        Raises:
+            ValueError: The policy has no belief.
+        """
+        by_time = inputs.map(lambda field: field.transpose(0, 1))
+        memory, _ = self.body(by_time, self.body.initial_state(len(inputs.features)))
+        belief, _ = self._believe(memory)
+        if belief is None:
+            raise ValueError("belief_size=0: the policy has no belief; need at least 1")
+        return belief
 
     def act(self, inputs: Inputs, state: Any) -> Output:
         """Returns the output for one step: `inputs [rows, ...]`; distribution, value and belief `[rows, ...]`.
@@ -179,6 +193,13 @@ class MemoryPolicy(nn.Module):
         belief = Belief(*outputs.transpose(0, 1).chunk(2, -1))
         # Unless the settings say otherwise, the loss of the belief alone trains memory and belief, as in VariBAD.
         return belief, outputs if self.config.belief_gradient else outputs.detach()
+
+    def _respond(
+        self, memory: Tensor, value_memory: Tensor, inputs: Inputs, state: Any, belief: Belief | None
+    ) -> Output:
+        """Returns the output of the heads on what they read, `[time, rows, ...]`."""
+        action, value = (outputs.transpose(0, 1) for outputs in self._heads(memory, value_memory, inputs))
+        return Output(self._distribution(action), value.squeeze(-1), state, belief)
 
     def _heads(self, memory: Tensor, value_memory: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Returns the outputs for actions and value, `[time, rows, ...]`; one product gives both where it can."""

@@ -1,0 +1,81 @@
+"""The VariBAD script as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+from experiments import varibad
+from research import checkpoint
+from research.tracking.config import from_mapping
+from research.tracking.observer import read_rows
+
+TINY = "fast num_threads=1 eval_interval=0"
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+def run(line: str):
+    return varibad.experiment.run_commandline([varibad.__file__, *shlex.split(line)]).result
+
+
+def metrics(record: Path):
+    """(step, values) of every row, without times."""
+    rows = read_rows(record)
+    return [(row["step"], {k: v for k, v in row["values"].items() if not k.startswith("time/")}) for row in rows]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("inference", ["varibad", "task"])
+def test_going_on_equals_never_having_stopped(inference, runs, capsys):
+    settings = f"{TINY} inference={inference} num_minibatches=2 num_inference_minibatches=2 meta_batch_size=6"
+    settings += " final_lr_fraction=1 entropy_coef=0"  # schedules depend on the number of iterations
+    result = run(f"with {settings} num_iterations=4")
+    assert len(result["score"]) == 6 and "total_regret" in result
+    assert json.loads((runs / "1" / "run.json").read_text())["result"] == result
+    run(f"with {settings} num_iterations=2")
+    run("resume with run=2 num_iterations=4")
+    assert metrics(runs / "1") == metrics(runs / "2")
+    ours, theirs = (checkpoint.load(runs / name / "checkpoints" / "latest").state for name in ("1", "2"))
+    first, second = pytree.tree_leaves(ours), pytree.tree_leaves(theirs)
+    assert len(first) == len(second) > 50 and ours["inference_optimizer"]["step"] == 8
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    assert run("evaluate with run=1") == result
+    assert "regret" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", varibad.NAMED_CONFIGS)
+def test_every_named_config_is_valid(name):
+    config = from_mapping(varibad.VariBAD.Config, varibad.NAMED_CONFIGS[name])
+    assert config.tasks_at(config.num_iterations - 1) >= config.num_minibatches
+    if name != "cheetah_vel":  # whose robot is slow to make
+        varibad.VariBAD(config).init()
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ("inference=task task=gym_env", "inference='task': task='gym_env' knows no parameters of its tasks to predict"),
+        ("policy.belief_size=0", "policy.belief_size=0: inference='varibad' trains a belief"),
+        ("num_elbo_times=7", "num_elbo_times=7: need at most 6, the steps of a trial (6 episodes); 0 for all"),
+        ("decoder.reward=poisson", "decoder.reward='poisson': need one of"),
+        ("decoder.reward_per_state=True", "decoder.reward_per_state=True: it is for one-hot observations"),
+        ("elbo_times=7", "elbo_times=7: no such key"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(update, message, runs, capsys):
+    with pytest.raises(SystemExit) as refused:
+        run(f"with {TINY} {update}")
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not runs.exists()
