@@ -50,7 +50,15 @@ def changed(before, after):
     return {name for name, value in before.items() if (value - after[name]).abs().max() > 1e-200}
 
 
-@pytest.mark.parametrize("changes", [{}, TASK])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        TASK,
+        dict(policy=dataclasses.replace(POLICY, memory="set")),
+        dict(policy=dataclasses.replace(POLICY, memory="transformer", num_attention_heads=2)),
+    ],
+)
 def test_each_loss_trains_its_own_parameters(changes):
     """Without a step of one of the optimisers, what moves is what the other one trains."""
     algorithm = made(**changes)
