@@ -48,8 +48,9 @@ from research.types import Loss, MetaParams, Params
 _ROWS_PER_CHUNK = {"cpu": 2048, "cuda": 1 << 20}
 """Most batch rows of a vmapped chunk, about: what fits into the cache of a core, or fills a GPU."""
 
-_WORK_OF_PART, _MOST_PARTS = 1 << 20, 16
-"""Rows times parameters that are worth a thread in a compiled meta-gradient, and the most parts of a meta-batch."""
+_WORK_OF_PART, _MOST_PARTS = 1 << 22, 16
+"""Rows times parameters that are worth a thread in a compiled meta-gradient, some milliseconds, as Python takes half a
+millisecond for each part and holds the GIL; and the most parts of a meta-batch."""
 
 _LOOPED: set[Hashable] = set()
 """Fingerprints of the models and losses that torch.vmap could not batch: the attempt is not repeated."""
@@ -148,16 +149,18 @@ class FuncInnerLoop(InnerLoop):
         losses = batched_loss(model, loss, meta.model, [*batches, query]) if self.config.is_plain_descent else None
         if losses is None or losses.rows is None:
             return super().meta_gradient(model, meta, loss, batches, query)
-        network, rows, total = losses.network, losses.rows, num_tasks([query])
+        network, rows, total = losses.network, losses.rows, num_tasks([*batches, query])
 
         def part(tasks: slice) -> tuple[Tensor, MetaParams]:
             own, last = take((list(batches), query), tasks) if tasks != slice(0, total) else (batches, query)
             descent = Descent(self.config, network, meta, _stages(rows, own))
-            found = mlp_kernel.gradient(network, descent.params[-1], *rows(last))
-            return found.value, descent.pull(found.gradient / total)
+            outer = mlp_kernel.gradient(network, descent.params[-1], *rows(last))
+            return outer.value, descent.pull(outer.gradient / total)
 
         parts = _parts(total, losses.loss.inputs(query).shape[:-1].numel() * network.num_parameters)
-        values, gradients = zip(*parallel_map(part, parts, torch.get_num_threads()), strict=True)
+        num_threads = torch.get_num_threads()
+        found = parallel_map(part, parts, num_threads) if len(parts) > 1 else [part(parts[0])]
+        values, gradients = zip(*found, strict=True)
         return torch.cat(values).mean(), functools.reduce(_add, gradients)
 
     def linearize(self, model: nn.Module, meta: MetaParams, loss: Loss, batches: Sequence[Any]) -> Linearized:

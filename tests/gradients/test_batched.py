@@ -195,6 +195,14 @@ def test_parts_of_the_tasks_on_threads_give_the_same_meta_gradient(settings: str
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-13)
 
 
+def test_batches_of_different_numbers_of_tasks_are_refused() -> None:
+    case, loop = CASES["lvc"](), ip.make_loop("func")
+    more = type(case.batches[0])(*(torch.cat([leaf, leaf]) for leaf in case.batches[0]))
+    meta = MetaParams(case.params(), loop.init_update(case.model, case.params(), 1))
+    with pytest.raises(ValueError, match=r"same leading \[tasks\] axis, got lengths \[3, 6\]"):
+        loop.meta_gradient(case.model, meta, case.loss, [more], case.batches[2])
+
+
 def test_the_compiled_functions_are_used_for_the_losses_that_declare_their_form() -> None:
     for name in ("reinforce", "lvc", "categorical_reinforce", "regression_relu", "dice"):
         case = CASES[name]()
