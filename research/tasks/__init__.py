@@ -11,8 +11,10 @@ from research.tasks.cheetah import CheetahDir, CheetahVel
 from research.tasks.grid_goals import GridGoals
 from research.tasks.gym_env import GymEnv
 from research.tasks.gym_tasks import GymTasks, LunarLanderParams
+from research.tasks.hidden_goal import DarkRoom, GridNavi
 from research.tasks.humanoid import HumanoidDir
 from research.tasks.navigation_2d import Navigation2D
+from research.tasks.point_semicircle import PointSemicircle
 from research.tasks.reacher import ReacherGoal
 from research.tasks.sinusoid import Sinusoid
 from research.tasks.tabular_mdp import TabularMDP
@@ -26,13 +28,16 @@ TASKS: dict[str, type[TaskDistribution]] = {
     "cartpole_params": CartPoleParams,
     "cheetah_dir": CheetahDir,
     "cheetah_vel": CheetahVel,
+    "dark_room": DarkRoom,
     "grid_goals": GridGoals,
+    "gridnavi": GridNavi,
     "gym_env": GymEnv,
     "gym_tasks": GymTasks,
     "hopper_params": HopperParams,
     "humanoid_dir": HumanoidDir,
     "lunarlander_params": LunarLanderParams,
     "navigation_2d": Navigation2D,
+    "point_semicircle": PointSemicircle,
     "reacher_goal": ReacherGoal,
     "tabular_mdp": TabularMDP,
     "walker_params": WalkerParams,

@@ -132,7 +132,7 @@ class SolvedTasks(Protocol):
         Args:
             tasks: A task batch.
             observation: `[tasks, ..., time, obs]`, whole episodes, one after the other.
-            action: `[tasks, ..., time]`.
+            action: `[tasks, ..., time]`, or `[tasks, ..., time, act]` if actions are continuous.
 
         Returns:
             `[tasks, ..., time]`, at least 0.
@@ -145,6 +145,35 @@ class KnownOptimum(Protocol):
 
     def mean_optimal_return(self) -> float | None:
         """Returns E[`optimal_return`] over the distribution; None where these settings have no closed form."""
+
+
+class Bounds(NamedTuple):
+    """A number that is known exactly if both are equal, otherwise between them."""
+
+    low: float
+    high: float
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether both are equal."""
+        return self.low == self.high
+
+
+@runtime_checkable
+class KnownBayesOptimum(Protocol):
+    """Distributions for which it is known what can be earned without knowing the task."""
+
+    def bayes_optimal_return(self, episodes: int) -> Bounds | None:
+        """Returns the expected return of all episodes of a trial under the Bayes-optimal policy.
+
+        That policy knows the distribution of the tasks, but not the task. Its return is undiscounted.
+
+        Args:
+            episodes: Consecutive episodes of the trial, at least 1.
+
+        Returns:
+            Bounds, equal where it is known exactly; None where it is not known, e.g. for other tasks than training has.
+        """
 
 
 @runtime_checkable
@@ -190,6 +219,22 @@ class PositionedEnvs(Protocol):
 
     def positions(self) -> NDArray[np.float64]:
         """Returns the position of each row, `[rows, 2]`, in the units of the goals; a copy."""
+
+
+@runtime_checkable
+class GoalBeliefs(Protocol):
+    """Distributions over finitely many goals on a plane, with a posterior; environments have no random numbers."""
+
+    def goals(self) -> NDArray[np.float64]:
+        """Returns the points that may be the goal, `[goals, 2]`."""
+
+    def posterior(self, position: NDArray[Any], reward: NDArray[Any]) -> NDArray[np.float64]:
+        """Returns the probability of each goal after each step of trials, `[..., time, goals]`.
+
+        Args:
+            position: Position after each step, `[..., time, 2]`, see `PositionedEnvs`.
+            reward: Reward of each step, `[..., time]`.
+        """
 
 
 @runtime_checkable

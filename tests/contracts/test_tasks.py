@@ -18,12 +18,13 @@ from research.tasks.splits import evaluation_tasks
 
 HORIZON = 7
 ONE_STEP = ("bandit",)
-ENOUGH_TASKS = {"grid_goals": dict(size=20)}
+FITTED = {"grid_goals": dict(size=20), "point_semicircle": dict(goal_radius=0.9)}
+"""Settings with enough held-out tasks, and with rewards that random actions find in a short episode."""
 BOTH = [("reinforcement learning", name) for name in TASKS] + [("regression", name) for name in REGRESSION_TASKS]
 
 
 def make_short(name):
-    return make_tasks(name, horizon=1 if name in ONE_STEP else HORIZON, **ENOUGH_TASKS.get(name, {}))
+    return make_tasks(name, horizon=1 if name in ONE_STEP else HORIZON, **FITTED.get(name, {}))
 
 
 @pytest.fixture(params=TASKS)
@@ -92,7 +93,8 @@ def test_held_out_tasks_are_the_first_of_one_fixed_sequence(distribution):
     nine = distribution.test_tasks(9)
     assert_equal(nine, distribution.test_tasks(9))
     assert_equal([field[:4] for field in nine], distribution.test_tasks(4))
-    assert len(set(rows(nine))) == (9 if is_disjoint(distribution) else len(set(rows(distribution.test_tasks(100)))))
+    distinct = 9 if is_disjoint(distribution) else min(9, len(set(rows(distribution.test_tasks(100)))))
+    assert len(set(rows(nine))) == distinct
 
 
 def is_disjoint(distribution):
@@ -242,12 +244,13 @@ def test_solved_tasks_tell_what_sampled_ones_give_away_on_average(tasks):
         total += reward.reshape(3, episodes)
         seen, done = [*seen, observation], [*done, action]
     observed = np.stack(seen[:-1], 1).reshape(3, episodes, tasks.horizon, -1)
-    regret = tasks.action_regret(batch, observed, np.stack(done, 1).reshape(3, episodes, -1))
+    acted = np.stack(done, 1).reshape(3, episodes, tasks.horizon, *tasks.action_space.shape)
+    regret = tasks.action_regret(batch, observed, acted)
     assert regret.shape == (3, episodes, tasks.horizon) and (regret >= 0).all()
     best = tasks.optimal_return(batch)
     assert best.shape == (3,)
     error = best[:, None] - regret.sum(-1) - total
-    assert (np.abs(error.mean(1)) < 4 * error.std(1) / episodes**0.5).all()
+    assert (np.abs(error.mean(1)) <= 4 * error.std(1) / episodes**0.5 + 1e-9).all()
 
 
 def test_episodes_repeat_with_the_seed(tasks):

@@ -325,7 +325,9 @@ TASK_CASES: dict[str, dict[str, Settings]] = {
     },
     "cheetah_dir": {"default": SHORT, "com": SHORT | {"observation": "com", "clip_actions": True}},
     "cheetah_vel": {"default": SHORT, "torso": SHORT | {"observation": "torso"}},
+    "dark_room": {"default": {}, "held_out": SHORT | {"size": 5, "test_fraction": 0.25, "observation": "coordinates"}},
     "grid_goals": {"default": SHORT, "large": {"horizon": 30, "size": 3}},
+    "gridnavi": {"default": {}, "coordinates": SHORT | {"size": 4, "observation": "coordinates"}},
     "gym_env": {"default": {"horizon": 40}, "pendulum": {"horizon": 20, "env_id": "Pendulum-v1"}},
     "gym_tasks": {
         "default": SHORT,
@@ -341,6 +343,7 @@ TASK_CASES: dict[str, dict[str, Settings]] = {
     "humanoid_dir": {"default": SHORT, "positions": SHORT | {"observation": "positions", "directions": "line"}},
     "lunarlander_params": {"default": {"horizon": 90}},
     "navigation_2d": {"default": SHORT, "wide_goals": {"horizon": 40, "done_radius": 0.3}},
+    "point_semicircle": {"default": SHORT, "wide": {"horizon": 30, "goal_radius": 0.6}},
     "reacher_goal": {"default": SHORT, "gymnasium": SHORT | {"observation": "gymnasium", "clip_actions": True}},
     "tabular_mdp": {"default": {}},
 }

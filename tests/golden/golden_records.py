@@ -142,7 +142,9 @@ def record_task(name: str, settings: Mapping[str, Any]) -> Record:
     if isinstance(distribution, SolvedTasks):
         observation, action = (np.stack(part, 1) for part in (shown["observation"][:-1], actions))
         shape = (3, 2, len(actions))
-        regret = distribution.action_regret(tasks, observation.reshape(*shape, -1), action.reshape(shape))
+        regret = distribution.action_regret(
+            tasks, observation.reshape(*shape, -1), action.reshape(*shape, *action.shape[2:])
+        )
         record["solution"] = _fields({"optimal_return": distribution.optimal_return(tasks), "action_regret": regret})
     return record
 

@@ -114,7 +114,8 @@ def test_paths_of_robots_are_where_gymnasium_says_they_are(name):
 
 def test_which_tasks_have_paths():
     with_paths = {name for name in TASKS if has_paths(make_tasks(name))}
-    assert with_paths == {"ant_goal", "grid_goals", "navigation_2d", "reacher_goal"}
+    grids = {"dark_room", "grid_goals", "gridnavi"}
+    assert with_paths == grids | {"ant_goal", "navigation_2d", "point_semicircle", "reacher_goal"}
 
 
 class Restless(NavigationEnvs):
@@ -202,7 +203,15 @@ def test_frames_are_few_enough_and_end_with_the_episode(monkeypatch, dt, horizon
 
 
 def test_what_can_be_drawn():
-    without_pictures = {"bandit", "grid_goals", "navigation_2d", "tabular_mdp"}
+    without_pictures = {
+        "bandit",
+        "dark_room",
+        "grid_goals",
+        "gridnavi",
+        "navigation_2d",
+        "point_semicircle",
+        "tabular_mdp",
+    }
     assert {name for name in TASKS if can_be_drawn(make_tasks(name))} == set(TASKS) - without_pictures
     with pytest.raises(ValueError, match=r"Navigation2D: its environments cannot be drawn.*ant_goal.*gym_tasks"):
         check_drawable(Navigation2D())
