@@ -6,6 +6,7 @@
     python -m analysis adaptation runs/1 runs/2            # adaptation curves, as a table and a picture
     python -m analysis regret runs/1 runs/2                # RL² on bandits or MDPs, compared with classical policies
     python -m analysis report runs -o report.html          # one page that needs no network
+    python -m analysis bayes gridnavi                      # the best return of a trial without knowing the task
     python -m analysis notebooks 01                        # executes notebooks and saves them as pages
 
 These commands need no runs. Each measures something and updates its page in docs/results:
@@ -27,7 +28,7 @@ from collections.abc import Sequence
 from research.streams import prepare_streams
 
 FOLDERS = {
-    "commands": ("table", "compare", "export", "report", "adaptation", "regret", "notebooks"),
+    "commands": ("table", "compare", "export", "report", "adaptation", "regret", "bayes", "notebooks"),
     "studies": ("classical", "coverage", "estimators"),
 }
 REPLACED = {"learning": "compare {} --metric eval/score_after_0 --value area"}

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.replay import Footage, can_be_drawn, check_drawable, film, has_paths, walked_paths
+from experiments.replay import Footage, can_be_drawn, check_drawable, film, has_paths, walked_paths, walked_trials
 from research.algorithms.gradient.agent import AgentConfig
-from research.evaluation import AdaptationCurve, Episodes
+from research.evaluation import AdaptationCurve, Episodes, RecordedTrials
 from research.tasks import make_tasks
-from research.tasks.base import DescribedTasks
+from research.tasks.base import DescribedTasks, GoalBeliefs
 
 if TYPE_CHECKING:
     from analysis.plots.film import Panel
@@ -66,6 +66,32 @@ def draw_paths(curve: AdaptationCurve, directory: Path) -> list[Path]:
     paths = [walked_paths(curve, step, _NUM_PATH_TASKS) for step in range(len(curve.score))]
     plot_paths(curve, paths, directory / "paths.png")
     return [directory / "paths.png"]
+
+
+def draw_beliefs(curve: AdaptationCurve, directory: Path) -> list[Path]:
+    """Draws the recorded trials with the belief after each episode, if the distribution has beliefs (`GoalBeliefs`)."""
+    distribution: Any = curve.distribution
+    recorded = curve.details
+    if not isinstance(distribution, GoalBeliefs) or not isinstance(recorded, RecordedTrials):
+        return []
+    from analysis.plots import Walk, plot_beliefs  # matplotlib, which only drawing should wait for
+
+    places, trials = walked_trials(curve), recorded.trials
+    reward, episode = (field[:, 0].cpu().numpy() for field in (trials.reward.double(), trials.episode))
+    belief = distribution.posterior(places[:, :, 1], reward)
+    walks = [
+        [
+            Walk(np.concatenate([places[task, here, 0][:1], places[task, here, 1]]), belief[task, here][-1],
+                 float(reward[task, here].sum()))
+            for here in (episode[task] == index for index in range(len(curve.score)))
+        ]
+        for task in range(len(places))
+    ]  # fmt: skip
+    goals = distribution.goals()
+    hidden, prior = np.asarray(curve.tasks.goal)[recorded.tasks], np.full(len(goals), 1 / len(goals))
+    title = f"{curve.evaluated.tasks(len(places))}, one trial of each"
+    plot_beliefs(goals, prior, hidden, walks, directory / "beliefs.png", title[0].upper() + title[1:])
+    return [directory / "beliefs.png"]
 
 
 def task_labels(curve: AdaptationCurve) -> list[str]:

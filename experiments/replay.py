@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from research.evaluation import AdaptationCurve, Episodes
+from research.evaluation import AdaptationCurve, Episodes, RecordedTrials
 from research.per_task import take
 from research.tasks import TASKS, TaskDistribution
 from research.tasks.base import DrawableEnvs, GoalTasks, PositionedEnvs, RenderableTasks
-from research.types import Trajectories
+from research.types import Trajectories, Trials
 
 MIN_FRAME_SECONDS = 0.04
 """Shortest time between two frames: 25 frames per second."""
@@ -100,6 +100,39 @@ def walked_paths(curve: AdaptationCurve, step: int, num_tasks: int) -> NDArray[n
         places.append(np.where(active[:, None], now, places[-1]) if places else now)
     episodes = _recorded(curve)[1].trajectories[step].reward.shape[1]
     return np.stack(places, 1).reshape(-1, episodes, len(places), 2)
+
+
+def walked_trials(curve: AdaptationCurve) -> NDArray[np.float64]:
+    """Returns the positions before and after each step of the recorded trials, `[tasks, time, 2, 2]`.
+
+    Args:
+        curve: An evaluation with `RecordedTrials`, on tasks with `has_paths` whose environments draw no random numbers.
+
+    Raises:
+        ValueError: The curve has no distribution or no `RecordedTrials`.
+        RuntimeError: A replay differs from the trial.
+    """
+    recorded = curve.details
+    if curve.distribution is None or not isinstance(recorded, RecordedTrials):
+        raise ValueError("curve: need a distribution, and RecordedTrials as details, to replay trials")
+    trials = Trials(*(field[:, 0].cpu() for field in recorded.trials))
+    envs: Any = curve.distribution.make_envs(type(curve.tasks)(*(field[recorded.tasks] for field in curve.tasks)), 1)
+    observation, _ = envs.reset(seed=recorded.reset_seed, options={"rows": recorded.rows})
+    places: list[NDArray[np.float64]] = []
+    for t in range(trials.reward.shape[1]):
+        seen = trials.observation[:, t].numpy()
+        same = (np.asarray(observation).astype(seen.dtype).reshape(seen.shape) == seen).all(-1)
+        if not (same | ~trials.valid[:, t].numpy()).all():
+            raise RuntimeError(f"step {t}: a replay is not where the trial was; need environments without random "
+                               "numbers, whose rows are functions of their actions")  # fmt: skip
+        before = envs.positions()
+        observation, *_ = envs.step(trials.action[:, t].numpy())
+        places.append(np.stack([before, envs.positions()], 1))
+        ended = trials.ended[:, t].numpy()
+        if ended.any():
+            observation, _ = envs.reset(options={"reset_mask": ended})
+    envs.close()
+    return np.stack(places, 1)
 
 
 def film(curve: AdaptationCurve, step: int, num_tasks: int) -> list[Footage]:

@@ -1,4 +1,4 @@
-"""Report of an adaptation curve: a table of means over tasks, a picture, the paths to goals, and the regret."""
+"""Report of an adaptation curve: a table of means over tasks, and pictures: the curve, paths, beliefs and regret."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.stats import Estimate, task_mean
-from experiments.render import draw_paths
+from experiments.render import draw_beliefs, draw_paths
 from research.evaluation import AdaptationCurve, spread
 
 _ROWS = 11
@@ -29,7 +29,7 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
     from analysis.plots import plot_adaptation_curve  # imports matplotlib, which is slow
 
     plot_adaptation_curve(curve, directory / "adaptation_curve.png")
-    return [directory / "adaptation_curve.png", *draw_paths(curve, directory)]
+    return [directory / "adaptation_curve.png", *draw_paths(curve, directory), *draw_beliefs(curve, directory)]
 
 
 def report_trials(curve: AdaptationCurve, directory: Path | None) -> list[Path]:

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from research.rng import Rows
 from research.tasks import TaskDistribution
 from research.tasks.base import DescribedTasks
 from research.tasks.splits import Evaluated
-from research.types import Trajectories
+from research.types import Trajectories, Trials
 
 
 class Episodes(NamedTuple):
@@ -31,6 +32,22 @@ class Episodes(NamedTuple):
     reset_seeds: tuple[int, ...]
 
 
+class RecordedTrials(NamedTuple):
+    """One trial of each of a few tasks of an evaluation, and what is needed to repeat them.
+
+    Attributes:
+        trials: The trials, `[tasks, 1, time, ...]`.
+        tasks: Index of each of these tasks in the evaluation, `[tasks]`.
+        rows: Their rows in the environments of the evaluation.
+        reset_seed: The seed of the first reset of these environments.
+    """
+
+    trials: Trials
+    tasks: NDArray[np.intp]
+    rows: Rows
+    reset_seed: int
+
+
 class AdaptationCurve(NamedTuple):
     """The score of every task of an evaluation before adaptation and after each step of it.
 
@@ -43,8 +60,8 @@ class AdaptationCurve(NamedTuple):
         distribution: The distribution of the tasks; None if there are no environments.
         extras: Other quantities of each step and task by name, each `[steps + 1, tasks]`, e.g. `"regret"`.
         totals: Quantities of all steps together by name, each `[tasks]`, e.g. `"total_regret"`.
-        details: The data from which the scores were computed, e.g. `Episodes`; None if they are not kept. Only code
-            that belongs to one kind of agent reads them.
+        details: The data from which the scores were computed, e.g. `Episodes` or `RecordedTrials`; None if they are not
+            kept. Only code that belongs to one kind of agent reads them.
         evaluated: The split of the tasks, and whether they are held out of training.
     """
 

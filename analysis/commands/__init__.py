@@ -1,1 +1,1 @@
-"""The commands of `python -m analysis` that read runs. Each module has a function `main(argv) -> int`."""
+"""Commands of `python -m analysis` that read runs or only settings. Each module has a function `main(argv) -> int`."""

@@ -3,11 +3,12 @@
 Pictures of runs, from the frames of `Runs` (docs/analysis.md). Each function returns a Figure, which `save` writes:
 curves.py: learning curves, adaptation, regret; scores.py: comparisons, profiles, throughput; estimates.py: bias.
 
-Pictures of one evaluation. Each function writes a file: evaluations.py.
+Pictures of one evaluation. Each function writes a file: evaluations.py; beliefs.py: the search for a hidden goal.
 
 style.py: colours, sizes, saving; labels.py: names at the ends of lines.
 """
 
+from analysis.plots.beliefs import Walk, plot_beliefs
 from analysis.plots.curves import plot_adaptation, plot_curves, plot_regrets
 from analysis.plots.estimates import plot_bias, plot_estimates
 from analysis.plots.evaluations import plot_adaptation_curve, plot_paths, plot_regret
@@ -18,9 +19,11 @@ __all__ = [
     "COLOURS",
     "INK",
     "STYLE",
+    "Walk",
     "make_figure",
     "plot_adaptation",
     "plot_adaptation_curve",
+    "plot_beliefs",
     "plot_bias",
     "plot_comparison",
     "plot_curves",

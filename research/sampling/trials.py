@@ -52,6 +52,7 @@ def collect_trials(
     generator: torch.Generator,
     keep_next: bool = False,
     num_threads: int = 1,
+    take_mode: bool = False,
 ) -> Trials:
     """Collects one trial of consecutive episodes in every row of `envs`; the policy keeps its state between episodes.
 
@@ -71,6 +72,7 @@ def collect_trials(
             every call needs another generator.
         keep_next: Whether the trials also have the observation that each step reached.
         num_threads: Threads for the policy; the trials do not depend on it.
+        take_mode: Whether actions are the most probable ones instead of samples.
 
     Returns:
         Trials `[tasks, trials, time, ...]`.
@@ -89,7 +91,8 @@ def collect_trials(
     while record.is_open:
         seen = record.tensor(observation)
         output = bound.act(bound.encode(seen, *last), state)
-        state, action = output.state, output.distribution.sample(generator)
+        choice = output.distribution
+        state, action = output.state, choice.mode() if take_mode else choice.sample(generator)
         observation, reward, terminated, truncated, info = envs.step(action.cpu().numpy())
         diverged = diverged_rows(observation, reward, info)
         ended = terminated | truncated | diverged

@@ -44,7 +44,7 @@ OF_OTHERS = {
     "site-packages/holocron/optim/wrapper.py",
     "curves.png", "page.html", "environment.sh", "file.yaml",  # names that a reader chooses
 }  # fmt: skip
-OF_RECORDS = {"metrics.jsonl", "metrics.cut.jsonl"}
+OF_RECORDS = {"beliefs.png", "metrics.jsonl", "metrics.cut.jsonl"}
 OF_LIBRARIES = {
     "autoreset_mode=AutoresetMode.NEXT_STEP", "vectorization=async",  # Gymnasium
     "track_higher_grads=False", "weights_only=True", "track_running_stats=False", "filterwarnings=error",

@@ -45,10 +45,11 @@ class RL2Config(ScheduledConfig, TrustRegionConfig):
         entropy_until: Fraction of the training after which that weight is 0; with more than 1 it never is.
         num_adapt_steps: Episodes of a trial after the first one in an evaluation; None for those of training.
         eval_trials: Trials for each task of an evaluation.
+        eval_actions: Actions of an evaluation: `"sampled"` as in training, or `"mode"`, the most probable ones.
         num_threads: Threads over trials on the CPU; 0 for one per core. The results do not depend on it.
     """
 
-    evaluation_settings = AlgorithmConfig.evaluation_settings | {"eval_trials", "num_threads"}
+    evaluation_settings = AlgorithmConfig.evaluation_settings | {"eval_trials", "eval_actions", "num_threads"}
     resume_settings = ScheduledConfig.resume_settings | {"num_threads"}
 
     task: str = "bandit"
@@ -76,6 +77,7 @@ class RL2Config(ScheduledConfig, TrustRegionConfig):
     entropy_until: float = 0.8
     num_eval_tasks: int = 1000
     eval_trials: int = 1
+    eval_actions: Literal["sampled", "mode"] = "sampled"
     num_threads: int = 0
 
     def __post_init__(self) -> None:

@@ -8,12 +8,15 @@ from torch import Tensor
 
 from research import rng
 from research.algorithms.memory.recurrent import RecurrentAgent, action_regret
-from research.evaluation import AdaptationCurve, check_num_adapt_steps
+from research.evaluation import AdaptationCurve, RecordedTrials, check_num_adapt_steps, spread
 from research.sampling.trials import collect_trials
-from research.tasks import SolvedTasks
-from research.tasks.base import KnownOptimum
+from research.tasks import SolvedTasks, TaskDistribution
+from research.tasks.base import KnownBayesOptimum, KnownOptimum
 from research.tasks.splits import SplitName, evaluation_stream, evaluation_tasks
 from research.types import Params, Trials
+
+_RECORDED = 4
+"""Largest number of tasks of which a trial is recorded."""
 
 
 def trial_curve(
@@ -22,7 +25,10 @@ def trial_curve(
     """Returns the return of the first, second, ... episode of a trial, averaged over `eval_trials`.
 
     For `SolvedTasks` the curve also has the extra `regret`, and the totals `total` (see `expected_total`) and
-    `total_regret`. The curve is a pure function of the arguments; fewer episodes are the first ones of more.
+    `total_regret`. With a `KnownBayesOptimum` that is exact it has the total `below_bayes_optimal`, the Bayes-optimal
+    return of a trial less that of the policy. Actions are sampled, or with `eval_actions="mode"` the most probable
+    ones. A trial of each of a few distinct tasks is recorded (`RecordedTrials`). The curve is a pure function of the
+    arguments; fewer episodes are the first ones of more.
 
     Args:
         agent: The recurrent policy, its tasks and its settings.
@@ -41,18 +47,23 @@ def trial_curve(
     envs = distribution.make_envs(tasks, config.eval_trials)
     generator = rng.torch_generator(config.seed, evaluation_stream(split), device=agent.device)
     sizes = (num_tasks, episodes, distribution.horizon)
-    trials = collect_trials(agent.policy, params, envs, *sizes, generator, num_threads=agent.num_threads)
+    is_mode = config.eval_actions == "mode"
+    trials = collect_trials(
+        agent.policy, params, envs, *sizes, generator, num_threads=agent.num_threads, take_mode=is_mode
+    )
     envs.close()
     score = _per_episode(trials, trials.reward.double(), episodes)
     curve = AdaptationCurve(
         "mean return", score, tasks, unit="episodes of the trial", distribution=distribution, evaluated=evaluated
     )
+    curve = curve._replace(details=_record(curve, trials, generator.initial_seed() % 2**31))
     if not isinstance(distribution, SolvedTasks):
-        return curve
+        return curve._replace(totals=_below_bayes_optimal(distribution, score.sum(0), episodes))
     regret = _per_episode(trials, action_regret(distribution, tasks, trials), episodes)
     mean_optimal = distribution.mean_optimal_return() if isinstance(distribution, KnownOptimum) else None
     total = expected_total(regret, distribution.optimal_return(tasks), mean_optimal)
-    return curve._replace(extras={"regret": regret}, totals={"total": total, "total_regret": regret.sum(0)})
+    totals = {"total": total, "total_regret": regret.sum(0), **_below_bayes_optimal(distribution, total, episodes)}
+    return curve._replace(extras={"regret": regret}, totals=totals)
 
 
 def expected_total(
@@ -75,6 +86,27 @@ def expected_total(
     """
     best = optimal if mean_optimal is None else np.full_like(optimal, mean_optimal)
     return len(regret) * best - regret.sum(0)
+
+
+def _below_bayes_optimal(
+    distribution: TaskDistribution, total: NDArray[np.float64], episodes: int
+) -> dict[str, NDArray[np.float64]]:
+    """Returns the total that says how far `total [tasks]` is from Bayes-optimal; none if that is not known exactly.
+
+    Only its mean over all tasks of the distribution is at least 0: a search is lucky on some tasks.
+    """
+    found = distribution.bayes_optimal_return(episodes) if isinstance(distribution, KnownBayesOptimum) else None
+    return {"below_bayes_optimal": found.low - total} if found and found.is_exact else {}
+
+
+def _record(curve: AdaptationCurve, trials: Trials, reset_seed: int) -> RecordedTrials:
+    """Returns the first trial of a few tasks, evenly spaced among the distinct ones."""
+    first = np.sort(np.unique(curve.distinct(), return_index=True)[1])
+    chosen = first[spread(len(first), _RECORDED)]
+    num_tasks, trials_per_task = trials.diverged.shape
+    rows = rng.Rows(chosen * trials_per_task, num_tasks * trials_per_task)
+    kept = Trials(*(field[chosen][:, :1].clone() for field in trials))
+    return RecordedTrials(kept, chosen, rows, reset_seed)
 
 
 def _per_episode(trials: Trials, values: Tensor, num_episodes: int) -> NDArray[np.float64]:
