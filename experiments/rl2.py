@@ -6,7 +6,8 @@
     python experiments/rl2.py resume with run=3
 
 Named configs: bandit_k5_n10, bandit_k5_n100, bandit_k10_n100, tabular_n10, tabular_n25 (the tables of Duan et al. 2016,
-arXiv:1611.02779: k arms, n episodes; rewards are not discounted there); cheetah_vel; fast (seconds).
+arXiv:1611.02779: k arms, n episodes; rewards are not discounted there); gridnavi (Zintgraf et al. 2020,
+arXiv:1910.08348); cheetah_vel; fast (seconds).
 """
 
 from __future__ import annotations
@@ -65,6 +66,20 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "num_minibatches": 25,
         "gae_lambda": 0.8,
         "entropy_coef": 0.08,
+    },
+    "gridnavi": {
+        "task": "gridnavi",
+        "episodes_per_trial": 4,
+        "policy": {"outer_input": True, "per_state_heads": True},
+        "meta_batch_size": 630,  # 30 times each of the 21 goals
+        "num_iterations": 220,
+        "num_epochs": 1,
+        "num_minibatches": 6,
+        "meta_lr": 4e-3,
+        "gae_lambda": 0.9,
+        "entropy_coef": 0.3,  # first episodes that earn the same differ in what they leave for the second
+        "num_eval_tasks": 42,  # each goal twice
+        "eval_actions": "mode",
     },
     "cheetah_vel": {
         "task": "cheetah_vel",
