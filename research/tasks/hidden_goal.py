@@ -81,7 +81,7 @@ class HiddenGoal(TaskDistribution):
 
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
-        """The cell."""
+        """The one-hot cell, or its coordinates."""
         shape, high = ((self.size**2,), 1.0) if self.observation == "one_hot" else ((2,), self.size - 1.0)
         return gymnasium.spaces.Box(0.0, high, shape, np.float32)
 

@@ -64,7 +64,7 @@ class PointSemicircle(ContinuousTasks):
 
     @property
     def inference_space(self) -> gymnasium.spaces.Box:
-        """The goal."""
+        """The coordinates of the goal. See `InferredTasks`."""
         return gymnasium.spaces.Box(np.array([-1.0, 0.0]), np.array([1.0, 1.0]), dtype=np.float64)
 
     def inference_targets(self, tasks: SemicircleTasks) -> NDArray[np.float64]:
