@@ -149,6 +149,21 @@ def test_positions_are_what_tells_steps_apart():
     torch.testing.assert_close(before, after, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_the_gradient_is_of_ordinary_size_where_all_inputs_are_zero(positions):
+    """As in the first step on a bandit; norms of vectors near 0 would multiply it by 300 in each block."""
+    config = MemoryConfig(8, memory="transformer", num_layers=3, positions=positions, output_scale=1.0)
+    spaces = gymnasium.spaces.Box(0.0, 0.0, (1,)), gymnasium.spaces.Discrete(2)
+    policy = make_memory_policy(config, *spaces, rng.torch_generator(0, "policy"), 4)
+    nothing = torch.zeros(2, 1, 1)
+    inputs = policy.encode(nothing, nothing, torch.full((2, 1), -1), torch.zeros(2, 1), torch.zeros(2, 1).bool())
+    assert (inputs.features == 0).all()
+    output = policy(inputs, policy.initial_state(2))
+    parameters = [parameter for name, parameter in policy.named_parameters() if name.startswith("body.")]
+    gradient = torch.autograd.grad(output.distribution.logits[..., 0].sum() + output.value.sum(), parameters)
+    assert all(value.norm() < 100 for value in gradient)
+
+
 @pytest.mark.parametrize("outer", [False, True])
 def test_the_order_of_past_transitions_does_not_matter_to_a_set(outer):
     one_hot = gymnasium.spaces.Box(0.0, 1.0, (3,))

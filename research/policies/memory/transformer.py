@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from research.policies.memory.attention import attention, rotate
 from research.policies.memory.config import MemoryConfig, check_context
-from research.policies.memory.initial import linear
+from research.policies.memory.initial import glorot, linear
 from research.policies.memory.inputs import Encoder, Inputs
 from research.policies.memory.projection import Projection
 
@@ -54,6 +54,8 @@ class Transformer(nn.Module):
         self.context_length, self.is_rotary = context_length, config.positions == "rotary"
         self.shape = (config.num_layers, config.num_attention_heads)
         self.input = Projection(encoder, size, generator)
+        # Not 0: inputs can be 0 at the start of a trial, and a norm's derivative at 0 is 1 / √ε, in each block again.
+        self.input.bias = nn.Parameter(glorot(1, size, generator, size + encoder.num_features).detach()[0])
         self.blocks = nn.ModuleList(Block(config, generator) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(size)
         self.positions: nn.Parameter | None = None
