@@ -7,6 +7,7 @@ MODULES = (
     "benchmarks.bench_collect",
     "benchmarks.bench_inner_loops",
     "benchmarks.bench_rl2",
+    "benchmarks.bench_rl2_memory",
     "benchmarks.bench_lookahead",
     "benchmarks.bench_dqn",
     "benchmarks.bench_peers",

@@ -89,14 +89,14 @@ def collection() -> Iterator[Measurement]:
     envs = distribution.make_envs(distribution.test_tasks(2500), 1)
     draws = torch_generator(0, "bench")
     with torch.no_grad():
-        network = _processor_seconds(lambda: [policy.act(inputs, start) for _ in range(pulls)])
-    whole = _processor_seconds(lambda: collect_trials(policy, state.meta.model, envs, 2500, pulls, 1, draws))
+        network = processor_seconds(lambda: [policy.act(inputs, start) for _ in range(pulls)])
+    whole = processor_seconds(lambda: collect_trials(policy, state.meta.model, envs, 2500, pulls, 1, draws))
     rest, note = whole - network, f"{whole / network - 1:.2f} × the network"
     yield Measurement("rl2/collect/2500x100/network", network, "s")
     yield Measurement("rl2/collect/2500x100/rest", rest, "s", at_most=network, note=note)
 
 
-def _processor_seconds(function: Callable[[], object]) -> float:
+def processor_seconds(function: Callable[[], object]) -> float:
     """Returns the least processor time of five calls, which suits a sum of parts on a shared machine."""
     durations = []
     for _ in range(5):
@@ -134,7 +134,7 @@ def sequence() -> Iterator[Measurement]:
         torch.gru(inputs, start[None], weights, True, 1, 0.0, False, False, False)[0].square().sum().backward()
 
     seconds = {
-        key: _processor_seconds(function) for key, function in {"ours": ours, "loop": loop, "torch.gru": native}.items()
+        key: processor_seconds(function) for key, function in {"ours": ours, "loop": loop, "torch.gru": native}.items()
     }
     rows = ROWS * TIME
     name = "rl2/gru/256x100x64"
@@ -143,7 +143,7 @@ def sequence() -> Iterator[Measurement]:
     yield Measurement(f"{name}/rows", rows / seconds["ours"], "rows/s", at_least=300_000, note=note)
     work = 3 * 2 * rows * SIZE * 3 * SIZE + 2 * 2 * rows * FEATURES * 3 * SIZE  # inputs need no gradient
     square = torch.randn(1024, 1024)
-    peak = 2 * 1024**3 / _processor_seconds(lambda: square @ square)
+    peak = 2 * 1024**3 / processor_seconds(lambda: square @ square)
     yield Measurement(f"{name}/peak_share", work / seconds["ours"] / peak, "of peak", note=f"{peak / 1e9:.0f} GFLOP/s")
 
 

@@ -61,7 +61,7 @@ class PolicyUpdate:
     ) -> tuple[Params, AdamState, Metrics]:
         """Returns the result of epochs of Adam; metrics are means over the last epoch, gradient norms over all."""
         config, learned = self.config, self._learned(params)
-        batches = minibatches(steps, config.num_minibatches, self.agent.policy.is_compiled)
+        batches = minibatches(steps, config.num_minibatches, self.agent.policy.has_cheap_parts)
         policy = bind(self.agent.policy, params, requires_grad=True)
         for name, parameter in policy.named_parameters():
             parameter.requires_grad_(name in learned)  # no graph of a memory that another loss trains

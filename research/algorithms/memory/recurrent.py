@@ -208,7 +208,7 @@ def minibatches(steps: Steps, count: int, compiled: bool) -> list[list[Steps]]:
     Args:
         steps: The trials.
         count: Number of minibatches.
-        compiled: Whether compiled code computes the network, see `num_parts`.
+        compiled: Whether parts of a few trials are no slower: no loop of torch over steps, see `num_parts`.
     """
 
     def part(rows: slice) -> Steps:

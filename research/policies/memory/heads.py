@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.policies.memory.config import MemoryConfig
+from research.policies.memory.generated import generated_linear
 from research.policies.memory.initial import linear
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
@@ -142,9 +143,7 @@ class GeneratedLinear(nn.Module):
 
     def forward(self, memory: Tensor, inputs: Tensor) -> Tensor:
         """Returns y, `[rows, output]`, for `memory [rows, memory]` and `inputs [rows, input]`."""
-        weights = self.generate(memory)
-        products = torch.bmm(weights[..., :-1], inputs.unsqueeze(-1)).squeeze(-1)
-        return products + weights[..., -1]
+        return generated_linear(memory, inputs, self.weight, self.bias)
 
 
 HEADS: dict[str, type[StateHead | FilmHead | HyperHead]] = {"state": StateHead, "film": FilmHead, "hyper": HyperHead}

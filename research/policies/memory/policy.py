@@ -158,6 +158,11 @@ class MemoryPolicy(nn.Module):
         return config.memory == "gru" and not config.layer_norm and kernel(first.dtype, first.device) is not None
 
     @property
+    def has_cheap_parts(self) -> bool:
+        """Whether a part of a few trials takes no longer for each of them than a part of many: no loop over steps."""
+        return self.config.memory != "gru" or self.is_compiled
+
+    @property
     def is_truncatable(self) -> bool:
         """Whether the state is all that the policy knows about the past, so that a gradient can end at it."""
         return self.config.memory == "gru"
