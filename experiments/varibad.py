@@ -5,7 +5,7 @@
     python experiments/varibad.py evaluate with run=3 num_eval_tasks=21 eval_trials=100
     python experiments/varibad.py resume with run=3
 
-Named configs: cheetah_vel, bandit_k5_n10; fast (seconds).
+Named configs: gridnavi, point_semicircle, cheetah_vel, bandit_k5_n10; fast (seconds).
 """
 
 from __future__ import annotations
@@ -27,6 +27,44 @@ COLUMNS = {
 }
 
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
+    "gridnavi": {
+        "task": "gridnavi",
+        "episodes_per_trial": 4,
+        "meta_batch_size": 504,  # each of the 21 goals equally often
+        "final_meta_batch_size": 1008,
+        "num_iterations": 800,
+        "policy": {"head": "state", "belief_size": 24},  # the cells that are ruled out need room
+        "transition_coef": 0.0,  # all tasks have the same transitions
+        "decoder": {"hidden_sizes": [64], "reward": "bernoulli", "reward_per_state": True},
+        "kl_coef": 0.05,
+        "inference_lr": 3e-3,
+        "num_inference_epochs": 2,
+        "meta_lr": 3e-3,
+        "num_minibatches": 8,
+        "gae_lambda": 0.95,
+        "entropy_coef": 0.03,
+        "num_eval_tasks": 21,
+        "eval_trials": 10,
+        "eval_actions": "mode",
+        "eval_interval": 25,
+    },
+    "point_semicircle": {
+        "task": "point_semicircle",
+        "episodes_per_trial": 2,
+        "meta_batch_size": 400,
+        "num_iterations": 400,
+        "policy": {"head": "state", "belief_size": 16},
+        "transition_coef": 0.0,
+        "decoder": {"reward": "bernoulli"},
+        "kl_coef": 0.05,
+        "inference_lr": 2e-3,
+        "num_inference_epochs": 2,
+        "meta_lr": 2e-3,
+        "num_minibatches": 8,
+        "gae_lambda": 0.95,
+        "num_eval_tasks": 200,
+        "eval_interval": 25,
+    },
     "cheetah_vel": {
         "task": "cheetah_vel",
         "horizon": 100,

@@ -35,7 +35,7 @@ def metrics(record: Path):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("inference", ["varibad", "task"])
+@pytest.mark.parametrize("inference", ["varibad", pytest.param("task", marks=pytest.mark.slow)])
 def test_going_on_equals_never_having_stopped(inference, runs, capsys):
     settings = f"{TINY} inference={inference} num_minibatches=2 num_inference_minibatches=2 meta_batch_size=6"
     settings += " final_lr_fraction=1 entropy_coef=0"  # schedules depend on the number of iterations

@@ -188,7 +188,7 @@ def test_epochs_of_the_policy_read_beliefs_that_are_computed_once(monkeypatch):
         assert other._read(params, steps) is steps
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("inference", ["varibad", "task"])
 def test_a_belief_about_a_bandit_comes_to_know_it(inference):
     """Two arms that pay 1 with probability p, seen through 20 pulls: the loss falls well below that of the prior."""
