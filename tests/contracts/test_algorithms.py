@@ -139,6 +139,7 @@ OTHERWISE_EVALUATED: dict[str, Any] = dict(
     num_threads=1,
     eval_episodes=3,
     eval_trials=3,
+    eval_actions="mode",
     eval_query_points=6,
     adapt_transitions=16,
     adapt_actions="least_tried",
