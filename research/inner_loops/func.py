@@ -48,7 +48,7 @@ from research.types import Loss, MetaParams, Params
 _ROWS_PER_CHUNK = {"cpu": 2048, "cuda": 1 << 20}
 """Most batch rows of a vmapped chunk, about: what fits into the cache of a core, or fills a GPU."""
 
-_WORK_OF_PART, _MOST_PARTS = 1 << 22, 16
+_WORK_OF_PART, _MOST_PARTS = 1 << 22, 4
 """Rows times parameters that are worth a thread in a compiled meta-gradient, some milliseconds, as Python takes half a
 millisecond for each part and holds the GIL; and the most parts of a meta-batch."""
 
