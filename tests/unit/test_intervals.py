@@ -136,8 +136,9 @@ PAGES = {"classical": "rl2_classical", "coverage": "coverage", "estimators": "es
 
 
 def test_no_command_is_left_out(runs, capsys):
-    assert set(commands.COMMANDS) == HELD | PAGES.keys() | {"table", "notebooks"}
+    assert set(commands.COMMANDS) == HELD | PAGES.keys() | {"table", "notebooks", "bayes"}
     assert printed("table runs", capsys) == []
+    assert printed("bayes gridnavi --episodes 1", capsys) == []  # exact values
     for command, page in PAGES.items():
         text = (ROOT / "docs" / "results" / f"{page}.md").read_text()
         parts = text.split(f"<!-- written by python -m analysis {command}")[1:]
