@@ -21,7 +21,12 @@ def score(algorithm, state):
     return algorithm.evaluate(state, config.num_eval_tasks, config.num_adapt_steps).score.mean(1)
 
 
-@pytest.mark.parametrize("variant", ["half_rate", "fast_slow", "slow_target"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "variant", [pytest.param("half_rate", marks=SLOW), "fast_slow", pytest.param("slow_target", marks=SLOW)]
+)
 def test_eight_thousand_steps_of_cartpole_are_enough_to_see_that_it_learns(variant):
     """An untrained network balances for about 10 steps, chance for 22."""
     algorithm = make("cartpole", **NAMED_CONFIGS[variant])

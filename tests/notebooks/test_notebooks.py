@@ -29,8 +29,8 @@ EXPECTED = {
 }
 """Figures, and words that stand in the outputs."""
 
-LONGEST = ("05_lookahead", "06_meta_gradient_bias")
-"""Notebooks that take more than a minute. Their parts, of all kinds, are in the others too."""
+LONGEST = ("03_adaptation_curves", "05_lookahead", "06_meta_gradient_bias", "07_sweep_triage")
+"""Notebooks that take more than a minute; `make slow` executes them."""
 
 
 def marked(name: str) -> object:
@@ -68,7 +68,7 @@ def test_all_notebooks_are_tried():
 
 
 @pytest.mark.timeout(600)  # on a busy machine; some ten seconds on a quiet one
-@pytest.mark.parametrize("name", map(marked, EXPECTED))
+@pytest.mark.parametrize("name", [marked(name) for name in EXPECTED])
 def test_a_notebook_runs_from_top_to_bottom(name, runs, tmp_path):
     make_small_runs(name, runs)
     made = command(name, "--runs", runs, "-o", tmp_path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import time
 
+import pytest
+
 from slurm.task import ROOT
 
 
@@ -53,6 +55,7 @@ def test_some_runs_are_cancelled_and_the_others_stay(desk, cluster):
     assert "error: --run 9: toy-1 has no such run" in desk.slurm("cancel", "toy", "--run", 9, status=2)
 
 
+@pytest.mark.slow  # it waits minutes for the cluster
 def test_what_waits_or_runs_is_not_submitted_again(desk, cluster):
     (desk.directory / "sleep.yaml").write_text("container: timeout 100 tail -f /dev/null --\npython: /dev/null")
     desk.slurm("submit", desk.sweep(seeds=2), "--profile", "sleep.yaml")

@@ -407,7 +407,7 @@ def test_impossible_settings_are_refused_before_any_work(change, message):
         dataclasses.replace(SMALL, **change)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_state_of_the_policy_is_what_beats_chance_on_a_bandit():
     """Without memory no policy earns more than ½ a pull: arms are exchangeable. With it, far more in seconds."""
     config = RL2Config(
