@@ -10,6 +10,7 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from research import rng
+from research.algorithms.memory.inference_update import belief_parameters
 from research.policies.memory import MemoryConfig, make_memory_policy
 from research.policies.memory.attention import attention, attention_recorded, rotate
 from research.policies.memory.inputs import Inputs
@@ -130,6 +131,14 @@ def test_a_trial_longer_than_the_context_is_refused():
     with pytest.raises(ValueError, match=r"policy\.context_length=0: need at least 1"):
         made(LEARNED, longest=0)
     made(MemoryConfig(6)).check_length(10**9)
+
+
+@pytest.mark.parametrize("memory", ["gru", "transformer", "set"])
+def test_the_parameters_of_a_belief_are_found_where_a_trial_is_one_step(memory):
+    config = MemoryConfig(8, memory=memory, head="state", belief_size=2)
+    policy = made(config, longest=1)
+    expected = {name for name, _ in policy.named_parameters() if name.startswith(("body.", "belief."))}
+    assert belief_parameters(policy) == expected
 
 
 def test_positions_are_what_tells_steps_apart():

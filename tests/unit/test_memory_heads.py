@@ -64,7 +64,7 @@ def test_modulation_starts_at_the_identity():
 
 
 def test_kaiming_draws_the_generating_layer_and_leaves_weights_that_depend_on_the_memory():
-    own = head(dataclasses.replace(HYPER, hyper_init="kaiming", hyper_size=3))
+    own = head(dataclasses.replace(HYPER, hyper_init="kaiming", hyper_size=3, output_scale=0.01))
     for layer in own.layers:
         assert (layer.bias == 0).all()
         assert 1.0 < layer.weight.abs().max() <= 2**0.5
@@ -169,6 +169,10 @@ def test_the_gradient_of_the_policy_stops_at_the_belief_unless_the_settings_say_
         (dict(head="film", head_hidden_sizes=()), r"head_hidden_sizes=\(\): head='film' modulates hidden layers"),
         (dict(head="mlp"), "head='mlp': need one of 'linear', 'state', 'film', 'hyper'"),
         (dict(head="state", hyper_init="kaiming"), "hyper_init='kaiming': it is for head='hyper', got head='state'"),
+        (
+            dict(head="hyper", hyper_init="kaiming", output_scale=0.1),
+            "output_scale=0.1: hyper_init='kaiming' has a scale of its own; need 0.01",
+        ),
         (dict(hyper_size=-1), "hyper_size=-1: need at least 0"),
         (dict(belief_size=-1), "belief_size=-1: need at least 0"),
         (dict(belief_gradient=True), "belief_gradient=True: there is no belief; need belief_size"),

@@ -128,7 +128,7 @@ def test_actions_that_do_not_exist_are_refused():
     for wrong in (-1, 5):
         action = steps.action.clone()
         action[1, 2] = wrong
-        with pytest.raises(IndexError, match="action: need actions from 0 to 4"):
+        with pytest.raises(IndexError, match=rf"action: got {min(wrong, 0)} to {max(wrong, 4)}, need 0 to 4"):
             loss_of(leaves, steps._replace(action=action))
 
 
@@ -136,6 +136,8 @@ def test_torch_computes_where_c_cannot(monkeypatch):
     leaves, steps = made(2, True)
     own = DiagGaussian(leaves[0], 0.1 * leaves[0])  # a deviation of each step
     coefficients = Coefficients(0.2, 0.03, 0.7)
+    shared = DiagGaussian(leaves[0], torch.zeros(1, dtype=torch.float64).expand(ROWS, TIME, 1))
+    assert ppo_loss(shared, leaves[1], Samples(*steps[1:]), coefficients) is None, "C would write beyond one number"
     assert ppo_loss(own, leaves[1], Samples(*steps[1:]), coefficients) is None
     halves = Samples(*(leaf.half() if leaf.is_floating_point() else leaf for leaf in steps[1:]))
     assert ppo_loss(Categorical(leaves[0].half()), leaves[1].half(), halves, coefficients) is None

@@ -283,6 +283,23 @@ def test_parts_and_threads_change_nothing(update, monkeypatch):
     assert all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("update", ["ppo", "trpo"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        MemoryConfig(4, "transformer", "film", (3,), num_attention_heads=2, separate_value=True),
+        MemoryConfig(4, "set", "hyper", (3,), separate_value=True),
+    ],
+)
+def test_threads_change_nothing_with_other_memories_and_heads(update, policy, monkeypatch):
+    monkeypatch.setattr(recurrent, "_PART_ROWS", 1)
+    changes = dict(update=update, policy=policy, dtype="float32", horizon=8, meta_batch_size=2)
+    states = [algorithm.step(algorithm.init()).state for algorithm in (made(num_threads=n, **changes) for n in (1, 3))]
+    first, second = map(pytree.tree_leaves, states)
+    assert all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(first, second, strict=True))
+
+
 TRPO = dict(update="trpo", policy=MemoryConfig(3, separate_value=True, output_scale=1.0))
 
 
@@ -399,12 +416,28 @@ def test_the_explained_variance_by_hand():
             dict(policy=MemoryConfig(8, memory="transformer", context_length=59)),
             r"policy\.context_length=59: need at least 60, the steps of a trial",
         ),
+        (
+            dict(policy=MemoryConfig(8, memory="transformer"), num_adapt_steps=2),
+            r"policy\.context_length=60: need at least 90, the steps of a trial of an evaluation \(num_adapt_steps=2\)",
+        ),
+        (
+            dict(policy=MemoryConfig(8, memory="transformer", context_length=89), num_adapt_steps=2),
+            r"policy\.context_length=89: need at least 90, the steps of a trial of an evaluation",
+        ),
         (dict(policy=MemoryConfig(8, belief_size=2)), r"policy\.belief_size=2: no loss of RL² trains the belief"),
     ],
 )
 def test_impossible_settings_are_refused_before_any_work(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SMALL, **change)
+
+
+def test_a_transformer_with_room_for_the_trials_of_an_evaluation_is_not_refused():
+    """Fewer episodes than in training need no more than training does, and other memories have no limit."""
+    transformer = MemoryConfig(8, memory="transformer")
+    for policy, steps in ((transformer, 1), (transformer, 0), (transformer, None), (MemoryConfig(8), 9)):
+        dataclasses.replace(SMALL, policy=policy, num_adapt_steps=steps)
+    dataclasses.replace(SMALL, policy=dataclasses.replace(transformer, context_length=90), num_adapt_steps=2)
 
 
 @pytest.mark.slow

@@ -126,6 +126,38 @@ def test_the_sequence_pass_sees_what_the_policy_saw(task, settings):
     torch.testing.assert_close(log_prob[valid], trials.log_prob[valid], rtol=0, atol=1e-10)
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("take_mode", [False, True])
+@pytest.mark.parametrize(
+    "config",
+    [
+        MemoryConfig(8, "transformer", num_layers=2, num_attention_heads=2, output_scale=1.0),
+        MemoryConfig(8, "transformer", "hyper", (4,), positions="learned", separate_value=True),
+        MemoryConfig(8, "set", "film", (4,), num_layers=2),
+    ],
+)
+def test_the_sequence_pass_sees_what_other_memories_saw(config, take_mode):
+    """Values and log-probabilities, with room for longer trials; a policy acts twice from one start."""
+    tasks = make_tasks("cartpole_params", horizon=25)
+    policy = make_memory_policy(config, tasks.observation_space, tasks.action_space, torch.Generator(), 70).double()
+    params = {name: value.detach() for name, value in policy.named_parameters()}
+    seen = []
+    for _ in range(2):
+        envs = tasks.make_envs(tasks.sample(3, rng.generator(0, "tasks")), 2)
+        generator = rng.torch_generator(0, "actions")
+        seen.append(collect_trials(policy, params, envs, 3, 2, 25, generator, take_mode=take_mode))
+        envs.close()
+    trials = seen[0]
+    assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
+    rows = trial_inputs(policy, trials).map(lambda field: field.flatten(0, 1))
+    output = policy(rows, policy.initial_state(6))
+    log_prob = output.distribution.log_prob(trials.action.flatten(0, 1)).unflatten(0, (3, 2))
+    valid = trials.valid
+    assert valid.any() and not valid.all()
+    torch.testing.assert_close(output.value.unflatten(0, (3, 2))[valid], trials.value[valid], rtol=0, atol=1e-12)
+    torch.testing.assert_close(log_prob[valid], trials.log_prob[valid], rtol=0, atol=1e-12)
+
+
 def test_the_state_is_carried_over_the_end_of_an_episode_and_not_of_a_trial():
     """The same observations: episodes of a trial differ from each other, the first ones of all trials do not."""
     tasks = make_tasks("navigation_2d", horizon=3)

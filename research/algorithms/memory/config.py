@@ -120,8 +120,7 @@ class RL2Config(ScheduledConfig, TrustRegionConfig):
             )
 
     def _check_lengths(self, longest: int) -> None:
-        if self.policy.context_length:
-            check_context(self.policy.context_length, longest)
+        self._check_context(longest)
         if self.chunk_length and self.policy.memory != "gru":
             raise ValueError(
                 f"chunk_length={self.chunk_length}: gradients are truncated at the state of a GRU, got "
@@ -138,6 +137,14 @@ class RL2Config(ScheduledConfig, TrustRegionConfig):
                 f"num_minibatches={self.num_minibatches}: need at most {min(sizes) * self.trials_per_task}, the trials "
                 "of an iteration (meta_batch_size × trials_per_task)"
             )
+
+    def _check_context(self, longest: int) -> None:
+        """Raises ValueError if a transformer cannot read the trials of training or of an evaluation."""
+        if self.policy.memory == "transformer":
+            context = self.policy.context_length or longest
+            check_context(context, longest)
+            evaluated = longest // self.episodes_per_trial * ((self.num_adapt_steps or 0) + 1)
+            check_context(context, evaluated, f" of an evaluation (num_adapt_steps={self.num_adapt_steps})")
 
     def make_tasks(self) -> TaskDistribution:
         """Returns the task distribution."""

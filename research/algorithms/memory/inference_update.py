@@ -190,8 +190,8 @@ def belief_parameters(policy: MemoryPolicy) -> frozenset[str]:
     """Returns the names of the parameters that the belief depends on: its own, and those of the memory it reads."""
     encoder = policy.encoder
     like = next(policy.parameters())
-    observation, zero = like.new_zeros(1, 2, encoder.num_observations), like.new_zeros(1, 2)
-    action = policy.first_action(1).unsqueeze(1).expand(1, 2, *policy.first_action(1).shape[1:])
+    observation, zero = like.new_zeros(1, 1, encoder.num_observations), like.new_zeros(1, 1)
+    action = policy.first_action(1).unsqueeze(1)  # one step: every trial has that many
     with torch.enable_grad():
         belief = policy.believe(policy.encode(observation, observation, action, zero, zero.bool()))
         names, leaves = zip(*policy.named_parameters(), strict=True)

@@ -80,7 +80,9 @@ def _fits(distribution: Distribution, value: Tensor, samples: Samples) -> bool:
     shape, dtype = outputs.shape[:-1], outputs.dtype
     if isinstance(distribution, DiagGaussian):
         sizes_and_strides = list(zip(shape, distribution.log_std.stride(), strict=False))
-        if any(size > 1 and stride for size, stride in sizes_and_strides) or action.shape != outputs.shape:
+        if any(size > 1 and stride for size, stride in sizes_and_strides):
+            return False
+        if not distribution.log_std.shape == action.shape == outputs.shape:
             return False
     elif action.dtype != torch.int64 or action.shape != shape:
         return False
@@ -111,7 +113,8 @@ class _Loss(torch.autograd.Function):
         if status == 1:
             raise MemoryError(f"ppo_loss.c: not enough memory for {size} outputs")
         if status == 2:
-            raise IndexError(f"action: need actions from 0 to {size - 1}")
+            least, most = (int(bound) for bound in samples.action[samples.valid].aminmax())
+            raise IndexError(f"action: got {least} to {most}, need 0 to {size - 1}")
         ctx.save_for_backward(to_output, to_value, to_log_std)
         loss = terms[0] - coefficients.entropy * terms[2] + coefficients.value * terms[1]
         terms = terms.to(outputs.dtype)

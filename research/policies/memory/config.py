@@ -47,7 +47,7 @@ class MemoryConfig:
         per_state_heads: Whether each state has output weights of its own: head `"hyper"` without hidden layers on
             one-hot observations, less its shared bias, by table look-up. It needs one-hot (or constant) observations.
         output_scale: Factor on the initial output weights of the policy (Glorot's): with less than 1, the first actions
-            hardly depend on the input.
+            hardly depend on the input. `hyper_init="kaiming"` does not read it.
         init_log_std: Initial log standard deviation (continuous actions).
         min_log_std: Lower limit of the log standard deviation (continuous actions).
     """
@@ -86,6 +86,11 @@ class MemoryConfig:
             raise ValueError(f"init_log_std={self.init_log_std}: need at least min_log_std={self.min_log_std}")
         for key, (owner, needed) in _OWNERS.items():
             self._refuse_without(key, owner, needed)
+        if self.hyper_init == "kaiming" and self.output_scale != self._default("output_scale"):
+            raise ValueError(
+                f"output_scale={self.output_scale!r}: hyper_init='kaiming' has a scale of its own; need "
+                f"{self._default('output_scale')!r}"
+            )
         if self.memory == "transformer":
             self._check_attention()
         if self.belief_gradient and not self.belief_size:
@@ -104,12 +109,15 @@ class MemoryConfig:
 
     def _refuse_without(self, key: str, owner: str, needed: tuple[str, ...]) -> None:
         """Raises ValueError if a setting is not its default and the memory or head does not read it."""
-        value, default = getattr(self, key), next(field.default for field in fields(self) if field.name == key)
+        value, default = getattr(self, key), self._default(key)
         if value != default and getattr(self, owner) not in needed:
             allowed = " or ".join(f"{owner}={name!r}" for name in needed)
             raise ValueError(
                 f"{key}={value!r}: it is for {allowed}, got {owner}={getattr(self, owner)!r}; need {default!r}"
             )
+
+    def _default(self, key: str) -> Any:
+        return next(field.default for field in fields(self) if field.name == key)
 
 
 _PERCEPTRONS = ("state", "film", "hyper")
@@ -147,7 +155,7 @@ def check_spaces(config: MemoryConfig, observations: gymnasium.spaces.Box, actio
             raise ValueError(f"policy.{name}=True: it is for one-hot observations, got {observations}; need False")
 
 
-def check_context(context_length: int, steps: int) -> None:
-    """Raises ValueError if a trial has more steps than the context."""
+def check_context(context_length: int, steps: int, of: str = "") -> None:
+    """Raises ValueError if a trial has more steps than the context; `of` says which trial, e.g. " of an evaluation"."""
     if steps > context_length:
-        raise ValueError(f"policy.context_length={context_length}: need at least {steps}, the steps of a trial")
+        raise ValueError(f"policy.context_length={context_length}: need at least {steps}, the steps of a trial{of}")
