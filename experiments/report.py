@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +50,15 @@ def _print_table(curve: AdaptationCurve, title: str) -> None:
     names = "".join(f"  {name:>8}" for name in curve.extras)
     print(f"\n{title}\n{curve.unit:>{width}}  {curve.label:>12}  {'95 % interval':<15}{names}".rstrip())
     kinds = curve.distinct()
+    mean = functools.partial(task_mean, kinds=kinds, are_all=curve.has_all_tasks())
     for step in spread(len(curve.score), _ROWS):
-        shown = _ends(task_mean(curve.score[step], kinds))
+        shown = _ends(mean(curve.score[step]))
         extras = "".join(f"  {values[step].mean():>{max(8, len(name))}.3f}" for name, values in curve.extras.items())
         print(f"{step:>{width}}  {curve.score[step].mean():>12.2f}  {shown:<15}{extras}".rstrip())
     if len(curve.score) > 1:
-        _print_mean(_GAIN, width, task_mean(curve.score[-1] - curve.score[0], kinds), ", tasks paired")
+        _print_mean(_GAIN, width, mean(curve.score[-1] - curve.score[0]), ", tasks paired")
     for name, values in curve.totals.items():
-        _print_mean(name.replace("_", " "), width, task_mean(values, kinds))
+        _print_mean(name.replace("_", " "), width, mean(values))
     _print_distinct(curve, kinds)
     print()
 

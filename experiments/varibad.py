@@ -2,7 +2,7 @@
 
     python experiments/varibad.py with gridnavi seed=3
     python experiments/varibad.py with gridnavi inference=task
-    python experiments/varibad.py evaluate with run=3 num_eval_tasks=21 eval_trials=100
+    python experiments/varibad.py evaluate with run=3 num_eval_tasks=42 num_adapt_steps=5
     python experiments/varibad.py resume with run=3
 
 Named configs: gridnavi, point_semicircle, cheetah_vel, bandit_k5_n10; fast (seconds).
@@ -43,8 +43,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "num_minibatches": 8,
         "gae_lambda": 0.95,
         "entropy_coef": 0.03,
-        "num_eval_tasks": 21,
-        "eval_trials": 10,
+        "num_eval_tasks": 42,  # each goal twice
         "eval_actions": "mode",
         "eval_interval": 25,
     },

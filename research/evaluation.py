@@ -88,6 +88,11 @@ class AdaptationCurve(NamedTuple):
         rows = (b"".join(field[task].tobytes() for field in fields) for task in range(self.score.shape[1]))
         return np.array([numbers.setdefault(row, len(numbers)) for row in rows], np.intp)
 
+    def has_all_tasks(self) -> bool:
+        """Returns whether these are all tasks of the family, each equally often: then no task was drawn."""
+        counts = np.bincount(self.distinct())
+        return len(counts) == self.evaluated.num_tasks and counts.min() == counts.max()
+
     def summary(self) -> dict[str, Any]:
         """Returns the split, and the means over tasks: the score after each step, and the totals by their names."""
         means = {name: float(values.mean()) for name, values in self.totals.items()}

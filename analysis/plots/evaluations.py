@@ -41,7 +41,7 @@ def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
     with rc_context(STYLE):
         figure = make_figure(4.0, 3.0)
         axes = figure.subplots()
-        _draw_curves(axes, curve.score, curve.distinct())
+        _draw_curves(axes, curve)
         axes.set(xlabel=curve.unit, ylabel=curve.label)
         axes.set_title(f"Adaptation to {tasks} {curve.evaluated.tasks(tasks)}", loc="left")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
@@ -71,7 +71,7 @@ def plot_regret(curve: AdaptationCurve, path: Path | str) -> None:
         for axes, values in ((left, expected), (right, piled)):
             middle, marker = values.mean(1), _marker(values)
             axes.fill_between(
-                range(len(values)), *_mean_interval(values, curve.distinct()), color=COLOURS[0], alpha=0.3, linewidth=0
+                range(len(values)), *_mean_interval(values, curve), color=COLOURS[0], alpha=0.3, linewidth=0
             )
             axes.plot(
                 middle, color=COLOURS[0], marker=marker, markersize=3.5, linewidth=1.5, label="agent, 95 % interval"
@@ -137,19 +137,21 @@ def _goals(curve: AdaptationCurve) -> NDArray[Any]:
 
 
 def _mean_interval(
-    values: NDArray[np.float64], kinds: NDArray[np.intp]
+    values: NDArray[np.float64], curve: AdaptationCurve
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the ends of the interval of the mean over tasks for `values [steps, tasks]`, see `stats.task_mean`."""
-    found = [task_mean(row, kinds) for row in values]
+    kinds, are_all = curve.distinct(), curve.has_all_tasks()
+    found = [task_mean(row, kinds, are_all=are_all) for row in values]
     return np.array([each.low for each in found]), np.array([each.high for each in found])
 
 
-def _draw_curves(axes: Axes, score: NDArray[np.float64], kinds: NDArray[np.intp]) -> None:
-    """Draws the mean of `score [steps + 1, tasks]` with its interval, and single tasks of short curves."""
+def _draw_curves(axes: Axes, curve: AdaptationCurve) -> None:
+    """Draws the mean score with its interval, and single tasks of short curves."""
+    score = curve.score
     x = np.arange(len(score))
     singles = score[:, : _FAINT * (len(x) <= _MARKED)]
     axes.add_collection(LineCollection(_rows(x, singles.T), colors=INK, linewidths=0.6, alpha=0.15))
-    axes.fill_between(x, *_mean_interval(score, kinds), color=COLOURS[0], alpha=0.3, linewidth=0, label="95 % interval")
+    axes.fill_between(x, *_mean_interval(score, curve), color=COLOURS[0], alpha=0.3, linewidth=0, label="95 % interval")
     axes.plot(x, score.mean(1), color=COLOURS[0], marker=_marker(x), markersize=4.5, linewidth=1.8, label="mean")
     if singles.size:
         axes.plot([], [], color=INK, linewidth=0.6, alpha=0.4, label="one task")  # stands for the collection

@@ -7,6 +7,7 @@ occurs at least twice, the interval is that of a stratified mean (Cochran 1977, 
     Σ wₖ x̄ₖ ± t √(Σ wₖ² sₖ²/nₖ),   wₖ = nₖ/n,   t with Satterthwaite's degrees of freedom
 
 Otherwise the tasks are draws from a distribution, and it is Student's. Both are the same for one task that is repeated.
+All tasks of a family, once each, are no draws: their mean has no interval, as nothing tells how a repetition differs.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from analysis.stats.estimate import Estimate, diverged, estimate
 from analysis.stats.student import t_quantile
 
 
-def task_mean(values: ArrayLike, kinds: NDArray[np.intp], confidence: float = 0.95) -> Estimate:
+def task_mean(values: ArrayLike, kinds: NDArray[np.intp], confidence: float = 0.95, are_all: bool = False) -> Estimate:
     """Returns the mean over tasks with its interval.
 
     Args:
         values: Score of each task, `[tasks]`.
         kinds: The number of the distinct task that each task is, `[tasks]`, see `AdaptationCurve.distinct`.
         confidence: Probability that the interval contains the mean over the tasks of the family, in (0, 1).
+        are_all: Whether these are all tasks of the family, equally often, see `AdaptationCurve.has_all_tasks`.
 
     Raises:
         ValueError: There are no values.
@@ -40,6 +42,9 @@ def task_mean(values: ArrayLike, kinds: NDArray[np.intp], confidence: float = 0.
     if len(array) == 1:
         value = float(array[0])
         return Estimate(value, math.nan, math.nan, 1, "no interval: 1 task" if np.isfinite(value) else diverged(array))
+    if are_all and counts.max() < 2 and np.isfinite(array).all():
+        reason = f"no interval: each of all {len(array)} tasks once"
+        return Estimate(float(array.mean()), math.nan, math.nan, len(array), reason)
     if counts.min() < 2 or not np.isfinite(array).all():
         return estimate(array, np.random.default_rng(0), "mean", confidence)  # the mean draws nothing
     parts = [array[kinds == kind] for kind in np.unique(kinds)]

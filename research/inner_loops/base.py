@@ -306,13 +306,19 @@ def rate(update: Params, name: str, step: int) -> Tensor:
 
 
 def add_rate_cotangent(update: Params, name: str, step: int, cotangent: Tensor) -> None:
-    """Adds the cotangent `[tasks, ...]` of the rate of one parameter at one step: the transpose of `base.rate`."""
+    """Adds the cotangent `[tasks, ...]` of the rate of one parameter at one step: the transpose of `base.rate`.
+
+    One number for all tasks is a sum of the sums of each: torch shares a sum of all elements out to its threads, and
+    its last bit depends on their number.
+    """
     if "lr" not in update:
         update[f"lr.{name}"] += cotangent.sum(0)
-    elif update["lr"].ndim == 0:
-        update["lr"] += cotangent.sum()
+        return
+    total = cotangent.flatten(1).sum(1).sum() if cotangent.ndim > 1 else cotangent.sum()
+    if update["lr"].ndim == 0:
+        update["lr"] += total
     else:
-        update["lr"][min(step, len(update["lr"]) - 1)] += cotangent.sum()
+        update["lr"][min(step, len(update["lr"]) - 1)] += total
 
 
 def adapted_names(config: InnerLoopConfig, params: Params) -> tuple[str, ...]:

@@ -22,11 +22,13 @@ class Split(NamedTuple):
         disjoint: Whether training never draws a test task.
         how: The reason, for readers of the results.
         validation_disjoint: Whether training never draws a validation task; None: nothing is claimed.
+        num_tasks: Number of tasks of the family, if evaluations have all of them in turn; None: they have others.
     """
 
     disjoint: bool
     how: str
     validation_disjoint: bool | None = None
+    num_tasks: int | None = None
 
 
 DRAWN = Split(True, "evaluation tasks are one fixed sequence that training never draws from", True)

@@ -101,7 +101,7 @@ class HiddenGoal(TaskDistribution):
     @property
     def split(self) -> Split:
         count = len(self.goal_cells)
-        return Split(False, f"there are only {count} goals, and training has all of them", validation_disjoint=False)
+        return Split(False, f"there are only {count} goals, and training has all of them", False, count)
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> HiddenGoalTasks:
         goals = self._training_cells()

@@ -21,7 +21,7 @@ from research.tasks.base import ContinuousTasks, Split
 from research.tasks.robots import RobotEnvs, RobotTasks, T
 from research.validation import at_least
 
-TWO_DIRECTIONS = Split(False, "there are only two directions, so evaluation has those of training", False)
+TWO_DIRECTIONS = Split(False, "there are only two directions, so evaluation has those of training", False, 2)
 """Split of families whose tasks are forward and backward."""
 
 
@@ -185,11 +185,18 @@ class DirectionTarget(Locomotion, ContinuousTasks):
         return self.test_tasks(num_tasks) if self.directions == "line" else super().validation_tasks(num_tasks)
 
     @property
-    def inference_space(self) -> gymnasium.spaces.Box:
-        """The direction, a unit vector. See `InferredTasks`."""
+    def inference_space(self) -> gymnasium.spaces.Box | gymnasium.spaces.Discrete:
+        """The direction: backward (0) or forward (1), or a unit vector on the plane. See `InferredTasks`.
+
+        Two directions are kinds: a density of numbers that are always −1, 0 or 1 has no upper limit.
+        """
+        if self.directions == "line":
+            return gymnasium.spaces.Discrete(2)
         return gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float64)
 
-    def inference_targets(self, tasks: DirectionTasks) -> NDArray[np.float64]:
+    def inference_targets(self, tasks: DirectionTasks) -> NDArray[Any]:
+        if self.directions == "line":
+            return (tasks.direction[:, 0] > 0).astype(np.int64)
         return np.array(tasks.direction, np.float64)
 
 

@@ -27,11 +27,13 @@ class Evaluated(NamedTuple):
         split: The split that they are taken from.
         held_out: Whether training never draws one of them; None if the distribution does not say so.
         how: The reason, for readers of the results.
+        num_tasks: Number of tasks of the family, if evaluations have all of them in turn; None: they have others.
     """
 
     split: SplitName = "test"
     held_out: bool | None = None
     how: str = ""
+    num_tasks: int | None = None
 
     def tasks(self, count: int = 2) -> str:
         """Returns a name of `count` of these tasks, e.g. `"held-out test tasks"`.
@@ -59,13 +61,14 @@ def evaluation_tasks(distribution: TaskSource, split: SplitName, num_tasks: int)
     """
     said = distribution.split
     if split == "test":
-        return distribution.test_tasks(num_tasks), Evaluated(split, said.disjoint, said.how)
+        return distribution.test_tasks(num_tasks), Evaluated(split, said.disjoint, said.how, said.num_tasks)
     if split == "validation" and isinstance(distribution, ValidationTasks):
-        return distribution.validation_tasks(num_tasks), Evaluated(split, said.validation_disjoint, said.how)
+        validation = Evaluated(split, said.validation_disjoint, said.how, said.num_tasks)
+        return distribution.validation_tasks(num_tasks), validation
     tasks = distribution.sample(num_tasks, generator(0, f"tasks/{split}"))
     if split == "validation":
         return tasks, Evaluated(split, said.validation_disjoint, said.how)
-    return tasks, Evaluated(split, False, "they are drawn as those of training")
+    return tasks, Evaluated(split, False, "they are drawn as those of training", said.num_tasks)
 
 
 def evaluation_stream(split: SplitName) -> str:

@@ -156,6 +156,15 @@ def test_targets_of_inference_are_in_their_space_and_tell_tasks_apart(name):
     assert not any(np.shares_memory(targets, field) for field in batch)
 
 
+@pytest.mark.parametrize("name", ["ant_dir", "humanoid_dir"])
+def test_two_directions_are_kinds_of_tasks_and_all_directions_numbers(name):
+    line, plane = (make_tasks(name, directions=kind) for kind in ("line", "plane"))
+    assert line.inference_space == gymnasium.spaces.Discrete(2)
+    np.testing.assert_array_equal(line.inference_targets(line.test_tasks(4)), [1, 0, 1, 0])
+    batch = plane.test_tasks(4)
+    np.testing.assert_array_equal(plane.inference_targets(batch), batch.direction)
+
+
 def test_some_tasks_have_targets_of_inference_and_some_have_none():
     assert {"bandit", "cheetah_vel", "grid_goals", "navigation_2d", "tabular_mdp"} <= set(INFERRED) < set(TASKS)
 

@@ -62,6 +62,13 @@ def test_every_named_config_is_valid(name):
         varibad.VariBAD(config).init()
 
 
+def test_the_grid_is_evaluated_on_each_goal_several_times():
+    """Once each they have no interval."""
+    config = from_mapping(varibad.VariBAD.Config, varibad.NAMED_CONFIGS["gridnavi"])
+    rounds, rest = divmod(config.num_eval_tasks, 21)
+    assert rounds >= 2 and not rest
+
+
 @pytest.mark.parametrize(
     ("update", "message"),
     [

@@ -15,6 +15,7 @@ from research.algorithms.regression.agent import make_network
 from research.criteria import closed_form_of
 from research.estimators import low_variance_curvature
 from research.inner_loops import func
+from research.inner_loops.base import add_rate_cotangent
 from research.inner_loops.batched import batched_loss, task_losses
 from research.losses import ExampleBatch, PolicyBatch, dice, reinforce, squared_error
 from research.per_task import expand
@@ -193,6 +194,22 @@ def test_parts_of_the_tasks_on_threads_give_the_same_meta_gradient(settings: str
     for ours, theirs, expected in zip(first, second, whole, strict=True):
         assert torch.equal(ours, theirs)
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_the_gradient_of_one_rate_does_not_depend_on_the_threads_of_torch() -> None:
+    """A plain sum of so many elements is shared out to the threads."""
+    cotangent = torch.randn(25, 40, 400, generator=torch.Generator().manual_seed(0))
+    found, plain, threads = [], [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            update = {"lr": torch.zeros(())}
+            add_rate_cotangent(update, "w", 0, cotangent)
+            found.append(float(update["lr"]))
+            plain.append(float(cotangent.sum()))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(set(found)) == 1 < len(set(plain))
 
 
 def test_batches_of_different_numbers_of_tasks_are_refused() -> None:

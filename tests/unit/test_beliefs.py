@@ -45,6 +45,15 @@ def test_there_is_no_distance_where_the_optimum_is_not_known():
     assert "below_bayes_optimal" not in seen.totals and "total" in seen.totals
 
 
+@pytest.mark.parametrize(("num_tasks", "has_it"), [(5, False), (21, True), (30, False), (42, True)])
+def test_means_over_the_family_need_each_goal_equally_often(num_tasks, has_it):
+    """The returns on the first goals are not what is optimal on average less their regret."""
+    tasks, seen = curve(num_tasks=num_tasks)
+    assert ("below_bayes_optimal" in seen.totals) == has_it
+    mean = tasks.mean_optimal_return() if has_it else tasks.optimal_return(seen.tasks)
+    np.testing.assert_allclose(seen.totals["total"], 2 * mean - seen.totals["total_regret"], atol=1e-9)
+
+
 def test_most_probable_actions_do_not_depend_on_the_seed():
     modes = [curve(eval_actions="mode", seed=seed)[1] for seed in (1, 2)]
     np.testing.assert_array_equal(modes[0].score, modes[1].score)

@@ -108,6 +108,26 @@ def test_the_words_for_the_tasks_follow_what_the_family_says(name, settings, spl
     assert curve.evaluated.tasks(1) == words.replace("tasks", "task")
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "settings", "expected"),
+    [
+        ("gridnavi", 21, {}, True),
+        ("gridnavi", 42, {}, True),
+        ("gridnavi", 20, {}, False),
+        ("gridnavi", 43, {}, False),
+        ("dark_room", 9, {"size": 3}, True),
+        ("dark_room", 2, {"size": 3, "test_fraction": 0.2}, False),
+        ("cheetah_dir", 4, {}, True),
+        ("cheetah_dir", 5, {}, False),
+        ("navigation_2d", 21, {}, False),
+    ],
+)
+def test_an_evaluation_knows_whether_it_has_all_tasks_of_the_family(name, count, settings, expected):
+    for split in ("test", "validation"):
+        if not (settings.get("test_fraction") and split == "validation"):
+            assert of_split(name, split, count, **settings).has_all_tasks() == expected
+
+
 class Unsaid:
     """A family of a user that knows nothing of validation."""
 

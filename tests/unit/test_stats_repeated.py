@@ -11,6 +11,8 @@ from analysis.stats import estimate, task_mean
 from experiments import maml_sinusoid
 from experiments.report import report
 from research.evaluation import AdaptationCurve
+from research.tasks import make_tasks
+from research.tasks.splits import evaluation_tasks
 
 RNG = np.random.default_rng
 
@@ -79,3 +81,16 @@ def test_one_task_prints_the_reason_and_no_nan(capsys, script):
     script(AdaptationCurve("mean return", np.array([[1.0], [2.0]]), None), None)
     shown = capsys.readouterr().out
     assert "nan" not in shown and shown.count("(no interval: 1 task)") >= 2
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(21, "(no interval: each of all 21 tasks once)"), (42, "[4.57, 4.57]"), (20, None)]
+)
+def test_all_tasks_of_a_family_are_no_draws_from_it(count, shown, capsys):
+    """The score of a goal is its distance from the start, without noise: that of all goals is 96/21."""
+    family = make_tasks("gridnavi")
+    tasks, evaluated = evaluation_tasks(family, "test", count)
+    score = np.tile((tasks.goal + 2).sum(1), (2, 1))
+    report(AdaptationCurve("mean return", score, tasks, distribution=family, evaluated=evaluated), None)
+    first, *_ = (line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("0 "))
+    assert first.endswith(shown) if shown else "[" in first and "[4.57, 4.57]" not in first

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 from research import rng
 from research.algorithms.memory import inference_update
@@ -188,6 +189,44 @@ def test_epochs_of_the_policy_read_beliefs_that_are_computed_once(monkeypatch):
         assert other._read(params, steps) is steps
 
 
+@pytest.mark.parametrize("memory", ["gru", "set"])
+def test_minibatches_have_parts_for_several_threads_whatever_the_memory(memory):
+    algorithm = made(policy=dataclasses.replace(POLICY, memory=memory))
+    _, trials, _ = sampled(algorithm)
+    (parts,) = algorithm.inference._minibatches(trials, 0, 0)
+    assert len(parts) == 4 and sum(len(part.times) for part in parts) == 8
+
+
+@pytest.mark.parametrize("changes", [{}, TASK])
+def test_threads_change_nothing(changes):
+    """With several parts in a minibatch, one thread and three give the same bits."""
+    made_of = (made(**changes, num_threads=count, dtype="float32") for count in (1, 3))
+    first, second = (pytree.tree_leaves(algorithm.step(algorithm.init()).state) for algorithm in made_of)
+    assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(first, second, strict=True))
+
+
+def test_a_gradient_that_is_not_finite_is_refused_by_its_name():
+    algorithm = made()
+    state, trials, _ = sampled(algorithm)
+    params = state.meta.model | {"belief.bias": torch.full_like(state.meta.model["belief.bias"], 1e4)}
+    with pytest.raises(FloatingPointError, match=r"inference_gradient_norm=.*lower inference_lr"):
+        algorithm.inference(params, state.inference_optimizer, trials, 0)
+
+
+def test_a_linear_head_serves_where_it_can_act_upon_the_observation():
+    linear = MemoryConfig(4, belief_size=2)
+    for policy, task in (
+        (linear, dict(task="bandit", horizon=1, num_elbo_times=1)),
+        (dataclasses.replace(linear, belief_gradient=True), {}),
+        (dataclasses.replace(linear, per_state_heads=True), dict(task="gridnavi")),
+    ):
+        assert made(policy=policy, **task).config.policy.head == "linear"
+
+
+def test_task_inference_does_not_read_the_number_of_decoded_times():
+    assert dataclasses.replace(SMALL, **TASK, num_elbo_times=61).num_elbo_times == 61
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("inference", ["varibad", "task"])
 def test_a_belief_about_a_bandit_comes_to_know_it(inference):
@@ -234,6 +273,8 @@ def test_a_belief_about_a_bandit_comes_to_know_it(inference):
             "inference='task': task='cartpole_params' knows no parameters of its tasks to predict",
         ),
         (dict(inference="task", task="gym_env"), "bandit, .*navigation_2d, .* do; need 'varibad'"),
+        (dict(policy=MemoryConfig(4, belief_size=2)), "policy.head='linear': it reads the belief alone"),
+        (dict(TASK, policy=MemoryConfig(4, belief_size=2)), "policy.head='linear': it reads the belief alone"),
         (dict(inference="rnn"), "inference='rnn': need one of 'varibad', 'task'"),
         (
             dict(num_elbo_times=61),

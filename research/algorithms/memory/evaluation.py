@@ -10,7 +10,7 @@ from research import rng
 from research.algorithms.memory.recurrent import RecurrentAgent, action_regret
 from research.evaluation import AdaptationCurve, RecordedTrials, check_num_adapt_steps, spread
 from research.sampling.trials import collect_trials
-from research.tasks import SolvedTasks, TaskDistribution
+from research.tasks import SolvedTasks
 from research.tasks.base import KnownBayesOptimum, KnownOptimum
 from research.tasks.splits import SplitName, evaluation_stream, evaluation_tasks
 from research.types import Params, Trials
@@ -26,9 +26,9 @@ def trial_curve(
 
     For `SolvedTasks` the curve also has the extra `regret`, and the totals `total` (see `expected_total`) and
     `total_regret`. With a `KnownBayesOptimum` that is exact it has the total `below_bayes_optimal`, the Bayes-optimal
-    return of a trial less that of the policy. Actions are sampled, or with `eval_actions="mode"` the most probable
-    ones. A trial of each of a few distinct tasks is recorded (`RecordedTrials`). The curve is a pure function of the
-    arguments; fewer episodes are the first ones of more.
+    return of a trial less that of the policy, if the tasks stand for the family (`_stand_for_family`). Actions are
+    sampled, or with `eval_actions="mode"` the most probable ones. A trial of each of a few distinct tasks is recorded
+    (`RecordedTrials`). The curve is a pure function of the arguments; fewer episodes are the first ones of more.
 
     Args:
         agent: The recurrent policy, its tasks and its settings.
@@ -58,11 +58,13 @@ def trial_curve(
     )
     curve = curve._replace(details=_record(curve, trials, generator.initial_seed() % 2**31))
     if not isinstance(distribution, SolvedTasks):
-        return curve._replace(totals=_below_bayes_optimal(distribution, score.sum(0), episodes))
+        return curve._replace(totals=_below_bayes_optimal(curve, score.sum(0), episodes))
     regret = _per_episode(trials, action_regret(distribution, tasks, trials), episodes)
-    mean_optimal = distribution.mean_optimal_return() if isinstance(distribution, KnownOptimum) else None
+    mean_optimal = None
+    if isinstance(distribution, KnownOptimum) and _stand_for_family(curve):
+        mean_optimal = distribution.mean_optimal_return()
     total = expected_total(regret, distribution.optimal_return(tasks), mean_optimal)
-    totals = {"total": total, "total_regret": regret.sum(0), **_below_bayes_optimal(distribution, total, episodes)}
+    totals = {"total": total, "total_regret": regret.sum(0), **_below_bayes_optimal(curve, total, episodes)}
     return curve._replace(extras={"regret": regret}, totals=totals)
 
 
@@ -88,14 +90,22 @@ def expected_total(
     return len(regret) * best - regret.sum(0)
 
 
+def _stand_for_family(curve: AdaptationCurve) -> bool:
+    """Returns whether the tasks are draws, or all tasks of the family, equally often: not the first few of a list."""
+    return curve.evaluated.num_tasks is None or curve.has_all_tasks()
+
+
 def _below_bayes_optimal(
-    distribution: TaskDistribution, total: NDArray[np.float64], episodes: int
+    curve: AdaptationCurve, total: NDArray[np.float64], episodes: int
 ) -> dict[str, NDArray[np.float64]]:
     """Returns the total that says how far `total [tasks]` is from Bayes-optimal; none if that is not known exactly.
 
     Only its mean over all tasks of the distribution is at least 0: a search is lucky on some tasks.
     """
-    found = distribution.bayes_optimal_return(episodes) if isinstance(distribution, KnownBayesOptimum) else None
+    distribution = curve.distribution
+    if not isinstance(distribution, KnownBayesOptimum) or not _stand_for_family(curve):
+        return {}
+    found = distribution.bayes_optimal_return(episodes)
     return {"below_bayes_optimal": found.low - total} if found and found.is_exact else {}
 
 

@@ -19,17 +19,19 @@ class InferenceConfig(RL2Config):
     """Settings of VariBAD and task inference, in addition to those of RL².
 
     Attributes:
-        policy: Settings of the network. It needs a belief, `policy.belief_size`, which the policy reads.
+        policy: Settings of the network. It needs a belief, `policy.belief_size`, which the policy reads, and a head
+            that reads the observation, too.
         inference: Kind of prediction that the belief is trained for: `"varibad"`, the rewards and transitions of the
             whole trial, or `"task"`, the parameters of the task, which the family has to know (`InferredTasks`).
         inference_lr: Step size of the Adam of memory, belief and decoders in the first iteration; it falls as that of
-            the policy, to `final_lr_fraction` of it.
+            the policy, to `final_lr_fraction` of it. `max_grad_norm` is no limit of its gradients.
         num_inference_epochs: Passes of that Adam over the trials of an iteration.
         num_inference_minibatches: Minibatches in a pass; each is one of its steps.
         num_elbo_times: Number of times of each trial at which `"varibad"` decodes its belief, drawn again in each pass;
             0 for all. `"task"` decodes all.
         kl_coef: Weight of the KL divergence; 1 is the evidence lower bound.
-        reward_coef: Weight of the log-likelihood of rewards; 0 for no decoder of them.
+        reward_coef: Weight of the log-likelihood of rewards; 0 for no decoder of them. `"task"` decodes neither rewards
+            nor observations, and reads neither this nor `transition_coef`.
         transition_coef: Weight of the log-likelihood of next observations; 0 for no decoder of them. There is none
             either where all observations are equal.
         decoder: Settings of the decoders.
@@ -57,12 +59,13 @@ class InferenceConfig(RL2Config):
         if self.chunk_length:
             raise ValueError(f"chunk_length={self.chunk_length}: a belief is trained through whole trials; need 0")
         tasks = self.make_tasks()
+        self._check_head(tasks)
         if self.inference == "task":
             inferred_tasks(tasks, self.task)
         else:
             self._check_decoders(tasks)
         longest = tasks.horizon * self.episodes_per_trial
-        if self.num_elbo_times > longest:
+        if self.inference == "varibad" and self.num_elbo_times > longest:
             raise ValueError(
                 f"num_elbo_times={self.num_elbo_times}: need at most {longest}, the steps of a trial "
                 f"({self.episodes_per_trial} episodes); 0 for all"
@@ -79,6 +82,15 @@ class InferenceConfig(RL2Config):
             raise ValueError(
                 f"policy.belief_size={self.policy.belief_size}: inference={self.inference!r} trains a belief, which "
                 "the policy reads; need at least 1"
+            )
+
+    def _check_head(self, tasks: TaskDistribution) -> None:
+        policy = self.policy
+        is_blind = policy.head == "linear" and not policy.per_state_heads and not policy.belief_gradient
+        if is_blind and not is_constant(tasks.observation_space):
+            raise ValueError(
+                "policy.head='linear': it reads the belief alone, which is trained to tell tasks apart, so that no "
+                "action would depend on the observation; need 'state', 'film' or 'hyper'"
             )
 
     def _check_decoders(self, tasks: TaskDistribution) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,8 +13,8 @@ from research import rng
 from research.algorithms.memory.inference import Decoded, Model, Terms, draw_times, inference_terms
 from research.algorithms.memory.inference_config import InferenceConfig
 from research.algorithms.memory.recurrent import RecurrentAgent, num_parts, split_rows
-from research.algorithms.outer import clip_norm
 from research.optim.differentiable import AdamState, adam, adam_start
+from research.optim.flat import norm
 from research.parallel import parallel_map
 from research.policies.decoders import Decoders
 from research.policies.memory import Inputs, MemoryPolicy
@@ -89,7 +90,7 @@ class InferenceUpdate:
         def of_part(part: slice) -> Tensor:
             return torch.cat(policy.believe(inputs.map(lambda leaf: leaf[part])), -1)
 
-        parts = split_rows(slice(0, rows), num_parts(rows, time, policy.is_compiled))
+        parts = split_rows(slice(0, rows), num_parts(rows, time, policy.has_cheap_parts))
         return torch.cat(parallel_map(of_part, parts, self.agent.num_threads))
 
     def start(self, params: Params) -> AdamState:
@@ -110,12 +111,11 @@ class InferenceUpdate:
             found = []
             for minibatch in batches:
                 gradient, own = self._gradient(policy, decoders, minibatch)
-                gradient, length = clip_norm(gradient, 0.0)  # refuses one that is not finite
+                norms.append(_finite_norm(gradient))
                 moved, optimizer = adam(self._learned(params), gradient, optimizer, rate)
                 params = params | moved
                 fill(policy, params)
                 fill(decoders, params)
-                norms.append(length)
                 found.append(own)
             sums = torch.stack(found).sum(0)
         return params, optimizer, self._metrics(sums) | {"inference_gradient_norm": sum(norms) / len(norms)}
@@ -133,12 +133,12 @@ class InferenceUpdate:
         like = trials.inputs.features
         noise = torch.randn(size, generator=generator, dtype=like.dtype, device=like.device)
         whole = _Part(trials, times, counted, noise)
-        compiled = self.agent.policy.is_compiled
+        cheap = self.agent.policy.has_cheap_parts
 
         def parts(own: slice) -> list[_Part]:
             length = own.stop - own.start
             decoded = 1 if trials.decoded is None else times.shape[1]
-            count = max(num_parts(length, time, compiled), -(-length * time * decoded // _PART_DECODED))
+            count = max(num_parts(length, time, cheap), -(-length * time * decoded // _PART_DECODED))
             return [whole.rows(part) for part in split_rows(own, min(count, length))]
 
         return [parts(own) for own in split_rows(slice(0, rows), config.num_inference_minibatches)]
@@ -199,6 +199,17 @@ def belief_parameters(policy: MemoryPolicy) -> frozenset[str]:
             belief.mean.sum() + belief.log_var.sum(), leaves, allow_unused=True
         )
     return frozenset(name for name, gradient in zip(names, found, strict=True) if gradient is not None)
+
+
+def _finite_norm(gradient: Params) -> float:
+    """Returns the norm of a gradient. Raises FloatingPointError if it is not finite."""
+    length = norm(gradient)
+    if not math.isfinite(length):
+        raise FloatingPointError(
+            f"inference_gradient_norm={length}: the gradient of the belief's loss is not finite; lower inference_lr or "
+            "num_inference_epochs"
+        )
+    return length
 
 
 def _sums(terms: Terms, part: _Part) -> Tensor:
