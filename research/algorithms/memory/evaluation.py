@@ -102,7 +102,7 @@ def _below_bayes_optimal(
 
     Only its mean over all tasks of the distribution is at least 0: a search is lucky on some tasks.
     """
-    distribution = curve.distribution
+    distribution: object = curve.distribution
     if not isinstance(distribution, KnownBayesOptimum) or not _stand_for_family(curve):
         return {}
     found = distribution.bayes_optimal_return(episodes)
