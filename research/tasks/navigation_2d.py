@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.tasks.base import ContinuousTasks
-from research.tasks.rows import Moved, RowEnvs
+from research.tasks.rows import Moved, PointEnvs
 from research.validation import choices, positive
 
 _MAML_RANGE = 0.5
@@ -89,21 +89,11 @@ class Navigation2D(ContinuousTasks):
         return NavigationEnvs(self, tasks, episodes)
 
 
-class NavigationEnvs(RowEnvs[Navigation2D, NavigationTasks]):
-    """Points on the plane. The state is the position `[rows, 2]`."""
-
-    def positions(self) -> NDArray[np.float64]:
-        """Returns the position of each row, `[rows, 2]`; a copy."""
-        return self.state.copy()
-
-    def start(self) -> NDArray[np.float64]:
-        return np.zeros((self.num_envs, 2))
+class NavigationEnvs(PointEnvs[Navigation2D, NavigationTasks]):
+    """Points on the plane of the goals."""
 
     def move(self, state: NDArray[Any], action: NDArray[Any]) -> Moved:
         position = state + self.distribution.step_size * action
         offset = position - self.tasks.goal
         reward = -np.sqrt(np.einsum("rc,rc->r", offset, offset))
         return position, reward, (np.abs(offset) < self.distribution.done_radius).all(1)
-
-    def observe(self, state: NDArray[Any]) -> NDArray[np.float32]:
-        return state.astype(np.float32)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from research.oracles.semicircle import mean_arrival, steps_to_disc, sweep_return
 from research.tasks.base import Bounds, ContinuousTasks
-from research.tasks.rows import Moved, RowEnvs
+from research.tasks.rows import Moved, PointEnvs
 from research.validation import positive
 
 
@@ -114,21 +114,11 @@ class PointSemicircle(ContinuousTasks):
         return np.maximum(left - first + 1, 0)
 
 
-class SemicircleEnvs(RowEnvs[PointSemicircle, SemicircleTasks]):
-    """Points on the plane. The state is the position `[rows, 2]`."""
-
-    def positions(self) -> NDArray[np.float64]:
-        """Returns the position of each row, `[rows, 2]`; a copy."""
-        return self.state.copy()
-
-    def start(self) -> NDArray[np.float64]:
-        return np.zeros((self.num_envs, 2))
+class SemicircleEnvs(PointEnvs[PointSemicircle, SemicircleTasks]):
+    """Points on the plane of the goals."""
 
     def move(self, state: NDArray[Any], action: NDArray[Any]) -> Moved:
         position = state + self.distribution.step_size * action
         offset = position - self.tasks.goal
         distance = np.einsum("rc,rc->r", offset, offset)
         return position, (distance <= self.distribution.goal_radius**2).astype(np.float64), False
-
-    def observe(self, state: NDArray[Any]) -> NDArray[np.float32]:
-        return state.astype(np.float32)

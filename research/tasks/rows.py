@@ -135,6 +135,20 @@ class RowEnvs(TaskEnvs, Generic[D, T]):
         return actions
 
 
+class PointEnvs(RowEnvs[D, T]):
+    """Points on the plane that start at (0, 0) and observe their position. The state is the position, `[rows, 2]`."""
+
+    def positions(self) -> NDArray[np.float64]:
+        """Returns the position of each row, `[rows, 2]`; a copy."""
+        return self.state.copy()
+
+    def start(self) -> NDArray[np.float64]:
+        return np.zeros((self.num_envs, 2))
+
+    def observe(self, state: NDArray[Any]) -> NDArray[np.float32]:
+        return state.astype(np.float32)
+
+
 def _column(mask: NDArray[np.bool_], state: NDArray[Any]) -> NDArray[np.bool_]:
     """A mask `[rows]` in a shape that broadcasts to `state [rows, ...]`."""
     return mask.reshape(-1, *[1] * (state.ndim - 1))

@@ -131,11 +131,15 @@ class RL2Config(ScheduledConfig, TrustRegionConfig):
                 f"chunk_length={self.chunk_length}: need at most {longest}, the steps of a trial "
                 f"({self.episodes_per_trial} episodes); 0 for whole trials"
             )
-        sizes = [size for size in (self.meta_batch_size, self.final_meta_batch_size) if size]
-        if self.num_minibatches > min(sizes) * self.trials_per_task:
+        self._check_minibatches("num_minibatches")
+
+    def _check_minibatches(self, name: str) -> None:
+        """Raises ValueError if the setting `name` asks for more minibatches than an iteration has trials."""
+        count: int = getattr(self, name)
+        trials = min(size for size in (self.meta_batch_size, self.final_meta_batch_size) if size) * self.trials_per_task
+        if count > trials:
             raise ValueError(
-                f"num_minibatches={self.num_minibatches}: need at most {min(sizes) * self.trials_per_task}, the trials "
-                "of an iteration (meta_batch_size × trials_per_task)"
+                f"{name}={count}: need at most {trials}, the trials of an iteration (meta_batch_size × trials_per_task)"
             )
 
     def _check_context(self, longest: int) -> None:

@@ -70,12 +70,7 @@ class InferenceConfig(RL2Config):
                 f"num_elbo_times={self.num_elbo_times}: need at most {longest}, the steps of a trial "
                 f"({self.episodes_per_trial} episodes); 0 for all"
             )
-        trials = min(size for size in (self.meta_batch_size, self.final_meta_batch_size) if size) * self.trials_per_task
-        if self.num_inference_minibatches > trials:
-            raise ValueError(
-                f"num_inference_minibatches={self.num_inference_minibatches}: need at most {trials}, the trials of an "
-                "iteration (meta_batch_size × trials_per_task)"
-            )
+        self._check_minibatches("num_inference_minibatches")
 
     def _check_belief(self) -> None:
         if self.policy.belief_size < 1:
