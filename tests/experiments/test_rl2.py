@@ -106,7 +106,7 @@ def test_every_minibatch_of_a_named_config_has_equal_parts_for_two_and_four_thre
     for iteration in range(0, config.num_iterations, 7):
         trials = config.tasks_at(iteration) * config.trials_per_task
         for rows in {trials // config.num_minibatches, -(-trials // config.num_minibatches)}:
-            parts = num_parts(rows, agent.longest, compiled=True)
+            parts = num_parts(rows, agent.longest, cheap=True)
             assert parts % 4 == 0 and 4 <= parts <= rows, (iteration, rows)
 
 

@@ -205,7 +205,7 @@ def test_a_gradient_is_the_same_in_parts_and_in_chunks_of_a_trial(policy, monkey
     loss, _ = rl2_loss(output, steps, LOSS, 0.03)
     expected = dict(zip(params, torch.autograd.grad(loss, list(own.parameters())), strict=True))
     monkeypatch.setattr(recurrent, "_PART_ROWS", 3)
-    (parts,) = minibatches(steps, 1, compiled=False)
+    (parts,) = minibatches(steps, 1, cheap=False)
     assert len(parts) == 3
     length = steps.valid.shape[1]
     for chunk_length in (0, length):
@@ -242,7 +242,7 @@ def test_minibatches_hold_every_trial_once(monkeypatch):
     algorithm = made(meta_batch_size=5)
     _, steps = sampled(algorithm)
     monkeypatch.setattr(recurrent, "_PART_ROWS", 2)
-    shares = minibatches(steps, 3, compiled=False)
+    shares = minibatches(steps, 3, cheap=False)
     assert [sum(len(part.valid) for part in share) for share in shares] == [3, 3, 4]
     assert all(len(part.valid) <= 2 for share in shares for part in share)
     together = [part for share in shares for part in share]
@@ -253,7 +253,7 @@ def test_minibatches_hold_every_trial_once(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rows", "time", "compiled", "parts"),
+    ("rows", "time", "cheap", "parts"),
     [
         (3, 10, True, 3),
         (50, 100, True, 4),
@@ -266,8 +266,8 @@ def test_minibatches_hold_every_trial_once(monkeypatch):
         (250, 400, False, 4),
     ],
 )
-def test_the_number_of_parts_depends_on_the_trials_alone(rows, time, compiled, parts):
-    assert num_parts(rows, time, compiled) == parts
+def test_the_number_of_parts_depends_on_the_trials_alone(rows, time, cheap, parts):
+    assert num_parts(rows, time, cheap) == parts
 
 
 @pytest.mark.thorough
@@ -320,6 +320,24 @@ def test_the_fisher_product_is_the_hessian_of_the_divergence():
     slope = (problem.evaluate(eps * vector)[0] - problem.evaluate(-eps * vector)[0]) / (2 * eps)
     assert float(vector.dot(problem.gradient)) == pytest.approx(slope, rel=1e-4)
     assert problem.evaluate(torch.zeros(size, dtype=torch.float64)) == (pytest.approx(problem.loss), 0.0)
+
+
+@pytest.mark.parametrize(("memory", "parts"), [("gru", 1), ("transformer", 4), ("set", 4)])
+def test_few_trials_are_parts_for_several_threads_where_no_memory_loops_over_steps(memory, parts):
+    policy = MemoryConfig(8, memory, "state", (3,), separate_value=True)
+    algorithm = made(update="trpo", policy=policy, horizon=4)
+    state = algorithm.init()
+    steps = algorithm.agent.sample(state.meta.model, state.scale, 0).steps
+    assert len(make_objective(algorithm.agent, state.meta.model, steps).parts) == parts
+
+
+def test_the_weights_of_the_fisher_product_have_the_dtype_of_the_run():
+    algorithm = made(**TRPO)
+    state = algorithm.init()
+    steps = algorithm.agent.sample(state.meta.model, state.scale, 0).steps
+    (part,) = make_objective(algorithm.agent, state.meta.model, steps).parts
+    assert part.weights.dtype == torch.float64
+    assert float(part.weights.sum()) == pytest.approx(1.0, abs=1e-14)
 
 
 def test_the_trust_region_holds_and_the_value_stays():

@@ -199,7 +199,7 @@ def in_interval(steps: Steps, interval: slice) -> Steps:
     return _map(steps, lambda leaf: leaf[:, interval])
 
 
-def minibatches(steps: Steps, count: int, compiled: bool) -> list[list[Steps]]:
+def minibatches(steps: Steps, count: int, cheap: bool) -> list[list[Steps]]:
     """Returns the trials in `count` minibatches of nearly equal size, each a list of parts for one thread.
 
     The trials keep their order, which is random. In memory a part is `[time, rows, ...]`, the order in which a
@@ -208,21 +208,19 @@ def minibatches(steps: Steps, count: int, compiled: bool) -> list[list[Steps]]:
     Args:
         steps: The trials.
         count: Number of minibatches.
-        compiled: Whether parts of a few trials are no slower: no loop of torch over steps, see `num_parts`.
+        cheap: Whether parts of a few trials are no slower: no loop of torch over steps, see `num_parts`.
     """
 
     def part(rows: slice) -> Steps:
         return _map(steps, lambda leaf: leaf[rows].transpose(0, 1).contiguous().transpose(0, 1))
 
     def parts(rows: slice) -> list[Steps]:
-        return [
-            part(own) for own in split_rows(rows, num_parts(rows.stop - rows.start, steps.valid.shape[1], compiled))
-        ]
+        return [part(own) for own in split_rows(rows, num_parts(rows.stop - rows.start, steps.valid.shape[1], cheap))]
 
     return [parts(own) for own in split_rows(slice(0, len(steps.valid)), count)]
 
 
-def num_parts(rows: int, time: int, compiled: bool) -> int:
+def num_parts(rows: int, time: int, cheap: bool) -> int:
     """Returns the number of parts of a minibatch, which does not depend on the threads: nor do sums over the parts.
 
     There are at least four, if there are so many trials, and up to sixteen for sixteen threads where each has work
@@ -231,7 +229,7 @@ def num_parts(rows: int, time: int, compiled: bool) -> int:
     into the caches.
     """
     least = -(-rows // max(1, min(_PART_ROWS, _PART_STEPS // time)))
-    if not compiled:
+    if not cheap:
         return least
     worth = min(_MANY_PARTS, rows * time // _WORTH_A_PART)
     return min(rows, max(_FEW_PARTS, -(-least // 4) * 4, worth // 4 * 4))

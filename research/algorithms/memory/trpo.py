@@ -33,9 +33,10 @@ def make_objective(agent: RecurrentAgent, params: Params, steps: Steps) -> Trust
             return weight * function(*trees)
 
         batch = PolicyBatch(own.inputs.features, own.action, own.advantage, own.log_prob, own.valid)
-        return LinearizedPart(batch, own.valid / total, linearize(respond, learned), respond, add_up)
+        weights = own.valid.to(own.log_prob.dtype) / total  # a quotient of integers would be float32
+        return LinearizedPart(batch, weights, linearize(respond, learned), respond, add_up)
 
-    parts = parallel_map(part, minibatches(steps, 1, compiled=False)[0], agent.num_threads)
+    parts = parallel_map(part, minibatches(steps, 1, agent.policy.reads_steps_at_once)[0], agent.num_threads)
     return TrustRegionObjective(learned, parts, num_threads=agent.num_threads)
 
 

@@ -158,14 +158,14 @@ class MemoryPolicy(nn.Module):
         return config.memory == "gru" and not config.layer_norm and kernel(first.dtype, first.device) is not None
 
     @property
-    def has_cheap_parts(self) -> bool:
-        """Whether a part of a few trials takes no longer for each of them than a part of many: no loop over steps."""
-        return self.config.memory != "gru" or self.is_compiled
+    def reads_steps_at_once(self) -> bool:
+        """Whether the memory has no loop over the steps of a trial, in derivatives of any order."""
+        return self.config.memory != "gru"
 
     @property
-    def is_truncatable(self) -> bool:
-        """Whether the state is all that the policy knows about the past, so that a gradient can end at it."""
-        return self.config.memory == "gru"
+    def has_cheap_parts(self) -> bool:
+        """Whether a part of a few trials takes no longer for each of them than a part of many: no loop of torch."""
+        return self.reads_steps_at_once or self.is_compiled
 
     def check_length(self, steps: int) -> None:
         """Raises ValueError if the memory cannot read a trial of so many steps."""
