@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from research.spaces import OneHot
 from research.validation import at_least, choices, positive
 
 
@@ -192,21 +193,11 @@ def make_task_decoder(
 
 def check_decoders(config: DecoderConfig, observations: gymnasium.spaces.Box) -> None:
     """Raises ValueError if the decoders of these settings cannot read such observations."""
-    if config.reward_per_state and not is_one_hot(observations):
+    if config.reward_per_state and not isinstance(observations, OneHot):
         raise ValueError(
-            f"decoder.reward_per_state=True: it is for one-hot observations, got {observations}; need False"
+            f"decoder.reward_per_state=True: it is for one-hot observations (research.spaces.OneHot), got "
+            f"{observations}; need False"
         )
-
-
-def is_one_hot(observations: gymnasium.spaces.Box) -> bool:
-    """Returns whether observations are one-hot as far as their space tells: several numbers in [0, 1]."""
-    is_vector = len(observations.shape) == 1 and observations.shape[0] > 1
-    return is_vector and bool((observations.low == 0).all() and (observations.high == 1).all())
-
-
-def is_constant(observations: gymnasium.spaces.Box) -> bool:
-    """Returns whether all observations are equal, so that there is nothing to predict."""
-    return bool((observations.low == observations.high).all())
 
 
 def _glorot(outputs: int, inputs: int, generator: torch.Generator, fan: int = 0) -> nn.Parameter:

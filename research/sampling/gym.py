@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from research import rng
 from research.sampling.vector import Options, Seed, Started, Stepped, TaskEnvs
+from research.spaces import OneHot
 
 Env = gymnasium.Env[Any, Any]
 
@@ -127,8 +128,9 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
     """Wrapper that makes an environment a row of `GymEnvs`: vector observations, clipped actions, rest after the end.
 
     Observations of any space that NumPy can flatten become a vector (Discrete: one-hot; Dict, Tuple: concatenated). It
-    is declared without bounds, because a change of attributes may move an environment out of its declared bounds. Box
-    actions beyond their bounds act as the nearest bound; Discrete actions count from 0.
+    is declared as `OneHot` where it is one-hot, and otherwise without bounds, because a change of attributes may move
+    an environment out of its declared bounds. Box actions beyond their bounds act as the nearest bound; Discrete
+    actions count from 0.
 
     A row that has ended returns its last observation with reward 0 until it is reset with a seed. A reset without a
     seed comes from Gymnasium's vector environment in NEXT_STEP mode, and has no effect on a row that has ended.
@@ -150,7 +152,9 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
             raise ValueError(f"observation space {self._observed}: a vector of {flat.shape[0]} numbers; need at most "
                              f"{MAX_OBSERVATION}, images are not supported")  # fmt: skip
         dtype = np.float64 if flat.dtype == np.float64 else np.float32
-        self.flat_space = spaces.Box(-np.inf, np.inf, flat.shape, dtype)
+        self.flat_space: spaces.Box = spaces.Box(-np.inf, np.inf, flat.shape, dtype)
+        if isinstance(self._observed, (spaces.Discrete, OneHot)):
+            self.flat_space = OneHot(flat.shape[0])
         self.observation_space = self.flat_space
         self.action_space, self._to_action = _actions(env.action_space)
         self._last: NDArray[Any] | None = None
@@ -179,6 +183,9 @@ class Row(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
         if flat.shape != self.flat_space.shape:
             raise ValueError(f"an observation has {flat.size} numbers; its space {self._observed} has "
                              f"{self.flat_space.shape[0]}")  # fmt: skip
+        if isinstance(self.flat_space, OneHot) and flat not in self.flat_space:
+            raise ValueError(f"an observation is {flat.tolist()}, and its space {self._observed} has one-hot vectors; "
+                             "declare a Box")  # fmt: skip
         return flat
 
     def try_reset(self) -> None:

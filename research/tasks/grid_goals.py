@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.rng import generator
+from research.spaces import OneHot
 from research.tasks.base import Split, TaskDistribution
 from research.tasks.rows import Moved, RowEnvs
 from research.validation import at_least, in_open_unit_interval, positive
@@ -61,7 +62,7 @@ class GridGoals(TaskDistribution):
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
         """The one-hot cell."""
-        return gymnasium.spaces.Box(0.0, 1.0, (self.size**2,), np.float32)
+        return OneHot(self.size**2)
 
     @property
     def action_space(self) -> gymnasium.spaces.Discrete:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from research.oracles.hidden_goal import Path, Search, best_path
 from research.rng import generator
+from research.spaces import OneHot
 from research.tasks.base import Bounds, Split, TaskDistribution
 from research.tasks.rows import Moved, RowEnvs
 from research.validation import at_least, choices, positive
@@ -82,8 +83,9 @@ class HiddenGoal(TaskDistribution):
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
         """The one-hot cell, or its coordinates."""
-        shape, high = ((self.size**2,), 1.0) if self.observation == "one_hot" else ((2,), self.size - 1.0)
-        return gymnasium.spaces.Box(0.0, high, shape, np.float32)
+        if self.observation == "one_hot":
+            return OneHot(self.size**2)
+        return gymnasium.spaces.Box(0.0, self.size - 1.0, (2,), np.float32)
 
     @property
     def action_space(self) -> gymnasium.spaces.Discrete:

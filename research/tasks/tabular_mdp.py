@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from research.oracles.planning import optimal_action_values
 from research.rng import generator
+from research.spaces import OneHot
 from research.tasks.base import ContinuousTasks
 from research.tasks.rows import Moved, RowEnvs
 from research.validation import at_least, positive
@@ -60,7 +61,7 @@ class TabularMDP(ContinuousTasks):
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
         """The one-hot state."""
-        return gymnasium.spaces.Box(0.0, 1.0, (self.num_states,), np.float32)
+        return OneHot(self.num_states)
 
     @property
     def action_space(self) -> gymnasium.spaces.Discrete:

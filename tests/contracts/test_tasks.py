@@ -182,6 +182,7 @@ def test_environments_have_a_row_for_each_task_and_episode(tasks):
         observation, reward, terminated, truncated, info = envs.step(action)
         assert observation.shape == (6, *tasks.observation_space.shape)
         assert observation in envs.observation_space
+        assert all(row in envs.single_observation_space for row in observation), "e.g. one-hot"
         assert reward.shape == terminated.shape == truncated.shape == (6,)
         assert terminated.dtype == truncated.dtype == np.bool_
         assert np.isfinite(observation).all() and np.isfinite(reward).all()

@@ -11,14 +11,13 @@ from research.policies.decoders import (
     DecoderConfig,
     Decoders,
     StepDecoder,
-    is_constant,
-    is_one_hot,
     make_step_decoders,
     make_task_decoder,
 )
+from research.spaces import OneHot, is_constant
 
 PLANE = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
-CELLS = gymnasium.spaces.Box(0.0, 1.0, (4,), np.float32)
+CELLS = OneHot(4)
 NOTHING = gymnasium.spaces.Box(0.0, 0.0, (1,), np.float32)
 
 
@@ -56,7 +55,6 @@ def test_spaces_choose_the_decoders():
 
 
 def test_observations_are_told_apart():
-    assert [is_one_hot(space) for space in (PLANE, CELLS, NOTHING)] == [False, True, False]
     assert [is_constant(space) for space in (PLANE, CELLS, NOTHING)] == [False, False, True]
 
 
@@ -75,5 +73,8 @@ def test_impossible_settings_are_refused(settings, message):
 
 
 def test_outputs_for_each_state_need_states():
-    with pytest.raises(ValueError, match=r"decoder.reward_per_state=True: it is for one-hot observations, got Box"):
-        make_step_decoders(DecoderConfig(reward_per_state=True), 2, PLANE, 5, True, True, generator())
+    for space in (PLANE, gymnasium.spaces.Box(0.0, 1.0, (4,))):
+        with pytest.raises(
+            ValueError, match=r"decoder.reward_per_state=True: it is for one-hot observations .*, got Box"
+        ):
+            make_step_decoders(DecoderConfig(reward_per_state=True), 2, space, 5, True, True, generator())

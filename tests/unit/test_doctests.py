@@ -17,6 +17,7 @@ PACKAGES = (
     "research.parallel",
     "research.returns",
     "research.rng",
+    "research.spaces",
     "research.tracking.config",
     "research.validation",
     "analysis.data",

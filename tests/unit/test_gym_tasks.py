@@ -11,6 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from research import rng
+from research.spaces import OneHot
 from research.tasks import make_tasks
 from research.tasks.gym_tasks import GymTasks
 from research.tasks.quantities import Space, from_choices, from_range
@@ -56,6 +57,9 @@ class Counter(gymnasium.Env):
         self.count += 1
         terminated = self.count >= self.limit
         return (self.observation_space.sample() if self.dictionary else self.table), 1.0, terminated, terminated, {}
+
+
+LIMITS = {"limit": [2.0, 3.0]}
 
 
 @pytest.fixture
@@ -202,6 +206,22 @@ def test_discrete_actions_count_from_0_and_dictionaries_become_vectors(register)
     assert sorted(observation[0, :3]) == [0, 0, 1], "one-hot"
     envs.step(np.array([1]))
     assert envs._rows.envs[0].unwrapped.actions == [6]
+
+
+def test_discrete_observations_are_one_hot(register):
+    states = counter(register, randomize=LIMITS, registered={"observation_space": spaces.Discrete(3)})
+    assert states.observation_space == OneHot(3)
+    assert states.make_envs(first_task(states), 2).reset(seed=0)[0].sum(1).tolist() == [1.0, 1.0]
+
+
+def test_numbers_from_0_to_1_are_not_one_hot(register):
+    numbers = counter(register, randomize=LIMITS, registered={"observation_space": spaces.Box(0.0, 1.0, (4,))})
+    assert not isinstance(numbers.observation_space, OneHot)
+
+
+def test_declared_one_hot_observations_are_verified(register):
+    with pytest.raises(ValueError, match=r"an observation is \[1\.0, 2\.0, 3\.0, 4\.0\], and its space OneHot\(4\)"):
+        counter(register, randomize=LIMITS, registered={"observation_space": OneHot(4)})
 
 
 @pytest.mark.parametrize(

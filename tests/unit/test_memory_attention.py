@@ -14,6 +14,7 @@ from research.algorithms.memory.inference_update import belief_parameters
 from research.policies.memory import MemoryConfig, make_memory_policy
 from research.policies.memory.attention import attention, attention_recorded, rotate
 from research.policies.memory.inputs import Inputs
+from research.spaces import OneHot
 
 SPACES = gymnasium.spaces.Box(-np.inf, np.inf, (3,)), gymnasium.spaces.Discrete(2)
 LEARNED = MemoryConfig(8, memory="transformer", num_layers=2, num_attention_heads=2, positions="learned")
@@ -175,9 +176,8 @@ def test_the_gradient_is_of_ordinary_size_where_all_inputs_are_zero(positions):
 
 @pytest.mark.parametrize("outer", [False, True])
 def test_the_order_of_past_transitions_does_not_matter_to_a_set(outer):
-    one_hot = gymnasium.spaces.Box(0.0, 1.0, (3,))
     config = MemoryConfig(6, memory="set", num_layers=2, head="state", outer_input=outer)
-    policy = make_memory_policy(config, one_hot, SPACES[1], rng.torch_generator(0, "policy")).double()
+    policy = make_memory_policy(config, OneHot(3), SPACES[1], rng.torch_generator(0, "policy")).double()
     state = torch.randint(3, (4, 7), generator=torch.Generator().manual_seed(0))
     observation = nn.functional.one_hot(state, 3).double()
     last, reward = observation.roll(1, 1), draws(4, 7)

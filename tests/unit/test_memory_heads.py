@@ -13,6 +13,7 @@ from torch import nn
 from research import rng
 from research.policies.memory import MemoryConfig, make_memory_policy
 from research.policies.memory.heads import FilmHead, GeneratedLinear, HyperHead
+from research.spaces import OneHot
 
 HYPER = MemoryConfig(5, head="hyper", head_hidden_sizes=(4, 3), output_scale=0.1)
 SIZES = (5, 2, 2)
@@ -98,7 +99,7 @@ def test_modulation_by_hand():
 @pytest.mark.thorough
 def test_without_hidden_layers_a_hypernetwork_contains_the_heads_of_each_state():
     """On one-hot observations: its weights are theirs, its shared bias is 0."""
-    spaces = gymnasium.spaces.Box(0.0, 1.0, (4,)), gymnasium.spaces.Discrete(3)
+    spaces = OneHot(4), gymnasium.spaces.Discrete(3)
     made = [
         make_memory_policy(config, *spaces, rng.torch_generator(0, "policy")).double()
         for config in (MemoryConfig(5, per_state_heads=True), MemoryConfig(5, head="hyper", head_hidden_sizes=()))

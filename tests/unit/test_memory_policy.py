@@ -13,9 +13,11 @@ from torch.utils import _pytree as pytree
 from research import rng
 from research.policies.gru_function import gru_function, gru_recorded
 from research.policies.memory import MemoryConfig, MemoryPolicy, make_memory_policy
+from research.spaces import OneHot
 
 DTYPES = [(torch.float32, 1e-6), (torch.float64, 1e-12)]
-ONE_HOT = gymnasium.spaces.Box(0.0, 1.0, (4,))
+ONE_HOT = OneHot(4)
+UNIT_BOX = gymnasium.spaces.Box(0.0, 1.0, (4,))
 STILL = gymnasium.spaces.Box(0.0, 0.0, (1,))
 REAL = gymnasium.spaces.Box(-np.inf, np.inf, (3,))
 CONFIGS = {
@@ -257,7 +259,7 @@ def test_an_observation_that_never_changes_is_one_state():
     nothing, action = torch.zeros(2, 1), torch.tensor([-1, 2])
     inputs = policy.encode(nothing, nothing, action, torch.tensor([0.0, 1.0]), torch.tensor([False, True]))
     assert inputs.pair.tolist() == [3, 2]
-    with pytest.raises(ValueError, match="outer_input=True: it is for one-hot observations, got"):
+    with pytest.raises(ValueError, match="outer_input=True: it is for one-hot observations "):
         make_memory_policy(config, REAL, gymnasium.spaces.Discrete(3), torch.Generator())
 
 
@@ -292,10 +294,11 @@ def test_impossible_settings_are_refused(change, message):
 
 
 @pytest.mark.parametrize("name", ["outer_input", "per_state_heads"])
-def test_settings_for_one_hot_observations_are_refused_with_others(name):
-    with pytest.raises(ValueError, match=rf"policy\.{name}=True: it is for one-hot observations, got Box"):
+@pytest.mark.parametrize("observations", [REAL, UNIT_BOX])
+def test_settings_for_one_hot_observations_are_refused_with_others(name, observations):
+    with pytest.raises(ValueError, match=rf"policy\.{name}=True: it is for one-hot observations .*OneHot.*, got Box"):
         make_memory_policy(
-            MemoryConfig(**{name: True}), REAL, gymnasium.spaces.Discrete(2), rng.torch_generator(0, "policy")
+            MemoryConfig(**{name: True}), observations, gymnasium.spaces.Discrete(2), rng.torch_generator(0, "policy")
         )
 
 

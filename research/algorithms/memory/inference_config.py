@@ -7,8 +7,9 @@ from typing import Literal
 
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.schedules import interpolate
-from research.policies.decoders import DecoderConfig, check_decoders, is_constant
+from research.policies.decoders import DecoderConfig, check_decoders
 from research.policies.memory import MemoryConfig
+from research.spaces import is_constant
 from research.tasks import TASKS, TaskDistribution, make_tasks
 from research.tasks.base import InferredTasks
 from research.validation import at_least, choices, positive

@@ -38,7 +38,8 @@ from research.algorithms.outer import initial_params
 from research.evaluation import AdaptationCurve
 from research.optim.differentiable import AdamState
 from research.optim.flat import distance
-from research.policies.decoders import Decoders, is_one_hot, make_step_decoders, make_task_decoder
+from research.policies.decoders import Decoders, make_step_decoders, make_task_decoder
+from research.spaces import OneHot
 from research.tasks.splits import SplitName
 from research.types import MetaParams, Params, StepResult, Trials
 
@@ -74,7 +75,7 @@ class VariBAD:
             config.decoder.reward,
             config.decoder.reward_std,
             config.decoder.transition_std,
-            is_one_hot(self.agent.tasks.observation_space),
+            isinstance(self.agent.tasks.observation_space, OneHot),
         )
         self.inference = InferenceUpdate(self.agent, self.decoders, model, config)
         by_adam = (lambda name: True) if config.policy.belief_gradient else self.inference.is_of_policy_alone

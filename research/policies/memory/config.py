@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import gymnasium
 
+from research.spaces import OneHot, is_constant
 from research.validation import at_least, choices
 
 
@@ -143,16 +144,18 @@ def check_spaces(config: MemoryConfig, observations: gymnasium.spaces.Box, actio
         raise ValueError(f"task: its actions are {actions}; there are policies for Box and Discrete actions only")
     if config.outer_input and not isinstance(actions, gymnasium.spaces.Discrete):
         raise ValueError(f"policy.outer_input=True: it is for discrete actions, got {actions}; need False")
-    is_one_hot = len(observations.shape) == 1 and (observations.low == 0).all() and (observations.high == 1).all()
-    never_changes = observations.shape == (1,) and (observations.low == observations.high).all()
+    never_changes = is_constant(observations)
     if config.memory == "set" and config.head == "linear" and not (never_changes or config.per_state_heads):
         raise ValueError(
             "policy.head='linear': with policy.memory='set' no action would depend on the observation, which the set "
             "of transitions does not single out; need 'state', 'film' or 'hyper'"
         )
     for name in ("outer_input", "per_state_heads"):
-        if getattr(config, name) and not (is_one_hot or never_changes):
-            raise ValueError(f"policy.{name}=True: it is for one-hot observations, got {observations}; need False")
+        if getattr(config, name) and not (isinstance(observations, OneHot) or never_changes):
+            raise ValueError(
+                f"policy.{name}=True: it is for one-hot observations (research.spaces.OneHot), got {observations}; "
+                "need False"
+            )
 
 
 def check_context(context_length: int, steps: int, of: str = "") -> None:
