@@ -1,17 +1,17 @@
 """Range checks of settings, whose messages name the key, the value received and what is allowed.
 
-The settings are an object with attributes or a mapping. Every check raises ValueError.
+The settings are an object with attributes or a mapping. Every check raises ValueError, for other types, too.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import math
+import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
-
-T = TypeVar("T")
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 type_hints: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
 """Annotation of each field of a class, resolved once for each class: a sweep asks a thousand times."""
@@ -24,27 +24,27 @@ def positive(settings: Any, *names: str) -> None:
     Traceback (most recent call last):
     ValueError: inner_lr=-0.1: need a value above 0
     """
-    _check(settings, names, lambda value: value > 0, "a value above 0")
+    _check_numbers(settings, names, lambda value: value > 0, "a value above 0")
 
 
 def at_least(settings: Any, minimum: float, *names: str) -> None:
     """Checks that each named setting is at least `minimum`."""
-    _check(settings, names, lambda value: value >= minimum, f"at least {minimum}")
+    _check_numbers(settings, names, lambda value: value >= minimum, f"at least {minimum}")
 
 
 def in_unit_interval(settings: Any, *names: str) -> None:
     """Checks that each named setting is in [0, 1]."""
-    _check(settings, names, lambda value: 0 <= value <= 1, "a value from 0 to 1")
+    _check_numbers(settings, names, lambda value: 0 <= value <= 1, "a value from 0 to 1")
 
 
 def positive_fraction(settings: Any, *names: str) -> None:
     """Checks that each named setting is in (0, 1]."""
-    _check(settings, names, lambda value: 0 < value <= 1, "a value above 0, at most 1")
+    _check_numbers(settings, names, lambda value: 0 < value <= 1, "a value above 0, at most 1")
 
 
 def in_open_unit_interval(settings: Any, *names: str) -> None:
     """Checks that each named setting is in (0, 1)."""
-    _check(settings, names, lambda value: 0 < value < 1, "a value between 0 and 1, both excluded")
+    _check_numbers(settings, names, lambda value: 0 < value < 1, "a value between 0 and 1, both excluded")
 
 
 def one_of(settings: Any, name: str, allowed: Sequence[Any]) -> None:
@@ -66,7 +66,7 @@ def ordered(settings: Any, *names: str) -> None:
         if not isinstance(value, (list, tuple)) or len(value) != 2:
             raise ValueError(f"{name}={value!r}: need a lower and an upper end; write {name}=[low, high]")
         low, high = value
-        if not (math.isfinite(low) and math.isfinite(high)):
+        if not all(_is_number(end) and math.isfinite(end) for end in value):
             raise ValueError(f"{name}=({low!r}, {high!r}): need two finite numbers")
         if low > high:
             raise ValueError(f"{name}=({low!r}, {high!r}): need the lower end first; write {name}=[{high!r}, {low!r}]")
@@ -83,17 +83,6 @@ def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f"did you mean {prefix}{nearest[0]}?" if nearest else f"there are {', '.join(names)}"
 
 
-def make_task(registry: Mapping[str, type[T]], name: str, settings: Mapping[str, Any]) -> T:
-    """Makes the dataclass registered as `name`, the setting `task`, with `settings`, those below `task_args`."""
-    if name not in registry:
-        raise ValueError(f"task={name!r}: need one of {', '.join(registry)}")
-    known = list(registry[name].__dataclass_fields__)  # type: ignore[attr-defined]
-    for key in settings:
-        if key not in known:
-            raise ValueError(f"task_args.{key}: {name} has no such setting; it has {', '.join(known) or 'none'}")
-    return registry[name](**settings)
-
-
 def positive_ranges(settings: Any, *names: str) -> None:
     """Checks that each named setting is a range of numbers above 0, and that at least one range is not a point."""
     ordered(settings, *names)
@@ -105,6 +94,20 @@ def positive_ranges(settings: Any, *names: str) -> None:
     if all(low == high for low, high in (getattr(settings, name) for name in names)):
         raise ValueError(f"{names[0]}={first!r}: every task is the same, so none can be held out; need one of "
                          f"{', '.join(names)} to be wider than a point")  # fmt: skip
+
+
+def _check_numbers(settings: Any, names: Sequence[str], holds: Callable[[Any], bool], allowed: str) -> None:
+    """Checks that each named setting is a number, an integer where its field has no other type, and in a range."""
+    hints = type_hints(type(settings)) if dataclasses.is_dataclass(settings) else {}
+    for name in names:
+        is_whole = hints.get(name) is not int or isinstance(_value(settings, name), numbers.Integral)
+        _check(settings, (name,), _is_number, f"a number, {allowed}")
+        _check(settings, (name,), lambda value, whole=is_whole: whole, f"an integer, {allowed}")
+        _check(settings, (name,), holds, allowed)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _check(settings: Any, names: Sequence[str], holds: Any, allowed: str) -> None:

@@ -49,7 +49,7 @@ def check_there(sweep: Sweep, path: Path, pasts: Sequence[Past], place: Place) -
     Raises:
         SlurmError: The experiment cannot be loaded there, or a configuration is invalid.
     """
-    from research.tracking.config import to_mapping
+    from research.conversion import to_mapping
 
     request = {"sweep": to_mapping(sweep), "path": str(path), "pasts": pasts}
     if place.profile is not None:
@@ -114,8 +114,8 @@ def _checked(answer: Mapping[str, Any], place: Place) -> Checked:
 def answer(request: Path, response: Path) -> None:
     """Checks the sweep of a request and writes the answer. The empty file says that the interpreter has started."""
     response.touch()
+    from research.conversion import from_mapping
     from research.files import write_text
-    from research.tracking.config import from_mapping
     from slurm.checking import check
     from slurm.known import Past
     from slurm.sweep import Sweep

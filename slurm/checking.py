@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.tracking.config import ConfigError, merge, to_mapping
+from research.conversion import ConfigError, merge, to_mapping
 from research.tracking.experiment import Experiment
 from research.tracking.settings import RUN_KEYS
 from research.validation import suggestion

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from research.tracking.config import ConfigError, flatten, merge
+from research.conversion import ConfigError, flatten, merge
 from research.tracking.experiment import Experiment
 from research.tracking.settings import RUN_KEYS
 from slurm.known import Past

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from research.conversion import flatten
 from research.files import is_number
 from research.terminal import printable
 from research.tracking import records
-from research.tracking.config import flatten
 from slurm import guard
 from slurm.arrays import adopt
 from slurm.errors import SlurmError

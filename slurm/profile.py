@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from research.conversion import ConfigError, from_mapping, to_mapping
 from research.files import write_json, write_text
-from research.tracking.config import ConfigError, from_mapping, to_mapping
 from research.validation import at_least
 from slurm.errors import SlurmError
 from slurm.yaml_files import read_yaml

@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from research import rng
-from research.tracking.config import ConfigError, flatten, from_mapping
+from research.conversion import ConfigError, flatten, from_mapping
 from research.validation import suggestion
 from slurm.errors import SlurmError
 from slurm.yaml_files import read_yaml

@@ -16,7 +16,6 @@ from typing import Any
 from analysis.commands import command_line
 from research.tasks import TASKS, TaskDistribution, make_tasks
 from research.tasks.base import KnownBayesOptimum, KnownOptimum
-from research.tracking.config import convert_fields
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,10 +43,7 @@ def table(task: str, settings: dict[str, Any], episodes: Sequence[int]) -> str:
     """
     if any(count < 1 for count in episodes):
         raise ValueError(f"--episodes={' '.join(map(str, episodes))}: need at least 1")
-    kind: Any = TASKS.get(task)
-    known = {key: value for key, value in settings.items() if kind and key in kind.__dataclass_fields__}
-    typed = convert_fields(kind, known, "task_args") if kind else {}
-    tasks: TaskDistribution = make_tasks(task, **settings | typed)
+    tasks: TaskDistribution = make_tasks(task, **settings)
     if not isinstance(tasks, KnownBayesOptimum):
         raise ValueError(f"task={task!r}: its Bayes-optimal return is not known; it is for {', '.join(_known())}")
     rows = [["episodes", "Bayes-optimal", "knows the task"]]

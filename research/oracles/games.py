@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from research.conversion import make_task
 from research.types import Params
-from research.validation import make_task
 
 Rows = tuple[tuple[float, ...], ...]
 

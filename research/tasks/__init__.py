@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from research.conversion import make_task
 from research.tasks.ant import AntDir, AntGoal, AntVel
 from research.tasks.bandit import Bandit
 from research.tasks.base import RegressionDistribution, SolvedTasks, Split, TaskDistribution
@@ -18,7 +19,6 @@ from research.tasks.point_semicircle import PointSemicircle
 from research.tasks.reacher import ReacherGoal
 from research.tasks.sinusoid import Sinusoid
 from research.tasks.tabular_mdp import TabularMDP
-from research.validation import make_task
 
 TASKS: dict[str, type[TaskDistribution]] = {
     "ant_dir": AntDir,

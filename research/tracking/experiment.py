@@ -20,11 +20,11 @@ from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict,
 
 from research import distributed
 from research.checkpoint import CheckpointError
+from research.conversion import ConfigError, merge, plain
 from research.distributed import ALONE, RankLostError, Ranks
 from research.files import IS_FULL
 from research.streams import any_character, logging_restored, prepare_streams
 from research.terminal import printable
-from research.tracking.config import ConfigError, merge, plain
 from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver

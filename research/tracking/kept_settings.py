@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from research.tracking.config import ConfigError, flatten, merge, to_mapping
+from research.conversion import ConfigError, flatten, merge, to_mapping
 from research.tracking.settings import Settings
 
 _ABSENT = object()

@@ -27,8 +27,8 @@ from typing import Any
 from sacred.observers import RunObserver
 
 from research.checkpoint import Checkpoint
+from research.conversion import differences
 from research.files import atomic_write, claim_number, naming, remove_abandoned, remove_partial, write_json
-from research.tracking.config import differences
 from research.tracking.journal import Journal, to_rows, write_series
 from research.tracking.lock import FILE as LOCK
 from research.tracking.lock import BusyError, Lock

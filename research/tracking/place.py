@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from research.conversion import ConfigError
 from research.files import is_number
-from research.tracking.config import ConfigError
 
 ALLOWED_ID = (
     "a number such as 7, or a name of at most 100 letters, digits, spaces and -_. that begins with a letter or a digit "

@@ -9,7 +9,7 @@ from typing import Any
 
 from research import checkpoint
 from research.checkpoint import Checkpoint, CheckpointError
-from research.tracking.config import ConfigError, from_mapping, merge, to_mapping
+from research.conversion import ConfigError, from_mapping, merge, to_mapping
 from research.tracking.kept_settings import keep_schedules, refuse_contradictions, with_recorded
 from research.tracking.place import Place, place_of_checkpoint, place_of_run, sort_key
 from research.tracking.records import (

@@ -19,12 +19,12 @@ import torch
 
 from research.algorithms import Algorithm, SharesTasks
 from research.checkpoint import Checkpoints
+from research.conversion import from_mapping, to_mapping
 from research.distributed import Ranks
 from research.evaluation import AdaptationCurve, spread
 from research.files import write_json
 from research.memory import keep_freed_memory
 from research.tasks.splits import SplitName
-from research.tracking.config import from_mapping, to_mapping
 from research.tracking.experiment import Experiment
 from research.tracking.place import short
 from research.tracking.progress import Lines, make_progress

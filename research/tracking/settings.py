@@ -12,8 +12,8 @@ from typing import Any
 
 from sacred import Ingredient
 
+from research.conversion import ConfigError, construct, convert_fields, flatten, merge, to_mapping
 from research.tasks import REGRESSION_TASKS, TASKS
-from research.tracking.config import ConfigError, construct, convert_fields, flatten, merge, to_mapping
 from research.tracking.place import check_id
 from research.tracking.records import MissingError, read_config
 from research.tracking.settings_file import read_settings
@@ -52,7 +52,8 @@ class Choice:
     Attributes:
         key: The setting that chooses. It is a field of every class.
         classes: The classes by the value of that field, which is also its default in the class. The first class is
-            that of runs which do not choose.
+            that of runs which do not choose. Several values may have the same class, which has the first of them as the
+            default: then the setting chooses among the differences of named configs alone.
     """
 
     key: str
@@ -221,5 +222,6 @@ def _union_of(*classes: type[Any]) -> type[Any]:
         for field in dataclasses.fields(cls):
             if field.name in fields:
                 raise TypeError(f"{cls.__name__}.{field.name}: another class of settings has this field already")
-            fields[field.name] = (field.name, hints[field.name], dataclasses.field(default=None))
-    return dataclasses.make_dataclass("Settings", fields.values())
+            own = dataclasses.field(default=field.default, default_factory=field.default_factory)
+            fields[field.name] = (field.name, hints[field.name], own)
+    return dataclasses.make_dataclass("Settings", fields.values(), kw_only=True)

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from research.tracking.config import ConfigError, flatten, merge
+from research.conversion import ConfigError, flatten, merge
 
 _MOST_VALUES = 1_000_000  # in a file: YAML can repeat a part so often that a few lines stand for billions of values
 

@@ -20,8 +20,8 @@ import pytest
 import analysis.__main__
 import slurm.cli
 from benchmarks import MODULES, harness
+from research.conversion import ConfigError, convert_fields
 from research.tasks import REGRESSION_TASKS, TASKS
-from research.tracking.config import ConfigError, convert_fields
 from research.tracking.mongo import sync
 from research.tracking.settings_file import read_updates
 

@@ -314,12 +314,24 @@ def test_an_unknown_task_is_refused(make):
 
 
 def test_an_unknown_setting_is_refused(distribution):
+    name, make = named(distribution)
+    with pytest.raises(ValueError, match=r"task_args\.colour='blue': no such key; "):
+        make(name, colour="blue")
+
+
+def named(distribution):
+    """The name of the family, and the function that makes it."""
     registry, make = (
         (TASKS, make_tasks) if hasattr(distribution, "horizon") else (REGRESSION_TASKS, make_regression_tasks)
     )
-    name = next(name for name, kind in registry.items() if kind is type(distribution))
-    with pytest.raises(ValueError, match=rf"task_args.colour: {name} has no such setting; it has "):
-        make(name, colour="blue")
+    return next(name for name, kind in registry.items() if kind is type(distribution)), make
+
+
+def test_every_setting_of_another_type_is_refused_by_its_key(distribution):
+    name, make = named(distribution)
+    for field in (field for field in dataclasses.fields(distribution) if field.init):
+        with pytest.raises(ValueError, match=rf"^task_args.{field.name}="):
+            make(name, **{field.name: {1, 2}})
 
 
 def test_a_horizon_below_one_is_refused(tasks):

@@ -10,8 +10,8 @@ import torch
 from experiments.lookahead_dqn import DESIGNS, NAMED_CONFIGS, choose, experiment
 from research.algorithms.value.lookahead_dqn import LookaheadDQN, LookaheadDQNConfig
 from research.checkpoint import CheckpointError, load
+from research.conversion import ConfigError, to_mapping
 from research.policies.q_network import QNetworkConfig
-from research.tracking.config import ConfigError, to_mapping
 from research.tracking.observer import read_rows
 
 MODIFIERS = ("half_rate", "fast_slow", "slow_target", "rainbow")

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from experiments import rl2
 from research import checkpoint
 from research.algorithms.memory.recurrent import num_parts
-from research.tracking.config import from_mapping
+from research.conversion import from_mapping
 from research.tracking.observer import read_rows
 
 TINY = "fast num_threads=1 eval_interval=0"

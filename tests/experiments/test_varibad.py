@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from experiments import varibad
 from research import checkpoint
-from research.tracking.config import from_mapping
+from research.conversion import from_mapping
 from research.tracking.observer import read_rows
 
 TINY = "fast num_threads=1 eval_interval=0"

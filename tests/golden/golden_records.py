@@ -19,8 +19,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from research.algorithms import ALGORITHMS
+from research.conversion import from_mapping
 from research.tasks import REGRESSION_TASKS, TASKS, SolvedTasks, make_regression_tasks, make_tasks
-from research.tracking.config import from_mapping
 
 RECORDS = Path(__file__).parent / "records"
 ITERATIONS = 3

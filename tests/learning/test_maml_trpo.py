@@ -6,8 +6,8 @@ import pytest
 from analysis.stats import estimate
 from experiments.maml_trpo import NAMED_CONFIGS
 from research.algorithms.gradient.maml_trpo import MAMLTRPO, MAMLTRPOConfig
+from research.conversion import from_mapping
 from research.policies import PolicyConfig
-from research.tracking.config import from_mapping
 
 SEEDS = (0, 1, 2)
 HELD_OUT = 20

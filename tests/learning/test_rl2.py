@@ -5,7 +5,7 @@ import pytest
 from experiments.rl2 import NAMED_CONFIGS
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.rl2 import RL2
-from research.tracking.config import from_mapping
+from research.conversion import from_mapping
 
 
 @pytest.mark.slow

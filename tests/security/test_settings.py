@@ -10,8 +10,8 @@ import toy_experiment
 import yaml
 from payload import MARK, Payload
 
+from research.conversion import ConfigError
 from research.tracking import settings_file
-from research.tracking.config import ConfigError
 from research.tracking.settings_file import read_settings, read_updates
 
 FUNCTION = {"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": [MARK]}]}

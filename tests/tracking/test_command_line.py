@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import toy_experiment
 
-from research.tracking.config import ConfigError
+from research.conversion import ConfigError
 
 
 def test_training_is_recorded(lab, capsys):

@@ -11,7 +11,7 @@ from toy_experiment import OPTIONS
 
 from experiments import lookahead_dqn
 from research import files
-from research.tracking.config import ConfigError
+from research.conversion import ConfigError
 from research.tracking.kept_settings import with_recorded
 from research.tracking.lock import FILE as LOCK
 from research.tracking.lock import Lock

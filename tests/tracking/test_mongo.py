@@ -23,7 +23,7 @@ from hypothesis.strategies import text
 from pymongo import monitoring
 from sacred.observers import MongoObserver
 
-from research.tracking.config import ConfigError
+from research.conversion import ConfigError
 from research.tracking.mongo import VARIABLE, mirror, uploads
 from research.tracking.mongo import store as module
 from research.tracking.mongo.address import Address

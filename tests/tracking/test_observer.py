@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.tracking.config import ConfigError
+from research.conversion import ConfigError
 from research.tracking.lock import BusyError
 from research.tracking.observer import FileObserver, to_json
 from research.tracking.records import fold, read_rows

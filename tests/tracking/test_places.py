@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy_experiment import OPTIONS
 
-from research.tracking.config import ConfigError
+from research.conversion import ConfigError
 from research.tracking.place import Place, place_of_checkpoint, place_of_run
 
 SHORT = "with num_iterations=4 eval_interval=2"

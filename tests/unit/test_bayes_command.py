@@ -31,7 +31,7 @@ def test_settings_are_those_of_the_task_and_bounds_are_shown_as_such(capsys):
     [
         (["gridnavi", "--episodes", "0"], "--episodes=0: need at least 1"),
         (["gridnavi", "size"], "size: need a setting as KEY=VALUE"),
-        (["gridnavi", "colour=blue"], "task_args.colour: gridnavi has no such setting"),
+        (["gridnavi", "colour=blue"], "task_args.colour='blue': no such key; "),
         (["gridnavi", "size=abc"], "task_args.size='abc': need"),
         (["cheetah_vel"], "task='cheetah_vel': its Bayes-optimal return is not known; it is for dark_room, gridnavi"),
         (["dark_room", "test_fraction=0.2"], "task='dark_room': with these settings its Bayes-optimal return is not"),

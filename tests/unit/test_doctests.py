@@ -18,7 +18,7 @@ PACKAGES = (
     "research.returns",
     "research.rng",
     "research.spaces",
-    "research.tracking.config",
+    "research.conversion",
     "research.validation",
     "analysis.data",
     "analysis.stats",

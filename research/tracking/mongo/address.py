@@ -10,7 +10,7 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from research.tracking.config import ConfigError
+from research.conversion import ConfigError
 
 SCHEMES = ("mongodb://", "mongodb+srv://")
 _FORM = "mongodb://user:password@host:27017/database"

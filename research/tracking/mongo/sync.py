@@ -10,7 +10,7 @@ from pathlib import Path
 from bson.errors import BSONError
 from pymongo.errors import ConnectionFailure, PyMongoError
 
-from research.tracking.config import ConfigError
+from research.conversion import ConfigError
 from research.tracking.mongo import VARIABLE, find_server
 from research.tracking.mongo.identity import about_copies
 from research.tracking.mongo.mirror import Server

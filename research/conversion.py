@@ -26,11 +26,11 @@ class ConfigError(ValueError):
     """A setting is invalid. The message names the key, the value and what is allowed."""
 
 
-def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "", base: T | None = None) -> T:
     """Returns an instance of a dataclass from plain values.
 
-    An int becomes a float, a list a tuple and a mapping a dataclass where the field requires it. Nothing else is
-    converted.
+    An int becomes a float, a list a tuple, a number of NumPy one of Python and a mapping a dataclass where the field
+    requires it. Nothing else is converted. A mapping for a field holds differences from the default of that field.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Config:
@@ -44,11 +44,24 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T
             lists, dicts and dataclasses of these.
         values: Values by field name; a missing field takes its default.
         prefix: Dotted path of the instance within the whole configuration, for messages.
+        base: Instance with the values of missing fields, instead of their defaults.
 
     Raises:
         ConfigError: A key is unknown or missing, a value has another type, or `__post_init__` refuses it.
     """
-    return construct(cls, convert_fields(cls, values, prefix), prefix)
+    kept = {} if base is None else {name: getattr(base, name) for name in _fields(cls)}
+    return construct(cls, kept | convert_fields(cls, values, prefix, base=base), prefix)
+
+
+def make_task(registry: Mapping[str, type[T]], name: str, settings: Mapping[str, Any]) -> T:
+    """Makes the dataclass registered as `name`, the setting `task`, with `settings`, those below `task_args`.
+
+    Raises:
+        ValueError: There is no such name or setting, or a value has another type or is out of range.
+    """
+    if name not in registry:
+        raise ValueError(f"task={name!r}: need one of {', '.join(registry)}")
+    return registry[name](**convert_fields(registry[name], settings, "task_args"))
 
 
 def construct(cls: type[T], arguments: Mapping[str, Any], prefix: str = "") -> T:
@@ -68,15 +81,29 @@ def construct(cls: type[T], arguments: Mapping[str, Any], prefix: str = "") -> T
 
 
 def convert_fields(
-    cls: type[Any], values: Mapping[str, Any], prefix: str = "", reserved: frozenset[str] = frozenset()
+    cls: type[Any],
+    values: Mapping[str, Any],
+    prefix: str = "",
+    reserved: frozenset[str] = frozenset(),
+    base: Any = None,
 ) -> dict[str, Any]:
-    """Returns the arguments for a dataclass, keys and types checked, ranges not; `reserved` fields are no keys."""
+    """Returns the arguments for a dataclass, keys and types checked, ranges not.
+
+    Args:
+        cls: The dataclass.
+        values: Values by field name.
+        prefix: See `from_mapping`.
+        reserved: Fields that are no keys.
+        base: See `from_mapping`.
+    """
     hints = type_hints(cls)
     known = [name for name in _fields(cls) if name not in reserved]
     for key in values:
         if key not in known:
             raise _unknown_key(cls, key, values[key], prefix, known)
-    return {key: _convert(hints[key], value, _join(prefix, key)) for key, value in values.items()}
+    return {
+        key: _convert(hints[key], value, _join(prefix, key), _start(cls, key, base)) for key, value in values.items()
+    }
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
@@ -119,6 +146,16 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(cls) if field.init}
+
+
+def _start(cls: type[Any], key: str, base: Any) -> Any:
+    """Returns the value that a mapping for a field changes: that of `base`, or the default; None without one."""
+    if base is not None:
+        return getattr(base, key)
+    field = _fields(cls)[key]
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
 
 
 def _join(prefix: str, key: str) -> str:
@@ -165,17 +202,21 @@ def _unknown_key(cls: type[Any], key: str, value: Any, prefix: str, known: list[
     return ConfigError(f"{given}; there are {', '.join(_join(prefix, name) for name in known) or 'none here'}")
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    """Returns the value converted to the type of `hint`. Raises ConfigError."""
+def _convert(hint: Any, value: Any, path: str, start: Any = None) -> Any:
+    """Returns the value converted to the type of `hint`; a mapping changes the instance `start`. Raises ConfigError."""
+    if isinstance(value, np.generic) and hint is not Any:
+        value = value.item()
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, typing.cast(type, hint)):
+            return value
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path}={value!r}: need keys below it, {path}.<key>=...; there are "
                               f"{', '.join(_paths(typing.cast(Any, hint), path))}")  # fmt: skip
-        return from_mapping(typing.cast(type, hint), value, path)
+        return from_mapping(typing.cast(type, hint), value, path, start if type(start) is hint else None)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{path}={value!r}: need a finite number, a record cannot hold another")
     if typing.get_origin(hint) in (Union, types.UnionType):
-        return _convert_union(hint, value, path)
+        return _convert_union(hint, value, path, start)
     converted = _convert_plain(hint, value, path)
     if converted is _NO:
         raise ConfigError(f"{path}={value!r}: need {describe(hint)}{_advice(hint, value, path)}")
@@ -185,11 +226,11 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
 _NO = object()  # stands for "the value has another type"; None and False are values
 
 
-def _convert_union(hint: Any, value: Any, path: str) -> Any:
+def _convert_union(hint: Any, value: Any, path: str, start: Any) -> Any:
     members = typing.get_args(hint)
     nested = [member for member in members if dataclasses.is_dataclass(member)]
     if len(nested) == 1 and isinstance(value, Mapping):
-        return _convert(nested[0], value, path)  # the message names the nested key
+        return _convert(nested[0], value, path, start)  # the message names the nested key
     # An int stays an int where that is allowed, whatever the order of the members.
     for member in sorted(members, key=lambda member: member is float):
         try:

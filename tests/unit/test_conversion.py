@@ -5,11 +5,17 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.tracking.config import ConfigError, flatten, from_mapping, to_mapping
+from research.algorithms.memory.config import RL2Config
+from research.conversion import ConfigError, flatten, from_mapping, to_mapping
+from research.oracles.games import make_game
+from research.policies.memory import MemoryConfig
+from research.tasks import make_tasks
+from research.validation import ordered, positive
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,14 @@ class Config:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"count={self.count}: need at least 1")
+
+
+@dataclass(frozen=True)
+class Wide:
+    net: Net = Net((512, 512), "relu")
+    other: Net = field(default_factory=lambda: Net((7,)))
+    inner: Config = Config(count=9, net=Net((8, 8)))
+    perhaps: Net | None = Net((3,), "relu")
 
 
 @dataclass(frozen=True)
@@ -129,6 +143,45 @@ def test_other_errors_of_a_dataclass_are_not_hidden():
 
     with pytest.raises(TypeError, match="a bug"):
         from_mapping(Broken, {})
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"net": {"hidden_sizes": [1]}}, Wide(net=Net((1,), "relu"))),
+        ({"other": {"activation": "relu"}}, Wide(other=Net((7,), "relu"))),
+        ({"inner": {"net": {"activation": "relu"}}}, Wide(inner=Config(count=9, net=Net((8, 8), "relu")))),
+        ({"perhaps": {"hidden_sizes": [2]}}, Wide(perhaps=Net((2,), "relu"))),
+        ({"perhaps": None}, Wide(perhaps=None)),
+    ],
+)
+def test_a_mapping_holds_differences_from_the_default_of_its_field(values, expected):
+    assert from_mapping(Wide, values) == expected
+
+
+def test_instances_and_numbers_of_numpy_stand_for_plain_values():
+    converted = from_mapping(Config, {"net": Net((2,)), "count": np.int64(4), "lr": np.float32(0.5)})
+    assert converted == Config(net=Net((2,)), count=4, lr=0.5)
+    assert type(converted.count) is int and type(converted.lr) is float
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (lambda: MemoryConfig(hidden_size="64"), "hidden_size='64': need a number, at least 1"),
+        (lambda: MemoryConfig(hidden_size=2.5), "hidden_size=2.5: need an integer, at least 1"),
+        (lambda: MemoryConfig(output_scale=True), "output_scale=True: need a number, at least 0"),
+        (lambda: positive({"lr": None}, "lr"), "lr=None: need a number, a value above 0"),
+        (lambda: ordered({"range": (0, "1")}, "range"), r"range=\(0, '1'\): need two finite numbers"),
+        (lambda: RL2Config(task_args={"num_arms": "5"}), "task_args.num_arms='5': need an integer"),
+        (lambda: RL2Config(task_args={"num_arms": 5.5}), "task_args.num_arms=5.5: need an integer"),
+        (lambda: make_tasks("cheetah_vel", velocity_high="3"), "task_args.velocity_high='3': need a number; write"),
+        (lambda: make_game("bilinear", size=[2]), r"task_args.size=\[2\]: "),
+    ],
+)
+def test_values_of_another_type_are_refused_by_checks_and_families(check, message):
+    with pytest.raises(ValueError, match=message):
+        check()
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
