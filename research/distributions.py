@@ -15,6 +15,15 @@ from torch import Tensor
 _LOG_2PI = math.log(2.0 * math.pi)
 
 
+MAX_LOG_VAR = 20.0
+"""Largest absolute log-variance of a network: σ from 4.5e-5 to 2.2e4. Ratios of variances are finite in float32."""
+
+
+def bounded_log_var(outputs: Tensor) -> Tensor:
+    """Returns outputs of a network as log-variances, clamped to ±`MAX_LOG_VAR`; what is beyond has the gradient 0."""
+    return outputs.clamp(-MAX_LOG_VAR, MAX_LOG_VAR)
+
+
 class Distribution(Protocol):
     """The output of a policy. Actions are `[batch, act]` if they are continuous, `[batch]` int64 if discrete."""
 

@@ -293,6 +293,18 @@ def test_impossible_settings_are_refused(change, message):
         MemoryConfig(**change)
 
 
+def test_the_log_variances_of_a_belief_are_bounded_for_its_readers_too():
+    policy = made("belief")
+    with torch.no_grad():
+        policy.belief.weight[2:] *= 1e9  # rows of the log-variances
+    inputs = policy.encode(*trial(policy))
+    belief = policy.believe(inputs)
+    assert belief.log_var.abs().unique().tolist() == [20.0]
+    read = inputs._replace(belief=torch.cat(belief, -1))
+    state = policy.initial_state(5)
+    torch.testing.assert_close(policy(inputs, state).distribution.logits, policy(read, state).distribution.logits)
+
+
 @pytest.mark.parametrize("name", ["outer_input", "per_state_heads"])
 @pytest.mark.parametrize("observations", [REAL, UNIT_BOX])
 def test_settings_for_one_hot_observations_are_refused_with_others(name, observations):

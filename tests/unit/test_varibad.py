@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -261,6 +262,16 @@ def test_a_belief_about_a_bandit_comes_to_know_it(inference):
     else:
         assert np.mean(seen[-5:]) < seen[0] - 0.8
         assert np.mean(seen[-5:]) < 0.0, "the density of two numbers uniform on [0, 1] has the log 0"
+
+
+@pytest.mark.parametrize("changes", [{}, TASK])
+def test_extreme_beliefs_have_finite_losses_and_gradients(changes):
+    """Unbounded, their variances would overflow. The update raises an error if its gradient is not finite."""
+    algorithm = made(dtype="float32", **changes)
+    state = algorithm.init()
+    model = {name: 1e3 * value if name.startswith("belief.") else value for name, value in state.meta.model.items()}
+    metrics = algorithm.step(state._replace(meta=state.meta._replace(model=model))).metrics
+    assert math.isfinite(metrics["belief_kl"]) and math.isfinite(metrics["task_loss" if changes else "elbo"])
 
 
 @pytest.mark.parametrize(

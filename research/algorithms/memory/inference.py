@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from research.distributions import bounded_log_var
 from research.policies.decoders import Decoders, Perceptron, StateDecoder, StepDecoder
 
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -149,7 +150,7 @@ def task_log_likelihood(
     """Returns log p(parameters of the task | m) for each m.
 
     Args:
-        decoder: Gives logits, or the means and log-variances of the parameters.
+        decoder: Gives logits, or the means and log-variances of the parameters, which are bounded here.
         latent: Values of m.
         target: Index of the kind of task, `[rows]` int64, or its parameters, `[rows, numbers]`.
     """
@@ -158,6 +159,7 @@ def task_log_likelihood(
         index = target[:, None, None].expand(*output.shape[:2], 1)
         return output.log_softmax(-1).gather(-1, index).squeeze(-1)
     mean, log_var = output.chunk(2, -1)
+    log_var = bounded_log_var(log_var)
     scaled = (target.unsqueeze(1) - mean).square() * (-log_var).exp()
     return -0.5 * (scaled + log_var + _LOG_2PI).sum(-1)
 

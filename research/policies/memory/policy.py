@@ -16,7 +16,7 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
-from research.distributions import Categorical, DiagGaussian, Distribution
+from research.distributions import Categorical, DiagGaussian, Distribution, bounded_log_var
 from research.policies.gru_kernel import kernel
 from research.policies.memory.config import MemoryConfig, check_context, check_spaces
 from research.policies.memory.heads import HEADS, StateHead, linear_outputs
@@ -194,7 +194,8 @@ class MemoryPolicy(nn.Module):
         """Returns the belief, `[rows, time, belief]`, and what the heads read, `[time, rows, ...]`."""
         if self.belief is None:
             return None, memory
-        outputs = self.belief(memory)
+        mean, log_var = self.belief(memory).chunk(2, -1)
+        outputs = torch.cat([mean, bounded_log_var(log_var)], -1)
         belief = Belief(*outputs.transpose(0, 1).chunk(2, -1))
         # Unless the settings say otherwise, the loss of the belief alone trains memory and belief, as in VariBAD.
         return belief, outputs if self.config.belief_gradient else outputs.detach()
