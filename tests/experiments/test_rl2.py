@@ -75,13 +75,18 @@ def test_going_on_equals_never_having_stopped(runs):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def test_a_transformer_refuses_to_be_evaluated_on_longer_trials_than_it_can_read(runs, capsys):
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_a_transformer_is_evaluated_on_longer_trials_if_its_positions_have_no_table(positions, runs, capsys):
     settings = "policy.memory=transformer policy.head=hyper policy.head_hidden_sizes=[4] policy.num_attention_heads=2"
-    result = run(f"with {TINY} {settings}")
+    result = run(f"with {TINY} {settings} policy.positions={positions}")
     assert run("evaluate with run=1") == result
-    with pytest.raises(SystemExit):
-        run("evaluate with run=1 num_adapt_steps=4")
-    assert "policy.context_length=4: need at least 5, the steps of a trial" in capsys.readouterr().err
+    if positions == "rotary":
+        longer = run("evaluate with run=1 num_adapt_steps=9")
+        assert len(longer["score"]) == 10 and longer["score"][:4] == result["score"]
+    else:
+        with pytest.raises(SystemExit):
+            run("evaluate with run=1 num_adapt_steps=4")
+        assert "policy.context_length=4: need at least 5, the steps of a trial" in capsys.readouterr().err
 
 
 def test_tasks_without_a_known_optimum_have_no_regret(runs, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
@@ -132,6 +134,23 @@ def test_a_trial_longer_than_the_context_is_refused():
     with pytest.raises(ValueError, match=r"policy\.context_length=0: need at least 1"):
         made(LEARNED, longest=0)
     made(MemoryConfig(6)).check_length(10**9)
+
+
+def test_rotary_positions_read_longer_trials_than_those_of_training():
+    rotary = dataclasses.replace(LEARNED, positions="rotary")
+    policy, short = made(rotary, longest=6), made(rotary, longest=2)
+    short.check_length(10**9)
+    inputs = shown(policy)
+    expected = policy(inputs, policy.initial_state(4)).value
+    torch.testing.assert_close(short(inputs, short.initial_state(4)).value, expected, rtol=0, atol=0)
+    state, rooms = short.initial_state(4), []
+    with torch.no_grad():
+        for t in range(6):
+            output = short.act(inputs.map(lambda field, t=t: field[:, t]), state)
+            state = output.state
+            rooms.append(state.keys.shape[3])
+            torch.testing.assert_close(output.value, expected[:, t], rtol=0, atol=1e-12)
+    assert rooms == [2, 2, 4, 4, 8, 8], "the room doubles, so that a step copies little"
 
 
 @pytest.mark.parametrize("memory", ["gru", "transformer", "set"])

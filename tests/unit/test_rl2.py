@@ -435,8 +435,8 @@ def test_the_explained_variance_by_hand():
             r"policy\.context_length=59: need at least 60, the steps of a trial",
         ),
         (
-            dict(policy=MemoryConfig(8, memory="transformer"), num_adapt_steps=2),
-            r"policy\.context_length=60: need at least 90, the steps of a trial of an evaluation \(num_adapt_steps=2\)",
+            dict(policy=MemoryConfig(8, memory="transformer", positions="learned"), num_adapt_steps=2),
+            r"context_length=60: need at least 90, the steps of a trial of an evaluation \(num_adapt_steps=2\), or",
         ),
         (
             dict(policy=MemoryConfig(8, memory="transformer", context_length=89), num_adapt_steps=2),

@@ -144,11 +144,9 @@ class RL2Config(ScheduledConfig, TrustRegionConfig):
 
     def _check_context(self, longest: int) -> None:
         """Raises ValueError if a transformer cannot read the trials of training or of an evaluation."""
-        if self.policy.memory == "transformer":
-            context = self.policy.context_length or longest
-            check_context(context, longest)
-            evaluated = longest // self.episodes_per_trial * ((self.num_adapt_steps or 0) + 1)
-            check_context(context, evaluated, f" of an evaluation (num_adapt_steps={self.num_adapt_steps})")
+        check_context(self.policy, longest, longest)
+        evaluated = longest // self.episodes_per_trial * ((self.num_adapt_steps or 0) + 1)
+        check_context(self.policy, longest, evaluated, f" of an evaluation (num_adapt_steps={self.num_adapt_steps})")
 
     def make_tasks(self) -> TaskDistribution:
         """Returns the task distribution."""

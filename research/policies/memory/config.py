@@ -32,8 +32,8 @@ class MemoryConfig:
         hyper_size: Units of a linear map of the memory that the hypernetwork reads; 0: it reads the memory itself.
         num_layers: Blocks of the transformer, or layers of the encoder of a transition of the set; a GRU has one.
         num_attention_heads: Heads of attention of each block of the transformer; they divide `hidden_size`.
-        context_length: Most steps that the transformer reads, which has room for so many keys and values while it
-            acts; 0 for the steps of a trial.
+        context_length: Most steps that the transformer reads; longer trials are refused. 0: with rotary positions, no
+            limit; with learned ones, whose table has so many entries, the steps of a trial of training.
         positions: Positions of steps in the transformer: `"rotary"` (Su et al. 2021, arXiv:2104.09864) or a `"learned"`
             table.
         belief_size: Dimensions of a Gaussian belief: linear maps of the memory give its mean and log-variance, and the
@@ -158,7 +158,28 @@ def check_spaces(config: MemoryConfig, observations: gymnasium.spaces.Box, actio
             )
 
 
-def check_context(context_length: int, steps: int, of: str = "") -> None:
-    """Raises ValueError if a trial has more steps than the context; `of` says which trial, e.g. " of an evaluation"."""
-    if steps > context_length:
-        raise ValueError(f"policy.context_length={context_length}: need at least {steps}, the steps of a trial{of}")
+def context_of(config: MemoryConfig, longest: int) -> int | None:
+    """Returns the most steps that a transformer can read; None without a limit.
+
+    Args:
+        config: The settings.
+        longest: Most steps of a trial of training.
+    """
+    if config.context_length:
+        return config.context_length
+    return None if config.positions == "rotary" else longest
+
+
+def check_context(config: MemoryConfig, longest: int, steps: int, of: str = "") -> None:
+    """Raises ValueError if a transformer cannot read a trial.
+
+    Args:
+        config: The settings of the policy.
+        longest: Most steps of a trial of training.
+        steps: Steps of the trial.
+        of: Which trial it is, for the message, e.g. " of an evaluation".
+    """
+    limit = context_of(config, longest) if config.memory == "transformer" else None
+    if limit is not None and steps > limit:
+        advice = "" if config.positions == "rotary" else ", or policy.positions='rotary', which has no table"
+        raise ValueError(f"policy.context_length={limit}: need at least {steps}, the steps of a trial{of}{advice}")

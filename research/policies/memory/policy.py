@@ -70,12 +70,12 @@ class MemoryPolicy(nn.Module):
         config: The settings.
         encoder: The form of the inputs.
         generator: Source of the initial weights.
-        context_length: Most steps of a trial, read with a transformer.
+        longest: Most steps of a trial of training, read with a transformer.
     """
 
-    def __init__(self, config: MemoryConfig, encoder: Encoder, generator: torch.Generator, context_length: int = 0):
+    def __init__(self, config: MemoryConfig, encoder: Encoder, generator: torch.Generator, longest: int = 0):
         super().__init__()
-        self.config, self.encoder, self.context_length = config, encoder, context_length
+        self.config, self.encoder, self.longest = config, encoder, longest
         self.body: Memory = self._make_memory(generator)
         self.value_body: Memory | None = self._make_memory(generator) if config.separate_value else None
         self.places = encoder.num_observations if config.per_state_heads else 1
@@ -96,7 +96,7 @@ class MemoryPolicy(nn.Module):
 
     def _make_memory(self, generator: torch.Generator) -> Recurrent | Transformer | Transitions:
         if self.config.memory == "transformer":
-            return Transformer(self.config, self.encoder, generator, self.context_length)
+            return Transformer(self.config, self.encoder, generator, self.longest)
         kind = Transitions if self.config.memory == "set" else Recurrent
         return kind(self.config, self.encoder, generator)
 
@@ -169,8 +169,7 @@ class MemoryPolicy(nn.Module):
 
     def check_length(self, steps: int) -> None:
         """Raises ValueError if the memory cannot read a trial of so many steps."""
-        if self.config.memory == "transformer":
-            check_context(self.context_length, steps)
+        check_context(self.config, self.longest, steps)
 
     def initial_state(self, rows: int) -> Any:
         """Returns the state at the start of a trial, a tree of tensors."""
@@ -238,7 +237,7 @@ def make_memory_policy(
         observation_space: The space of observations.
         action_space: The space of actions.
         generator: Source of the initial weights.
-        longest: Most steps of a trial, for a transformer whose `context_length` is 0.
+        longest: Most steps of a trial of training, for a transformer.
 
     Raises:
         ValueError: The action space is neither, a setting needs one-hot observations or discrete actions, or a
@@ -251,7 +250,5 @@ def make_memory_policy(
     has_places = config.per_state_heads and num_observations > 1
     flags = (config.outer_input, has_places, config.memory == "set")
     encoder = Encoder(num_observations, num_actions, is_discrete, *flags)
-    context_length = config.context_length or longest
-    if config.memory == "transformer":
-        check_context(context_length, max(1, longest))
-    return MemoryPolicy(config, encoder, generator, context_length)
+    check_context(config, longest, max(1, longest))
+    return MemoryPolicy(config, encoder, generator, longest)

@@ -45,13 +45,13 @@ class Transformer(nn.Module):
         config: The settings.
         encoder: The form of the inputs.
         generator: Source of the initial weights.
-        context_length: Most steps of a trial.
+        longest: Most steps of a trial of training.
     """
 
-    def __init__(self, config: MemoryConfig, encoder: Encoder, generator: torch.Generator, context_length: int):
+    def __init__(self, config: MemoryConfig, encoder: Encoder, generator: torch.Generator, longest: int):
         super().__init__()
         size = config.hidden_size
-        self.context_length, self.is_rotary = context_length, config.positions == "rotary"
+        self.config, self.longest, self.is_rotary = config, longest, config.positions == "rotary"
         self.shape = (config.num_layers, config.num_attention_heads)
         self.input = Projection(encoder, size, generator)
         # Not 0: inputs can be 0 at the start of a trial, and a norm's derivative at 0 is 1 / √ε, in each block again.
@@ -60,7 +60,8 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(size)
         self.positions: nn.Parameter | None = None
         if not self.is_rotary:
-            self.positions = nn.Parameter(0.02 * torch.randn(context_length, size, generator=generator))
+            entries = config.context_length or longest
+            self.positions = nn.Parameter(0.02 * torch.randn(entries, size, generator=generator))
 
     def forward(self, inputs: Inputs, state: Cache) -> tuple[Tensor, Cache]:
         """Returns the memory after each step, `[time, rows, hidden]`, and the cache, for `inputs [time, rows, ...]`.
@@ -71,7 +72,7 @@ class Transformer(nn.Module):
             ValueError: The trial is longer than the context.
         """
         first, time = int(state.length), len(inputs.features)
-        check_context(self.context_length, first + time)
+        check_context(self.config, self.longest, first + time)
         hidden = self.input(inputs).transpose(0, 1).contiguous()
         if self.positions is not None:
             hidden = hidden + self.positions[first : first + time]
@@ -90,19 +91,19 @@ class Transformer(nn.Module):
         return self.norm(hidden).transpose(0, 1), cache
 
     def initial_state(self, rows: int) -> Cache:
-        """Returns the empty cache. The first step that is read alone makes room for the whole context."""
+        """Returns the empty cache. The first step that is read alone makes room for a trial of training."""
         layers, heads = self.shape
         empty = self.norm.weight.new_zeros(rows, layers, heads, 0, len(self.norm.weight) // heads)
         return Cache(empty, empty, torch.zeros((), dtype=torch.int64))
 
     def _with_room(self, state: Cache, first: int) -> Cache:
-        """Returns the cache with room for another step, and then for the whole context."""
+        """Returns the cache with room for another step, then for a trial of training, or for as many steps again."""
         if state.keys.shape[3] > first:
             return state
 
         def grown(leaf: Tensor) -> Tensor:
             rows, layers, heads, _, size = leaf.shape
-            larger = leaf.new_empty(rows, layers, heads, self.context_length, size)
+            larger = leaf.new_empty(rows, layers, heads, max(self.longest, 2 * first, 1), size)
             larger[:, :, :, :first] = leaf[:, :, :, :first]
             return larger
 
