@@ -15,19 +15,11 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.report import report_trials
+from experiments.trials import BANDIT, BANDIT_K5_N10, CHEETAH_VEL, COLUMNS, GRIDNAVI
 from research.algorithms.memory.rl2 import RL2
 from research.tracking.experiment import make_experiment
 from research.tracking.session import add_commands
 
-COLUMNS = {
-    "first": "return_pre",
-    "last": "return_post",
-    "trial": "return_trial",
-    "entropy": "entropy",
-    "steps/s": "time/env_steps_per_second",
-}
-
-BANDIT: dict[str, Any] = {"task": "bandit", "num_eval_tasks": 10_000}
 LONG_BANDIT = BANDIT | {
     "episodes_per_trial": 100,
     "policy": {"outer_input": True},
@@ -53,8 +45,7 @@ TABULAR: dict[str, Any] = {
 }
 
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
-    "bandit_k5_n10": BANDIT
-    | {"episodes_per_trial": 10, "meta_batch_size": 2000, "num_iterations": 180, "meta_lr": 5e-3},
+    "bandit_k5_n10": BANDIT_K5_N10,
     "bandit_k5_n100": LONG_BANDIT,
     "bandit_k10_n100": LONG_BANDIT | {"task_args": {"num_arms": 10}},
     "tabular_n10": TABULAR | {"episodes_per_trial": 10, "meta_batch_size": 1000, "num_iterations": 720},
@@ -67,9 +58,8 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "gae_lambda": 0.8,
         "entropy_coef": 0.08,
     },
-    "gridnavi": {
-        "task": "gridnavi",
-        "episodes_per_trial": 4,
+    "gridnavi": GRIDNAVI
+    | {
         "policy": {"outer_input": True, "per_state_heads": True},
         "meta_batch_size": 630,  # 30 times each of the 21 goals
         "num_iterations": 220,
@@ -78,27 +68,8 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "meta_lr": 4e-3,
         "gae_lambda": 0.9,
         "entropy_coef": 0.3,  # first episodes that earn the same differ in what they leave for the second
-        "num_eval_tasks": 42,  # each goal twice
-        "eval_actions": "mode",
     },
-    "cheetah_vel": {
-        "task": "cheetah_vel",
-        "horizon": 100,
-        "episodes_per_trial": 2,
-        "meta_batch_size": 40,
-        "trials_per_task": 10,
-        "num_iterations": 400,
-        "policy": {"hidden_size": 128},
-        "discount": 0.99,
-        "gae_lambda": 0.95,
-        "meta_lr": 1e-3,
-        "entropy_coef": 0.0,
-        "num_epochs": 3,
-        "num_minibatches": 10,
-        "num_eval_tasks": 40,
-        "eval_trials": 20,
-        "eval_interval": 25,
-    },
+    "cheetah_vel": CHEETAH_VEL,
     "fast": {
         "num_iterations": 3,
         "episodes_per_trial": 4,

@@ -16,15 +16,27 @@ from torch.utils import _pytree as pytree
 from research.algorithms import ALGORITHMS
 from research.algorithms.value.lookahead_dqn import ReplayConfig
 from research.checkpoint import Checkpoints, load
+from research.conversion import ConfigError, from_mapping, to_mapping
 from research.policies import PolicyConfig
 from research.policies.decoders import DecoderConfig
 from research.policies.memory import MemoryConfig
 from research.policies.q_network import QNetworkConfig
 from research.tasks.splits import SplitName
-from research.conversion import ConfigError, from_mapping, to_mapping
 from research.tracking.restart import find_start
 from research.tracking.settings import Settings
 
+TRIALS: dict[str, Any] = dict(
+    task="cartpole_params",
+    meta_batch_size=3,
+    final_meta_batch_size=5,
+    trials_per_task=2,
+    episodes_per_trial=2,
+    horizon=12,
+    num_epochs=2,
+    num_minibatches=2,
+    eval_trials=2,
+    num_threads=2,
+)
 TINY: dict[str, dict[str, Any]] = {
     "maml_trpo": dict(
         meta_batch_size=3, episodes_per_task=2, horizon=6, eval_episodes=2, policy=PolicyConfig((4,)), num_threads=2
@@ -52,35 +64,14 @@ TINY: dict[str, dict[str, Any]] = {
     "reptile_regression": dict(
         anneal_from=1.0, updates_per_iteration=2, meta_batch_size=3, hidden_sizes=(5,), eval_query_points=4
     ),
-    "rl2": dict(
-        task="cartpole_params",
-        meta_batch_size=3,
-        final_meta_batch_size=5,
-        trials_per_task=2,
-        episodes_per_trial=2,
-        horizon=12,
-        policy=MemoryConfig(4),
-        num_epochs=2,
-        num_minibatches=2,
-        eval_trials=2,
-        num_threads=2,
-    ),
+    "rl2": dict(TRIALS, policy=MemoryConfig(4)),
     "varibad": dict(
-        task="cartpole_params",
-        meta_batch_size=3,
-        final_meta_batch_size=5,
-        trials_per_task=2,
-        episodes_per_trial=2,
-        horizon=12,
+        TRIALS,
         policy=MemoryConfig(4, head="state", head_hidden_sizes=(4,), belief_size=2),
         decoder=DecoderConfig((4,)),
         num_elbo_times=2,
         num_inference_epochs=2,
         num_inference_minibatches=2,
-        num_epochs=2,
-        num_minibatches=2,
-        eval_trials=2,
-        num_threads=2,
     ),
     "lookahead_games": dict(meta_batch_size=3, num_cycles=2),
     "lookahead_dqn": dict(
@@ -284,7 +275,7 @@ def test_every_metric_is_explained(make):
 
 def test_every_explained_metric_is_reported():
     reported = set()
-    task_inference = dict(inference="task", task="navigation_2d")
+    task_inference = dict(inference="task", task="navigation_2d", num_elbo_times=8)
     for name, changes in [*((name, {}) for name in ALGORITHMS), ("varibad", task_inference)]:
         kind = ALGORITHMS[name]
         algorithm = kind(kind.Config(**TINY[name] | changes))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -21,12 +20,6 @@ TINY = "fast num_threads=1 horizon=5 meta_batch_size=2 episodes_per_task=2 eval_
 
 def run(line: str):
     return maml_trpo.experiment.run_commandline([maml_trpo.__file__, *shlex.split(line)]).result
-
-
-@pytest.fixture
-def runs(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "runs"
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from records import metrics
 
 from experiments import maml_trpo
 from research import checkpoint
-from research.tracking.records import read_rows
 
 SCRIPT = Path(maml_trpo.__file__)
 TINY = "fast horizon=10 num_threads=1"
@@ -30,18 +30,6 @@ def run(line: str):
 def start(line: str, **options) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, str(SCRIPT), *shlex.split(line)], text=True, env=environment, **options)
-
-
-@pytest.fixture
-def runs(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "runs"
-
-
-def metrics(record: Path):
-    """(step, values) of every row, without times."""
-    rows = read_rows(record)
-    return [(row["step"], {k: v for k, v in row["values"].items() if not k.startswith("time/")}) for row in rows]
 
 
 def assert_same_run(record: Path, reference: Path) -> None:

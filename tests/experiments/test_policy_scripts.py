@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from records import metrics
 from torch.utils import _pytree as pytree
 
 from experiments import maml_trpo
 from research import checkpoint
 from research.inner_loops.base import InnerLoopConfig
 from research.inner_loops.func import FuncInnerLoop
-from research.tracking.records import read_rows
 
 NAMES = ("maml_ppo", "fomaml", "reptile")
 MODULES = {name: importlib.import_module(f"experiments.{name}") for name in NAMES}
@@ -37,21 +37,9 @@ def name(request):
     return request.param
 
 
-@pytest.fixture
-def runs(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "runs"
-
-
 def run(name: str, line: str):
     module = MODULES[name]
     return module.experiment.run_commandline([module.__file__, *shlex.split(line)]).result
-
-
-def metrics(record: Path):
-    """(step, values) of every row, without times."""
-    rows = read_rows(record)
-    return [(row["step"], {k: v for k, v in row["values"].items() if not k.startswith("time/")}) for row in rows]
 
 
 def assert_same_run(record: Path, reference: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +19,6 @@ from research.tasks import TASKS, make_tasks
 from research.tasks.navigation_2d import Navigation2D, NavigationEnvs
 
 TINY = "fast num_iterations=1 horizon=9 num_threads=1 num_eval_tasks=5 eval_episodes=2 eval_interval=0 seed=3"
-
-
-@pytest.fixture
-def runs(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "runs"
 
 
 def run(line: str, script=maml_trpo):

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from records import metrics
 from torch.utils import _pytree as pytree
 
 from experiments import rl2
 from research import checkpoint
 from research.algorithms.memory.recurrent import num_parts
 from research.conversion import from_mapping
-from research.tracking.observer import read_rows
 
 TINY = "fast num_threads=1 eval_interval=0"
 
 
-@pytest.fixture
-def runs(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "runs"
-
-
 def run(line: str):
     return rl2.experiment.run_commandline([rl2.__file__, *shlex.split(line)]).result
-
-
-def metrics(record: Path):
-    """(step, values) of every row, without times."""
-    rows = read_rows(record)
-    return [(row["step"], {k: v for k, v in row["values"].items() if not k.startswith("time/")}) for row in rows]
 
 
 def test_a_run_reports_episodes_regret_and_the_total(runs, capsys):

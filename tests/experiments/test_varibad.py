@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 
 import pytest
 import torch
+from records import metrics
 from torch.utils import _pytree as pytree
 
 from experiments import varibad
 from research import checkpoint
-from research.conversion import from_mapping
-from research.tracking.observer import read_rows
 
 TINY = "fast num_threads=1 eval_interval=0"
 
 
-@pytest.fixture
-def runs(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "runs"
-
-
 def run(line: str):
     return varibad.experiment.run_commandline([varibad.__file__, *shlex.split(line)]).result
-
-
-def metrics(record: Path):
-    """(step, values) of every row, without times."""
-    rows = read_rows(record)
-    return [(row["step"], {k: v for k, v in row["values"].items() if not k.startswith("time/")}) for row in rows]
 
 
 @pytest.mark.thorough
@@ -54,17 +40,30 @@ def test_going_on_equals_never_having_stopped(inference, runs, capsys):
     assert "regret" in capsys.readouterr().out
 
 
+def named(name: str, **changes):
+    """The settings of a run with a named config."""
+    settings = varibad.experiment.settings
+    return settings.typed(settings.given(changes, [name]))[0]
+
+
+@pytest.mark.parametrize("inference", ["varibad", "task"])
 @pytest.mark.parametrize("name", varibad.NAMED_CONFIGS)
-def test_every_named_config_is_valid(name):
-    config = from_mapping(varibad.VariBAD.Config, varibad.NAMED_CONFIGS[name])
+def test_every_named_config_is_valid(name, inference):
+    config = named(name, inference=inference)
     assert config.tasks_at(config.num_iterations - 1) >= config.num_minibatches
     if name != "cheetah_vel":  # whose robot is slow to make
         varibad.VariBAD(config).init()
 
 
+def test_named_configs_hold_settings_for_each_inference():
+    assert named("gridnavi").decoder.reward_per_state and named("gridnavi").transition_coef == 0.0
+    inferred = named("gridnavi", inference="task")
+    assert inferred.decoder.hidden_sizes == (64,) and inferred.decoder.reward == "gaussian", "which is not read"
+
+
 def test_the_grid_is_evaluated_on_each_goal_several_times():
     """Once each they have no interval."""
-    config = from_mapping(varibad.VariBAD.Config, varibad.NAMED_CONFIGS["gridnavi"])
+    config = named("gridnavi")
     rounds, rest = divmod(config.num_eval_tasks, 21)
     assert rounds >= 2 and not rest
 

@@ -1,4 +1,4 @@
-"""Run records as files, written by hand: whatever state a test wants them to be in."""
+"""Run records as files: written by hand in whatever state a test wants them to be in, and what is the same in them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from research.tracking.records import read_rows
+
 START = datetime.datetime(2030, 1, 2, 3, 4, 5, 678901)
 
 
 def stamp(seconds: float) -> str:
     """A time of a record, in seconds after `START`."""
     return (START + datetime.timedelta(seconds=seconds)).isoformat()
+
+
+def metrics(record: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Step and values of every row of metrics, without times."""
+    rows = read_rows(record)
+    return [(row["step"], {k: v for k, v in row["values"].items() if not k.startswith("time/")}) for row in rows]
 
 
 def line(step: int, **values: Any) -> str:
