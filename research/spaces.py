@@ -25,7 +25,7 @@ class OneHot(gymnasium.spaces.Box):
 
     def sample(self, mask: None = None, probability: None = None) -> NDArray[Any]:
         """Returns a random one of the vectors, float32."""
-        return np.eye(1, len(self.low), self.np_random.integers(len(self.low)), self.dtype)[0]
+        return np.eye(1, len(self.low), int(self.np_random.integers(len(self.low))), np.float32)[0]
 
     def contains(self, x: Any) -> bool:
         """Returns whether `x` is one of the vectors."""

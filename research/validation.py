@@ -72,6 +72,24 @@ def ordered(settings: Any, *names: str) -> None:
             raise ValueError(f"{name}=({low!r}, {high!r}): need the lower end first; write {name}=[{high!r}, {low!r}]")
 
 
+def refuse_unread(settings: Any, names: Iterable[str], reason: str, *allowed: Any, prefix: str = "") -> None:
+    """Checks that settings which nothing reads have their defaults: another value would have no effect.
+
+    Args:
+        settings: A dataclass.
+        names: Its fields that are not read.
+        reason: The reason, for the message.
+        allowed: Further values, which say the same.
+        prefix: Path of the settings for the message, e.g. `"policy."`.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    for name in names:
+        value = getattr(settings, name)
+        if value != defaults[name] and value not in allowed:
+            needed = " or ".join(map(repr, (defaults[name], *allowed)))
+            raise ValueError(f"{prefix}{name}={value!r}: {reason}; need {needed}")
+
+
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Returns the end of a message about an unknown name: the nearest known name, or all names if none is near.
 

@@ -9,7 +9,8 @@ import gymnasium
 import torch
 from torch import nn
 
-from research.policies.mlp import CategoricalMLP, GaussianMLP, PolicyConfig
+from research.policies.mlp import GAUSSIAN_SETTINGS, CategoricalMLP, GaussianMLP, PolicyConfig
+from research.validation import refuse_unread
 
 
 def make_policy(
@@ -22,9 +23,11 @@ def make_policy(
 
     Raises:
         TypeError: The action space is neither.
+        ValueError: A setting of continuous actions has no effect on discrete ones.
     """
     num_observations = math.prod(observation_space.shape)
     if isinstance(action_space, gymnasium.spaces.Discrete):
+        refuse_unread(config, GAUSSIAN_SETTINGS, f"it is for continuous actions, got {action_space}", prefix="policy.")
         return CategoricalMLP(num_observations, int(action_space.n), config, generator)
     if isinstance(action_space, gymnasium.spaces.Box):
         return GaussianMLP(num_observations, math.prod(action_space.shape), config, generator)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.spaces import OneHot
-from research.validation import at_least, choices, positive
+from research.validation import at_least, choices, positive, refuse_unread
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         choices(self)
         positive(self, "reward_std", "transition_std")
+        if self.reward == "bernoulli":
+            refuse_unread(self, ("reward_std",), "it is for reward='gaussian', got reward='bernoulli'")
         for size in self.hidden_sizes:
             at_least({"hidden_sizes": size}, 1, "hidden_sizes")
 

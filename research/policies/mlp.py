@@ -26,6 +26,10 @@ def check_layers(config: Any) -> None:
     one_of(config, "activation", tuple(ACTIVATIONS))
 
 
+GAUSSIAN_SETTINGS = ("init_log_std", "min_log_std")
+"""Settings of policies that continuous actions read, and discrete ones do not."""
+
+
 @dataclass(frozen=True)
 class PolicyConfig:
     """Settings of an MLP policy.

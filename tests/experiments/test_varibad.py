@@ -77,6 +77,7 @@ def test_the_grid_is_evaluated_on_each_goal_several_times():
         ("decoder.reward=poisson", "decoder.reward='poisson': need one of"),
         ("decoder.reward_per_state=True", "decoder.reward_per_state=True: it is for one-hot observations"),
         ("elbo_times=7", "elbo_times=7: no such key"),
+        ("inference=task num_elbo_times=4", "num_elbo_times=4: inference='task' does not read it; need 8"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(update, message, runs, capsys):

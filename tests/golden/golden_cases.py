@@ -71,6 +71,7 @@ VARIBAD = RL2 | {
     "num_elbo_times": 2,
     "num_inference_minibatches": 2,
 }
+TASK_INFERENCE = {key: value for key, value in VARIBAD.items() if key != "num_elbo_times"} | {"inference": "task"}
 RL2_TRPO: Settings = {"update": "trpo", "policy": {"hidden_size": 6, "separate_value": True}, "cg_iterations": 4}
 
 GAMES = SHARED | {"meta_batch_size": 3, "num_cycles": 3, "lookahead_k": 4, "lookahead_alpha": 0.5}
@@ -257,10 +258,8 @@ ALGORITHM_CASES: dict[str, dict[str, Settings]] = {
         "navigation": VARIBAD | {"task": "navigation_2d", "horizon": 8, "num_inference_epochs": 2},
         "belief_gradient": VARIBAD
         | {"task": "cartpole_params", "horizon": 12, "policy": VARIBAD["policy"] | {"belief_gradient": True}},
-        "task_inference": VARIBAD | {"task": "navigation_2d", "horizon": 8, "inference": "task"},
-        "task_inference_classes": VARIBAD
-        | GRID
-        | {"inference": "task", "task_args": {"size": 3, "test_fraction": 0.4}},
+        "task_inference": TASK_INFERENCE | {"task": "navigation_2d", "horizon": 8},
+        "task_inference_classes": TASK_INFERENCE | GRID | {"task_args": {"size": 3, "test_fraction": 0.4}},
     },
     "lookahead_games": {
         "rock_paper_scissors": GAMES | {"task": "rock_paper_scissors", "player_lr": 1.0, "meta_lr": 0.0},

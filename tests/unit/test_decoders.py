@@ -64,6 +64,7 @@ def test_observations_are_told_apart():
         (dict(hidden_sizes=(3, 0)), "hidden_sizes=0: need at least 1"),
         (dict(reward="poisson"), "reward='poisson': need one of 'gaussian', 'bernoulli'"),
         (dict(reward_std=0.0), "reward_std=0.0: need a value above 0"),
+        (dict(reward="bernoulli", reward_std=0.3), "reward_std=0.3: it is for reward='gaussian', got reward='bernou"),
         (dict(transition_std=-1.0), "transition_std=-1.0: need a value above 0"),
     ],
 )

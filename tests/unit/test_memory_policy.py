@@ -286,6 +286,10 @@ def test_the_outer_input_and_the_heads_are_what_one_hot_vectors_give():
         (dict(hidden_size=0), "hidden_size=0: need at least 1"),
         (dict(output_scale=-1.0), "output_scale=-1.0: need at least 0"),
         (dict(init_log_std=-20.0), "init_log_std=-20.0: need at least min_log_std"),
+        (
+            dict(head="state", head_hidden_sizes=(), head_activation="relu"),
+            r"head_activation='relu': it is for hidden layers, got head_hidden_sizes=\(\); need 'tanh'",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(change, message):

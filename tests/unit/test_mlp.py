@@ -130,10 +130,17 @@ def test_spaces_choose_the_policy():
     assert isinstance(distribution, DiagGaussian)
     assert distribution.mean.shape == (5, 4)
     torch.testing.assert_close(distribution.log_std, torch.full((5, 4), -0.7))
-    categorical = make_policy(config, box, gymnasium.spaces.Discrete(9), generator())
+    categorical = make_policy(PolicyConfig((7,), "relu"), box, gymnasium.spaces.Discrete(9), generator())
     distribution = categorical(torch.zeros(5, 6))
     assert isinstance(distribution, Categorical)
     assert distribution.logits.shape == (5, 9)
+
+
+@pytest.mark.parametrize("change", [dict(init_log_std=-0.7), dict(min_log_std=-0.7)])
+def test_settings_of_continuous_actions_are_refused_with_discrete_ones(change):
+    box = gymnasium.spaces.Box(-np.inf, np.inf, (4,))
+    with pytest.raises(ValueError, match=r"policy\..*_log_std=-0.7: it is for continuous actions, got Discrete\(9\)"):
+        make_policy(PolicyConfig(**change), box, gymnasium.spaces.Discrete(9), generator())
 
 
 def test_other_action_spaces_are_refused():

@@ -363,7 +363,7 @@ def test_trpo_moves_everything_and_goes_on_from_a_checkpoint(tmp_path):
     state, metrics = algorithm.step(algorithm.init())
     assert all(not torch.equal(state.meta.model[name], value) for name, value in algorithm.init().meta.model.items())
     assert metrics["kl"] <= algorithm.config.max_kl and {"value_loss", "cg_residual"} <= set(metrics)
-    assert not {"policy_loss", "clip_fraction"} & set(metrics), "there are no clipped steps"
+    assert not {"policy_loss", "clip_fraction", "entropy_coef"} & set(metrics), "there are no clipped steps"
     expected = algorithm.step(state).state
     Checkpoints(tmp_path, "rl2", {}).save(state)
     again = made(**TRPO).step(load(tmp_path / "latest").restore(made(**TRPO).init())).state
@@ -405,6 +405,16 @@ def test_the_explained_variance_by_hand():
         (dict(chunk_length=-1), "chunk_length=-1: need at least 0"),
         (dict(num_minibatches=9), r"num_minibatches=9: need at most 8, the trials of an iteration"),
         (dict(update="trpo"), r"policy\.separate_value=False: update='trpo' changes the policy alone"),
+        (dict(TRPO, clip_eps=0.1), "clip_eps=0.1: update='trpo' does not read it; need 0.2"),
+        (dict(TRPO, entropy_coef=0.1), "entropy_coef=0.1: update='trpo' does not read it; need 0.01 or 0.0"),
+        (dict(TRPO, entropy_until=0.1), "entropy_until=0.1: update='trpo' does not read it"),
+        (dict(max_kl=0.1), "max_kl=0.1: update='ppo' does not read it; need 0.01"),
+        (dict(cg_iterations=4), "cg_iterations=4: update='ppo' does not read it"),
+        (
+            dict(policy=MemoryConfig(4, init_log_std=0.5)),
+            r"policy\.init_log_std=0.5: it is for continuous actions, got Discrete\(2\); need 0.0",
+        ),
+        (dict(policy=MemoryConfig(4, min_log_std=-1.0)), r"policy\.min_log_std=-1.0: it is for continuous actions"),
         (dict(update="a2c"), "update='a2c': need one of 'ppo', 'trpo'"),
         (dict(learn_from="returns"), "learn_from='returns': need one of 'reward', 'regret'"),
         (

@@ -36,7 +36,7 @@ SMALL = InferenceConfig(
     dtype="float64",
     num_threads=1,
 )
-TASK = dict(task="navigation_2d", horizon=5, inference="task")
+TASK = dict(task="navigation_2d", horizon=5, inference="task", num_elbo_times=8)
 
 
 def made(**changes):
@@ -224,10 +224,6 @@ def test_a_linear_head_serves_where_it_can_act_upon_the_observation():
         assert made(policy=policy, **task).config.policy.head == "linear"
 
 
-def test_task_inference_does_not_read_the_number_of_decoded_times():
-    assert dataclasses.replace(SMALL, **TASK, num_elbo_times=61).num_elbo_times == 61
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("inference", ["varibad", "task"])
 def test_a_belief_about_a_bandit_comes_to_know_it(inference):
@@ -248,7 +244,8 @@ def test_a_belief_about_a_bandit_comes_to_know_it(inference):
         num_iterations=25,
         kl_coef=1.0 if inference == "varibad" else 0.001,
         policy=dataclasses.replace(POLICY, hidden_size=16),
-        decoder=DecoderConfig((16,), reward="bernoulli"),
+        num_elbo_times=3 if inference == "varibad" else 8,
+        decoder=DecoderConfig((16,), reward="bernoulli" if inference == "varibad" else "gaussian"),
     )
     state = algorithm.init()
     seen = []
@@ -299,6 +296,24 @@ def test_extreme_beliefs_have_finite_losses_and_gradients(changes):
         (dict(reward_coef=0.0, transition_coef=0.0), "reward_coef=0: need a value above 0"),
         (dict(task="bandit", horizon=1, episodes_per_trial=9, reward_coef=0.0), "reward_coef=0: need a value above 0"),
         (dict(decoder=DecoderConfig(reward_per_state=True)), "decoder.reward_per_state=True: it is for one-hot"),
+        (TASK | dict(num_elbo_times=61), "num_elbo_times=61: inference='task' does not read it; need 8"),
+        (TASK | dict(transition_coef=2.0), "transition_coef=2.0: inference='task' does not read it; need 1.0 or 0.0"),
+        (TASK | dict(reward_coef=2.0), "reward_coef=2.0: inference='task' does not read it"),
+        (TASK | dict(decoder=DecoderConfig(reward="bernoulli")), "decoder.reward='bernoulli': inference='task' does"),
+        (TASK | dict(decoder=DecoderConfig(transition_std=2.0)), "decoder.transition_std=2.0: inference='task' does"),
+        (dict(reward_coef=0.0, decoder=DecoderConfig(reward_std=2.0)), "decoder.reward_std=2.0: reward_coef=0 decodes"),
+        (
+            dict(transition_coef=0.0, decoder=DecoderConfig(transition_std=2.0)),
+            r"decoder.transition_std=2.0: no continuous observation is decoded \(Box.*, transition_coef=0\); need 1.0",
+        ),
+        (
+            dict(task="tabular_mdp", decoder=DecoderConfig(transition_std=2.0)),
+            r"decoder.transition_std=2.0: no continuous observation is decoded \(OneHot\(10\)",
+        ),
+        (
+            dict(task="bandit", horizon=1, episodes_per_trial=9, transition_coef=2.0),
+            "transition_coef=2.0: all observations are equal and none is decoded; need 1.0 or 0.0",
+        ),
         (
             dict(update="trpo", policy=dataclasses.replace(POLICY, separate_value=True)),
             "update='trpo': need 'ppo', the belief has an update of its own",

@@ -11,7 +11,7 @@ from research.optim.trust_region import TrustRegionConfig
 from research.policies.memory import MemoryConfig, check_context, check_spaces
 from research.tasks import TASKS, SolvedTasks, TaskDistribution, make_tasks
 from research.tasks.splits import evaluation_tasks
-from research.validation import at_least, in_open_unit_interval, in_unit_interval, positive
+from research.validation import at_least, in_open_unit_interval, in_unit_interval, positive, refuse_unread
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class RL2Config(ScheduledConfig, TrustRegionConfig):
         num_minibatches: Minibatches in a pass; each is one step of Adam.
         max_grad_norm: Longer gradients are scaled down to this norm; 0 for no limit.
         value_coef: Weight of the value's loss.
-        clip_eps: ε of PPO: a probability ratio beyond 1 ± ε does not lower the loss further.
+        clip_eps: ε of PPO: a probability ratio beyond 1 ± ε does not lower the loss further. TRPO does not read it, nor
+            the next two.
         entropy_coef: Weight of PPO's entropy bonus in the first iteration; it falls linearly.
         entropy_until: Fraction of the training after which that weight is 0; with more than 1 it never is.
         num_adapt_steps: Episodes of a trial after the first one in an evaluation; None for those of training.
@@ -96,7 +97,16 @@ class RL2Config(ScheduledConfig, TrustRegionConfig):
         check_spaces(self.policy, tasks.observation_space, tasks.action_space)
         self._check_belief()
         self._check_lengths(tasks.horizon * self.episodes_per_trial)
-        if self.update == "trpo" and not self.policy.separate_value:
+        self._check_update()
+
+    def _check_update(self) -> None:
+        reason = f"update={self.update!r} does not read it"
+        if self.update == "ppo":
+            refuse_unread(self, TrustRegionConfig.__dataclass_fields__, reason)
+            return
+        refuse_unread(self, ("clip_eps", "entropy_until"), reason)
+        refuse_unread(self, ("entropy_coef",), reason, 0.0)
+        if not self.policy.separate_value:
             raise ValueError(
                 "policy.separate_value=False: update='trpo' changes the policy alone, which needs a value with a "
                 "memory of its own; need True"

@@ -9,10 +9,10 @@ from research.algorithms.memory.config import RL2Config
 from research.algorithms.schedules import interpolate
 from research.policies.decoders import DecoderConfig, check_decoders
 from research.policies.memory import MemoryConfig
-from research.spaces import is_constant
+from research.spaces import OneHot, is_constant
 from research.tasks import TASKS, TaskDistribution, make_tasks
 from research.tasks.base import InferredTasks
-from research.validation import at_least, choices, positive
+from research.validation import at_least, choices, positive, refuse_unread
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class InferenceConfig(RL2Config):
             inferred_tasks(tasks, self.task)
         else:
             self._check_decoders(tasks)
+        self._check_unread(tasks)
         longest = tasks.horizon * self.episodes_per_trial
         if self.inference == "varibad" and self.num_elbo_times > longest:
             raise ValueError(
@@ -96,6 +97,24 @@ class InferenceConfig(RL2Config):
                 f"(transition_coef={self.transition_coef:g})"
             )
         check_decoders(self.decoder, tasks.observation_space)
+
+    def _check_unread(self, tasks: TaskDistribution) -> None:
+        """Raises ValueError if a setting of decoders that there are not is not its default."""
+        rewards = ("reward", "reward_std", "reward_per_state")
+        if self.inference == "task":
+            reason = "inference='task' does not read it"
+            refuse_unread(self, ("num_elbo_times",), reason)
+            refuse_unread(self, ("reward_coef", "transition_coef"), reason, 0.0)
+            refuse_unread(self.decoder, (*rewards, "transition_std"), reason, prefix="decoder.")
+            return
+        observations = tasks.observation_space
+        if is_constant(observations):
+            refuse_unread(self, ("transition_coef",), "all observations are equal and none is decoded", 0.0)
+        if not self.reward_coef:
+            refuse_unread(self.decoder, rewards, "reward_coef=0 decodes no rewards", prefix="decoder.")
+        if not self.decodes_transitions(tasks) or isinstance(observations, OneHot):
+            reason = f"no continuous observation is decoded ({observations}, transition_coef={self.transition_coef:g})"
+            refuse_unread(self.decoder, ("transition_std",), reason, prefix="decoder.")
 
     def decodes_transitions(self, tasks: TaskDistribution) -> bool:
         """Returns whether next observations are decoded."""

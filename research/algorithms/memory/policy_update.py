@@ -52,7 +52,6 @@ class PolicyUpdate:
         metrics |= measured
         metrics["step_norm"] = distance(params, before)
         metrics["learning_rate"] = config.lr_at(iteration)
-        metrics["entropy_coef"] = config.entropy_coef_at(iteration)
         metrics["time/update_seconds"] = time.perf_counter() - start
         return params, optimizer, metrics
 
@@ -78,6 +77,7 @@ class PolicyUpdate:
         metrics = dict(zip(names, torch.stack(terms[-len(batches) :]).mean(0).tolist(), strict=True))
         if config.update == "trpo":
             return params, optimizer, {"value_loss": metrics["value_loss"]}
+        metrics["entropy_coef"] = config.entropy_coef_at(iteration)
         return params, optimizer, metrics | {"gradient_norm": sum(norms) / len(norms)}
 
     def _gradient(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium
 
+from research.policies.mlp import GAUSSIAN_SETTINGS
 from research.spaces import OneHot, is_constant
-from research.validation import at_least, choices
+from research.validation import at_least, choices, refuse_unread
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,13 @@ class MemoryConfig:
         if self.init_log_std < self.min_log_std:
             raise ValueError(f"init_log_std={self.init_log_std}: need at least min_log_std={self.min_log_std}")
         for key, (owner, needed) in _OWNERS.items():
-            self._refuse_without(key, owner, needed)
-        if self.hyper_init == "kaiming" and self.output_scale != self._default("output_scale"):
-            raise ValueError(
-                f"output_scale={self.output_scale!r}: hyper_init='kaiming' has a scale of its own; need "
-                f"{self._default('output_scale')!r}"
-            )
+            if getattr(self, owner) not in needed:
+                allowed = " or ".join(f"{owner}={name!r}" for name in needed)
+                refuse_unread(self, (key,), f"it is for {allowed}, got {owner}={getattr(self, owner)!r}")
+        if not self.head_hidden_sizes:
+            refuse_unread(self, ("head_activation",), "it is for hidden layers, got head_hidden_sizes=()")
+        if self.hyper_init == "kaiming":
+            refuse_unread(self, ("output_scale",), "hyper_init='kaiming' has a scale of its own")
         if self.memory == "transformer":
             self._check_attention()
         if self.belief_gradient and not self.belief_size:
@@ -107,18 +109,6 @@ class MemoryConfig:
                 f"num_attention_heads={self.num_attention_heads}: positions='rotary' turns pairs of dimensions; need "
                 f"hidden_size / num_attention_heads even, got hidden_size={self.hidden_size}"
             )
-
-    def _refuse_without(self, key: str, owner: str, needed: tuple[str, ...]) -> None:
-        """Raises ValueError if a setting is not its default and the memory or head does not read it."""
-        value, default = getattr(self, key), self._default(key)
-        if value != default and getattr(self, owner) not in needed:
-            allowed = " or ".join(f"{owner}={name!r}" for name in needed)
-            raise ValueError(
-                f"{key}={value!r}: it is for {allowed}, got {owner}={getattr(self, owner)!r}; need {default!r}"
-            )
-
-    def _default(self, key: str) -> Any:
-        return next(field.default for field in fields(self) if field.name == key)
 
 
 _PERCEPTRONS = ("state", "film", "hyper")
@@ -142,6 +132,8 @@ def check_spaces(config: MemoryConfig, observations: gymnasium.spaces.Box, actio
     """Raises ValueError if `make_memory_policy` cannot make a policy for these spaces."""
     if not isinstance(actions, (gymnasium.spaces.Discrete, gymnasium.spaces.Box)):
         raise ValueError(f"task: its actions are {actions}; there are policies for Box and Discrete actions only")
+    if isinstance(actions, gymnasium.spaces.Discrete):
+        refuse_unread(config, GAUSSIAN_SETTINGS, f"it is for continuous actions, got {actions}", prefix="policy.")
     if config.outer_input and not isinstance(actions, gymnasium.spaces.Discrete):
         raise ValueError(f"policy.outer_input=True: it is for discrete actions, got {actions}; need False")
     never_changes = is_constant(observations)
