@@ -147,7 +147,7 @@ class Ranks:
             )
 
     def send_settings(self, settings: Mapping[str, Any] | None) -> None:
-        """Sends the settings of the run (JSON) from rank 0 to the others; None if they have no work.
+        """Sends the settings of a run and its last iteration (JSON) from rank 0 to the others; None: no work is there.
 
         Only the first call sends something.
         """

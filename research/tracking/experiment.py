@@ -28,11 +28,11 @@ from research.terminal import printable
 from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
-from research.tracking.options import OVERRIDES, without_login
+from research.tracking.options import OVERRIDES, STOP_AT, stop_at, without_login
 from research.tracking.place import Place, check_id, starting
 from research.tracking.provenance import git_state, library_versions, source_files
 from research.tracking.records import RecordError
-from research.tracking.restart import COMMANDS, Start, find_place, find_start, is_free
+from research.tracking.restart import COMMANDS, TRAINING, Start, find_place, find_start, is_free
 from research.tracking.run import RecordedRun
 from research.tracking.settings import RUN_KEYS, Choice, Settings
 from research.tracking.settings_file import read_settings, read_updates
@@ -114,7 +114,8 @@ class Experiment(sacred.Experiment):
         sacred.SETTINGS.DISCOVER_DEPENDENCIES = "none"
         # The numbers or the speed of a run can depend on these. Never anything secret.
         sacred.SETTINGS.HOST_INFO.CAPTURED_ENV = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"]
-        super().__init__(name, ingredients, base_dir=str(ROOT), save_git_info=False, additional_cli_options=[OVERRIDES])
+        options = [OVERRIDES, STOP_AT]
+        super().__init__(name, ingredients, base_dir=str(ROOT), save_git_info=False, additional_cli_options=options)
         self.name = name
         self.script = Path(script)
         self.doc = description
@@ -216,6 +217,7 @@ class Experiment(sacred.Experiment):
         if options["--file_storage"]:
             updates["runs_dir"] = options["--file_storage"]
         command = str(command_name or self.default_command)
+        until = stop_at(options["--stop-at"], command, TRAINING)
         # Sacred's own check knows less than `_check` (`--force` turns it off), and its observers of files and MongoDB
         # are not used.
         ours = {**options, "--force": True, "--file_storage": None, "--mongo_db": None}
@@ -233,6 +235,7 @@ class Experiment(sacred.Experiment):
             run = RecordedRun.adopt(super()._create_run(command, config, (), info, meta_info, ours))
             recorded = {key: without_login(key, value) for key, value in options.items()}
             run.meta_info |= {"options": recorded, "config_updates": updates, "named_configs": list(named_configs)}
+            run.stop_at = until
             if not run.main_function.unobserved:
                 run.start = start
                 self._observe(command, run, lock, options["--mongo_db"])

@@ -37,10 +37,12 @@ class RecordedRun(Run):
     Attributes:
         start: The record or checkpoint from which the command starts; None for other commands.
         session: The session of the command, see `session.Trainer`; None for other commands.
+        stop_at: Iteration after which a training stops before its end; None for the end.
     """
 
     start: Start | None
     session: Any
+    stop_at: int | None
     _last_beat: float
     _line: str
     _unwritten: list[Any]
@@ -51,7 +53,7 @@ class RecordedRun(Run):
         """Returns the same object as a RecordedRun."""
         run.__class__ = cls
         adopted = cast(RecordedRun, run)
-        adopted.start = adopted.session = None
+        adopted.start = adopted.session = adopted.stop_at = None
         adopted._last_beat = time.monotonic()
         adopted._line = ""
         adopted._unwritten = []

@@ -31,7 +31,7 @@ from research.tracking.progress import Lines, make_progress
 from research.tracking.records import EVALUATION, to_json
 from research.tracking.run import RecordedRun
 from research.tracking.settings import RunConfig
-from research.tracking.signals import StopSignals
+from research.tracking.signals import Halted, StopSignals
 from research.train import is_due, train
 from research.types import Metrics
 
@@ -129,16 +129,17 @@ class Trainer:
         It evaluates when the first rank does, which would otherwise wait for it until `TIMEOUT`. The first rank reports
         how the run ended: a stop ends this process without an error.
         """
-        values = ranks.receive_settings()
-        if values is None:
+        work = ranks.receive_settings()
+        if work is None:
             return
+        values = work["settings"]
         config = from_mapping(self.experiment.settings.class_of(values), values)
         algorithm = self._build_for(ranks, config)
         with StopSignals(ranks.max) as stop:
             train(
                 algorithm,
                 ranks.broadcast(algorithm.init()),
-                config.num_iterations,
+                work["until"],
                 evaluate=lambda state: len(_evaluate(algorithm, state, config, "validation").score),
                 evaluate_every=config.eval_interval,
                 should_stop=stop.requested,
@@ -183,7 +184,7 @@ class Session:
         """Trains from the current state to the end, then evaluates. Returns the result of the run.
 
         Raises:
-            Stopped: A signal asked to stop; everything is saved.
+            Stopped: A signal asked to stop, or the run has reached its `--stop-at`; everything is saved.
         """
         try:
             return self._train()
@@ -195,10 +196,11 @@ class Session:
 
     def _train(self) -> dict[str, Any]:
         total, ranks, directory = self.config.num_iterations, self.experiment.ranks, self.run.directory
+        until = min(total, self.run.stop_at or total)
         if ranks.size > 1:
             self.run.info["ranks"] = ranks.size
         settings = to_mapping(self.config)
-        ranks.send_settings(settings)
+        ranks.send_settings({"settings": settings, "until": until})
         self.state = ranks.broadcast(self.state)
         with StopSignals(ranks.max) as stop:
             checkpoints = directory and self._checkpoints(directory, settings)
@@ -211,7 +213,7 @@ class Session:
                 self.state, status = train(
                     self.algorithm,
                     self.state,
-                    total,
+                    until,
                     on_metrics=lambda iteration, metrics: self._on_metrics(iteration, metrics, progress),
                     evaluate=lambda state: self._on_evaluation(state, progress),
                     evaluate_every=self.config.eval_interval,
@@ -225,6 +227,10 @@ class Session:
                 message = f"Stopped after iteration {self.state.iteration} of {total}. {self.how_to_resume()}"
                 print(message, flush=True)
                 raise stop.stopped(message)
+            if self.state.iteration < total:
+                message = f"Stopped after iteration {self.state.iteration} of {total}, at --stop-at={until}."
+                print(f"{message} {self.how_to_resume()}", flush=True)
+                raise Halted(message)
             return self.evaluate()
 
     def _say_where_schedules_end(self) -> None:

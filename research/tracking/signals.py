@@ -38,10 +38,10 @@ TERMINATED = 128 + signal.SIGTERM  # 143
 
 
 class Stopped(SacredInterrupt):
-    """Ends a run that a signal stopped. Sacred records `STATUS` as the status of the run.
+    """Ends a run before its last iteration. Sacred records `STATUS` as the status of the run.
 
     Attributes:
-        exit_code: Exit code of the process: `PREEMPTED`, `HUNG_UP`, `INTERRUPTED` or `TERMINATED`.
+        exit_code: Exit code of the process: `PREEMPTED`, `HUNG_UP`, `INTERRUPTED` or `TERMINATED`; 0 if it halted.
     """
 
     STATUS = "INTERRUPTED"
@@ -49,6 +49,14 @@ class Stopped(SacredInterrupt):
     def __init__(self, message: str, signum: int, preempted: bool = False):
         super().__init__(message)
         self.exit_code = PREEMPTED if preempted else 128 + signum
+
+
+class Halted(Stopped):
+    """Ends a run that has reached the iteration at which it was to stop. Its exit code is 0: it did as it was asked."""
+
+    def __init__(self, message: str):
+        SacredInterrupt.__init__(self, message)
+        self.exit_code = 0
 
 
 class StopSignals:
