@@ -1,6 +1,6 @@
 """`python -m analysis classical`: reproduces the columns of classical policies in the tables of the RL² paper.
 
-Plays the policies of analysis/studies/bandits.py and the agents of analysis/studies/tabular_agents.py on random bandits
+Plays the policies of research/oracles/bandits.py and the agents of analysis/studies/tabular_agents.py on random bandits
 and MDPs, compares their total rewards with those of the paper (analysis/studies/rl2_paper.py), and updates
 `docs/results/rl2_classical.md` and the CSV file of the same name. `--search` instead tries settings on other bandits
 and MDPs, and updates the table of settings.
@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.studies import bandits as b
 from analysis.studies import rl2_paper as paper
 from analysis.studies import tabular_agents as m
 from analysis.studies.bayes_optimal import bayes_optimal_return
@@ -41,6 +40,7 @@ from analysis.studies.gittins import discounted_indices, finite_horizon_indices
 from analysis.studies.pages import markdown_table, measure_and_renew
 from research import rng
 from research.memory import keep_freed_memory
+from research.oracles import bandits as b
 from research.tasks.tabular_mdp import TabularMDP
 
 COMMAND = "python -m analysis classical"

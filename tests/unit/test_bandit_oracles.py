@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from analysis.studies import bandits
-from analysis.studies.bandits import Counts, play
 from analysis.studies.bayes_optimal import bayes_optimal_return, num_states
 from analysis.studies.gittins import discounted_indices, finite_horizon_indices
 from research import rng
+from research.oracles import bandits
+from research.oracles.bandits import Counts, play
 
 POLICIES = {
     "random": bandits.random,

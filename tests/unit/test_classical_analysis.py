@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.studies import bandits, classical, rl2_paper, tabular_agents
+from analysis.studies import classical, rl2_paper, tabular_agents
 from analysis.studies.classical import (
     BANDIT_VARIANTS,
     BANDITS,
@@ -30,6 +30,7 @@ from analysis.studies.classical_tables import (
 )
 from analysis.studies.pages import END, mark
 from research import rng
+from research.oracles import bandits
 from research.oracles.planning import optimal_action_values
 from research.tasks.bandit import Bandit
 

@@ -2,8 +2,7 @@
 
 A policy sees how often each arm succeeded and failed. The prior of every arm is Beta(1, 1), the distribution of arms
 with mean ~ U[0, 1]: the posterior is Beta(α, β) with α = 1 + successes, β = 1 + failures, and mean α / (α + β). Ties
-go to the first arm. `analysis.studies.bayes_optimal` computes the highest expected total, `analysis.studies.gittins`
-the tables of the Gittins index.
+go to the first arm.
 
 Duan et al. 2016, arXiv:1611.02779, section 3.1.1, compare RL² with these policies. Where their description is
 ambiguous, the docstring says so, and which reading reproduces their figures.
