@@ -452,7 +452,7 @@ def test_the_explained_variance_by_hand():
             dict(policy=MemoryConfig(8, memory="transformer", context_length=89), num_adapt_steps=2),
             r"policy\.context_length=89: need at least 90, the steps of a trial of an evaluation",
         ),
-        (dict(policy=MemoryConfig(8, belief_size=2)), r"policy\.belief_size=2: no loss of RL² trains the belief"),
+        (dict(policy=MemoryConfig(8, belief_size=2)), r"policy\.belief_size=2: no loss trains the belief"),
     ],
 )
 def test_impossible_settings_are_refused_before_any_work(change, message):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from research import rng
-from research.algorithms.memory.recurrent import RecurrentAgent, action_regret
+from research.algorithms.memory.agent import MemoryAgent
+from research.algorithms.memory.recurrent import action_regret
 from research.evaluation import AdaptationCurve, RecordedTrials, check_num_adapt_steps, spread
 from research.sampling.trials import collect_trials
 from research.tasks import SolvedTasks
@@ -20,7 +23,7 @@ _RECORDED = 4
 
 
 def trial_curve(
-    agent: RecurrentAgent, params: Params, num_tasks: int, num_adapt_steps: int | None, split: SplitName = "test"
+    agent: MemoryAgent[Any], params: Params, num_tasks: int, num_adapt_steps: int | None, split: SplitName = "test"
 ) -> AdaptationCurve:
     """Returns the return of the first, second, ... episode of a trial, averaged over `eval_trials`.
 
@@ -31,7 +34,7 @@ def trial_curve(
     (`RecordedTrials`). The curve is a pure function of the arguments; fewer episodes are the first ones of more.
 
     Args:
-        agent: The recurrent policy, its tasks and its settings.
+        agent: The policy, its tasks and its settings.
         params: Parameters of the policy.
         num_tasks: Number of tasks.
         num_adapt_steps: Episodes of a trial after the first one, at least 0; None for as many as in training.
@@ -60,10 +63,7 @@ def trial_curve(
     if not isinstance(distribution, SolvedTasks):
         return curve._replace(totals=_below_bayes_optimal(curve, score.sum(0), episodes))
     regret = _per_episode(trials, action_regret(distribution, tasks, trials), episodes)
-    mean_optimal = None
-    if isinstance(distribution, KnownOptimum) and _stand_for_family(curve):
-        mean_optimal = distribution.mean_optimal_return()
-    total = expected_total(regret, distribution.optimal_return(tasks), mean_optimal)
+    total = expected_total(regret, distribution.optimal_return(tasks), known_mean_optimum(curve))
     totals = {"total": total, "total_regret": regret.sum(0), **_below_bayes_optimal(curve, total, episodes)}
     return curve._replace(extras={"regret": regret}, totals=totals)
 
@@ -88,6 +88,14 @@ def expected_total(
     """
     best = optimal if mean_optimal is None else np.full_like(optimal, mean_optimal)
     return len(regret) * best - regret.sum(0)
+
+
+def known_mean_optimum(curve: AdaptationCurve) -> float | None:
+    """Returns E R* over the distribution of tasks, if it is known and the tasks of the curve stand for it."""
+    distribution: object = curve.distribution
+    if isinstance(distribution, KnownOptimum) and _stand_for_family(curve):
+        return distribution.mean_optimal_return()
+    return None
 
 
 def _stand_for_family(curve: AdaptationCurve) -> bool:

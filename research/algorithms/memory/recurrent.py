@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from research import rng
+from research.algorithms.memory.agent import MemoryAgent
 from research.algorithms.memory.config import RL2Config
-from research.parallel import available_cores
-from research.policies.memory import Inputs, make_memory_policy
+from research.policies.memory import Inputs
 from research.returns import discounted_returns, gae, masked_mean, normalize
 from research.sampling.trials import collect_trials, trial_inputs
 from research.tasks import SolvedTasks
@@ -106,8 +106,8 @@ class TrialSamples(NamedTuple):
     trials: Trials
 
 
-class RecurrentAgent:
-    """A recurrent policy and its tasks. It holds no state of the training: parameters are arguments.
+class RecurrentAgent(MemoryAgent[RL2Config]):
+    """The agent that samples trials and prepares them for an update.
 
     Args:
         config: The settings.
@@ -115,15 +115,8 @@ class RecurrentAgent:
     """
 
     def __init__(self, config: RL2Config, keep_next: bool = False):
-        self.config, self.keep_next = config, keep_next
-        self.device = torch.device(config.device)
-        self.num_threads = 1 if self.device.type != "cpu" else config.num_threads or available_cores()
-        self.tasks = config.make_tasks()
-        self.longest = self.tasks.horizon * config.episodes_per_trial
-        initial = rng.torch_generator(config.seed, "policy")
-        spaces = self.tasks.observation_space, self.tasks.action_space
-        policy = make_memory_policy(config.policy, *spaces, initial, self.longest)
-        self.policy = policy.to(self.device, getattr(torch, config.dtype))
+        super().__init__(config)
+        self.keep_next = keep_next
 
     @torch.no_grad()
     def sample(self, params: Params, scale: ValueScale, iteration: int) -> TrialSamples:
