@@ -11,7 +11,7 @@ style.py: colours, sizes, saving; labels.py: names at the ends of lines.
 from analysis.plots.beliefs import Walk, plot_beliefs
 from analysis.plots.curves import plot_adaptation, plot_curves, plot_regrets
 from analysis.plots.estimates import plot_bias, plot_estimates
-from analysis.plots.evaluations import plot_adaptation_curve, plot_paths, plot_regret
+from analysis.plots.evaluations import plot_adaptation_curve, plot_paths, plot_reference, plot_regret
 from analysis.plots.scores import plot_comparison, plot_improvement, plot_profiles, plot_throughput
 from analysis.plots.style import COLOURS, INK, STYLE, make_figure, save
 
@@ -31,6 +31,7 @@ __all__ = [
     "plot_improvement",
     "plot_paths",
     "plot_profiles",
+    "plot_reference",
     "plot_regret",
     "plot_regrets",
     "plot_throughput",

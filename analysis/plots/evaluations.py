@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,29 @@ def plot_adaptation_curve(curve: AdaptationCurve, path: Path | str) -> None:
         axes.set(xlabel=curve.unit, ylabel=curve.label)
         axes.set_title(f"Adaptation to {tasks} {curve.evaluated.tasks(tasks)}", loc="left")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        save(figure, path)
+
+
+def plot_reference(curve: AdaptationCurve, references: Mapping[str, NDArray[np.float64]], path: Path | str) -> None:
+    """Draws the mean score over tasks after each step next to other quantities of the same unit, with 95 % intervals.
+
+    Args:
+        curve: The adaptation curve, with `score [steps + 1, tasks]`.
+        references: The other quantities by their names in the legend, each `[steps + 1, tasks]`.
+        path: The file to write.
+    """
+    tasks = curve.score.shape[1]
+    with rc_context(STYLE):
+        figure = make_figure(4.4, 3.2)
+        axes = figure.subplots()
+        for colour, (name, values) in zip(COLOURS, {"agent": curve.score, **references}.items(), strict=False):
+            axes.fill_between(range(len(values)), *_mean_interval(values, curve), color=colour, alpha=0.25, linewidth=0)
+            axes.plot(values.mean(1), color=colour, marker=_marker(values), markersize=3.5, linewidth=1.5, label=name)
+        axes.set(xlabel=curve.unit, ylabel=curve.label)
+        axes.set_title(f"{tasks:,} {curve.evaluated.tasks(tasks)}", loc="left")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.grid(visible=True, linewidth=0.5, alpha=0.3)
+        figure.legend(loc="outside lower center", ncols=1, frameon=False)
         save(figure, path)
 
 

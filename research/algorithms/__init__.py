@@ -7,6 +7,7 @@ from research.algorithms.gradient.fomaml import FOMAML
 from research.algorithms.gradient.maml_ppo import MAMLPPO
 from research.algorithms.gradient.maml_trpo import MAMLTRPO
 from research.algorithms.gradient.reptile import Reptile
+from research.algorithms.memory.distillation import Distillation
 from research.algorithms.memory.rl2 import RL2
 from research.algorithms.memory.varibad import VariBAD
 from research.algorithms.regression.maml import MAMLRegression
@@ -63,6 +64,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "reptile_regression": ReptileRegression,
     "rl2": RL2,
     "varibad": VariBAD,
+    "distillation": Distillation,
     "lookahead_games": LookaheadGames,
     "lookahead_dqn": LookaheadDQN,
     "reptile_dqn": ReptileDQN,

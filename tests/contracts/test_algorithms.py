@@ -14,6 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from research.algorithms import ALGORITHMS
+from research.algorithms.memory.sources import SourceConfig
 from research.algorithms.value.lookahead_dqn import ReplayConfig
 from research.checkpoint import Checkpoints, load
 from research.conversion import ConfigError, from_mapping, to_mapping
@@ -72,6 +73,19 @@ TINY: dict[str, dict[str, Any]] = {
         num_elbo_times=2,
         num_inference_epochs=2,
         num_inference_minibatches=2,
+    ),
+    "distillation": dict(
+        task="tabular_mdp",
+        horizon=4,
+        episodes_per_trial=3,
+        num_histories=8,
+        source=SourceConfig(num_episodes=6),
+        keep_every=2,
+        meta_batch_size=5,
+        updates_per_iteration=2,
+        policy=MemoryConfig(8, memory="transformer", num_attention_heads=2, context_length=32),
+        eval_trials=2,
+        num_threads=2,
     ),
     "lookahead_games": dict(meta_batch_size=3, num_cycles=2),
     "lookahead_dqn": dict(
@@ -138,7 +152,7 @@ OTHERWISE_EVALUATED: dict[str, Any] = dict(
     td_steps_per_adapt_step=2,
     discounted_score=True,
 )
-"""Another value of every setting that an evaluation may change, but the tasks and the device."""
+"""Another value of every setting that an evaluation may change, but the tasks, files and the device."""
 METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
@@ -381,7 +395,7 @@ def test_an_evaluation_accepts_every_setting_that_it_may_change(make, name, tmp_
     trained, settings = to_mapping(algorithm.config), Settings(kind, (), {})
     for key in kind.evaluation_settings:
         value = OTHERWISE_EVALUATED.get(key, trained[key])
-        assert value != trained[key] or key in ("task", "task_args", "device"), key
+        assert value != trained[key] or key in ("task", "task_args", "histories", "device"), key
         start = find_start("evaluate", name, settings, {"checkpoint": str(tmp_path / "latest"), key: value})
         other = ALGORITHMS[name](from_mapping(kind, {field: start.config[field] for field in trained}))
         assert np.isfinite(other.evaluate(start.checkpoint.restore(other.init()), 2, 1).score).all()

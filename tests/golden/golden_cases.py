@@ -72,6 +72,16 @@ VARIBAD = RL2 | {
     "num_inference_minibatches": 2,
 }
 TASK_INFERENCE = {key: value for key, value in VARIBAD.items() if key != "num_elbo_times"} | {"inference": "task"}
+DISTILLATION = SHARED | {
+    "episodes_per_trial": 3,
+    "num_histories": 10,
+    "meta_batch_size": 4,
+    "updates_per_iteration": 2,
+    "policy": TRANSFORMER | {"num_layers": 1, "head": "state", "head_hidden_sizes": [5]},
+    "num_eval_tasks": 3,
+    "eval_trials": 2,
+    "num_threads": 1,
+}
 RL2_TRPO: Settings = {"update": "trpo", "policy": {"hidden_size": 6, "separate_value": True}, "cg_iterations": 4}
 
 GAMES = SHARED | {"meta_batch_size": 3, "num_cycles": 3, "lookahead_k": 4, "lookahead_alpha": 0.5}
@@ -250,6 +260,17 @@ ALGORITHM_CASES: dict[str, dict[str, Settings]] = {
                 "belief_gradient": True,
             }
         },
+    },
+    "distillation": {
+        "q_learning": DISTILLATION
+        | {
+            "task": "dark_room",
+            "task_args": {"size": 3},
+            "horizon": 4,
+            "source": {"num_episodes": 6, "initial_value": 1.0, "epsilon": 0.2},
+            "keep_every": 2,
+        },
+        "ucb1": DISTILLATION | {"task": "bandit", "source": {"kind": "ucb1", "num_episodes": 3}},
     },
     "varibad": {
         "bandit": VARIBAD | {"task": "bandit", "decoder": {"hidden_sizes": [5], "reward": "bernoulli"}, "kl_coef": 1.0},

@@ -28,6 +28,7 @@ SETTINGS = {
     "maml_trpo": "fast num_iterations=8 num_threads=1",
     "rl2": "fast num_iterations=10 num_threads=1",
     "varibad": "fast num_iterations=10 num_threads=1",
+    "distillation": "fast num_iterations=10 num_threads=1",
     "lookahead_dqn": "cartpole fast num_iterations=10",
 }
 """By script: a run of about two seconds."""
