@@ -62,12 +62,13 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     | {
         "policy": {"outer_input": True, "per_state_heads": True},
         "meta_batch_size": 630,  # 30 times each of the 21 goals
-        "num_iterations": 220,
+        "num_iterations": 600,
         "num_epochs": 1,
         "num_minibatches": 6,
         "meta_lr": 4e-3,
-        "gae_lambda": 0.9,
-        "entropy_coef": 0.3,  # first episodes that earn the same differ in what they leave for the second
+        "gae_lambda": 0.97,  # first episodes that earn the same differ in what they leave for the second
+        "entropy_coef": 0.15,
+        "entropy_until": 0.95,
     },
     "cheetah_vel": CHEETAH_VEL,
     "fast": {

@@ -24,8 +24,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "gridnavi": GRIDNAVI
     | {
         "meta_batch_size": 504,  # each of the 21 goals equally often
-        "final_meta_batch_size": 1008,
-        "num_iterations": 800,
+        "num_iterations": 600,
         "policy": {"belief_size": 24},  # there are 21 goals
         "decoder": {"hidden_sizes": [64]},
         "inference": {
@@ -39,9 +38,9 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "num_inference_epochs": 2,
         "meta_lr": 3e-3,
         "num_minibatches": 8,
-        "gae_lambda": 0.95,
-        "entropy_coef": 0.03,
-        "eval_interval": 25,
+        "gae_lambda": 0.97,
+        "entropy_coef": 0.1,
+        "entropy_until": 0.95,
     },
     "point_semicircle": {
         "task": "point_semicircle",
