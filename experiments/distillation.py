@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report import report_trials
-from research.algorithms.memory.distillation import Distillation
 from research.evaluation import AdaptationCurve
+from research.tracking.commands import add_commands
 from research.tracking.experiment import make_experiment
-from research.tracking.session import add_commands
 
 COLUMNS = {"loss": "imitation_loss", "accuracy": "imitation_accuracy", "|∇|": "gradient_norm"}
 
@@ -86,9 +85,9 @@ def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
 
 
 experiment = make_experiment(
-    "distillation", Distillation.Config, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
+    "distillation", "distillation", script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
 )
-add_commands(experiment, Distillation, columns=COLUMNS, report=report)
+add_commands(experiment, "distillation", columns=COLUMNS, report=report)
 
 if __name__ == "__main__":
     experiment.run_commandline()

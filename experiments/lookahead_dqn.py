@@ -20,15 +20,12 @@ from typing import Any
 
 from experiments.render import prepare_drawing
 from experiments.report import report
-from research.algorithms import Algorithm
-from research.algorithms.value.lookahead_dqn import LookaheadDQN
-from research.algorithms.value.maml_dqn import MAMLDQN
-from research.algorithms.value.reptile_dqn import ReptileDQN
+from research.algorithms import ALGORITHMS, Algorithm
+from research.tracking.commands import add_commands
 from research.tracking.experiment import make_experiment
-from research.tracking.session import add_commands
 from research.tracking.settings import Choice
 
-DESIGNS: dict[str, type[Algorithm]] = {"lookahead": LookaheadDQN, "reptile": ReptileDQN, "maml": MAMLDQN}
+DESIGNS = {"lookahead": "lookahead_dqn", "reptile": "reptile_dqn", "maml": "maml_dqn"}
 
 _GRID: dict[str, Any] = {
     "task": "grid_goals",
@@ -141,12 +138,12 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
 
 def choose(config: Any) -> Algorithm:
     """Returns the algorithm of a design from its settings."""
-    return DESIGNS[config.design](config)
+    return ALGORITHMS[DESIGNS[config.design]](config)
 
 
 experiment = make_experiment(
     "lookahead_dqn",
-    Choice("design", {name: algorithm.Config for name, algorithm in DESIGNS.items()}),
+    Choice("design", DESIGNS),
     script=__file__,
     description=__doc__,
     named_configs=NAMED_CONFIGS,

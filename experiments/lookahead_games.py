@@ -11,14 +11,16 @@ one Lookahead); learned (α and the rate are meta-learned; otherwise one iterati
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from research.algorithms.games import LookaheadGames, LookaheadGamesConfig, Plays
 from research.evaluation import AdaptationCurve, spread
 from research.tracking.experiment import make_experiment
-from research.tracking.session import add_commands
+
+if TYPE_CHECKING:
+    from research.algorithms.games import Plays
+from research.tracking.commands import add_commands
 
 _ROWS = 9
 _WIDTHS = (6, 9, 9, 14, 11, 9)
@@ -67,11 +69,11 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 experiment = make_experiment(
-    "lookahead_games", LookaheadGamesConfig, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
+    "lookahead_games", "lookahead_games", script=__file__, description=__doc__, named_configs=NAMED_CONFIGS
 )
 add_commands(
     experiment,
-    LookaheadGames,
+    "lookahead_games",
     columns={"before": "distance_pre", "after": "distance_post", "α": "lookahead_alpha", "rate": "player_lr"},
     report=report,
 )

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.policy_experiment import make_policy_experiment
-from research.algorithms.gradient.maml_ppo import MAMLPPO
 
 COLUMNS = {
     "before": "return_pre",
@@ -44,7 +43,6 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
 
 experiment = make_policy_experiment(
     "maml_ppo",
-    MAMLPPO,
     script=__file__,
     description=__doc__,
     columns=COLUMNS,

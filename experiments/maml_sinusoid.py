@@ -11,18 +11,20 @@ authors' settings); shots5, shots10, shots20; fast (seconds).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analysis.stats import task_mean
 from research.algorithms import ALGORITHMS, Algorithm
-from research.algorithms.regression.maml import MAMLRegressionConfig
-from research.algorithms.regression.reptile import ReptileRegressionConfig
 from research.evaluation import AdaptationCurve
+from research.tracking.commands import add_commands
 from research.tracking.experiment import make_experiment
-from research.tracking.session import add_commands
 from research.tracking.settings import Choice
+
+if TYPE_CHECKING:
+    from research.algorithms.regression.maml import MAMLRegressionConfig
+    from research.algorithms.regression.reptile import ReptileRegressionConfig
 
 
 def report(curve: AdaptationCurve, directory: Path | None) -> list[Path]:
@@ -83,7 +85,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
 
 experiment = make_experiment(
     "maml_sinusoid",
-    Choice("algorithm", {"maml_regression": MAMLRegressionConfig, "reptile_regression": ReptileRegressionConfig}),
+    Choice("algorithm", {name: name for name in ("maml_regression", "reptile_regression")}),
     script=__file__,
     description=__doc__,
     named_configs=NAMED_CONFIGS,

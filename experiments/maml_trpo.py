@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.policy_experiment import CHEETAH_DIR, LOCOMOTION_PAPER, make_policy_experiment
-from research.algorithms.gradient.maml_trpo import MAMLTRPO
 
 COLUMNS = {"before": "return_pre", "after": "return_post", "KL": "kl", "steps/s": "time/env_steps_per_second"}
 
@@ -54,7 +53,6 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
 
 experiment = make_policy_experiment(
     "maml_trpo",
-    MAMLTRPO,
     script=__file__,
     description=__doc__,
     columns=COLUMNS,

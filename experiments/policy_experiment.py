@@ -7,8 +7,8 @@ from typing import Any
 
 from experiments.render import prepare_drawing
 from experiments.report import report
+from research.tracking.commands import add_commands
 from research.tracking.experiment import Experiment, make_experiment
-from research.tracking.session import add_commands
 
 NAVIGATION_2D: dict[str, Any] = {
     "task": "navigation_2d",
@@ -52,7 +52,7 @@ TASKS = {"navigation_2d": NAVIGATION_2D, "cheetah_vel": CHEETAH_VEL, "cheetah_di
 
 def make_policy_experiment(
     name: str,
-    algorithm: Any,
+    algorithm: Any = None,
     *,
     script: str,
     description: str | None,
@@ -63,13 +63,15 @@ def make_policy_experiment(
 
     Args:
         name: Name of the experiment, and of the algorithm in checkpoints.
-        algorithm: The class, one of `research.algorithms.ALGORITHMS`, on an agent that adapts a policy.
+        algorithm: The class, on an agent that adapts a policy; None for that of `name` in
+            `research.algorithms.ALGORITHMS`, which is imported when it is needed.
         script: `__file__` of the script.
         description: Its `__doc__`.
         columns: Metrics that the progress bar shows, as `{label: metric name}`.
         named_configs: Named configs besides those of the tasks; one with the name of a task replaces that one.
     """
     configs = TASKS | dict(named_configs or {})
-    made = make_experiment(name, algorithm.Config, script=script, description=description, named_configs=configs)
-    add_commands(made, algorithm, columns=columns, report=report, prepare_drawing=prepare_drawing)
+    config_class = name if algorithm is None else algorithm.Config
+    made = make_experiment(name, config_class, script=script, description=description, named_configs=configs)
+    add_commands(made, algorithm or name, columns=columns, report=report, prepare_drawing=prepare_drawing)
     return made

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.replay import Footage, can_be_drawn, check_drawable, film, has_paths, walked_paths, walked_trials
-from research.algorithms.gradient.agent import AgentConfig
 from research.evaluation import AdaptationCurve, Episodes, RecordedTrials
 from research.tasks import make_tasks
 from research.tasks.base import DescribedTasks, GoalBeliefs
@@ -20,8 +19,11 @@ if TYPE_CHECKING:
 _NUM_PATH_TASKS = 5
 
 
-def prepare_drawing(config: AgentConfig) -> Callable[[AdaptationCurve, Path], list[Path]]:
+def prepare_drawing(config: Any) -> Callable[[AdaptationCurve, Path], list[Path]]:
     """Returns the function that draws an adaptation curve into a directory and returns the paths of the pictures.
+
+    Args:
+        config: Settings with `task`, `task_args` and `horizon`.
 
     Raises:
         ValueError: The environments cannot be drawn, or not on this machine.

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from research.evaluation import AdaptationCurve, Episodes, RecordedTrials
-from research.per_task import take
 from research.tasks import TASKS, TaskDistribution
 from research.tasks.base import DrawableEnvs, GoalTasks, PositionedEnvs, RenderableTasks
-from research.types import Trajectories, Trials
+
+if TYPE_CHECKING:  # torch, which printing help should not wait for
+    from research.types import Trajectories
 
 MIN_FRAME_SECONDS = 0.04
 """Shortest time between two frames: 25 frames per second."""
@@ -115,6 +116,8 @@ def walked_trials(curve: AdaptationCurve) -> NDArray[np.float64]:
     recorded = curve.details
     if curve.distribution is None or not isinstance(recorded, RecordedTrials):
         raise ValueError("curve: need a distribution, and RecordedTrials as details, to replay trials")
+    from research.types import Trials
+
     trials = Trials(*(field[:, 0].cpu() for field in recorded.trials))
     envs: Any = curve.distribution.make_envs(type(curve.tasks)(*(field[recorded.tasks] for field in curve.tasks)), 1)
     observation, _ = envs.reset(seed=recorded.reset_seed, options={"rows": recorded.rows})
@@ -166,6 +169,9 @@ def _replay(
 ) -> Iterator[tuple[Any, NDArray[np.bool_]]]:
     """Yields the environments at the start and after each step, and whether each row has just moved, `[rows]`."""
     distribution, recorded = _recorded(curve)
+    from research.per_task import take
+    from research.types import Trajectories
+
     trajectories = Trajectories(*(field.cpu() for field in take(recorded.trajectories[step], slice(num_tasks))))
     tasks, episodes = take(curve.tasks, slice(num_tasks)), trajectories.reward.shape[1]
     envs = _make_drawn(distribution, tasks, episodes) if is_drawn else distribution.make_envs(tasks, episodes)

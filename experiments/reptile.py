@@ -11,7 +11,6 @@ Named configs: navigation_2d, cheetah_vel, cheetah_dir; fast (seconds).
 from __future__ import annotations
 
 from experiments.policy_experiment import make_policy_experiment
-from research.algorithms.gradient.reptile import Reptile
 
 COLUMNS = {
     "before": "return_pre",
@@ -22,7 +21,6 @@ COLUMNS = {
 
 experiment = make_policy_experiment(
     "reptile",
-    Reptile,
     script=__file__,
     description=__doc__,
     columns=COLUMNS,

@@ -16,9 +16,8 @@ from typing import Any
 
 from experiments.report import report_trials
 from experiments.trials import BANDIT, BANDIT_K5_N10, CHEETAH_VEL, COLUMNS, GRIDNAVI
-from research.algorithms.memory.rl2 import RL2
+from research.tracking.commands import add_commands
 from research.tracking.experiment import make_experiment
-from research.tracking.session import add_commands
 
 LONG_BANDIT = BANDIT | {
     "episodes_per_trial": 100,
@@ -82,8 +81,8 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-experiment = make_experiment("rl2", RL2.Config, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS)
-add_commands(experiment, RL2, columns=COLUMNS, report=report_trials)
+experiment = make_experiment("rl2", "rl2", script=__file__, description=__doc__, named_configs=NAMED_CONFIGS)
+add_commands(experiment, "rl2", columns=COLUMNS, report=report_trials)
 
 if __name__ == "__main__":
     experiment.run_commandline()

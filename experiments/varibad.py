@@ -15,9 +15,8 @@ from typing import Any
 
 from experiments.report import report_trials
 from experiments.trials import BANDIT_K5_N10, CHEETAH_VEL, COLUMNS, GRIDNAVI
-from research.algorithms.memory.varibad import VariBAD
+from research.tracking.commands import add_commands
 from research.tracking.experiment import make_experiment
-from research.tracking.session import add_commands
 from research.tracking.settings import Choice
 
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
@@ -84,10 +83,10 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 
-CONFIGS = Choice("inference", {"varibad": VariBAD.Config, "task": VariBAD.Config})
+CONFIGS = Choice("inference", {"varibad": "varibad", "task": "varibad"})
 
 experiment = make_experiment("varibad", CONFIGS, script=__file__, description=__doc__, named_configs=NAMED_CONFIGS)
-add_commands(experiment, VariBAD, columns=COLUMNS | {"elbo": "elbo"}, report=report_trials)
+add_commands(experiment, "varibad", columns=COLUMNS | {"elbo": "elbo"}, report=report_trials)
 
 if __name__ == "__main__":
     experiment.run_commandline()

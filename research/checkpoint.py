@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
 from research.files import atomic_write, remove_partial
 from research.plain_state import MismatchError, describe, from_plain, to_plain
 
@@ -168,6 +166,8 @@ class Checkpoints:
 
 def _write(content: Mapping[str, Any], file: IO[bytes]) -> None:
     """Writes a file of `torch.save`. Raises OSError where torch raises another error, e.g. if the disk is full."""
+    import torch  # here: a program that only looks for checkpoints does without, see also `_read`
+
     try:
         torch.save(content, file)
     except RuntimeError as error:
@@ -204,6 +204,8 @@ def load(path: Path | str) -> Checkpoint:
 
 def _read(path: Path) -> Any:
     """Returns the content of a file of `torch.save`. Raises CheckpointError."""
+    import torch
+
     try:
         with path.open("rb") as file:
             _refuse_other_files(path, file)

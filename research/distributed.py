@@ -22,15 +22,15 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-import torch.distributed as dist
-from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from research.rng import Rows
+
+if TYPE_CHECKING:  # the functions import what they use: one process that prints help needs no torch
+    import torch
+    from torch import Tensor
 
 TIMEOUT = "METAPOLICY_RANK_TIMEOUT"
 """Environment variable with the seconds that a rank waits for another one; by default 300."""
@@ -77,6 +77,8 @@ class Share(NamedTuple):
             whole[self.tasks] = leaf
             return whole
 
+        from torch.utils import _pytree as pytree
+
         return pytree.tree_map(of_all, distribution).sample(generator)[self.tasks]
 
 
@@ -99,6 +101,8 @@ class Ranks:
 
     def device(self, name: str) -> torch.device:
         """Returns the device of a setting; `"cuda"` is another GPU for each rank of a machine with several."""
+        import torch
+
         if self.size > 1 and name == "cuda" and torch.cuda.device_count() > 1:
             return torch.device("cuda", self.local_rank % torch.cuda.device_count())
         return torch.device(name)
@@ -110,11 +114,15 @@ class Ranks:
         to one task of a `Share`, the sum equals that of one process to the last bit. Every rank must have at least one
         part, which may be zeros.
         """
+        from torch.utils import _pytree as pytree
+
         everything = parts if self.size == 1 else self._all_gather(parts)
         return functools.reduce(functools.partial(pytree.tree_map, operator.add), everything)
 
     def mean(self, tree: Any, total: int) -> Any:
         """Returns the mean of every leaf `[tasks, ...]` over the `total` tasks of all ranks."""
+        from torch.utils import _pytree as pytree
+
         if self.size == 1:
             return pytree.tree_map(lambda leaf: leaf.mean(0), tree)
         sums = self.sum([pytree.tree_map(lambda leaf: leaf.sum(0), tree)])
@@ -128,6 +136,8 @@ class Ranks:
         """Returns the tree of tensors and numbers of rank 0; those of all ranks have the same structure."""
         if self.size == 1:
             return tree
+        import torch.distributed as dist
+
         flat = _flatten(tree)
         with self._detecting_loss():
             dist.broadcast(flat, 0)
@@ -137,6 +147,8 @@ class Ranks:
         """Raises RankLostError if the tensors of two ranks differ in any bit. `what` names them in the message."""
         if self.size == 1:
             return
+        from torch.utils import _pytree as pytree
+
         checksum = 0
         for leaf in pytree.tree_leaves(tree):
             checksum = zlib.crc32(leaf.detach().cpu().numpy().tobytes(), checksum)
@@ -161,13 +173,20 @@ class Ranks:
 
     def leave(self) -> None:
         """Closes the connections. Rank 0 dismisses ranks that still wait for settings."""
-        if self.size > 1 and dist.is_initialized():
+        if self.size == 1:
+            return
+        import torch.distributed as dist
+
+        if dist.is_initialized():
             if self.rank == 0:
                 with contextlib.suppress(RankLostError):
                     self.send_settings(None)
             dist.destroy_process_group()  # at the end of the interpreter, gloo's threads may abort it
 
     def _broadcast_text(self, text: str) -> str:
+        import torch
+        import torch.distributed as dist
+
         with self._detecting_loss():
             content = torch.tensor(list(text.encode()), dtype=torch.uint8)
             length = torch.tensor(len(content))
@@ -177,6 +196,9 @@ class Ranks:
         return bytes(content.tolist()).decode()
 
     def _all_values(self, value: int) -> list[int]:
+        import torch
+        import torch.distributed as dist
+
         own = torch.zeros(self.size, dtype=torch.int64)
         own[self.rank] = value
         with self._detecting_loss():
@@ -185,6 +207,9 @@ class Ranks:
 
     def _all_gather(self, parts: Sequence[Any]) -> list[Any]:
         """Returns the parts of all ranks in the order of `sum`."""
+        import torch
+        import torch.distributed as dist
+
         counts = self._all_values(len(parts))
         own = torch.stack([_flatten(part) for part in parts])
         padded = torch.cat([own, own.new_zeros(max(counts) - len(parts), own.shape[1])])
@@ -231,6 +256,8 @@ def join() -> Ranks:
     place = find_place(os.environ)
     if place is None:
         return ALONE
+    import torch.distributed as dist
+
     ranks = Ranks(place.rank, place.size, place.local_rank)
     patience = datetime.timedelta(seconds=timeout())
     with ranks._detecting_loss():
@@ -277,6 +304,10 @@ def first_host(nodes: str) -> str:
 
 def _flatten(tree: Any) -> Tensor:
     """Returns all leaves as one vector of their widest type; numbers count as float64."""
+    import torch
+    from torch import Tensor
+    from torch.utils import _pytree as pytree
+
     leaves = pytree.tree_leaves(tree)
     leaves = [leaf if isinstance(leaf, Tensor) else torch.tensor(leaf, dtype=torch.float64) for leaf in leaves]
     device = next((leaf.device for leaf in leaves if leaf.device.type != "cpu"), torch.device("cpu"))
@@ -285,6 +316,9 @@ def _flatten(tree: Any) -> Tensor:
 
 def _unflatten(flat: Tensor, like: Any) -> Any:
     """Returns the inverse of `_flatten`: a tree with the structure of `like`."""
+    from torch import Tensor
+    from torch.utils import _pytree as pytree
+
     leaves, form = pytree.tree_flatten(like)
     pieces = flat.split([leaf.numel() if isinstance(leaf, Tensor) else 1 for leaf in leaves])
     found = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from research.rng import Rows
 from research.tasks import TaskDistribution
 from research.tasks.base import DescribedTasks
 from research.tasks.splits import Evaluated
-from research.types import Trajectories, Trials
+
+if TYPE_CHECKING:
+    from research.types import Trajectories, Trials
 
 
 class Episodes(NamedTuple):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SCALARS = (bool, int, float, str, type(None))
 
@@ -16,7 +17,7 @@ def to_plain(tree: Any, path: str = "state") -> Any:
     Raises:
         TypeError: A leaf is neither a tensor nor a bool, int, float, str or None.
     """
-    if isinstance(tree, Tensor):
+    if _is_tensor(tree):
         return tree.detach().cpu().clone()
     if isinstance(tree, Mapping):
         return {key: to_plain(value, f"{path}[{key!r}]") for key, value in tree.items()}
@@ -42,7 +43,7 @@ def from_plain(plain: Any, like: Any, path: str = "state") -> Any:
     Raises:
         MismatchError: Names, shapes, dtypes or types differ.
     """
-    if isinstance(like, Tensor):
+    if _is_tensor(like):
         return _tensor(plain, like, path)
     if isinstance(like, Mapping):
         _match_keys(plain, like.keys(), path)
@@ -61,7 +62,7 @@ def from_plain(plain: Any, like: Any, path: str = "state") -> Any:
 
 
 def _tensor(plain: Any, like: Tensor, path: str) -> Tensor:
-    if not isinstance(plain, Tensor) or not _fits(plain, like):
+    if not _is_tensor(plain) or not _fits(plain, like):
         raise MismatchError(f"{path} is {describe(plain)}, needed is {describe(like)}")
     return plain.to(like.device).requires_grad_(like.requires_grad)
 
@@ -82,11 +83,17 @@ def _match_keys(plain: Any, keys: Any, path: str) -> None:
 
 def describe(value: Any) -> str:
     """Returns the kind of a value, for messages."""
-    if isinstance(value, Tensor):
+    if _is_tensor(value):
         return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {list(value.shape)}"
     if isinstance(value, list):
         return f"{len(value)} entries"
     return f"a {type(value).__name__}"
+
+
+def _is_tensor(value: Any) -> TypeGuard[Tensor]:
+    from torch import Tensor  # here: programs that only look for checkpoints do not need torch
+
+    return isinstance(value, Tensor)
 
 
 def _is_namedtuple(value: Any) -> bool:

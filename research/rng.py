@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _entropy(seed: int, stream: str, index: tuple[int, ...]) -> np.random.SeedSequence:
@@ -37,6 +39,8 @@ def generator(seed: int, stream: str, *index: int) -> np.random.Generator:
 
 def torch_generator(seed: int, stream: str, *index: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Returns a torch generator on `device` that depends only on the other arguments. See `generator`."""
+    import torch  # here: not all that draws tasks needs it, and it takes seconds
+
     state = int(_entropy(seed, stream, index).generate_state(1, np.uint64)[0] >> 1)
     return torch.Generator(device=device).manual_seed(state)
 

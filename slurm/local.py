@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, NamedTuple
 
-from research.tracking.signals import PREEMPTED
+from research.tracking.exit_codes import PREEMPTED
 from slurm import guard
 from slurm.folder import Array, Folder, Submission
 from slurm.task import ROOT, surroundings

@@ -1,24 +1,16 @@
 """Meta-learning algorithms, one file each. `ALGORITHMS` names them all."""
 
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from __future__ import annotations
 
-from research.algorithms.games import LookaheadGames
-from research.algorithms.gradient.fomaml import FOMAML
-from research.algorithms.gradient.maml_ppo import MAMLPPO
-from research.algorithms.gradient.maml_trpo import MAMLTRPO
-from research.algorithms.gradient.reptile import Reptile
-from research.algorithms.memory.distillation import Distillation
-from research.algorithms.memory.rl2 import RL2
-from research.algorithms.memory.varibad import VariBAD
-from research.algorithms.regression.maml import MAMLRegression
-from research.algorithms.regression.reptile import ReptileRegression
-from research.algorithms.value.lookahead_dqn import LookaheadDQN
-from research.algorithms.value.maml_dqn import MAMLDQN
-from research.algorithms.value.reptile_dqn import ReptileDQN
-from research.distributed import Ranks
-from research.evaluation import AdaptationCurve
-from research.tasks.splits import SplitName
-from research.types import StepResult
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from research.registry import Registry
+
+if TYPE_CHECKING:  # they import torch, which takes seconds
+    from research.distributed import Ranks
+    from research.evaluation import AdaptationCurve
+    from research.tasks.splits import SplitName
+    from research.types import StepResult
 
 
 class Algorithm(Protocol):
@@ -55,20 +47,23 @@ class SharesTasks(Protocol):
         """Returns the same algorithm in one of the processes. Raises ValueError if there are too few tasks for them."""
 
 
-ALGORITHMS: dict[str, type[Algorithm]] = {
-    "maml_trpo": MAMLTRPO,
-    "maml_ppo": MAMLPPO,
-    "fomaml": FOMAML,
-    "reptile": Reptile,
-    "maml_regression": MAMLRegression,
-    "reptile_regression": ReptileRegression,
-    "rl2": RL2,
-    "varibad": VariBAD,
-    "distillation": Distillation,
-    "lookahead_games": LookaheadGames,
-    "lookahead_dqn": LookaheadDQN,
-    "reptile_dqn": ReptileDQN,
-    "maml_dqn": MAMLDQN,
-}
+ALGORITHMS: Registry[Algorithm] = Registry(
+    __name__,
+    {
+        "maml_trpo": "gradient.maml_trpo:MAMLTRPO",
+        "maml_ppo": "gradient.maml_ppo:MAMLPPO",
+        "fomaml": "gradient.fomaml:FOMAML",
+        "reptile": "gradient.reptile:Reptile",
+        "maml_regression": "regression.maml:MAMLRegression",
+        "reptile_regression": "regression.reptile:ReptileRegression",
+        "rl2": "memory.rl2:RL2",
+        "varibad": "memory.varibad:VariBAD",
+        "distillation": "memory.distillation:Distillation",
+        "lookahead_games": "games:LookaheadGames",
+        "lookahead_dqn": "value.lookahead_dqn:LookaheadDQN",
+        "reptile_dqn": "value.reptile_dqn:ReptileDQN",
+        "maml_dqn": "value.maml_dqn:MAMLDQN",
+    },
+)
 
 __all__ = ["ALGORITHMS", "Algorithm", "SharesTasks"]

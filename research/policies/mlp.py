@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.distributions import Categorical, DiagGaussian
+from research.policies.layers import unset_linear
 from research.policies.mlp_function import DERIVATIVES, affine, mlp_function, mlp_output
 from research.validation import at_least, one_of
 
@@ -117,7 +118,7 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator, outpu
         raise ValueError(f"layer sizes {tuple(sizes)}: need at least 1 unit in every layer")
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(sizes):
-        linear = nn.utils.skip_init(TaskLinear, fan_in, fan_out)
+        linear = unset_linear(TaskLinear, fan_in, fan_out)
         bound = math.sqrt(6.0 / (fan_in + fan_out))
         with torch.no_grad():
             linear.weight.uniform_(-bound, bound, generator=generator)

@@ -3,49 +3,36 @@
 from typing import Any
 
 from research.conversion import make_task
-from research.tasks.ant import AntDir, AntGoal, AntVel
-from research.tasks.bandit import Bandit
+from research.registry import Registry
 from research.tasks.base import RegressionDistribution, SolvedTasks, Split, TaskDistribution
-from research.tasks.body_params import HopperParams, WalkerParams
-from research.tasks.cartpole_params import CartPoleParams
-from research.tasks.cheetah import CheetahDir, CheetahVel
-from research.tasks.grid_goals import GridGoals
-from research.tasks.gym_env import GymEnv
-from research.tasks.gym_tasks import GymTasks, LunarLanderParams
-from research.tasks.hidden_goal import DarkRoom, GridNavi
-from research.tasks.humanoid import HumanoidDir
-from research.tasks.navigation_2d import Navigation2D
-from research.tasks.point_semicircle import PointSemicircle
-from research.tasks.reacher import ReacherGoal
-from research.tasks.sinusoid import Sinusoid
-from research.tasks.tabular_mdp import TabularMDP
 
-TASKS: dict[str, type[TaskDistribution]] = {
-    "ant_dir": AntDir,
-    "ant_goal": AntGoal,
-    "ant_vel": AntVel,
-    "bandit": Bandit,
-    "cartpole_params": CartPoleParams,
-    "cheetah_dir": CheetahDir,
-    "cheetah_vel": CheetahVel,
-    "dark_room": DarkRoom,
-    "grid_goals": GridGoals,
-    "gridnavi": GridNavi,
-    "gym_env": GymEnv,
-    "gym_tasks": GymTasks,
-    "hopper_params": HopperParams,
-    "humanoid_dir": HumanoidDir,
-    "lunarlander_params": LunarLanderParams,
-    "navigation_2d": Navigation2D,
-    "point_semicircle": PointSemicircle,
-    "reacher_goal": ReacherGoal,
-    "tabular_mdp": TabularMDP,
-    "walker_params": WalkerParams,
-}
+TASKS: Registry[TaskDistribution] = Registry(
+    __name__,
+    {
+        "ant_dir": "ant:AntDir",
+        "ant_goal": "ant:AntGoal",
+        "ant_vel": "ant:AntVel",
+        "bandit": "bandit:Bandit",
+        "cartpole_params": "cartpole_params:CartPoleParams",
+        "cheetah_dir": "cheetah:CheetahDir",
+        "cheetah_vel": "cheetah:CheetahVel",
+        "dark_room": "hidden_goal:DarkRoom",
+        "grid_goals": "grid_goals:GridGoals",
+        "gridnavi": "hidden_goal:GridNavi",
+        "gym_env": "gym_env:GymEnv",
+        "gym_tasks": "gym_tasks:GymTasks",
+        "hopper_params": "body_params:HopperParams",
+        "humanoid_dir": "humanoid:HumanoidDir",
+        "lunarlander_params": "gym_tasks:LunarLanderParams",
+        "navigation_2d": "navigation_2d:Navigation2D",
+        "point_semicircle": "point_semicircle:PointSemicircle",
+        "reacher_goal": "reacher:ReacherGoal",
+        "tabular_mdp": "tabular_mdp:TabularMDP",
+        "walker_params": "body_params:WalkerParams",
+    },
+)
 
-REGRESSION_TASKS: dict[str, type[RegressionDistribution]] = {
-    "sinusoid": Sinusoid,
-}
+REGRESSION_TASKS: Registry[RegressionDistribution] = Registry(__name__, {"sinusoid": "sinusoid:Sinusoid"})
 
 
 def make_tasks(name: str, **settings: Any) -> TaskDistribution:

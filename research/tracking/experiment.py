@@ -12,12 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import sacred
-from sacred import experiment as sacred_experiment
-from sacred.config import ConfigDict
-from sacred.dependencies import Source, get_digest
-from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict, ensure_wellformed_argv
-
 from research import distributed
 from research.checkpoint import CheckpointError
 from research.conversion import ConfigError, merge, plain
@@ -25,6 +19,7 @@ from research.distributed import ALONE, RankLostError, Ranks
 from research.files import IS_FULL
 from research.streams import any_character, logging_restored, prepare_streams
 from research.terminal import printable
+from research.tracking.exit_codes import BUSY
 from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
@@ -34,9 +29,19 @@ from research.tracking.provenance import git_state, library_versions, source_fil
 from research.tracking.records import RecordError
 from research.tracking.restart import COMMANDS, TRAINING, Start, find_place, find_start, is_free
 from research.tracking.run import RecordedRun
+from research.tracking.sacred_parts import (
+    ConfigDict,
+    Source,
+    apply_backspaces_and_linefeeds,
+    convert_to_nested_dict,
+    ensure_wellformed_argv,
+    get_digest,
+    sacred,
+    sacred_experiment,
+)
 from research.tracking.settings import RUN_KEYS, Choice, Settings
 from research.tracking.settings_file import read_settings, read_updates
-from research.tracking.signals import BUSY, Stopped
+from research.tracking.signals import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +53,7 @@ USAGE_ERROR = 2
 
 
 class Trainer(Protocol):
-    """The part of an experiment that knows the algorithm. `session.add_commands` gives it to an experiment."""
+    """The part of an experiment that knows the algorithm. `commands.add_commands` gives it to an experiment."""
 
     def build(self, config: Any) -> Any:
         """Returns the algorithm with these settings. Raises ValueError if they do not go together."""
@@ -62,7 +67,7 @@ class Trainer(Protocol):
 
 def make_experiment(
     name: str,
-    config_class: type[Any] | Choice,
+    config_class: type[Any] | str | Choice,
     *,
     script: str,
     description: str | None = None,
@@ -74,7 +79,8 @@ def make_experiment(
     Args:
         name: Name of the experiment, and of the algorithm in checkpoints.
         config_class: A frozen dataclass with a default for every field and an int field `seed`, or a choice of
-            several. Defaults stand there and nowhere else.
+            several. Defaults stand there and nowhere else. The name of an algorithm in `ALGORITHMS` stands for the
+            class of its settings, which is imported by the first command that reads settings: so help comes at once.
         script: `__file__` of the script.
         description: Text that `--help` shows, usually `__doc__`.
         named_configs: Differences from the defaults by name, as nested plain values.
@@ -83,7 +89,6 @@ def make_experiment(
     experiment = Experiment(name, config_class, script, description or "", ingredients)
     for key, differences in (named_configs or {}).items():
         experiment.add_named_config(key, dict(differences))
-        experiment.settings.typed(experiment.settings.given({}, [key]))
     return experiment
 
 
@@ -93,7 +98,7 @@ class Experiment(sacred.Experiment):
     Attributes:
         script: The script that defines the experiment.
         settings: The settings that it has.
-        trainer: The part that knows the algorithm; None without the commands of `session.add_commands`.
+        trainer: The part that knows the algorithm; None without the commands of `commands.add_commands`.
         ranks: The processes that share the run.
     """
 
@@ -103,7 +108,7 @@ class Experiment(sacred.Experiment):
     def __init__(
         self,
         name: str,
-        config_class: type[Any] | Choice,
+        config_class: type[Any] | str | Choice,
         script: str,
         description: str,
         ingredients: Sequence[sacred.Ingredient] = (),
@@ -125,7 +130,7 @@ class Experiment(sacred.Experiment):
         self.trainer: Trainer | None = None
         self.ranks = ALONE
         self._from_command_line = False
-        self.add_config(self.settings.defaults({}))
+        self.add_config({})  # `_create_run` fills it
 
         # Sacred calls it once all settings are known, before anything is done with them.
         self.config_hook(lambda config, command_name, logger: self._check(config, command_name))
@@ -147,7 +152,7 @@ class Experiment(sacred.Experiment):
         }
 
     def run_commandline(self, argv: Any = None) -> Any:
-        """Runs the command of a command line. Exits with 2 for invalid settings; `signals` has the other codes.
+        """Runs the command of a command line. Exits with 2 for invalid settings; `exit_codes` has the others.
 
         If several ranks were started, the first one does so and tells the others their work.
         """

@@ -24,8 +24,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sacred.observers import RunObserver
-
 from research.checkpoint import Checkpoint
 from research.conversion import differences
 from research.files import atomic_write, claim_number, naming, remove_abandoned, remove_partial, write_json
@@ -35,6 +33,7 @@ from research.tracking.lock import BusyError, Lock
 from research.tracking.place import starting
 from research.tracking.provenance import patch_bytes, slurm_job, uncommitted_changes, without_credentials
 from research.tracking.records import CUT, METRICS, RecordError, cut, fold, read_config, read_rows, read_run, to_json
+from research.tracking.sacred_parts import RunObserver
 
 _OWN_FILES = {"run.json", "config.json", "cout.txt", "metrics.json", METRICS, CUT, LOCK, "info.json", "checkpoints"}
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sacred.commandline_options import cli_option
-
 from research.conversion import ConfigError
+from research.tracking.sacred_parts import cli_option
 
 
 @cli_option("-O", "--overrides")

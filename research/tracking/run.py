@@ -11,15 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from sacred.metrics_logger import linearize_metrics
-from sacred.run import Run
-from sacred.stdout_capturing import CapturedStdout, TeeingStreamProxy
-
 from research.files import IS_FULL
 from research.tracking.lock import BusyError
 from research.tracking.observer import FileObserver
 from research.tracking.provenance import why_no_commit
 from research.tracking.restart import Start
+from research.tracking.sacred_parts import CapturedStdout, Run, TeeingStreamProxy, linearize_metrics
 
 KEPT = 1 << 20
 """Characters of output that are kept in memory; the record has all of it."""

@@ -1,8 +1,4 @@
-"""The commands of a training script: `train`, `resume`, `ensure`, `evaluate` and perhaps `render`.
-
-A script makes an experiment with its named configs by `make_experiment`, gives it the algorithm by `add_commands`, and
-calls `experiment.run_commandline()`.
-"""
+"""The execution of a command of a training script: an algorithm, its state, and the run that records them."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ import torch
 
 from research.algorithms import Algorithm, SharesTasks
 from research.checkpoint import Checkpoints
-from research.conversion import from_mapping, to_mapping
+from research.conversion import to_mapping
 from research.distributed import Ranks
 from research.evaluation import AdaptationCurve, spread
 from research.files import write_json
@@ -45,120 +41,6 @@ Draw = Callable[[AdaptationCurve, Path], list[Path]]
 """Draws the episodes of a curve in a directory and returns the paths of the pictures."""
 
 
-def add_commands(
-    experiment: Experiment,
-    algorithm: Callable[[Any], Algorithm],
-    *,
-    columns: Mapping[str, str],
-    report: Report,
-    prepare_drawing: Callable[[Any], Draw] | None = None,
-) -> None:
-    """Gives an experiment the commands `train` (its default), `resume`, `ensure`, `evaluate` and perhaps `render`.
-
-    Args:
-        experiment: Its settings must have what those of `AlgorithmConfig` have: the fields that the commands read, and
-            the declarations of what `evaluate` and `resume` may change.
-        algorithm: A class of `ALGORITHMS`, or a function from the settings to an instance of one.
-        columns: Metrics that the progress bar shows, as `{label: metric name}`.
-        report: Prints and draws an adaptation curve.
-        prepare_drawing: Function of the settings that returns the function with which `render` draws an adaptation
-            curve; raises ValueError if the tasks cannot be drawn. None: there is no command `render`.
-    """
-    experiment.trainer = Trainer(experiment, algorithm, columns, report, prepare_drawing)
-    _register(experiment, can_render=prepare_drawing is not None)
-
-
-def _register(experiment: Experiment, can_render: bool) -> None:
-    """Makes commands of functions whose names and docstrings the command line shows."""
-
-    def train(_run: Any) -> dict[str, Any]:
-        """Train, then evaluate on test tasks. The default."""
-        return _run.session.train()
-
-    def resume(_run: Any) -> dict[str, Any]:
-        """Continue a run that was stopped, e.g. `resume with run=3`."""
-        return _run.session.train()
-
-    def ensure(_run: Any) -> dict[str, Any]:
-        """Complete a run: start it, continue it, or find it complete, e.g. `ensure with run=7`."""
-        if _run.start.is_complete:
-            print(f"Run {_run.start.place.id} is complete, nothing is left to do.", flush=True)
-            return _run.start.result
-        return _run.session.train()
-
-    def evaluate(_run: Any) -> dict[str, Any]:
-        """Evaluate, e.g. `evaluate with checkpoint=runs/3/checkpoints/latest num_adapt_steps=5`."""
-        return _run.session.evaluate()
-
-    def render(_run: Any) -> dict[str, Any]:
-        """Draw the policy before and after adaptation, e.g. `render with run=3 num_eval_tasks=5 num_adapt_steps=1`."""
-        return _run.session.render()
-
-    experiment.main(train)
-    for command in (resume, ensure, evaluate, *([render] if can_render else [])):
-        experiment.command(command)
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """The part of an experiment that knows the algorithm. The attributes are the arguments of `add_commands`."""
-
-    experiment: Experiment
-    algorithm: Callable[[Any], Algorithm]
-    columns: Mapping[str, str]
-    report: Report
-    prepare_drawing: Callable[[Any], Draw] | None
-
-    def build(self, config: Any) -> Algorithm:
-        """Returns the algorithm with these settings. Raises ValueError if they do not go together."""
-        return self.algorithm(config)
-
-    def prepare(self, command: str, run: RecordedRun, config: Any) -> Session:
-        """Returns the session of a command, before anything is recorded. Raises ValueError to refuse the run."""
-        ranks = self.experiment.ranks
-        if command in ("evaluate", "render"):
-            ranks.send_settings(None)
-        draw = self.prepare_drawing(config) if self.prepare_drawing and command == "render" else None
-        if draw and run.unobserved:
-            raise ValueError("-u: render writes its pictures into the record of a run; leave -u out")
-        return Session(self, self._build_for(ranks, config), run, config, draw)
-
-    def follow(self, ranks: Ranks) -> None:
-        """Trains together with the first rank, from its state, and records nothing.
-
-        It evaluates when the first rank does, which would otherwise wait for it until `TIMEOUT`. The first rank reports
-        how the run ended: a stop ends this process without an error.
-        """
-        work = ranks.receive_settings()
-        if work is None:
-            return
-        values = work["settings"]
-        config = from_mapping(self.experiment.settings.class_of(values), values)
-        algorithm = self._build_for(ranks, config)
-        with StopSignals(ranks.max) as stop:
-            train(
-                algorithm,
-                ranks.broadcast(algorithm.init()),
-                work["until"],
-                evaluate=lambda state: len(_evaluate(algorithm, state, config, "validation").score),
-                evaluate_every=config.eval_interval,
-                should_stop=stop.requested,
-            )
-
-    def _build_for(self, ranks: Ranks, config: Any) -> Algorithm:
-        """Returns the algorithm of this process. Raises ValueError if it cannot share its tasks, or on this device."""
-        _prepare_process(config)
-        algorithm = self.algorithm(config)
-        if ranks.size == 1:
-            return algorithm
-        if not isinstance(algorithm, SharesTasks):
-            raise ValueError(
-                f"{ranks.size} processes were started for one run, and {self.experiment.name} trains in one; start it "
-                "without torchrun, and with one task of srun (in a profile for Slurm: ntasks: 1)"
-            )
-        return algorithm.with_ranks(ranks)
-
-
 @dataclass
 class Session:
     """The execution of one command: an algorithm, its state, and the run that records them.
@@ -166,14 +48,15 @@ class Session:
     The constructor refuses settings that do not fit the checkpoint, before anything is recorded.
     """
 
-    trainer: Trainer
+    experiment: Experiment
     algorithm: Algorithm
     run: RecordedRun
     config: Any
+    columns: Mapping[str, str]
+    report: Report
     draw: Draw | None = None
 
     def __post_init__(self) -> None:
-        self.experiment = self.trainer.experiment
         self.state = self.algorithm.init()
         start = self.run.start
         self.is_resumed = start is not None and start.checkpoint is not None and start.resume_at is not None
@@ -209,7 +92,7 @@ class Session:
             self._say_where_schedules_end()
             if checkpoints and not self.is_resumed:
                 checkpoints.save(self.state)  # the run can be resumed even if it is killed in the first iteration
-            with make_progress(self.state.iteration, total, self.trainer.columns) as progress:
+            with make_progress(self.state.iteration, total, self.columns) as progress:
                 self.state, status = train(
                     self.algorithm,
                     self.state,
@@ -250,7 +133,7 @@ class Session:
         if directory is not None:
             write_json(directory / EVALUATION, to_json(curve.by_task()))
             self.run.add_artifact(str(directory / EVALUATION))
-        return self._result(curve, self.trainer.report(curve, directory))
+        return self._result(curve, self.report(curve, directory))
 
     def render(self) -> dict[str, Any]:
         """Evaluates the state on the tasks of `eval_split` and draws the episodes. Returns the result of the run."""
@@ -301,6 +184,50 @@ class Session:
         steps = " → ".join(f"{scores[step]:.2f}" for step in spread(len(scores), _SHOWN))
         progress.message(f"iteration {state.iteration}: {curve.label} on {curve.evaluated.tasks()} {steps}")
         return -scores[-1] if curve.lower_is_better else scores[-1]
+
+
+def follow(algorithm: Algorithm, config: Any, until: int, ranks: Ranks) -> None:
+    """Trains together with the first rank, from its state, and records nothing.
+
+    It evaluates when the first rank does, which would otherwise wait for it until `TIMEOUT`. The first rank reports
+    how the run ended: a stop ends this process without an error.
+
+    Args:
+        algorithm: The algorithm of this process.
+        config: The settings.
+        until: Last iteration.
+        ranks: The processes of the run.
+    """
+    with StopSignals(ranks.max) as stop:
+        train(
+            algorithm,
+            ranks.broadcast(algorithm.init()),
+            until,
+            evaluate=lambda state: len(_evaluate(algorithm, state, config, "validation").score),
+            evaluate_every=config.eval_interval,
+            should_stop=stop.requested,
+        )
+
+
+def build(make: Callable[[Any], Algorithm], config: Any, name: str, ranks: Ranks) -> Algorithm:
+    """Returns the algorithm of this process. Raises ValueError if it cannot share its tasks, or on this device.
+
+    Args:
+        make: The class of the algorithm, or a function from the settings to an instance.
+        config: The settings.
+        name: Name of the experiment.
+        ranks: The processes of the run.
+    """
+    _prepare_process(config)
+    algorithm = make(config)
+    if ranks.size == 1:
+        return algorithm
+    if not isinstance(algorithm, SharesTasks):
+        raise ValueError(
+            f"{ranks.size} processes were started for one run, and {name} trains in one; start it "
+            "without torchrun, and with one task of srun (in a profile for Slurm: ntasks: 1)"
+        )
+    return algorithm.with_ranks(ranks)
 
 
 def _evaluate(algorithm: Algorithm, state: Any, config: Any, split: SplitName) -> AdaptationCurve:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sacred import Ingredient
-
+from research.algorithms import ALGORITHMS
 from research.conversion import ConfigError, construct, convert_fields, flatten, merge, to_mapping
 from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.place import check_id
 from research.tracking.records import MissingError, read_config
+from research.tracking.sacred_parts import Ingredient
 from research.tracking.settings_file import read_settings
 from research.validation import suggestion
 
@@ -53,20 +53,21 @@ class Choice:
         key: The setting that chooses. It is a field of every class.
         classes: The classes by the value of that field, which is also its default in the class. The first class is
             that of runs which do not choose. Several values may have the same class, which has the first of them as the
-            default: then the setting chooses among the differences of named configs alone.
+            default: then the setting chooses among the differences of named configs alone. The name of an algorithm in
+            `ALGORITHMS` stands for the class of its settings, which is then imported when it is needed.
     """
 
     key: str
-    classes: Mapping[str, type[Any]]
+    classes: Mapping[str, type[Any] | str]
 
     def class_of(self, values: Mapping[str, Any]) -> type[Any]:
         """Returns the class that the values choose. Raises ConfigError without one, or for a key of another class."""
         chosen = values.get(self.key, next(iter(self.classes)))
         if chosen not in self.classes:
             raise ConfigError(f"{self.key}={chosen!r}: need one of {', '.join(self.classes)}")
-        config_class = self.classes[chosen]
+        config_class = _class_of(self.classes[chosen])
         for key, value in values.items():
-            owners = [name for name, other in self.classes.items() if key in other.__dataclass_fields__]
+            owners = [name for name, other in self.classes.items() if key in _names(_class_of(other))]
             if owners and chosen not in owners:
                 owner = " or ".join(f"{self.key}={name!r}" for name in owners)
                 raise ConfigError(f"{key}={value!r}: no such key with {self.key}={chosen!r}; {owner} has it")
@@ -89,7 +90,8 @@ class Settings:
     """The settings that an experiment has, and the checks of their values.
 
     Args:
-        config_class: Dataclass of the algorithm's settings, or a choice of several.
+        config_class: Dataclass of the algorithm's settings, the name of the algorithm in `ALGORITHMS`, or a choice of
+            several.
         ingredients: Sacred's ingredients. Their settings lie below their paths (`data.path=...`), which must be plain
             names.
         named_configs: The named configs of the experiment, to which more may be added later.
@@ -97,7 +99,7 @@ class Settings:
 
     def __init__(
         self,
-        config_class: type[Any] | Choice,
+        config_class: type[Any] | str | Choice,
         ingredients: Sequence[Ingredient],
         named_configs: Mapping[str, Callable[[], Mapping[str, Any]]],
     ):
@@ -206,7 +208,13 @@ class Settings:
 
 def _task(values: Mapping[str, Any]) -> Any:
     """Returns the class of the task that the values name; None without one."""
-    return {**TASKS, **REGRESSION_TASKS}.get(values.get("task", ""))
+    name = values.get("task", "")
+    return TASKS.get(name) or REGRESSION_TASKS.get(name)
+
+
+def _class_of(config_class: type[Any] | str) -> type[Any]:
+    """Returns the class of settings; a name is that of an algorithm."""
+    return ALGORITHMS[config_class].Config if isinstance(config_class, str) else config_class
 
 
 def _names(cls: type[Any]) -> frozenset[str]:

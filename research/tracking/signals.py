@@ -17,31 +17,17 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
-from sacred.utils import SacredInterrupt
+from research.tracking.exit_codes import PREEMPTED
+from research.tracking.sacred_parts import SacredInterrupt
 
 PREEMPT_SIGNAL = "METAPOLICY_PREEMPT_SIGNAL"
-
-BUSY = 75
-"""Exit code if another process writes the record of the run. Nothing was done; it can be tried again later."""
-
-PREEMPTED = 85
-"""Exit code of a run that the preemption signal stopped: it is saved and should be started again."""
-
-HUNG_UP = 128 + signal.SIGHUP  # 129
-"""Exit code of a run that SIGHUP stopped. It is saved."""
-
-INTERRUPTED = 128 + signal.SIGINT  # 130
-"""Exit code of a run that SIGINT stopped. It is saved."""
-
-TERMINATED = 128 + signal.SIGTERM  # 143
-"""Exit code of a run that SIGTERM stopped. It is saved."""
 
 
 class Stopped(SacredInterrupt):
     """Ends a run before its last iteration. Sacred records `STATUS` as the status of the run.
 
     Attributes:
-        exit_code: Exit code of the process: `PREEMPTED`, `HUNG_UP`, `INTERRUPTED` or `TERMINATED`; 0 if it halted.
+        exit_code: Exit code of the process: one of `exit_codes.py`; 0 if it halted.
     """
 
     STATUS = "INTERRUPTED"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from experiments.lookahead_dqn import DESIGNS, NAMED_CONFIGS, choose, experiment
+from research.algorithms import ALGORITHMS
 from research.algorithms.value.lookahead_dqn import LookaheadDQN, LookaheadDQNConfig
 from research.checkpoint import CheckpointError, load
 from research.conversion import ConfigError, to_mapping
@@ -57,11 +58,11 @@ def resolved(names=(), **updates):
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_a_design_has_its_own_settings_and_defaults(design, capsys):
-    assert resolved(design=design) == DESIGNS[design].Config()
-    assert type(choose(resolved(design=design))) is DESIGNS[design]
+    assert resolved(design=design) == ALGORITHMS[DESIGNS[design]].Config()
+    assert type(choose(resolved(design=design))) is ALGORITHMS[DESIGNS[design]]
     shown = experiment.run("print_config", {"design": design}, options={"--loglevel": "ERROR"}).config
     shown = {key: value for key, value in shown.items() if key not in ("run", "runs_dir", "checkpoint")}
-    assert shown == to_mapping(DESIGNS[design].Config())
+    assert shown == to_mapping(ALGORITHMS[DESIGNS[design]].Config())
     assert f"design = {design!r}" in capsys.readouterr().out
 
 

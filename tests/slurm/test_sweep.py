@@ -272,6 +272,6 @@ def test_what_is_trained_is_built_once_for_all_seeds_and_never_on_the_jobs_devic
     built = []
     experiment = load_experiment(ROOT / "experiments" / "maml_trpo.py")
     monkeypatch.setattr("slurm.checking.load_experiment", lambda script: experiment)
-    monkeypatch.setattr("research.tracking.session.Trainer.build", lambda self, config: built.append(config))
+    monkeypatch.setattr("research.tracking.commands.Trainer.build", lambda self, config: built.append(config))
     assert len(check(load_sweep(path), path, ROOT).configurations) == 100
     assert [(config.max_kl, config.device) for config in built] == [(0.01, "cpu"), (0.02, "cpu")]

@@ -17,8 +17,8 @@ import torch
 from research import rng
 from research.evaluation import AdaptationCurve
 from research.tasks.splits import Evaluated, SplitName
+from research.tracking.commands import add_commands
 from research.tracking.experiment import Experiment, make_experiment
-from research.tracking.session import add_commands
 from research.types import Params, StepResult
 
 OPTIONS = "num_iterations=12 eval_interval=4 checkpoint_interval=5 seed=2"

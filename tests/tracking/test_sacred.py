@@ -10,9 +10,9 @@ import pytest
 import toy_experiment
 from sacred import Ingredient
 
+from research.tracking.commands import add_commands
 from research.tracking.experiment import make_experiment
 from research.tracking.progress import Lines
-from research.tracking.session import add_commands
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from research.policies.layers import unset_linear
 from research.policies.memory.config import MemoryConfig
 from research.policies.memory.generated import generated_linear
 from research.policies.memory.initial import linear
@@ -68,7 +69,7 @@ class FilmHead(nn.Module):
         self.activation, self.widths = _ACTIVATIONS[config.head_activation], config.head_hidden_sizes
         self.layers = nn.ModuleList(_layers((observation, *self.widths, output), generator, output_scale))
         total = sum(self.widths)
-        self.film = nn.utils.skip_init(nn.Linear, memory, 2 * total)
+        self.film = unset_linear(nn.Linear, memory, 2 * total)
         with torch.no_grad():  # the identity: factors 1, addends 0
             self.film.weight.zero_()
             self.film.bias[:total], self.film.bias[total:] = 1.0, 0.0

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from research.policies.layers import unset_linear
+
 
 def glorot(rows: int, columns: int, generator: torch.Generator, fan: int, scale: float = 1.0) -> nn.Parameter:
     """Returns uniform weights `[rows, columns]` for a layer with `fan` inputs and outputs together, times `scale`."""
@@ -21,7 +23,7 @@ def orthogonal(size: int, generator: torch.Generator) -> Tensor:
 
 def linear(inputs: int, outputs: int, generator: torch.Generator, scale: float = 1.0) -> nn.Linear:
     """Returns a linear layer with Glorot's weights times `scale`, and biases 0."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # which draws nothing
+    layer = unset_linear(nn.Linear, inputs, outputs)
     layer.weight = glorot(outputs, inputs, generator, inputs + outputs, scale)
     layer.bias = nn.Parameter(torch.zeros(outputs))
     return layer

@@ -16,13 +16,13 @@ from typing import Any
 from pymongo import monitoring
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, PyMongoError
-from sacred.observers import RunObserver
 
 from research.files import claim_number, claim_numbers
 from research.tracking.mongo.address import Address
 from research.tracking.mongo.identity import about_copies, next_number, origin, placeholder
 from research.tracking.mongo.store import Cursor, Document, bring_up_to_date
 from research.tracking.observer import FileObserver
+from research.tracking.sacred_parts import RunObserver
 
 INTERVAL_SECONDS = 10.0
 """Seconds between two passes."""
