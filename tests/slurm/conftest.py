@@ -77,10 +77,11 @@ class Desk:
         return json.loads(self.slurm("status", name, "--json"))
 
     def wait(self, condition, seconds: float = 120, what: str = "") -> None:
-        end = time.monotonic() + seconds
+        began, end = time.monotonic(), time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"{what or condition} was not so within {seconds} s: {self.everything()}"
-            time.sleep(0.2)
+            # A condition that reads the state of a sweep starts `squeue`: in a long wait this took a third of a core.
+            time.sleep(min(1.0, 0.2 + 0.05 * (time.monotonic() - began)))
 
     def everything(self) -> str:
         logs = "\n".join(path.read_text()[-1500:] for path in self.directory.glob("runs/_sweeps/*/logs/*"))

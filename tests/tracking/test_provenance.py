@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -198,4 +199,5 @@ def test_all_of_the_library_and_the_script_are_kept():
 
 def test_versions_of_the_libraries_that_numbers_depend_on():
     versions = dict(line.split("==") for line in provenance.library_versions())
+    assert versions == {dist.metadata["Name"].lower(): dist.version for dist in metadata.distributions()}
     assert {"torch", "numpy", "sacred", "gymnasium"} <= versions.keys()
