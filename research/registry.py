@@ -28,10 +28,12 @@ class Registry(MutableMapping[str, type[T]]):
 
     def __getitem__(self, name: str) -> type[T]:
         place = self._places[name]
-        if isinstance(place, str):
-            module, _, cls = place.partition(":")
-            place = self._places[name] = getattr(importlib.import_module(f"{self._package}.{module}"), cls)
-        return place
+        if not isinstance(place, str):
+            return place
+        module, _, attribute = place.partition(":")
+        cls: type[T] = getattr(importlib.import_module(f"{self._package}.{module}"), attribute)
+        self._places[name] = cls
+        return cls
 
     def __setitem__(self, name: str, cls: type[T]) -> None:
         self._places[name] = cls

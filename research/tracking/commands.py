@@ -10,24 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.algorithms import ALGORITHMS, Algorithm
 from research.conversion import from_mapping
 from research.distributed import Ranks
-from research.evaluation import AdaptationCurve
 from research.tracking.experiment import Experiment
 from research.tracking.run import RecordedRun
 
 if TYPE_CHECKING:
-    from research.tracking.session import Session
-
-Report = Callable[[AdaptationCurve, Path | None], list[Path]]
-"""Prints a curve, draws pictures of it in a directory (if there is one) and returns their paths."""
-
-Draw = Callable[[AdaptationCurve, Path], list[Path]]
-"""Draws the episodes of a curve in a directory and returns the paths of the pictures."""
+    from research.tracking.session import Draw, Report, Session
 
 
 def add_commands(
