@@ -17,6 +17,7 @@ import torch
 from research import rng
 from research.evaluation import AdaptationCurve
 from research.tasks.splits import Evaluated, SplitName
+from research.tracking import session  # noqa: F401  commands import it: processes that are forked share it
 from research.tracking.commands import add_commands
 from research.tracking.experiment import Experiment, make_experiment
 from research.types import Params, StepResult
