@@ -21,8 +21,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[1]
 
 _NAVIGATION = (
@@ -123,6 +121,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if unknown := [name for name in arguments.names if name not in LINES]:
         parser.error(f"{', '.join(unknown)}: no such notebook; there are {', '.join(LINES)}")
+    import torch  # here: help comes at once
+
+    torch.set_num_threads(1)
     for name in arguments.names or LINES:
         make(name, arguments.directory.absolute())
     return 0
@@ -130,5 +131,4 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
     sys.exit(main(sys.argv[1:]))

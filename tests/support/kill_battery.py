@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from preloaded import preloaded
 
 import analysis.plots  # noqa: F401  # so that no process has to import it
 from research.checkpoint import load
@@ -50,7 +51,7 @@ class Battery:
     """The runs of one script in one directory; run 1 is left alone."""
 
     def __init__(self, script: str, directory: Path):
-        self.experiment: Any = importlib.import_module(f"experiments.{script}").experiment
+        self.experiment: Any = preloaded(importlib.import_module(f"experiments.{script}").experiment)
         self.settings, self.directory = f"{SETTINGS[script]} {EVERY}".split(), directory
         began = time.monotonic()
         assert wait(self.start(1)) == 0, (directory / "output.txt").read_text(encoding="utf-8")

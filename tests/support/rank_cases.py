@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from research.algorithms import ALGORITHMS
 from research.distributed import ALONE, RankLostError, Ranks, join
 from research.policies import PolicyConfig
+from research.tasks import TASKS
 
 _ITERATIONS = 2
 _COMMON: dict[str, Any] = {
@@ -115,6 +116,8 @@ def _exchange(ranks: Ranks) -> dict[str, Any]:
 
 def _main(directory: Path, sizes: list[int]) -> None:
     torch.set_num_threads(1)
+    for algorithm, settings in _CASES.values():
+        ALGORITHMS[algorithm], TASKS[settings.get("task", "navigation_2d")]
     for size in sizes:
         port, children = free_port(), []
         for rank in range(size):

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from preloaded import preloaded
 from rank_cases import free_port, place
 
 _ROOT = Path(__file__).parents[2]
@@ -92,5 +93,5 @@ if __name__ == "__main__":
     from experiments import maml_trpo, rl2
 
     torch.set_num_threads(1)
-    _experiments: dict[str, Any] = {"maml_trpo": maml_trpo.experiment, "rl2": rl2.experiment}
+    _experiments: dict[str, Any] = {"maml_trpo": preloaded(maml_trpo.experiment), "rl2": preloaded(rl2.experiment)}
     print(json.dumps([_live(life) for life in json.loads(sys.argv[1])]))  # noqa: T201
