@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from experiments import rl2
 from research import checkpoint
 from research.algorithms.memory.recurrent import num_parts
+from research.algorithms.memory.rl2 import RL2
 from research.conversion import from_mapping
 
 TINY = "fast num_threads=1 eval_interval=0"
@@ -86,15 +87,15 @@ def test_tasks_without_a_known_optimum_have_no_regret(runs, capsys):
 
 @pytest.mark.parametrize("name", rl2.NAMED_CONFIGS)
 def test_every_named_config_is_valid(name):
-    config = from_mapping(rl2.RL2.Config, rl2.NAMED_CONFIGS[name])
+    config = from_mapping(RL2.Config, rl2.NAMED_CONFIGS[name])
     assert config.tasks_at(config.num_iterations - 1) >= config.num_minibatches
     assert config.task == "cheetah_vel" or config.discount == 1.0, "the published tables are not discounted"
 
 
 @pytest.mark.parametrize("name", rl2.NAMED_CONFIGS)
 def test_every_minibatch_of_a_named_config_has_equal_parts_for_two_and_four_threads(name):
-    config = from_mapping(rl2.RL2.Config, rl2.NAMED_CONFIGS[name])
-    agent = rl2.RL2(config).agent
+    config = from_mapping(RL2.Config, rl2.NAMED_CONFIGS[name])
+    agent = RL2(config).agent
     for iteration in range(0, config.num_iterations, 7):
         trials = config.tasks_at(iteration) * config.trials_per_task
         for rows in {trials // config.num_minibatches, -(-trials // config.num_minibatches)}:

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from experiments import varibad
 from research import checkpoint
+from research.algorithms.memory.varibad import VariBAD
 
 TINY = "fast num_threads=1 eval_interval=0"
 
@@ -52,7 +53,7 @@ def test_every_named_config_is_valid(name, inference):
     config = named(name, inference=inference)
     assert config.tasks_at(config.num_iterations - 1) >= config.num_minibatches
     if name != "cheetah_vel":  # whose robot is slow to make
-        varibad.VariBAD(config).init()
+        VariBAD(config).init()
 
 
 def test_named_configs_hold_settings_for_each_inference():
