@@ -80,7 +80,7 @@ def all_cases() -> dict[str, Case]:
         (TASKS, golden_cases.TASK_CASES, golden_cases.SHORT, record_task),
         (REGRESSION_TASKS, golden_cases.REGRESSION_TASK_CASES, {}, record_regression_task),
     ):
-        for task in sorted(registry | named):
+        for task in sorted(registry.keys() | named):
             for name, settings in named.get(task, {"default": default}).items():
                 run = functools.partial(record, task, settings)
                 found.append(Case(f"tasks/{task}-{name}", run, TOLERANCES["tasks"]))
