@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from experiments import distillation, histories, lookahead_dqn, rl2
 from research import checkpoint
+from research.algorithms.memory.distillation import Distillation
 from research.sampling.histories import read_histories
 from research.tasks import make_tasks
 
@@ -46,7 +47,7 @@ def test_going_on_equals_never_having_stopped(runs, capsys):
 @pytest.mark.parametrize("name", distillation.NAMED_CONFIGS)
 def test_every_named_config_is_valid(name):
     settings = distillation.experiment.settings
-    distillation.Distillation(settings.typed(settings.given({}, [name]))[0]).init()
+    Distillation(settings.typed(settings.given({}, [name]))[0]).init()
 
 
 @pytest.mark.parametrize(
