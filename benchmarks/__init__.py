@@ -13,6 +13,7 @@ MODULES = (
     "benchmarks.bench_peers",
     "benchmarks.bench_tracking",
     "benchmarks.bench_slurm",
+    "benchmarks.bench_search",
     "benchmarks.bench_sharding",
     "benchmarks.bench_analysis",
     "benchmarks.bench_report",

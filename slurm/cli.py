@@ -42,6 +42,10 @@ def _task(argv: Sequence[str]) -> int:
     from slurm.task import become_run
 
     try:
+        if Path(argv[0]).name == "search.yaml":  # the file of a study, whose tasks are workers
+            from slurm.search.worker import work
+
+            return work(Path(argv[0]), int(argv[1]))
         become_run(Path(argv[0]), int(argv[1]))
     except (SlurmError, OSError) as error:
         return _refuse(error)
@@ -65,6 +69,18 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--force", action="store_true", help="also repeat runs that have completed")
     submit.add_argument("--no-snapshot", action="store_true", help="run the code in place instead of a copy")
     _add_where(submit)
+    search = _command(commands, "search", "search settings: begin or continue a search, or show it")
+    search.add_argument("search", type=Path, metavar="FILE", help="a search file, or with --status, --best or --cancel "
+                        "the name of a search")  # fmt: skip
+    search.add_argument("--new", action="store_true", help="begin another search, even if one of this file exists")
+    search.add_argument("--no-snapshot", action="store_true", help="run the code in place instead of a copy")
+    _add_where(search)
+    which = search.add_mutually_exclusive_group()
+    which.add_argument("--status", action="store_true", help="show the trials, the best first")
+    which.add_argument("--best", action="store_true", help="print the command that trains the best trial again")
+    which.add_argument("--cancel", action="store_true", help="stop its workers; their runs save checkpoints")
+    search.add_argument("--all", action="store_true", help="with --status: show every trial")
+    search.add_argument("--json", action="store_true", help="with --status: print every trial as JSON, for scripts")
     status = _command(commands, "status", "show all sweeps, or the runs of one sweep")
     _add_sweep(status)
     status.add_argument("--all", action="store_true", help="show every run of a long sweep")
@@ -105,6 +121,10 @@ def _function(name: str) -> Callable[[argparse.Namespace], int | None]:
         from slurm.submit import submit
 
         return submit
+    if name == "search":
+        from slurm.search.commands import search
+
+        return search
     from slurm import commands
 
     return {
@@ -132,7 +152,9 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--throttle", type=_positive, metavar="N", help="most tasks of an array that run at once")
     parser.add_argument("--max-array", type=_positive, metavar="N", help="MaxArraySize (default: from Slurm)")
     parser.add_argument("--local", action="store_true", help="run on this machine, without Slurm")
-    parser.add_argument("-j", "--jobs", type=_positive, default=1, metavar="N", help="with --local: runs at a time")
+    parser.add_argument(
+        "-j", "--jobs", type=_positive, default=1, metavar="N", help="with --local: runs at a time; of search: workers"
+    )
 
 
 def _positive(text: str) -> int:

@@ -23,17 +23,24 @@ from slurm import guard, scheduler
 from slurm.arrays import Terms, adopt, can_follow
 from slurm.errors import SlurmError
 from slurm.execute import array_size, execute
-from slurm.folder import Folder, all_folders, find_folder, find_run, sweeps_dir
+from slurm.folder import Folder, all_folders, find_folder, find_in, find_run, sweeps_dir
 from slurm.known import survey_all
 from slurm.profile import load_profile, read_profile, write_profile
 from slurm.scheduler import Queued, Task
+from slurm.search.folder import all_studies, find_study
 from slurm.states import LEFT, STATES, RunState
 from slurm.tables import as_json, duration, runs_table, seconds_left, sweeps_table
 from slurm.task import ROOT
 
 
 def status(arguments: argparse.Namespace) -> None:
-    """Prints the state of all sweeps, or of the runs of one."""
+    """Prints the state of all sweeps, or of the runs of one, or of the trials of a search."""
+    study = None if arguments.sweep is None else find_study(arguments.runs_dir, arguments.sweep)
+    if study is not None and find_in(sweeps_dir(arguments.runs_dir), arguments.sweep, "manifest.jsonl") is None:
+        from slurm.search.shown import show  # Optuna takes most of a second to import
+
+        show(study, arguments)
+        return
     surveys = list(_surveys(arguments, _queue()).values())
     if arguments.json:
         print(json.dumps([as_json(run) for runs in surveys for run in runs], indent=2, allow_nan=False))
@@ -45,6 +52,7 @@ def status(arguments: argparse.Namespace) -> None:
         print(f"No sweep in {directory} can be read: {damaged} damaged." if damaged else f"No sweep is in {directory}.")
     elif arguments.sweep is None:
         console.print(sweeps_table(surveys))
+        _name_searches(arguments.runs_dir)
     else:
         console.print(runs_table(surveys[0], arguments.all))
         counts = collections.Counter(run.state for run in surveys[0])
@@ -53,11 +61,20 @@ def status(arguments: argparse.Namespace) -> None:
         console.print(f"; about {duration(left)} left" if left is not None else "")
 
 
+def _name_searches(runs_dir: Path) -> None:
+    studies = all_studies(runs_dir)
+    if studies:
+        print(f"\nSearches, which `status NAME` shows: {printable(', '.join(study.name for study in studies))}")
+
+
 def logs(arguments: argparse.Namespace) -> None:
     """Prints the last lines of a run's output, of all its starts. Raises SlurmError if there is none."""
-    folder, stage, line = find_run(arguments.runs_dir, arguments.run)
-    arrays = [array for array in folder.arrays() if array.stage == stage and line in array.lines]
-    paths = dict.fromkeys(folder.log(array, line) for array in arrays)
+    found = (study.path / "logs" / f"run_{arguments.run}.log" for study in all_studies(arguments.runs_dir))
+    paths = dict.fromkeys(path for path in found if path.exists())
+    if not paths:
+        folder, stage, line = find_run(arguments.runs_dir, arguments.run)
+        arrays = [array for array in folder.arrays() if array.stage == stage and line in array.lines]
+        paths = dict.fromkeys(folder.log(array, line) for array in arrays)
     lines: list[str] = []
     for path in paths:
         if path.exists():

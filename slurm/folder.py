@@ -185,23 +185,25 @@ def sweeps_dir(runs_dir: Path) -> Path:
     return runs_dir.absolute() / "_sweeps"
 
 
-def next_folder(runs_dir: Path, name: str) -> Folder:
-    """Returns the folder that `publish` would make."""
-    parent = sweeps_dir(runs_dir)
+def next_folder(parent: Path, name: str) -> Folder:
+    """Returns the folder that `publish` would make in a directory such as `sweeps_dir`."""
     number = max((number for other, number in _split(parent) if other == name), default=0) + 1
     return Folder(parent / f"{name}-{number}")
 
 
 @contextlib.contextmanager
-def new_folder(runs_dir: Path, submission: Submission) -> Iterator[tuple[Folder, int]]:
+def new_folder(parent: Path, submission: Submission) -> Iterator[tuple[Folder, int]]:
     """Makes a hidden folder for the files of a sweep and yields it with the descriptor of its lock, which it holds.
 
     `publish` makes the folder a sweep. If that is not done, the folder is deleted at the end.
 
+    Args:
+        parent: The directory, such as `sweeps_dir`.
+        submission: Facts of the submission.
+
     Raises:
         SlurmError: The directory cannot be written.
     """
-    parent = sweeps_dir(runs_dir)
     made = [directory for directory in (parent, *parent.parents) if not directory.exists()]
     folder = Folder(parent / f".{uuid.uuid4().hex}{_HIDDEN}")
     try:
@@ -210,7 +212,7 @@ def new_folder(runs_dir: Path, submission: Submission) -> Iterator[tuple[Folder,
         (folder.path / "logs").mkdir(parents=True)
     except OSError as error:
         raise SlurmError(
-            f"--runs-dir {runs_dir}: cannot write {parent} ({error.strerror}); choose another directory"
+            f"--runs-dir {parent.parent}: cannot write {parent} ({error.strerror}); choose another directory"
         ) from error
     try:
         with guard.hold(folder.submitting, "submits it") as lock:
@@ -227,7 +229,7 @@ def new_folder(runs_dir: Path, submission: Submission) -> Iterator[tuple[Folder,
 def publish(folder: Folder, name: str) -> Folder:
     """Renames a hidden folder to the next free number of a name, which makes it a sweep. Returns the folder."""
     while True:
-        target = next_folder(folder.runs_dir, name)
+        target = next_folder(folder.path.parent, name)
         try:
             folder.path.rename(target.path)
         except OSError:
@@ -257,12 +259,20 @@ def find_folder(runs_dir: Path, name: str) -> Folder:
         SlurmError: There is no such sweep.
     """
     parent = sweeps_dir(runs_dir)
-    numbers = [number for other, number in _split(parent) if other == name]
-    for path in (parent / name, Path(name), *(parent / f"{name}-{max(numbers)}" for _ in numbers[:1])):
-        if (path / "manifest.jsonl").is_file():
-            return Folder(path.absolute())
+    path = find_in(parent, name, "manifest.jsonl")
+    if path is not None:
+        return Folder(path)
     there = ", ".join(folder.name for folder in all_folders(runs_dir)) or "none"
     raise SlurmError(f"{name}: no such sweep in {parent}; there is {there}")
+
+
+def find_in(parent: Path, name: str, file: str) -> Path | None:
+    """Returns the path of a folder by its name, its name without the number, or a path; None if none has `file`."""
+    numbers = [number for other, number in _split(parent) if other == name]
+    for path in (parent / name, Path(name), *(parent / f"{name}-{max(numbers)}" for _ in numbers[:1])):
+        if (path / file).is_file():
+            return path.absolute()
+    return None
 
 
 def all_folders(runs_dir: Path) -> list[Folder]:

@@ -17,7 +17,7 @@ from slurm import scheduler
 from slurm.arrays import Terms
 from slurm.check import Place, check_there
 from slurm.execute import array_size, execute
-from slurm.folder import Folder, Submission, new_folder, next_folder, publish
+from slurm.folder import Folder, Submission, new_folder, next_folder, publish, sweeps_dir
 from slurm.known import Past, past_runs
 from slurm.plan import Plan, fill_folder, make_plan
 from slurm.profile import Profile, load_profile
@@ -71,7 +71,7 @@ def _folder(arguments: argparse.Namespace, submission: Submission) -> Iterator[t
         if arguments.dry_run:
             folder, lock = Folder(Path(stack.enter_context(tempfile.TemporaryDirectory())).resolve()), -1
         else:
-            folder, lock = stack.enter_context(new_folder(arguments.runs_dir, submission))
+            folder, lock = stack.enter_context(new_folder(sweeps_dir(arguments.runs_dir), submission))
         if not arguments.no_snapshot:
             take_snapshot(ROOT, folder.code, arguments.runs_dir)
         yield folder, lock
@@ -117,7 +117,7 @@ def _describe(changed: Sequence[ChangedDefault]) -> Iterator[str]:
 
 def _rehearse(plan: Plan, lines: Sequence[Sequence[int]], profile: Profile, arguments: argparse.Namespace) -> int:
     """Prints what would be written and submitted. Returns the exit status."""
-    folder = next_folder(arguments.runs_dir, plan.path.stem)
+    folder = next_folder(sweeps_dir(arguments.runs_dir), plan.path.stem)
     first, count = next_number(arguments.runs_dir), plan.missing()
     copy = "" if arguments.no_snapshot else " and a copy of the code"
     print(f"Would write {printable(folder.path)} with the manifest{copy}.")

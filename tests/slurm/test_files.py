@@ -10,7 +10,7 @@ import pytest
 
 from slurm.arrays import Terms, array_command, arrays_of, order, ranges
 from slurm.errors import SlurmError
-from slurm.folder import Array, Folder, Submission, find_folder, new_folder, next_folder, publish
+from slurm.folder import Array, Folder, Submission, find_folder, new_folder, next_folder, publish, sweeps_dir
 from slurm.manifest import Entry, read_entry, read_manifest, write_manifest
 from slurm.profile import PROFILES, Profile, load_profile
 from slurm.snapshot import take_snapshot
@@ -178,8 +178,8 @@ def test_the_command_of_an_array(tmp_path):
 def test_sweeps_of_a_name_are_numbered_and_found(tmp_path):
     runs = tmp_path / "runs"
     for number in range(1, 12):
-        assert next_folder(runs, "a-b").name == f"a-b-{number}"
-        with new_folder(runs, SUBMISSION) as (hidden, _):
+        assert next_folder(sweeps_dir(runs), "a-b").name == f"a-b-{number}"
+        with new_folder(sweeps_dir(runs), SUBMISSION) as (hidden, _):
             write_manifest(hidden.manifest(0), ENTRIES)
             publish(hidden, "a-b")
     assert find_folder(runs, "a-b").name == "a-b-11"
