@@ -5,6 +5,7 @@
     python -m analysis export runs metrics -o metrics.csv                          # CSV, Parquet, LaTeX
     python -m analysis adaptation runs/1 runs/2            # adaptation curves, as a table and a picture
     python -m analysis regret runs/1 runs/2                # RL² on bandits or MDPs, compared with classical policies
+    python -m analysis search cartpole                     # the trials of a search: history, importances, pictures
     python -m analysis report runs -o report.html          # one page that needs no network
     python -m analysis bayes gridnavi                      # the best return of a trial without knowing the task
     python -m analysis notebooks 01                        # executes notebooks and saves them as pages
@@ -28,7 +29,7 @@ from collections.abc import Sequence
 from research.streams import prepare_streams
 
 FOLDERS = {
-    "commands": ("table", "compare", "export", "report", "adaptation", "regret", "bayes", "notebooks"),
+    "commands": ("table", "compare", "export", "report", "adaptation", "regret", "search", "bayes", "notebooks"),
     "studies": ("classical", "coverage", "estimators"),
 }
 REPLACED = {"learning": "compare {} --metric eval/score_after_0 --value area"}

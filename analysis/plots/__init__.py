@@ -2,6 +2,7 @@
 
 Pictures of runs, from the frames of `Runs` (docs/analysis.md). Each function returns a Figure, which `save` writes:
 curves.py: learning curves, adaptation, regret; scores.py: comparisons, profiles, throughput; estimates.py: bias.
+searches.py: history, settings and importances of a search.
 
 Pictures of one evaluation. Each function writes a file: evaluations.py; beliefs.py: the search for a hidden goal.
 
@@ -13,6 +14,7 @@ from analysis.plots.curves import plot_adaptation, plot_curves, plot_regrets
 from analysis.plots.estimates import plot_bias, plot_estimates
 from analysis.plots.evaluations import plot_adaptation_curve, plot_paths, plot_reference, plot_regret
 from analysis.plots.scores import plot_comparison, plot_improvement, plot_profiles, plot_throughput
+from analysis.plots.searches import plot_history, plot_importances, plot_parallel
 from analysis.plots.style import COLOURS, INK, STYLE, make_figure, save
 
 __all__ = [
@@ -28,7 +30,10 @@ __all__ = [
     "plot_comparison",
     "plot_curves",
     "plot_estimates",
+    "plot_history",
+    "plot_importances",
     "plot_improvement",
+    "plot_parallel",
     "plot_paths",
     "plot_profiles",
     "plot_reference",
