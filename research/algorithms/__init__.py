@@ -47,6 +47,28 @@ class SharesTasks(Protocol):
         """Returns the same algorithm in one of the processes. Raises ValueError if there are too few tasks for them."""
 
 
+@runtime_checkable
+class AdoptsStates(Protocol):
+    """Algorithms whose settings may change while they train: those with `mutable_settings`. An optional ability."""
+
+    def adopt(self, state: Any, before: Any, own: Any) -> Any:
+        """Returns a state of this algorithm that goes on with what was learned in a state of other settings.
+
+        Everything that was learned is that of `state`: parameters, optimisers, running moments. Everything that belongs
+        to the run that goes on is that of `own`: the iteration, environments in mid-episode, a replay buffer. With
+        `state` as `own` and without a changed setting, the result is `state`.
+
+        Args:
+            state: A state of the same algorithm with other settings, perhaps from another run.
+            before: Its settings; those that are no `mutable_settings` are those of this algorithm, except for the seed.
+            own: The last state of the run that goes on, whose settings differ from those of this algorithm in
+                `mutable_settings` alone.
+
+        Raises:
+            ValueError: A size is smaller than before, or two of the settings cannot change together.
+        """
+
+
 ALGORITHMS: Registry[Algorithm] = Registry(
     __name__,
     {
@@ -66,4 +88,4 @@ ALGORITHMS: Registry[Algorithm] = Registry(
     },
 )
 
-__all__ = ["ALGORITHMS", "Algorithm", "SharesTasks"]
+__all__ = ["ALGORITHMS", "AdoptsStates", "Algorithm", "SharesTasks"]

@@ -36,6 +36,9 @@ class AlgorithmConfig:
         evaluation_settings: Settings that may differ when a checkpoint is evaluated or drawn. A class that adds such
             settings adds their names to those of its bases; a name stands for the settings below it, too.
         resume_settings: Settings that may differ when a run is resumed, likewise.
+        mutable_settings: Settings that may change while a run trains, likewise: the algorithm has `adopt`, which fits
+            its state to any of their values. Population-based training searches among them.
+        growing_settings: The ones among them that can only grow, such as the sizes of a network.
     """
 
     evaluation_settings: ClassVar[frozenset[str]] = frozenset(
@@ -44,6 +47,8 @@ class AlgorithmConfig:
     resume_settings: ClassVar[frozenset[str]] = frozenset(
         {"num_iterations", "checkpoint_interval", "checkpoint_seconds", "device"}
     )
+    mutable_settings: ClassVar[frozenset[str]] = frozenset()
+    growing_settings: ClassVar[frozenset[str]] = frozenset()
 
     task: str = ""
     task_args: dict[str, Any] = field(default_factory=dict)

@@ -1,10 +1,11 @@
-"""Outer loops that follow a meta-gradient: the tensors that they move, and the limit on the gradient's norm."""
+"""Outer loops that follow a meta-gradient: the tensors that they move, limits on norms, and weights of penalties."""
 
 from __future__ import annotations
 
 import math
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from research.inner_loops import InnerLoopConfig
 from research.optim.flat import norm
@@ -66,3 +67,12 @@ def clip_norm(gradient: Params, max_norm: float) -> tuple[Params, float]:
     if not 0 < max_norm < length:
         return gradient, length
     return {name: value * (max_norm / length) for name, value in gradient.items()}, length
+
+
+def adapted_coef(coef: Tensor, kl: Tensor, target: float) -> Tensor:
+    """Returns 2 · coef where KL > 1.5 · target, coef / 2 where KL < target / 1.5, else coef, within [1e-8, 1e4].
+
+    Schulman et al. 2017, arXiv:1707.06347, section 4. The bounds keep it from vanishing while the policy hardly moves.
+    """
+    factor = torch.where(kl > 1.5 * target, 2.0, torch.where(kl < target / 1.5, 0.5, 1.0))
+    return (coef * factor).clamp(1e-8, 1e4)

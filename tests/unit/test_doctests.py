@@ -15,6 +15,7 @@ PACKAGES = (
     "research.inner_loops",
     "research.optim",
     "research.parallel",
+    "research.policies.net2net",
     "research.returns",
     "research.rng",
     "research.spaces",

@@ -117,11 +117,15 @@ class Agent:
         self.num_threads = 1 if self.device.type != "cpu" else config.num_threads or available_cores()
         self.tasks = make_tasks(config.task, horizon=config.horizon, **config.task_args)
         self.inner_loop = make_inner_loop(config.inner_loop, config)
-        initial = rng.torch_generator(config.seed, "policy")
-        policy = make_policy(config.policy, self.tasks.observation_space, self.tasks.action_space, initial)
-        self.policy = policy.to(self.device, getattr(torch, config.dtype))
+        self.policy = self.make_policy(config.policy)
         self._copies = threading.local()
-        adapted_names(config, dict(policy.named_parameters()))  # refuses patterns without a match now
+        adapted_names(config, dict(self.policy.named_parameters()))  # refuses patterns without a match now
+
+    def make_policy(self, settings: PolicyConfig) -> nn.Module:
+        """Returns a policy with these settings, and the initial parameters of the run for them."""
+        initial = rng.torch_generator(self.config.seed, "policy")
+        policy = make_policy(settings, self.tasks.observation_space, self.tasks.action_space, initial)
+        return policy.to(self.device, getattr(torch, self.config.dtype))
 
     def init(self) -> MetaParams:
         """Returns the meta-parameters at the start of training."""

@@ -36,10 +36,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from research.algorithms.gradient.adoption import GROWING, MUTABLE, adopt_meta
 from research.algorithms.gradient.agent import Agent, AgentConfig, PolicySamples, respond
 from research.algorithms.gradient.compiled_objective import Objective, network_for
 from research.algorithms.gradient.evaluation import AgentAlgorithm
-from research.algorithms.outer import clip_norm, learned, replaced
+from research.algorithms.outer import adapted_coef, clip_norm, learned, replaced
 from research.criteria import Kind, closed_form_of
 from research.estimators import ESTIMATORS
 from research.inner_loops.descent import Stage
@@ -76,6 +77,10 @@ class MAMLPPOConfig(AgentConfig):
         adaptive_kl: Whether the weight is doubled and halved to keep that divergence near `target_kl`.
         target_kl: Target of the divergence in nats; read with `adaptive_kl` only.
     """
+
+    mutable_settings = MUTABLE | {"sampling_coef", "meta_lr", "num_epochs", "num_minibatches", "clip_eps",
+                                  "max_grad_norm", "kl_coef", "target_kl"}  # fmt: skip
+    growing_settings = GROWING
 
     estimator: Literal["maml", "e_maml", "dice", "lvc"] = "maml"
     sampling_coef: float = 1.0
@@ -160,14 +165,16 @@ class MAMLPPO(AgentAlgorithm[MAMLPPOConfig]):
         after = MAMLPPOState(state.iteration + 1, replaced(state.meta, params), optimizer, kl_coef)
         return StepResult(after, metrics)
 
+    def adopt(self, state: MAMLPPOState, before: MAMLPPOConfig, own: MAMLPPOState) -> MAMLPPOState:
+        """Returns a state that goes on with what was learned in a state of other settings.
 
-def adapted_coef(coef: Tensor, kl: Tensor, target: float) -> Tensor:
-    """Returns 2 · coef where KL > 1.5 · target, coef / 2 where KL < target / 1.5, else coef, within [1e-8, 1e4].
-
-    Schulman et al. 2017, arXiv:1707.06347, section 4. The bounds keep it from vanishing while the policy hardly moves.
-    """
-    factor = torch.where(kl > 1.5 * target, 2.0, torch.where(kl < target / 1.5, 0.5, 1.0))
-    return (coef * factor).clamp(1e-8, 1e4)
+        With `adaptive_kl` another `kl_coef` scales the coefficients that were adapted.
+        """
+        meta, optimizer = adopt_meta(self.agent, state.meta, state.optimizer, before, own.iteration)
+        kl_coef, start = state.kl_coef, self.config.kl_coef
+        if start != before.kl_coef:
+            kl_coef = kl_coef * (start / before.kl_coef) if self.config.adaptive_kl else torch.full_like(kl_coef, start)
+        return MAMLPPOState(own.iteration, meta, optimizer, kl_coef)
 
 
 class _Chunk(NamedTuple):

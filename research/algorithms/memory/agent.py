@@ -14,7 +14,7 @@ from research import rng
 from research.algorithms.config import AlgorithmConfig, ScheduledConfig
 from research.algorithms.schedules import interpolate
 from research.parallel import available_cores
-from research.policies.memory import MemoryConfig, check_context, check_spaces, make_memory_policy
+from research.policies.memory import MemoryConfig, MemoryPolicy, check_context, check_spaces, make_memory_policy
 from research.tasks import TaskDistribution, make_tasks
 from research.tasks.splits import evaluation_tasks
 from research.validation import at_least, in_unit_interval, positive
@@ -108,7 +108,11 @@ class MemoryAgent(Generic[C]):
         self.num_threads = 1 if self.device.type != "cpu" else config.num_threads or available_cores()
         self.tasks = config.make_tasks()
         self.longest = self.tasks.horizon * config.episodes_per_trial
-        initial = rng.torch_generator(config.seed, "policy")
+        self.policy = self.make_policy(config.policy)
+
+    def make_policy(self, settings: MemoryConfig) -> MemoryPolicy:
+        """Returns a policy with these settings, and the initial parameters of the run for them."""
+        initial = rng.torch_generator(self.config.seed, "policy")
         spaces = self.tasks.observation_space, self.tasks.action_space
-        policy = make_memory_policy(config.policy, *spaces, initial, self.longest)
-        self.policy = policy.to(self.device, getattr(torch, config.dtype))
+        policy = make_memory_policy(settings, *spaces, initial, self.longest)
+        return policy.to(self.device, getattr(torch, self.config.dtype))

@@ -37,6 +37,32 @@ class RL2Config(MemoryAgentConfig, TrustRegionConfig):
         entropy_until: Fraction of the training after which that weight is 0; with more than 1 it never is.
     """
 
+    mutable_settings = frozenset(
+        {
+            "meta_batch_size",
+            "final_meta_batch_size",
+            "trials_per_task",
+            "discount",
+            "gae_lambda",
+            "normalize_advantages",
+            "chunk_length",
+            "meta_lr",
+            "final_lr_fraction",
+            "num_epochs",
+            "num_minibatches",
+            "max_grad_norm",
+            "value_coef",
+            "clip_eps",
+            "entropy_coef",
+            "entropy_until",
+            "max_kl",
+            "policy.hidden_size",
+            "policy.head_hidden_sizes",
+            "policy.head_activation",
+        }
+    )
+    growing_settings = frozenset({"policy.hidden_size", "policy.head_hidden_sizes"})
+
     num_iterations: int = 100
     meta_batch_size: int = 1000
     final_meta_batch_size: int = 0

@@ -38,6 +38,9 @@ class InferenceConfig(RL2Config):
         decoder: Settings of the decoders.
     """
 
+    mutable_settings = frozenset[str]()  # VariBAD has no `adopt`
+    growing_settings = frozenset[str]()
+
     policy: MemoryConfig = MemoryConfig(head="state", belief_size=5)
     inference: Literal["varibad", "task"] = "varibad"
     inference_lr: float = 1e-3

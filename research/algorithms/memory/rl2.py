@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
+from research.algorithms.adoption import carried_moments, grown
 from research.algorithms.memory.config import RL2Config
 from research.algorithms.memory.evaluation import trial_curve
 from research.algorithms.memory.policy_update import PolicyUpdate
@@ -72,6 +73,13 @@ class RL2:
         params, optimizer, metrics = self.update(state.meta.model, state.optimizer, samples.steps, state.iteration)
         state = RL2State(state.iteration + 1, MetaParams(params, {}), optimizer, samples.scale)
         return StepResult(state, samples.metrics | metrics)
+
+    def adopt(self, state: RL2State, before: RL2Config, own: RL2State) -> RL2State:
+        """Returns a state that goes on with what was learned in a state of other settings."""
+        config, params = self.config, state.meta.model
+        change = grown(before.policy, config.policy, self.agent.make_policy, params, config.seed, own.iteration)
+        meta, optimizer = MetaParams(change.params(params), {}), carried_moments(state.optimizer, change)
+        return RL2State(own.iteration, meta, optimizer, state.scale)
 
     def evaluate(
         self, state: RL2State, num_tasks: int, num_adapt_steps: int | None, split: SplitName = "test"

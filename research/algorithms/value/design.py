@@ -18,7 +18,7 @@ from research.denormals import flushed_denormals
 from research.distributions import Categorical
 from research.evaluation import AdaptationCurve, Episodes, check_num_adapt_steps
 from research.per_task import expand
-from research.policies.q_network import make_q_network
+from research.policies.q_network import QNetworkConfig, make_q_network
 from research.sampling.collect import collect, reset_seed
 from research.sampling.interaction import Interaction
 from research.sampling.replay_buffer import ReplayBuffer
@@ -68,9 +68,13 @@ class DQNDesign(Generic[C]):
     def __init__(self, config: C):
         self.config = config
         self.tasks = make_tasks(config.task, horizon=config.horizon, **config.task_args)
+        self.network = self.make_network(config.network)
+
+    def make_network(self, settings: QNetworkConfig) -> nn.Module:
+        """Returns a Q-network with these settings, and the initial parameters of the run for them."""
         spaces = self.tasks.observation_space, self.tasks.action_space
-        network = make_q_network(config.network, *spaces, rng.torch_generator(config.seed, "network"))
-        self.network = network.to(config.device, getattr(torch, config.dtype))
+        network = make_q_network(settings, *spaces, rng.torch_generator(self.config.seed, "network"))
+        return network.to(self.config.device, getattr(torch, self.config.dtype))
 
     def sample(self, iteration: int) -> Any:
         """Returns the tasks of an iteration."""

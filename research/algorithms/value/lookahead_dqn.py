@@ -41,8 +41,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from research import rng
+from research.algorithms.adoption import grown
 from research.algorithms.outer import initial_params
 from research.algorithms.schedules import interpolate
+from research.algorithms.value.adoption import MUTABLE, adopt_learner
 from research.algorithms.value.config import TDConfig
 from research.algorithms.value.design import TDDesign
 from research.algorithms.value.learner import LearnerState, TDLearner, as_batch
@@ -122,6 +124,9 @@ class LookaheadDQNConfig(TDConfig):
         phases_per_iteration: Rounds of an iteration, each with the steps before it.
     """
 
+    mutable_settings = MUTABLE
+    growing_settings = frozenset({"network.hidden_sizes"})
+
     design: Literal["lookahead"] = "lookahead"
     num_iterations: int = 49
     meta_batch_size: int = 1
@@ -199,6 +204,16 @@ class LookaheadDQN(TDDesign[LookaheadDQNConfig]):
             iteration.collect(round_)
             iteration.learn()
         return StepResult(iteration.state(), iteration.metrics())
+
+    def adopt(self, state: LookaheadDQNState, before: LookaheadDQNConfig, own: LookaheadDQNState) -> LookaheadDQNState:
+        """Returns a state that goes on with what was learned in a state of other settings.
+
+        The transitions and the environments in mid-episode are those of `own`.
+        """
+        config, params = self.config, state.meta.model
+        change = grown(before.network, config.network, self.make_network, params, config.seed, own.iteration)
+        learner = adopt_learner(state.learner, params, change, before, config)
+        return own._replace(meta=MetaParams(change.params(params), {}), learner=learner)
 
     def _make_envs(self) -> Any:
         return self.tasks.make_envs(self._batch, self.config.rows_per_task)
