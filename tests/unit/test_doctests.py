@@ -16,6 +16,7 @@ PACKAGES = (
     "research.optim",
     "research.parallel",
     "research.policies.net2net",
+    "research.population",
     "research.returns",
     "research.rng",
     "research.spaces",
