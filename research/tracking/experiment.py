@@ -23,7 +23,7 @@ from research.tracking.exit_codes import BUSY
 from research.tracking.lock import BusyError, Lock
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
-from research.tracking.options import OVERRIDES, STOP_AT, stop_at, without_login
+from research.tracking.options import ADOPT, OVERRIDES, STOP_AT, stop_at, without_login
 from research.tracking.place import Place, check_id, starting
 from research.tracking.provenance import git_state, library_versions, source_files
 from research.tracking.records import RecordError
@@ -119,7 +119,7 @@ class Experiment(sacred.Experiment):
         sacred.SETTINGS.DISCOVER_DEPENDENCIES = "none"
         # The numbers or the speed of a run can depend on these. Never anything secret.
         sacred.SETTINGS.HOST_INFO.CAPTURED_ENV = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"]
-        options = [OVERRIDES, STOP_AT]
+        options = [OVERRIDES, STOP_AT, ADOPT]
         super().__init__(name, ingredients, base_dir=str(ROOT), save_git_info=False, additional_cli_options=options)
         self.name = name
         self.script = Path(script)
@@ -234,7 +234,7 @@ class Experiment(sacred.Experiment):
             lock = None if place is None else self._lock(place)
             if lock is not None:
                 on_error.callback(lock.release)
-            start = self._find_start(command, updates, given, place)
+            start = self._find_start(command, updates, given, place, options["--adopt"])
             config = given if start is None else start.config
             self.configurations[0] = ConfigDict(self.settings.defaults(config))
             run = RecordedRun.adopt(super()._create_run(command, config, (), info, meta_info, ours))
@@ -280,7 +280,7 @@ class Experiment(sacred.Experiment):
         run.observers.extend([observer, server.mirror(observer)] if server else [observer])
 
     def _find_start(
-        self, command: str, updates: Mapping[str, Any], given: Mapping[str, Any], place: Place | None
+        self, command: str, updates: Mapping[str, Any], given: Mapping[str, Any], place: Place | None, adopt: str | None
     ) -> Start | None:
         """Returns the start of a command that continues from a record or a checkpoint; None for other commands."""
         if self.trainer is None:
@@ -289,7 +289,7 @@ class Experiment(sacred.Experiment):
             if updates.get(key) is not None:
                 raise ConfigError(f"{key}={updates[key]!r}: {command} starts a new run; to continue this one: "
                                   f"resume with {key}={updates[key]}")  # fmt: skip
-        return find_start(command, self.name, self.settings, given, place) if command in COMMANDS else None
+        return find_start(command, self.name, self.settings, given, place, adopt) if command in COMMANDS else None
 
     def _find_place(self, command: str, given: Mapping[str, Any]) -> Place | None:
         """Returns the place of the record that a command continues; None for other commands."""

@@ -6,6 +6,7 @@
     runs/<id>/metrics.jsonl     one line for each step, appended: {"step", "timestamp", "values": {name: value}, "crc"}
     runs/<id>/metrics.json      the same in Sacred's form, made when the run stops and at times before
     runs/<id>/metrics.cut.jsonl lines whose steps a resumed run has computed again
+    runs/<id>/lineage.json      the states of other runs with which it went on, see `adopting`
     runs/<id>/.lock             the process that writes here, see `lock`
     runs/<id>/<artifact>
     runs/_sources/              every version of every source file, once
@@ -27,6 +28,7 @@ from typing import Any
 from research.checkpoint import Checkpoint
 from research.conversion import differences
 from research.files import atomic_write, claim_number, naming, remove_abandoned, remove_partial, write_json
+from research.tracking.adopting import LINEAGE
 from research.tracking.journal import Journal, to_rows, write_series
 from research.tracking.lock import FILE as LOCK
 from research.tracking.lock import BusyError, Lock
@@ -35,7 +37,8 @@ from research.tracking.provenance import patch_bytes, slurm_job, uncommitted_cha
 from research.tracking.records import CUT, METRICS, RecordError, cut, fold, read_config, read_rows, read_run, to_json
 from research.tracking.sacred_parts import RunObserver
 
-_OWN_FILES = {"run.json", "config.json", "cout.txt", "metrics.json", METRICS, CUT, LOCK, "info.json", "checkpoints"}
+_OWN_FILES = {"run.json", "config.json", "cout.txt", "metrics.json", METRICS, CUT, LOCK, LINEAGE, "info.json",
+              "checkpoints"}  # fmt: skip
 
 SMALL = 100_000
 """Number of points up to which metrics.json is made again during a run, whenever the number has doubled."""

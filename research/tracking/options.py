@@ -19,6 +19,11 @@ def STOP_AT(value: str, run: Any) -> None:  # noqa: N802
     """Iteration after which a training stops as if interrupted; a later `resume` or `ensure` continues it."""
 
 
+@cli_option("-g", "--adopt")
+def ADOPT(value: str, run: Any) -> None:  # noqa: N802
+    """File that names the checkpoint of another run, with whose state and with other settings `ensure` goes on."""
+
+
 def stop_at(value: Any, command: str, allowed: Sequence[str]) -> int | None:
     """Returns the iteration of `--stop-at`; None if it is not given.
 

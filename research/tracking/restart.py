@@ -10,6 +10,7 @@ from typing import Any
 from research import checkpoint
 from research.checkpoint import Checkpoint, CheckpointError
 from research.conversion import ConfigError, from_mapping, merge, to_mapping
+from research.tracking.adopting import Adopted, find_adopted
 from research.tracking.kept_settings import keep_schedules, refuse_contradictions, with_recorded
 from research.tracking.place import Place, place_of_checkpoint, place_of_run, sort_key
 from research.tracking.records import (
@@ -45,6 +46,7 @@ class Start:
         resume_at: Number of finished iterations at which the record is continued; None for a new record.
         is_complete: Whether the run is complete already.
         result: The result of a complete run.
+        adopts: The state of another run with which it goes on, see `research.tracking.adopting`; None for its own.
     """
 
     checkpoint: Checkpoint | None
@@ -53,6 +55,7 @@ class Start:
     resume_at: int | None = None
     is_complete: bool = False
     result: Any = None
+    adopts: Adopted | None = None
 
 
 def find_place(command: str, given: Mapping[str, Any]) -> Place | None:
@@ -92,7 +95,12 @@ def find_place(command: str, given: Mapping[str, Any]) -> Place | None:
 
 
 def find_start(
-    command: str, name: str, settings: Settings, given: Mapping[str, Any], place: Place | None = None
+    command: str,
+    name: str,
+    settings: Settings,
+    given: Mapping[str, Any],
+    place: Place | None = None,
+    adopt: str | None = None,
 ) -> Start:
     """Returns the start of a command.
 
@@ -102,13 +110,20 @@ def find_start(
         settings: The settings of the experiment.
         given: Nested plain values from the command line.
         place: The record to continue, from `find_place`, whose lock is held.
+        adopt: Path of a file with an `Adoption`; None for none.
 
     Raises:
         ConfigError: The run is not named clearly, or a setting contradicts its record or checkpoint.
         CheckpointError: The checkpoint cannot be used.
         RecordError: A file of the record is damaged.
     """
-    if place is not None and command == "ensure":
+    if adopt is not None and (command != "ensure" or place is None):
+        raise ConfigError(f"--adopt={adopt}: {command} has no such option; need ensure")
+    adopted = None if adopt is None or place is None else find_adopted(Path(adopt), name, settings, given, place)
+    if adopted is not None and place is not None:
+        own, start_at = {"runs_dir": str(place.runs_dir), "run": place.id, "checkpoint": None}, adopted.own.iteration
+        start = Start(adopted.own, adopted.settings | own, place, start_at, adopts=adopted)
+    elif place is not None and command == "ensure":
         start = _find_ensured(name, settings, given, place)
     else:
         start = _find_checkpoint(command, name, settings, given, place)

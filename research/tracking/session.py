@@ -15,12 +15,14 @@ import torch
 
 from research.algorithms import Algorithm, SharesTasks
 from research.checkpoint import Checkpoints
-from research.conversion import to_mapping
+from research.conversion import from_mapping, to_mapping
 from research.distributed import Ranks
 from research.evaluation import AdaptationCurve, spread
 from research.files import write_json
 from research.memory import keep_freed_memory
+from research.population.adopting import adopted_state
 from research.tasks.splits import SplitName
+from research.tracking.adopting import Adopted, add_to_lineage
 from research.tracking.experiment import Experiment
 from research.tracking.place import short
 from research.tracking.progress import Lines, make_progress
@@ -61,7 +63,15 @@ class Session:
         start = self.run.start
         self.is_resumed = start is not None and start.checkpoint is not None and start.resume_at is not None
         if start is not None and start.checkpoint is not None:
-            self.state = start.checkpoint.restore(self.state)
+            self.state = self._adopted(start.adopts) if start.adopts else start.checkpoint.restore(self.state)
+
+    def _adopted(self, adopts: Adopted) -> Any:
+        """Returns the state of another run under the settings of this one."""
+        trainer, class_of = self.experiment.trainer, self.experiment.settings.class_of
+        assert trainer is not None  # it has made this session
+        both = ((adopts.donor, adopts.donor.config), (adopts.own, adopts.before))
+        pairs = [(found, from_mapping(class_of(settings), settings)) for found, settings in both]
+        return adopted_state(trainer.build, self.config, *pairs)
 
     def train(self) -> dict[str, Any]:
         """Trains from the current state to the end, then evaluates. Returns the result of the run.
@@ -90,6 +100,8 @@ class Session:
             if self.is_resumed:
                 print(f"Resuming after iteration {self.state.iteration} of {total}.", flush=True)
             self._say_where_schedules_end()
+            if directory and self.run.start and self.run.start.adopts:
+                add_to_lineage(directory, self.run.start.adopts.note)
             if checkpoints and not self.is_resumed:
                 checkpoints.save(self.state)  # the run can be resumed even if it is killed in the first iteration
             with make_progress(self.state.iteration, total, self.columns) as progress:

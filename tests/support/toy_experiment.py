@@ -45,6 +45,9 @@ class Config:
         {"num_iterations", "checkpoint_interval", "checkpoint_seconds", "device", "schedule_iterations"}
     )
 
+    mutable_settings: ClassVar[frozenset[str]] = frozenset({"lr"})
+    growing_settings: ClassVar[frozenset[str]] = frozenset()
+
     seed: int = 0
     num_iterations: int = 10
     lr: float | tuple[float, ...] = 0.1
@@ -101,6 +104,9 @@ class Toy:
         loss = float("nan") if iteration == self.config.nan_at else float((x**2).sum())
         metrics = {"loss": loss, "gradient_norm": float(gradient.norm()), "time/seconds": time.perf_counter()}
         return StepResult(State(iteration, {"x": x}, Velocity(velocity, state.velocity.count + 1)), metrics)
+
+    def adopt(self, state: State, before: Config, own: State) -> State:
+        return State(own.iteration, state.params, state.velocity)
 
     def evaluate(
         self, state: State, num_tasks: int, num_adapt_steps: int, split: SplitName = "test"
