@@ -19,6 +19,7 @@ from research.files import write_json, write_text
 from slurm.errors import SlurmError
 from slurm.folder import Folder, find_in, read_object
 from slurm.search.file import SearchFile, load_search
+from slurm.states import is_alive
 
 SEARCH = "search.yaml"
 
@@ -84,3 +85,13 @@ def all_studies(runs_dir: Path) -> list[StudyFolder]:
     """Returns the folders of all studies, the oldest first."""
     found = [path for path in searches_dir(runs_dir).glob(f"*/{SEARCH}") if not path.parent.name.startswith(".")]
     return [StudyFolder(path.parent) for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+
+def workers_dir(folder: StudyFolder) -> Path:
+    """Returns the directory with the locks of the workers of a study."""
+    return folder.path / "workers"
+
+
+def alive(folder: StudyFolder) -> int:
+    """Returns the number of workers that are alive."""
+    return sum(map(is_alive, workers_dir(folder).glob("*")))

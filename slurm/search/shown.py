@@ -15,11 +15,10 @@ from research.terminal import printable
 from research.tracking.settings_file import parse_literal
 from slurm.errors import SlurmError
 from slurm.folder import read_object
-from slurm.search.folder import StudyFolder
+from slurm.search.folder import StudyFolder, alive, workers_dir
 from slurm.search.studies import open_study
 from slurm.search.tables import as_json, best, summary, trials_table, with_interrupted
 from slurm.search.trials import Trial
-from slurm.search.worker import alive, workers_dir
 from slurm.states import is_alive
 
 

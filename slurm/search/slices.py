@@ -10,7 +10,8 @@ import time
 from types import FrameType
 from typing import Any, Self
 
-from research.tracking.signals import BUSY, HUNG_UP, INTERRUPTED, PREEMPTED, TERMINATED, preemption_signal
+from research.tracking.exit_codes import BUSY, HUNG_UP, INTERRUPTED, PREEMPTED, TERMINATED
+from research.tracking.signals import preemption_signal
 from slurm.manifest import Entry
 from slurm.search.folder import StudyFolder
 from slurm.search.trials import Job, Outcome

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from research.tracking.lock import Lock
-from slurm.search.folder import StudyFolder
+from slurm.search.folder import StudyFolder, workers_dir
 from slurm.search.slices import Stop, run_slice
 from slurm.search.studies import open_study
 from slurm.search.trials import Done, Wait
@@ -63,13 +63,3 @@ def registered(folder: StudyFolder, index: int) -> Iterator[str]:
     finally:
         held.release()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def workers_dir(folder: StudyFolder) -> Path:
-    """Returns the directory with the locks of the workers of a study."""
-    return folder.path / "workers"
-
-
-def alive(folder: StudyFolder) -> int:
-    """Returns the number of workers that are alive."""
-    return sum(map(is_alive, workers_dir(folder).glob("*")))
