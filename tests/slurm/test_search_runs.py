@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,9 @@ from slurm.profile import load_profile
 from slurm.search import begin as beginning
 from slurm.search import worker
 from slurm.search.file import load_search
+from slurm.search.folder import find_study
 from slurm.search.studies import open_study
+from slurm.task import ROOT
 
 TOY = "tests/support/array_experiment.py"
 FILE = {
@@ -94,6 +99,42 @@ def test_a_promoted_trial_is_the_run_that_never_stopped(desk, in_this_process):
     assert json.loads(desk.slurm("search", "toy-1", "--status", "--json"))[best.number]["state"] == "completed"
     assert "9 of 9 trials" in desk.slurm("status", "toy")
     assert not list((folder.path / "workers").iterdir())
+
+
+@pytest.mark.thorough
+def test_killed_at_any_moment_a_search_comes_to_the_same_end(desk):
+    found = {}
+    for name, moments in (("whole", []), ("killed", [1, 4, 9, 2, 6])):
+        folder = begin(write(desk.directory, name))
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            search_lives.__file__,
+            folder.path / "search.yaml",
+            json.dumps(moments),
+        ]
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support'}"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.stdout.splitlines()[-1].split() == ["-9"] * len(moments) + ["0"], done.stdout + done.stderr
+        found[name] = folder
+    assert facts(found["killed"]) == facts(found["whole"])
+    for one, other in zip(*(open_study(folder).trials() for folder in found.values()), strict=True):
+        assert rows(one.run) == rows(other.run) and same(state(one.run), state(other.run))
+        assert desk.record(one.run)["result"] == desk.record(other.run)["result"]
+
+
+@pytest.mark.thorough
+def test_workers_of_this_machine_share_a_search_that_can_grow(desk, no_slurm):
+    path = write(desk.directory, method="random", budget={"trials": 2})
+    shown = desk.slurm("search", path, "--local", "-j", 2, "--no-snapshot")
+    assert "toy-1: random, 2 of 2 trials" in shown and "2 completed" in shown
+    path = write(desk.directory, method="random", budget={"trials": 3})
+    shown = desk.slurm("search", path, "--local", "--no-snapshot")
+    assert "toy-1: continues with 2 trials." in shown and "3 completed" in shown
+    assert {trial.state for trial in open_study(find_study(desk.directory / "runs", "toy")).trials()} == {"completed"}
+    assert all(desk.record(run)["status"] == "COMPLETED" for run in (1, 2, 3))
+    assert "score" in desk.slurm("logs", 3)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def lives(directory):
             {"arguments": ["maml_trpo", "evaluate", "with", "run=1", "num_eval_tasks=1"], "size": 2},
             {"arguments": ["maml_trpo", "with", "meta_batch_size=1"], "size": 2},
             {"arguments": ["rl2", "with", "fast"], "size": 2},
+            {"arguments": [*ENSURE[:2], "--stop-at=7", *ENSURE[2:], "run=9"], "size": 2},
+            {"arguments": [*ENSURE[:2], "--stop-at=17", *ENSURE[2:], "run=9"], "size": 2},
         ],
         directory,
     )
@@ -93,6 +95,13 @@ def test_what_cannot_be_is_refused_by_the_first_rank_and_the_others_leave(lives)
     ):
         assert life["codes"] == [2, 0]
         assert message in life["output"][0]
+
+
+def test_all_ranks_stop_at_the_iteration_that_the_first_is_given(lives, directory):
+    assert [life["codes"] for life in lives[9:11]] == [[0, 0]] * 2
+    assert json.loads((directory / "runs" / "9" / "run.json").read_text())["status"] == "INTERRUPTED"
+    metrics = [read_metrics(directory / "runs" / run)["loss_after"].values.tolist() for run in ("2", "9")]
+    assert metrics[1] == metrics[0][:17]
 
 
 def test_the_record_names_the_error(lives, directory):
