@@ -62,6 +62,8 @@ def check_objective(file: SearchFile, path: Path, settings: Mapping[str, Any]) -
     metric, length, first = file.objective.metric, settings["num_iterations"], settings["num_iterations"]
     if file.method.name == "asha":
         first = asha.rungs(file.method.settings.min_iterations, file.method.settings.reduction, length)[0]
+    elif file.method.name == "pbt":
+        first = min(file.method.settings.interval, length)
     at, interval = file.objective.at, settings.get("eval_interval")
     if isinstance(at, int) and at > length:
         raise SlurmError(f"{path}: objective.at={at}: a trial has {length} iterations; need at most as many")

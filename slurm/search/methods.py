@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from research.conversion import ConfigError
+from research.population.settings import PopulationConfig
 
 
 @dataclass(frozen=True)
@@ -47,5 +48,10 @@ class AshaSettings:
             raise ConfigError(f"method.asha.reduction={self.reduction}: need at least 2")
 
 
-METHODS: dict[str, type[Any]] = {"random": RandomSettings, "tpe": TpeSettings, "asha": AshaSettings}
+METHODS: dict[str, type[Any]] = {
+    "random": RandomSettings,
+    "tpe": TpeSettings,
+    "asha": AshaSettings,
+    "pbt": PopulationConfig,
+}
 """The settings of each method."""

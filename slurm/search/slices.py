@@ -117,4 +117,4 @@ def command(folder: StudyFolder, job: Job) -> list[str]:
     entry = Entry(job.run, "", job.settings.get("seed"), facts.script, "ensure", named, job.settings)
     script, name, *options = arguments(folder, entry, ROOT)
     comment = f"search {folder.name}, trial {job.trial}"
-    return [sys.executable, script, name, f"--stop-at={job.until}", f"--comment={comment}", *options]
+    return [sys.executable, script, name, f"--stop-at={job.until}", f"--comment={comment}", *job.options, *options]

@@ -60,12 +60,14 @@ class Job(NamedTuple):
         run: Id of its run.
         until: Iteration at which the slice ends.
         settings: All settings of the run that the search gives, by dotted key.
+        options: Further options of the command that trains it.
     """
 
     trial: int
     run: int
     until: int
     settings: Mapping[str, Any]
+    options: tuple[str, ...] = ()
 
 
 class Wait(NamedTuple):
