@@ -95,7 +95,7 @@ def test_test_bandits_stay_the_same():
     [
         ({"horizon": 10}, "horizon=10: need 1, an episode of a bandit is one pull; for more pulls take more episodes"),
         ({"num_arms": 1}, "num_arms=1: need at least 2"),
-        ({"reward": "cauchy"}, "reward='cauchy': need one of 'bernoulli', 'gaussian'"),
+        ({"reward": "cauchy"}, "reward='cauchy': need one of bernoulli, gaussian"),
         ({"reward_std": -1.0}, r"reward_std=-1.0: need at least 0"),
     ],
 )

@@ -209,7 +209,7 @@ def test_threads_change_nothing(changes):
 def test_a_gradient_that_is_not_finite_is_refused_by_its_name():
     algorithm = made()
     state, trials, _ = sampled(algorithm)
-    params = state.meta.model | {"belief.bias": torch.full_like(state.meta.model["belief.bias"], 1e4)}
+    params = state.meta.model | {"belief.bias": torch.full_like(state.meta.model["belief.bias"], math.inf)}
     with pytest.raises(FloatingPointError, match=r"inference_gradient_norm=.*lower inference_lr"):
         algorithm.inference(params, state.inference_optimizer, trials, 0)
 
