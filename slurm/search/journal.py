@@ -44,7 +44,7 @@ class Journal(BaseJournalBackend):
             OSError: The file cannot be written, or its file system has no locks.
         """
         lock = self.path.with_suffix(".lock")
-        with naming(lock), lock.open("a") as held:
+        with naming(lock), lock.open("ab") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             self._cut()
             self._new = []

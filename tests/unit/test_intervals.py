@@ -136,7 +136,12 @@ PAGES = {"classical": "rl2_classical", "coverage": "coverage", "estimators": "es
 
 
 def test_no_command_is_left_out(runs, capsys):
-    assert set(commands.COMMANDS) == HELD | PAGES.keys() | {"table", "notebooks", "bayes"}
+    assert set(commands.COMMANDS) == HELD | PAGES.keys() | {
+        "table",
+        "notebooks",
+        "bayes",
+        "search",
+    }  # the last has values of single runs
     assert printed("table runs", capsys) == []
     assert printed("bayes gridnavi --episodes 1", capsys) == []  # exact values
     for command, page in PAGES.items():
