@@ -46,6 +46,7 @@ def test_arrays_past_the_largest_are_cut_and_each_task_does_its_own_line(desk, c
     assert "see `logs 4`" in desk.status()[3]["note"]
 
 
+@pytest.mark.slow
 def test_some_runs_are_cancelled_and_the_others_stay(desk, cluster):
     (desk.directory / "sleep.yaml").write_text("container: timeout 100 tail -f /dev/null --\npython: /dev/null")
     desk.slurm("submit", desk.sweep(seeds=3), "--profile", "sleep.yaml")
@@ -65,6 +66,7 @@ def test_what_waits_or_runs_is_not_submitted_again(desk, cluster):
     assert sorted(desk.states("toy-2")) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_what_follows_a_run_of_another_sweep_waits_for_it(desk, cluster):
     desk.slurm("submit", desk.sweep(fixed={"num_iterations": 100, "pause": 0.4}, seeds=1))
     both = desk.sweep(fixed={"num_iterations": 100, "pause": 0.4}, seeds=[1, 0], then=[{"command": "evaluate"}])

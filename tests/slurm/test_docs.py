@@ -38,6 +38,7 @@ def rows(title):
     return [name for line in first.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])]
 
 
+@pytest.mark.slow
 def test_the_first_submission_goes_as_it_is_shown(desk, cluster):
     (desk.directory / "slurm").symlink_to(ROOT / "slurm")
     commands = console("First submission")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 
+import pytest
 import torch
 import toy_experiment
 
@@ -40,6 +41,7 @@ def iterations(desk):
     return {state["run"]: state["iteration"] for state in desk.status()}
 
 
+@pytest.mark.slow
 def test_an_array_that_everything_happens_to_ends_as_if_nothing_had(desk, cluster):
     desk.slurm("submit", desk.sweep(fixed=RUNS, seeds=[1, 2, 3, 4]))
     desk.wait(lambda: min(iterations(desk).values()) >= 5, what="all at work")

@@ -51,6 +51,7 @@ def import_in_script(clone, *names):
     )
 
 
+@pytest.mark.slow
 def test_a_run_imports_what_links_and_pythonpath_lead_to(desk, clone, no_slurm):
     for name in ("linked", "of_pythonpath"):
         (desk.directory / "lib" / name).mkdir(parents=True)
@@ -67,6 +68,7 @@ def test_a_run_imports_what_links_and_pythonpath_lead_to(desk, clone, no_slurm):
     assert desk.states() == {1: "completed"}
 
 
+@pytest.mark.slow
 def test_a_module_that_is_not_copied_is_missed_before_anything_is_written(desk, clone, no_slurm):
     (clone / "tests" / "support" / "of_mine.py").write_text("")
     (clone / ".gitignore").write_text("of_mine.py\n")
