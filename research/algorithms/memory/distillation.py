@@ -10,7 +10,7 @@
 
 Laskin et al. 2022, arXiv:2210.14215 (equation 4 and algorithm 1). A history shows a policy that gets better, so π_θ has
 to infer from the history how far the learner is, and what it would do next: it learns in its memory. With k > 1 it
-learns faster than the source did, as k episodes of the source lie between two of its own.
+is meant to learn faster than the source did, as k episodes of the source lie between two of its own.
 
 Differs from the paper: the source is tabular Q-learning or a classical policy of bandits (`sources.py`), or whatever
 wrote a file of histories; theirs are actor-critics and DQN. A minibatch has the kept episodes of whole histories, so
