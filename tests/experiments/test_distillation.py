@@ -81,6 +81,7 @@ def check_room(path, episodes):
 
 
 @pytest.mark.thorough
+@pytest.mark.slow
 def test_what_records_hold_can_be_distilled(runs, capsys):
     """Replay buffers of DQN are learning histories, and agents with a memory play their trials again."""
     dqn = f"design=lookahead {ROOM} network.hidden_sizes=[4] meta_batch_size=1 rows_per_task=1 batch_size=4"

@@ -135,6 +135,7 @@ def test_the_shell_sees_the_message_and_the_exit_code(runs):
     assert not runs.exists()
 
 
+@pytest.mark.slow
 def test_killed_at_three_random_moments_it_ends_as_if_it_never_was(runs):
     settings = f"{TINY} num_iterations=80 eval_interval=20 checkpoint_interval=4 meta_batch_size=2 cg_iterations=3"
     run(f"with {settings}")

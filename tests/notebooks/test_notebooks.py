@@ -29,7 +29,14 @@ EXPECTED = {
 }
 """Figures, and words that stand in the outputs."""
 
-LONGEST = ("03_adaptation_curves", "05_lookahead", "06_meta_gradient_bias", "07_sweep_triage")
+LONGEST = (
+    "02_compare_algorithms",
+    "03_adaptation_curves",
+    "04_rl2_regret",
+    "05_lookahead",
+    "06_meta_gradient_bias",
+    "07_sweep_triage",
+)
 """Notebooks that take more than a minute; `make slow` executes them."""
 
 

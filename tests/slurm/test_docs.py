@@ -58,6 +58,7 @@ def test_the_first_submission_goes_as_it_is_shown(desk, cluster):
     assert [desk.record(run)["command"] for run in (4, 5)] == ["ensure", "evaluate"]
 
 
+@pytest.mark.slow
 def test_the_sweep_that_is_shown_is_possible(tmp_path):
     (text,) = re.findall(r"^```yaml\n(.*?)^```$", section("Sweeps"), re.MULTILINE | re.DOTALL)
     path = tmp_path / "shown.yaml"

@@ -102,6 +102,7 @@ def test_a_promoted_trial_is_the_run_that_never_stopped(desk, in_this_process):
 
 
 @pytest.mark.thorough
+@pytest.mark.slow
 def test_killed_at_any_moment_a_search_comes_to_the_same_end(desk):
     found = {}
     for name, moments in (("whole", []), ("killed", [1, 4, 9, 2, 6])):
