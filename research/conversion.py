@@ -124,6 +124,20 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def is_below(key: str, name: str) -> bool:
+    """Returns whether a dotted key is a setting or lies below it.
+
+    >>> is_below("policy.hidden_sizes", "policy"), is_below("policy", "policy"), is_below("policy_lr", "policy")
+    (True, True, False)
+    """
+    return f"{key}.".startswith(f"{name}.")
+
+
+def overlap(key: str, other: str) -> bool:
+    """Returns whether one of two dotted keys is the other or lies below it, so that both set the same."""
+    return is_below(key, other) or is_below(other, key)
+
+
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Returns the settings that differ, as `{key: [before, after]}` with dotted keys and null for none."""
     flat = (flatten(before), flatten(after))

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from research.conversion import ConfigError, flatten, merge
+from research.conversion import ConfigError, flatten, merge, overlap
 from research.tracking.experiment import Experiment
 from research.tracking.settings import RUN_KEYS
 from slurm.known import Past
@@ -119,9 +119,7 @@ class Identifier:
         defaults = self._defaults_of(settings)
         kept: dict[str, Any] = {}
         for key, value in flatten(settings).items():
-            exists = key in defaults or any(
-                key.startswith(f"{other}.") or other.startswith(f"{key}.") for other in defaults
-            )
+            exists = key in defaults or any(overlap(key, other) for other in defaults)
             if key not in RUN_KEYS and (exists or given is None or key in given):
                 kept = merge(kept, nest({key: value}))
         return kept

@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from research import rng
-from research.conversion import ConfigError, flatten, from_mapping
+from research.conversion import ConfigError, flatten, from_mapping, overlap
 from research.validation import suggestion
 from slurm.errors import SlurmError
 from slurm.yaml_files import read_yaml
@@ -136,7 +136,7 @@ class Sweep:
         found: dict[str, str] = {}
         for section, key in places:
             for other, there in found.items():
-                if other == key or other.startswith(f"{key}.") or key.startswith(f"{other}."):
+                if overlap(key, other):
                     raise ConfigError(f"{key}: is in {section} and, as {other}, in {there}; keep one")
             found[key] = section
         return found

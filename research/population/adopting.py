@@ -7,6 +7,7 @@ from typing import Any
 
 from research.algorithms import AdoptsStates
 from research.checkpoint import Checkpoint
+from research.conversion import is_below
 
 SLOT = frozenset({"seed"})
 """Settings that stay those of the member that goes on."""
@@ -31,7 +32,7 @@ def refuse_other_changes(config: Any, donor: Mapping[str, Any], own: Mapping[str
 def allows(config: Any, key: str) -> bool:
     """Returns whether a setting, by its dotted key, may differ between a donor and a member that adopts its state."""
     names: Iterable[str] = config.mutable_settings | config.resume_settings | SLOT
-    return any(f"{key}.".startswith(f"{name}.") for name in names)
+    return any(is_below(key, name) for name in names)
 
 
 def adopted_state(

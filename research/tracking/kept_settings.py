@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from research.conversion import ConfigError, flatten, merge, to_mapping
+from research.conversion import ConfigError, flatten, is_below, merge, to_mapping
 from research.tracking.settings import Settings
 
 _ABSENT = object()
@@ -53,7 +53,7 @@ def refuse_contradictions(
     allowed: frozenset[str] = config_class.resume_settings if is_training else config_class.evaluation_settings
     stored = flatten(trained)
     for key, value in flatten(changes).items():
-        is_allowed = any(f"{key}.".startswith(f"{name}.") for name in allowed)
+        is_allowed = any(is_below(key, name) for name in allowed)
         if not is_allowed and stored.get(key, _ABSENT) != value:
             was = f"{stored[key]!r}" if key in stored else "nothing"
             raise ConfigError(

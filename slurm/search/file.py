@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from research.conversion import ConfigError, flatten, from_mapping
+from research.conversion import ConfigError, flatten, from_mapping, overlap
 from research.validation import suggestion
 from slurm.errors import SlurmError
 from slurm.search.methods import METHODS
@@ -110,7 +110,7 @@ class SearchFile:
                 raise ConfigError(f"space.{key}: cannot be searched; it is the same in all trials, or drawn: set it in "
                                   f"`fixed`")  # fmt: skip
             for other in self.fixed:
-                if f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
+                if overlap(key, other):
                     raise ConfigError(f"space.{key}: is in fixed, too, as {other}; keep one")
         if self.objective.is_result and self.method.name not in ("random", "tpe"):
             raise ConfigError(f"objective.metric={self.objective.metric!r}: {self.method.name} stops trials early, "

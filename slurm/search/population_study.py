@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research.conversion import flatten
+from research.conversion import flatten, is_below
 from research.files import claim_number, write_json
 from research.population.study import (
     Decision,
@@ -264,11 +264,8 @@ def growing_settings(config_class: Any, space: Mapping[str, Spec]) -> list[str]:
     """
     mutable, growing = (frozenset(getattr(config_class, name, ())) for name in ("mutable_settings", "growing_settings"))
 
-    def is_below(key: str, names: frozenset[str]) -> bool:
-        return any(f"{key}.".startswith(f"{name}.") for name in names)
-
     for key in space:
-        if not is_below(key, mutable):
+        if not any(is_below(key, name) for name in mutable):
             raise SlurmError(f"space.{key}: cannot change while a run trains, as method pbt does; those that can are "
                               f"{', '.join(sorted(mutable)) or 'none of this algorithm'}")  # fmt: skip
-    return [key for key in space if is_below(key, growing)]
+    return [key for key in space if any(is_below(key, name) for name in growing)]
