@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,6 +55,13 @@ class Budget:
             raise ConfigError(f"budget.core_minutes={self.core_minutes}: need a value above 0")
         if self.until is not None:
             self.deadline()
+
+    def is_over(self, seconds: float) -> bool:
+        """Returns whether the processor time of all trials, in seconds, or the date has used the budget up."""
+        if self.core_minutes is not None and seconds >= 60 * self.core_minutes:
+            return True
+        deadline = self.deadline()
+        return deadline is not None and time.time() >= deadline
 
     def deadline(self) -> float | None:
         """Returns `until` in seconds since the epoch; None without it."""

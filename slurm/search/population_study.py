@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,12 +37,10 @@ from slurm.search.file import SearchFile
 from slurm.search.journal import Journal
 from slurm.search.objective import NoValueError, value_of
 from slurm.search.space import Range, Spec, draws, run_seed
-from slurm.search.trials import Done, IsAlive, Job, Outcome, Trial, Wait
+from slurm.search.trials import MOST_KILLS, Done, IsAlive, Job, Outcome, Trial, Wait
 
 if TYPE_CHECKING:
     from research.population.exploration import Setting
-
-_MOST_KILLS = 3
 
 
 class PopulationStudy:
@@ -111,7 +108,7 @@ class PopulationStudy:
                 return
             slice_ = progress.slice_of(job.trial)
             facts = {"seconds": outcome.seconds, "note": outcome.note}
-            if outcome.status < 0 and self._kills(slice_) + 1 < _MOST_KILLS:
+            if outcome.status < 0 and self._kills(slice_) + 1 < MOST_KILLS:
                 self._append(released(slice_, worker) | facts)
             elif outcome.status != 0:
                 self._append(finished(slice_, worker, math.nan, failed=True) | facts)
@@ -188,9 +185,7 @@ class PopulationStudy:
         return path
 
     def _is_used_up(self) -> bool:
-        minutes, deadline = self.file.budget.core_minutes, self.file.budget.deadline()
-        spent = sum(entry.get("seconds", 0.0) for entry in self._entries())
-        return (minutes is not None and spent >= 60 * minutes) or (deadline is not None and time.time() >= deadline)
+        return self.file.budget.is_over(sum(entry.get("seconds", 0.0) for entry in self._entries()))
 
     def _trial(self, progress: Progress, member: int) -> Trial:
         own = [entry for entry in self._entries() if entry.get("member") == member and "seconds" in entry]

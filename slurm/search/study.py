@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from slurm.search.journal import Journal
 from slurm.search.objective import NoValueError, value_of
 from slurm.search.samplers import make_sampler, suggest
 from slurm.search.space import run_seed
-from slurm.search.trials import Done, IsAlive, Job, Outcome, Trial, Wait
+from slurm.search.trials import MOST_KILLS, Done, IsAlive, Job, Outcome, Trial, Wait
 
 _FACTS = "run"
 """User attribute of a trial that has the fields of `Trial` which Optuna does not know."""
@@ -33,7 +32,6 @@ _FACTS = "run"
 _NAME = "search"
 """Name of the Optuna study, the only one in its journal."""
 
-_MOST_KILLS = 3
 _FIRST_FAILURES = 3
 """A search ends if so many trials have failed, and no other has a value."""
 
@@ -110,7 +108,7 @@ class OptunaStudy:
             for trial in trials:
                 if trial.state == "running" and (trial.worker is None or not is_alive(trial.worker)):
                     return self._give(trial._replace(worker=worker))
-            if not self._is_used_up(trials):
+            if not self.file.budget.is_over(sum(trial.seconds for trial in trials)):
                 promotion = self._promotion(trials)
                 if promotion is not None:
                     trial = trials[promotion.trial]
@@ -133,7 +131,7 @@ class OptunaStudy:
             trial = trial._replace(seconds=trial.seconds + outcome.seconds, note=outcome.note)
             if outcome.status == 0:
                 self._tell_value(trial)
-            elif outcome.status < 0 and trial.kills + 1 < _MOST_KILLS:
+            elif outcome.status < 0 and trial.kills + 1 < MOST_KILLS:
                 self._write(trial._replace(worker=None, kills=trial.kills + 1))
             else:
                 self._end(trial, "lost" if outcome.status == 2 else "failed")
@@ -160,11 +158,6 @@ class OptunaStudy:
         if trial.until >= self.length:
             return self._end(trial, "completed", value)
         return self._write(trial)
-
-    def _is_used_up(self, trials: Sequence[Trial]) -> bool:
-        minutes, deadline = self.file.budget.core_minutes, self.file.budget.deadline()
-        is_spent = minutes is not None and sum(trial.seconds for trial in trials) >= 60 * minutes
-        return is_spent or (deadline is not None and time.time() >= deadline)
 
     def _promotion(self, trials: Sequence[Trial]) -> asha.Promotion | None:
         rungs, sign = self.rungs, self.file.objective.sign

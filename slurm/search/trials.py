@@ -17,6 +17,10 @@ STATES = {
 """The states of a trial and their meanings."""
 
 
+MOST_KILLS = 3
+"""Times that the training of a slice may be killed: it has failed after the last of them."""
+
+
 class Trial(NamedTuple):
     """One draw of the settings, and the state of its training.
 
