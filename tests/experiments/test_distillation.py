@@ -59,12 +59,8 @@ def test_every_named_config_is_valid(name):
         ("source.step=1", "source.step=1: no such key"),
     ],
 )
-def test_what_cannot_be_is_refused_before_any_work(update, message, runs, capsys):
-    with pytest.raises(SystemExit) as refused:
-        run(f"with {TINY} {update}")
-    assert refused.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not runs.exists()
+def test_what_cannot_be_is_refused_before_any_work(update, message, check_refused):
+    check_refused(run, f"with {TINY} {update}", message)
 
 
 def check_room(path, episodes):

@@ -124,12 +124,8 @@ def test_every_minibatch_of_a_named_config_has_equal_parts_for_two_and_four_thre
         ("task_args.num_arms=1", "task_args.num_arms=1: need at least 2"),
     ],
 )
-def test_what_cannot_be_is_refused_before_any_work(update, message, runs, capsys):
-    with pytest.raises(SystemExit) as refused:
-        run(f"with {TINY} {update}")
-    assert refused.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not runs.exists()
+def test_what_cannot_be_is_refused_before_any_work(update, message, check_refused):
+    check_refused(run, f"with {TINY} {update}", message)
 
 
 def test_the_task_of_a_run_need_not_be_repeated(runs, capsys):

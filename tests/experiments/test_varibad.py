@@ -81,9 +81,5 @@ def test_the_grid_is_evaluated_on_each_goal_several_times():
         ("inference=task num_elbo_times=4", "num_elbo_times=4: inference='task' does not read it; need 8"),
     ],
 )
-def test_what_cannot_be_is_refused_before_any_work(update, message, runs, capsys):
-    with pytest.raises(SystemExit) as refused:
-        run(f"with {TINY} {update}")
-    assert refused.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not runs.exists()
+def test_what_cannot_be_is_refused_before_any_work(update, message, check_refused):
+    check_refused(run, f"with {TINY} {update}", message)
