@@ -8,7 +8,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4
 WAITING = --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist worksteal
 QUICK := tests/unit tests/contracts tests/security -m quick $(PARALLEL)
 SMOKE := tests/unit/test_streams.py tests/unit/test_checkpoint.py tests/contracts/test_backends.py \
-  tests/tracking/test_sacred.py
+  tests/tracking/test_sacred.py tests/tracking/test_interruption.py
 
 .PHONY: help run quick test smoke lint slow bench peers notebooks clean
 

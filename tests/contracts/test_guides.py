@@ -71,7 +71,7 @@ def run(command, project):
     return done.stdout
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("guide", "expected"),
     [
@@ -79,7 +79,6 @@ def run(command, project):
         ("adding-an-algorithm.md", ["passed", "Adaptation to 5 held-out test tasks", f"\n{3:>15}  ", f"\n{5:>15}  "]),
     ],
 )
-@pytest.mark.slow
 def test_the_guide_works(guide, expected, project):
     output = ""
     for block in blocks(guide):
