@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from research.algorithms import ChecksStates
 from research.conversion import ConfigError, merge, to_mapping
 from research.tracking.experiment import Experiment
 from research.tracking.settings import RUN_KEYS
@@ -129,7 +130,9 @@ class _Builder:
         if self._trainer is None or settings in self._built or self._seconds > _BUILDING_SECONDS:
             return
         began = time.perf_counter()
-        self._trainer.build(replace(config, device="cpu"))
+        algorithm = self._trainer.build(replace(config, device="cpu"))
+        if isinstance(algorithm, ChecksStates):
+            algorithm.check(algorithm.init())  # type: ignore[attr-defined]  # it is an Algorithm, too
         self._built.add(settings)
         self._seconds += time.perf_counter() - began
 

@@ -48,6 +48,18 @@ class SharesTasks(Protocol):
 
 
 @runtime_checkable
+class ChecksStates(Protocol):
+    """Algorithms whose training reads more than their settings, e.g. a file of data: an optional ability."""
+
+    def check(self, state: Any) -> None:
+        """Raises ValueError if a training cannot go on from a state, or cannot start from that of `init`.
+
+        It is called before anything is recorded, so the run is refused and its record stays as it is; and before a
+        sweep is submitted. Evaluations do not call it.
+        """
+
+
+@runtime_checkable
 class AdoptsStates(Protocol):
     """Algorithms whose settings may change while they train: those with `mutable_settings`. An optional ability."""
 
@@ -88,4 +100,4 @@ ALGORITHMS: Registry[Algorithm] = Registry(
     },
 )
 
-__all__ = ["ALGORITHMS", "AdoptsStates", "Algorithm", "SharesTasks"]
+__all__ = ["ALGORITHMS", "AdoptsStates", "Algorithm", "ChecksStates", "SharesTasks"]

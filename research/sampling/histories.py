@@ -21,8 +21,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
@@ -36,9 +34,8 @@ from research.spaces import OneHot, is_constant
 FORMAT = 1
 _ARRAYS = ("observation", "action", "reward", "length")
 _TEXTS = ("task", "settings", "source")
+_MEMBERS = ("format", *_TEXTS, *_ARRAYS)
 _CHECKSUM_BYTES = 6
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""Errors of NumPy and the archive for a file that is damaged, or none of the kind."""
 
 
 class Tasks(Protocol):
@@ -169,23 +166,35 @@ def read_histories(path: str, task: str, distribution: Tasks) -> Histories:
     _check_task(key, content, task, distribution)
     arrays: dict[str, NDArray[Any]] = {name: content[name] for name in _ARRAYS}
     _check_shapes(key, arrays, distribution)
-    _check_values(key, arrays, distribution)
-    return make_histories(**arrays)
+    _check_ranges(key, arrays, distribution)
+    with np.errstate(over="ignore", invalid="ignore"):  # the check follows
+        histories = make_histories(**arrays)
+    for name, values in histories._asdict().items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{key}: {name} has values that are not finite in float32; need finite numbers")
+    return histories
 
 
 def _load(path: str, key: str) -> dict[str, Any]:
     try:
         with np.load(Path(path), allow_pickle=False) as file:
-            content = {name: file[name] for name in file.files}
+            content = {name: file[name] for name in _MEMBERS if name in file.files}
     except FileNotFoundError:
         raise ValueError(f"{key}: no such file; need one that `write_histories` wrote, or '' for the source") from None
-    except _UNREADABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # NumPy and the archive have many errors for a file that is damaged, or none of the kind
         raise ValueError(f"{key}: it cannot be read ({error}); need an .npz file without pickled objects") from error
-    missing = [name for name in ("format", *_TEXTS, *_ARRAYS) if name not in content]
-    if missing:
-        raise ValueError(f"{key}: it has no {', '.join(missing)}; need {', '.join(('format', *_TEXTS, *_ARRAYS))}")
-    if content["format"].shape or content["format"] != FORMAT:
-        raise ValueError(f"{key}: it has format={content['format']!s}; need {FORMAT}")
+    if missing := [name for name in _MEMBERS if name not in content]:
+        raise ValueError(f"{key}: it has no {', '.join(missing)}; need {', '.join(_MEMBERS)}")
+    for name, values in content.items():
+        if not isinstance(values, np.ndarray):
+            raise ValueError(f"{key}: {name} is no array; need a file that np.savez wrote")
+        if name in _TEXTS and (values.shape or values.dtype.kind != "U"):
+            raise ValueError(f"{key}: {name} has {values.dtype} of shape {list(values.shape)}; need one text")
+    version = content["format"]
+    if version.shape or version.dtype.kind not in "iu" or version != FORMAT:
+        raise ValueError(f"{key}: it has format={version!s} ({version.dtype}); need the integer {FORMAT}")
     return content
 
 
@@ -200,7 +209,7 @@ def _check_task(key: str, content: Mapping[str, Any], task: str, distribution: T
         raise ValueError(f"{key}: its task is {made_for!r}, got task={task!r}; need task={made_for!r}, or another file")
     try:
         theirs = json.loads(str(content["settings"]))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{key}: its settings are no JSON ({error}); need the settings of the task") from error
     for name, ours in _settings(distribution).items():
         if not isinstance(theirs, dict) or name not in theirs or theirs[name] != ours:
@@ -210,7 +219,9 @@ def _check_task(key: str, content: Mapping[str, Any], task: str, distribution: T
 
 
 def _check_shapes(key: str, arrays: Mapping[str, NDArray[Any]], distribution: Tasks) -> None:
-    shape = arrays["reward"].shape
+    shape, dtype = arrays["reward"].shape, arrays["reward"].dtype
+    if dtype.kind not in "iuf":
+        raise ValueError(f"{key}: reward has {dtype}; need floats or integers")
     if len(shape) != 3 or 0 in shape:
         raise ValueError(f"{key}: reward has the shape {list(shape)}; need [histories, episodes, time], none of them 0")
     if shape[2] > distribution.horizon:
@@ -224,15 +235,15 @@ def _check_shapes(key: str, arrays: Mapping[str, NDArray[Any]], distribution: Ta
     for name, end in needed.items():
         kind = "floats" if end else "integers"
         values = arrays[name]
-        if values.shape != (*shape, *end) or not np.issubdtype(values.dtype, np.floating if end else np.integer):
+        if values.shape != (*shape, *end) or values.dtype.kind not in ("f" if end else "iu"):
             raise ValueError(f"{key}: {name} has {values.dtype} of shape {list(values.shape)}; need {kind} of shape "
                              f"{[*shape, *end]}")  # fmt: skip
-    if arrays["length"].shape != shape[:2] or not np.issubdtype(arrays["length"].dtype, np.integer):
+    if arrays["length"].shape != shape[:2] or arrays["length"].dtype.kind not in "iu":
         raise ValueError(f"{key}: length has {arrays['length'].dtype} of shape {list(arrays['length'].shape)}; need "
                          f"integers of shape {list(shape[:2])}")  # fmt: skip
 
 
-def _check_values(key: str, arrays: Mapping[str, NDArray[Any]], distribution: Tasks) -> None:
+def _check_ranges(key: str, arrays: Mapping[str, NDArray[Any]], distribution: Tasks) -> None:
     length, time = arrays["length"], arrays["reward"].shape[2]
     _check_range(key, "length", length, 1, time)
     valid = np.arange(time) < length[..., None]
@@ -241,9 +252,6 @@ def _check_values(key: str, arrays: Mapping[str, NDArray[Any]], distribution: Ta
         _check_range(key, "observation", arrays["observation"][valid], 0, len(table) - 1)
     if num_actions:
         _check_range(key, "action", arrays["action"][valid], 0, num_actions - 1)
-    for name in ("observation", "action", "reward"):
-        if not np.isfinite(arrays[name][valid]).all():
-            raise ValueError(f"{key}: {name} has values that are not finite; need finite numbers")
 
 
 def _check_range(key: str, name: str, values: NDArray[Any], low: int, high: int) -> None:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from research.algorithms import ALGORITHMS, Algorithm
+from research.algorithms import ALGORITHMS, Algorithm, ChecksStates
 from research.conversion import from_mapping
 from research.distributed import Ranks
 from research.tracking.experiment import Experiment
+from research.tracking.restart import TRAINING
 from research.tracking.run import RecordedRun
 
 if TYPE_CHECKING:
@@ -106,7 +107,10 @@ class Trainer:
         if draw and run.unobserved:
             raise ValueError("-u: render writes its pictures into the record of a run; leave -u out")
         algorithm = build(self.algorithm, config, self.experiment.name, ranks)
-        return Session(self.experiment, algorithm, run, config, self.columns, self.report, draw)
+        session = Session(self.experiment, algorithm, run, config, self.columns, self.report, draw)
+        if command in TRAINING and isinstance(algorithm, ChecksStates):
+            algorithm.check(session.state)
+        return session
 
     def follow(self, ranks: Ranks) -> None:
         """Trains together with the first rank, if it trains, and records nothing."""

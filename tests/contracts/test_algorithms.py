@@ -395,7 +395,7 @@ def test_an_evaluation_accepts_every_setting_that_it_may_change(make, name, tmp_
     trained, settings = to_mapping(algorithm.config), Settings(kind, (), {})
     for key in kind.evaluation_settings:
         value = OTHERWISE_EVALUATED.get(key, trained[key])
-        assert value != trained[key] or key in ("task", "task_args", "histories", "device"), key
+        assert value != trained[key] or key in ("task", "task_args", "device"), key
         start = find_start("evaluate", name, settings, {"checkpoint": str(tmp_path / "latest"), key: value})
         other = ALGORITHMS[name](from_mapping(kind, {field: start.config[field] for field in trained}))
         assert np.isfinite(other.evaluate(start.checkpoint.restore(other.init()), 2, 1).score).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +43,27 @@ def test_going_on_equals_never_having_stopped(runs, capsys):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
     assert run("evaluate with run=1") == result
     assert "source_kept" in capsys.readouterr().out and (runs / "1" / "source.png").is_file()
+
+
+@pytest.mark.thorough
+def test_a_run_needs_the_file_of_its_histories_to_learn_and_not_to_be_evaluated(runs, capsys):
+    for seed, name in ((0, "own.npz"), (1, "other.npz")):
+        assert histories.main(["source", name, "with", *TINY.split(), f"seed={seed}"]) == 0
+    result = run(f"with {TINY} num_iterations=1 histories=own.npz")
+    assert "total_source" not in result
+    Path("own.npz").rename("moved.npz")
+    assert run("evaluate with run=1") == result
+    before = [(runs / "1" / name).read_bytes() for name in ("run.json", "metrics.jsonl", "cout.txt")]
+    for line, message in [
+        ("resume with run=1 num_iterations=2", "histories='own.npz': no such file"),
+        ("resume with run=1 num_iterations=2 histories=other.npz", "histories='other.npz': the checkpoint was trained"),
+        ("evaluate with run=1 histories=\"''\"", "histories='': "),
+    ]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as refused:
+            run(line)
+        assert refused.value.code == 2 and message in capsys.readouterr().err, line
+    assert before == [(runs / "1" / name).read_bytes() for name in ("run.json", "metrics.jsonl", "cout.txt")]
 
 
 @pytest.mark.parametrize("name", distillation.NAMED_CONFIGS)

@@ -267,6 +267,12 @@ seeds: 3
         check(load_sweep(path), path, ROOT)
 
 
+def test_a_file_that_the_training_would_miss_is_missed_before_anything_is_submitted(tmp_path):
+    path = written(tmp_path, "experiment: distillation\nnamed_configs: [fast]\nfixed: {histories: none.npz}\nseeds: 2")
+    with pytest.raises(SlurmError, match=r"some.yaml: .*histories='none.npz': no such file"):
+        check(load_sweep(path), path, ROOT)
+
+
 def test_what_is_trained_is_built_once_for_all_seeds_and_never_on_the_jobs_device(tmp_path, monkeypatch):
     path = written(tmp_path, "experiment: maml_trpo\nfixed: {device: cuda}\ngrid: {max_kl: [0.01, 0.02]}\nseeds: 50")
     built = []

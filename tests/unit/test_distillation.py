@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 
 import numpy as np
 import pytest
@@ -41,6 +42,13 @@ BANDIT = dict(task="bandit", task_args={}, horizon=None, episodes_per_trial=6, k
 
 def made(**changes):
     return Distillation(dataclasses.replace(SMALL, **changes))
+
+
+def started(**changes):
+    """The algorithm after the check that a training begins with."""
+    algorithm = made(**changes)
+    algorithm.check(algorithm.init())
+    return algorithm
 
 
 def room(**settings):
@@ -349,8 +357,27 @@ def test_other_histories_than_those_of_the_checkpoint_are_refused(tmp_path):
     changed.reward[3, 2, 1] += 1
     assert changed.checksum() != histories.checksum()
     other = made(histories=saved(tmp_path / "other.npz", changed, algorithm.agent.tasks))
-    with pytest.raises(ValueError, match=f"was trained on histories with checksum {algorithm.checksum:012x}, .*other"):
-        other.step(state)
+    for go_on in (other.check, other.step):
+        with pytest.raises(
+            ValueError, match=f"was trained on histories with checksum {algorithm.checksum:012x}, .*other"
+        ):
+            go_on(state)
+    other.check(state._replace(iteration=other.config.num_iterations))  # nothing is left to be learned
+    with pytest.raises(ValueError, match="those of the source have"):
+        made(seed=1).check(state)
+    algorithm.check(state)
+
+
+def test_an_evaluation_needs_no_file_and_does_not_speak_of_another_source(tmp_path):
+    algorithm = made()
+    path = saved(tmp_path / "own.npz", algorithm.histories, algorithm.agent.tasks)
+    state = made(histories=path).step(algorithm.init()).state
+    moved = made(histories=str(tmp_path / "moved.npz"))
+    np.testing.assert_array_equal(moved.evaluate(state, 9, None).score, algorithm.evaluate(state, 9, None).score)
+    with pytest.raises(ValueError, match=r"moved\.npz': no such file"):
+        moved.check(state)
+    assert "histories" not in DistillationConfig.evaluation_settings
+    assert "histories" in DistillationConfig.resume_settings
 
 
 def test_continuous_actions_and_observations_are_imitated_from_a_file(tmp_path):
@@ -443,10 +470,13 @@ def arrays_of(path):
     ("change", "message"),
     [
         (dict(reward=None, length=None), "it has no reward, length; need format, task, settings, source, observation"),
-        (dict(format=np.array(2)), "it has format=2; need 1"),
+        (dict(format=np.array(2)), r"it has format=2 \(int64\); need the integer 1"),
+        (dict(format=np.array("1")), r"it has format=1 \(<U1\); need the integer 1"),
         (dict(task=np.array("gridnavi")), "its task is 'gridnavi', got task='dark_room'; need task='gridnavi', or"),
         (dict(settings=np.array('{"horizon": 9}')), r"its horizon is 9, got horizon=4; need 9, or another file"),
         (dict(settings=np.array("nothing")), "its settings are no JSON"),
+        (dict(settings=np.array("[" * 100_000)), "its settings are no JSON"),
+        (dict(settings=np.array(["{}", "{}"])), r"settings has <U2 of shape \[2\]; need one text"),
         (dict(reward=np.zeros((9, 7))), r"reward has the shape \[9, 7\]; need \[histories, episodes, time\]"),
         (
             dict(action=np.zeros((9, 7, 3), int)),
@@ -455,10 +485,14 @@ def arrays_of(path):
         (dict(action=np.zeros((9, 7, 4))), r"action has float64 of shape \[9, 7, 4\]; need integers"),
         (dict(observation=np.zeros((9, 7, 4, 9))), r"observation has float64 of shape \[9, 7, 4, 9\]; need integers"),
         (dict(length=np.full((9, 6), 4)), r"length has int64 of shape \[9, 6\]; need integers of shape \[9, 7\]"),
+        (dict(length=np.full((9, 7), 4, "m8[s]")), r"length has timedelta64\[s\] of shape \[9, 7\]; need integers"),
         (dict(length=np.full((9, 7), 5)), "length has 5; need integers from 1 to 4"),
         (dict(action=np.full((9, 7, 4), 5)), "action has 5; need integers from 0 to 4"),
         (dict(observation=np.full((9, 7, 4), -1)), "observation has -1; need integers from 0 to 8"),
         (dict(reward=np.full((9, 7, 4), np.nan)), "reward has values that are not finite"),
+        (dict(reward=np.full((9, 7, 4), 1e39)), "reward has values that are not finite in float32"),
+        (dict(reward=np.full((9, 7, 4), True)), "reward has bool; need floats or integers"),
+        (dict(reward=np.full((9, 7, 4), 1j)), "reward has complex128; need floats or integers"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(change, message, tmp_path):
@@ -467,25 +501,68 @@ def test_files_that_do_not_fit_are_refused(change, message, tmp_path):
     content = {name: values for name, values in (arrays_of(path) | change).items() if values is not None}
     np.savez(path, **content)
     with pytest.raises(ValueError, match=f"histories='.*own.npz': {message}"):
-        made(histories=path)
+        started(histories=path)
+
+
+def test_only_the_members_of_the_format_are_read(tmp_path):
+    """Another member may be anything: here one with pickled objects, which nothing here reads."""
+    algorithm = made()
+    path = saved(tmp_path / "own.npz", algorithm.histories, algorithm.agent.tasks)
+    np.savez(path, **arrays_of(path), remark=np.array([{}], object))
+    assert started(histories=path).checksum == algorithm.checksum
+
+
+def test_a_member_that_is_no_array_is_refused(tmp_path):
+    algorithm = made()
+    path = saved(tmp_path / "own.npz", algorithm.histories, algorithm.agent.tasks)
+    content = arrays_of(path)
+    del content["reward"]
+    np.savez(path, **content)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("reward", b"text")
+    with pytest.raises(ValueError, match=r"own\.npz': reward is no array; need a file that np\.savez wrote"):
+        started(histories=path)
+
+
+def test_an_encrypted_file_is_refused(tmp_path):
+    """The archive has an error of its own kind for it."""
+    algorithm = made()
+    path = tmp_path / "own.npz"
+    saved(path, algorithm.histories, algorithm.agent.tasks)
+    content = bytearray(path.read_bytes())
+    content[6] |= 1  # the flags of the first member, there and in the directory
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"own.npz': it cannot be read \(.*encrypted.*\); need an \.npz file"):
+        started(histories=str(path))
+
+
+def test_too_little_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def load(*arguments, **named):
+        raise MemoryError("Unable to allocate 8 TiB")
+
+    path = saved(tmp_path / "own.npz", made().histories, room())
+    monkeypatch.setattr(np, "load", load)
+    with pytest.raises(MemoryError, match="8 TiB"):
+        started(histories=path)
 
 
 def test_files_that_are_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"histories='.*none.npz': no such file; need one that"):
-        made(histories=str(tmp_path / "none.npz"))
+        started(histories=str(tmp_path / "none.npz"))
     (tmp_path / "text.npz").write_text("text")
     np.save(tmp_path / "array.npy", np.zeros(3))
     np.savez(tmp_path / "pickled.npz", reward=np.array([{}], object))
     for name in ("text.npz", "array.npy", "pickled.npz"):
         with pytest.raises(ValueError, match=f"histories='.*{name}': it cannot be read .*without pickled objects"):
-            made(histories=str(tmp_path / name))
+            started(histories=str(tmp_path / name))
 
 
 def test_a_damaged_file_and_one_with_too_few_episodes_are_refused(tmp_path):
     algorithm = made()
     path = saved(tmp_path / "own.npz", algorithm.histories, algorithm.agent.tasks)
     with pytest.raises(ValueError, match=r"its episodes=7: need at least 9 \(keep_every=3"):
-        made(histories=path, keep_every=3)
+        started(histories=path, keep_every=3)
     content = bytearray((tmp_path / "own.npz").read_bytes())
     content[len(content) // 2] ^= 255
     (tmp_path / "own.npz").write_bytes(content)

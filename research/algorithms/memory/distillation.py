@@ -92,8 +92,6 @@ class Distillation:
         self.config = config
         self.agent: MemoryAgent[DistillationConfig] = MemoryAgent(config)
         self.table = state_table(self.agent.tasks.observation_space)
-        if config.histories:
-            _ = self.histories  # refuses a file that does not fit before any work
         self._source_returns = functools.lru_cache(maxsize=4)(self._play_source)
 
     @functools.cached_property
@@ -117,6 +115,14 @@ class Distillation:
         """Returns the state before the first iteration."""
         params = initial_params(self.agent.policy)
         return DistillationState(0, MetaParams(params, {}), adam_start(_learned(params)), 0)
+
+    def check(self, state: DistillationState) -> None:
+        """Raises ValueError if the file of histories does not fit, or `state` was trained on other histories.
+
+        A state that has all its iterations needs no histories.
+        """
+        if state.iteration < self.config.num_iterations and (state.checksum or self.config.histories):
+            self._check_histories(state.checksum)
 
     def step(self, state: DistillationState) -> StepResult:
         """Returns the state after the updates of an iteration, and metrics: means over its minibatches.

@@ -20,13 +20,12 @@ class DistillationConfig(MemoryAgentConfig):
         source: The source algorithm.
         num_histories: Training tasks that the source learns, each a history.
         histories: Path of a file of histories, which then replace those of the source; see `sampling/histories.py`. An
-            evaluation does not have the returns of a source that is not known.
+            evaluation does not read the file, and does not have the returns of a source that is not known.
         keep_every: Every k-th episode of a history is kept, from one of its first k episodes on, which is drawn for
             each minibatch. A trial has `episodes_per_trial` of these.
         updates_per_iteration: Minibatches of an iteration; each is one step of Adam.
     """
 
-    evaluation_settings = MemoryAgentConfig.evaluation_settings | {"histories"}
     resume_settings = MemoryAgentConfig.resume_settings | {"histories"}
 
     meta_batch_size: int = 32
