@@ -9,7 +9,8 @@ with these settings makes for itself. `records` takes what records hold, which i
 - A checkpoint of DQN (`design=lookahead`) on one task has all transitions since the start, in its replay buffer, if
   none was overwritten (`replay.buffer_size`). Each run is one history.
 - A checkpoint of an agent with a memory (rl2, varibad, distillation) has no episodes, but can play: `--trials` trials
-  of training tasks, each a history of what the agent learns within a trial.
+  of training tasks, each a history of what the agent learns within a trial. A trial whose simulation diverged is left
+  out.
 
 Histories have as many whole episodes as the shortest of them has.
 """
@@ -100,7 +101,7 @@ def _of_buffer(checkpoint: Checkpoint) -> Found:
 
 
 def _of_trials(algorithm: Any, checkpoint: Checkpoint, num_trials: int) -> Found:
-    """Returns a history for each trial that an agent with a memory plays on training tasks."""
+    """Returns a history for each trial that an agent with a memory plays on training tasks, diverged ones left out."""
     agent, config = algorithm.agent, algorithm.config
     params = checkpoint.restore(algorithm.init()).meta.model
     distribution: TaskDistribution = agent.tasks
@@ -110,9 +111,15 @@ def _of_trials(algorithm: Any, checkpoint: Checkpoint, num_trials: int) -> Found
     sizes = (num_trials, config.episodes_per_trial, distribution.horizon)
     trials = collect_trials(agent.policy, params, envs, *sizes, generator, num_threads=agent.num_threads)
     envs.close()
+    whole = ~trials.diverged[:, 0]
+    if not whole.any():
+        raise ValueError(f"{checkpoint.path}: all of the {num_trials} trials diverged; need another checkpoint, or "
+                         "more trials (--trials)")  # fmt: skip
+    if not whole.all():
+        print(f"{checkpoint.path}: {int((~whole).sum())} of {num_trials} trials diverged and are left out")
     ended = trials.ended & trials.valid
     fields = (trials.observation, trials.action, trials.reward, ended)
-    rows = (field[:, 0].cpu().numpy() for field in fields)
+    rows = (field[whole, 0].cpu().numpy() for field in fields)
     return Found(whole_episodes(distribution, *rows), config.task, distribution)
 
 

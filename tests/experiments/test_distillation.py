@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from experiments import distillation, histories, lookahead_dqn, rl2
 from research import checkpoint
 from research.algorithms.memory.distillation import Distillation
 from research.sampling.histories import read_histories
+from research.sampling.trials import collect_trials
 from research.tasks import make_tasks
 
 TINY = "fast num_threads=1 eval_interval=0"
@@ -131,3 +133,27 @@ def test_what_records_hold_can_be_distilled(runs, capsys):
         with pytest.raises(SystemExit):
             histories.main(["records", "none.npz", *paths])
         assert message in capsys.readouterr().err
+
+
+def test_diverged_trials_are_left_out(monkeypatch, capsys):
+    settings = distillation.experiment.settings
+    algorithm = Distillation(settings.typed(settings.given({}, ["fast"]))[0])
+    untrained = SimpleNamespace(path="latest.pt", restore=lambda state: state)
+    expected = histories._of_trials(algorithm, untrained, 5).histories
+    rows = [2]
+
+    def collected(*arguments, **named):
+        """Trials some of which diverged in the third step, before their first episode ended."""
+        trials = collect_trials(*arguments, **named)
+        trials.diverged[rows] = True
+        trials.valid[rows, :, 2:] = False
+        return trials
+
+    monkeypatch.setattr(histories, "collect_trials", collected)
+    found = histories._of_trials(algorithm, untrained, 5).histories
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs[[0, 1, 3, 4]])
+    assert "latest.pt: 1 of 5 trials diverged and are left out" in capsys.readouterr().out
+    rows[:] = range(5)
+    with pytest.raises(ValueError, match=r"latest\.pt: all of the 5 trials diverged; need"):
+        histories._of_trials(algorithm, untrained, 5)
