@@ -413,6 +413,15 @@ def test_an_evaluation_has_the_source_on_the_same_tasks():
     assert not np.array_equal(other.extras["source"], curve.extras["source"])
 
 
+def test_the_total_of_the_source_stands_next_to_that_of_the_policy():
+    """Where no optimum is known, too."""
+    algorithm = made(task="grid_goals", num_eval_tasks=3)
+    curve = algorithm.evaluate(algorithm.init(), 3, None)
+    assert curve.totals.keys() == {"total", "total_source"} and curve.score.sum() > 0
+    np.testing.assert_array_equal(curve.totals["total"], curve.score.sum(0))
+    np.testing.assert_array_equal(curve.totals["total_source"], curve.extras["source"].sum(0))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -421,6 +430,10 @@ def test_an_evaluation_has_the_source_on_the_same_tasks():
         (dict(policy=MemoryConfig(8, separate_value=True)), r"policy\.separate_value=True: the value is not trained"),
         (dict(policy=dataclasses.replace(TRANSFORMER, context_length=11)), r"context_length=11: need at least 12"),
         (dict(source=SourceConfig(kind="ucb1", num_episodes=9)), r"source\.kind='ucb1': it is for bandits"),
+        (
+            BANDIT | dict(task_args={"reward": "gaussian"}, source=SourceConfig(kind="thompson", num_episodes=6)),
+            r"source\.kind='thompson': it is for rewards 0 and 1, got task_args\.reward='gaussian'; need task",
+        ),
         (dict(task="navigation_2d", task_args={}), r"source\.kind='q_learning': it is for discrete actions, got Box"),
         (dict(task="dark_room", task_args={"size": 4}), "size=4: need an odd number"),
     ],
@@ -455,6 +468,7 @@ def test_a_bandit_policy_refuses_rewards_that_it_cannot_count():
 def test_a_table_refuses_observations_without_number(monkeypatch):
     from research.algorithms.memory import sources
 
+    assert f"at most {sources._MOST_STATES} observations" in SourceConfig.__doc__
     monkeypatch.setattr(sources, "_MOST_STATES", 8)
     distribution = room(observation="coordinates")
     with pytest.raises(ValueError, match="met more than 8 different observations; need a file of histories"):

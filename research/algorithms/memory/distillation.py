@@ -161,7 +161,8 @@ class Distillation:
 
         The extra `source` is the return of the source in its first, second, ... episode on the same tasks, and with
         `keep_every` above 1 `source_kept` its mean return in the first k, next k, ... episodes. For `SolvedTasks` there
-        is the regret of the source, too. `total_source` is its total return in as many episodes as a trial has.
+        is the regret of the source, too. `total_source` is its total return in as many episodes as a trial has, and
+        `total` that of the policy. A run with a file of histories does not know its source, so nothing of it is there.
         """
         curve = trial_curve(self.agent, state.meta.model, num_tasks, num_adapt_steps, split)
         if self.config.histories:
@@ -176,7 +177,8 @@ class Distillation:
             extras["source_regret"] = regret[:episodes]
             optimal = self.agent.tasks.optimal_return(curve.tasks)  # type: ignore[attr-defined]
             total = expected_total(regret[:episodes], optimal, known_mean_optimum(curve))
-        return curve._replace(extras=extras, totals={**curve.totals, "total_source": total})
+        totals = {"total": curve.score.sum(0), **curve.totals, "total_source": total}
+        return curve._replace(extras=extras, totals=totals)
 
     def minibatch(self, iteration: int, update: int) -> Imitated:
         """Returns the histories of a minibatch: a function of the seed, the iteration and the update."""

@@ -35,7 +35,8 @@ class SourceConfig:
     """Settings of the source algorithm.
 
     Attributes:
-        kind: `"q_learning"`; on Bernoulli bandits also `"ucb1"` or `"thompson"`.
+        kind: `"q_learning"`, whose table has at most 4096 observations if these are not one-hot; on Bernoulli bandits
+            also `"ucb1"` or `"thompson"`.
         num_episodes: Episodes of a learning history.
         learning_rate: α.
         discount: γ.
@@ -72,6 +73,10 @@ class SourceConfig:
         if self.kind != "q_learning" and not (is_constant(tasks.observation_space) and tasks.horizon == 1):
             raise ValueError(f"source.kind={self.kind!r}: it is for bandits, whose episodes are one pull and whose "
                              "observation never changes; need 'q_learning'")  # fmt: skip
+        reward = getattr(tasks, "reward", "bernoulli")  # other tasks may have none: `learn` checks what they pay
+        if self.kind != "q_learning" and reward != "bernoulli":
+            raise ValueError(f"source.kind={self.kind!r}: it is for rewards 0 and 1, got task_args.reward={reward!r}; "
+                             "need task_args.reward='bernoulli', or source.kind='q_learning'")  # fmt: skip
 
     def epsilons(self, episode: Ints) -> Floats:
         """Returns ε in episodes of these indices."""
