@@ -5,13 +5,14 @@ The settings that may change are `mutable_settings` of a Config. Sizes can only 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from research import rng
 from research.optim.differentiable import AdamState
+from research.optim.lookahead import interpolated
 from research.policies.changes import Change, unchanged
 from research.policies.net2net import net2net
 from research.types import Params
@@ -69,4 +70,16 @@ def carried_optimizer(
             "slow": {index: carry("params", value) for index, value in own["slow"].items()},
             "slow_state": {index: of_state(state) for index, state in own["slow_state"].items()},
         }
+        before, after = (groups["param_groups"][0]["lookahead_inner_state"] for groups in (saved, new))
+        if before != after:
+            new["lookahead"]["slow_state"] = _slow_state(new["state"], own["slow_state"], after)
     return new
+
+
+def _slow_state(state: dict[int, Any], indices: Iterable[int], treatment: str) -> dict[int, dict[str, Tensor]]:
+    """Returns the slow copy of an optimiser's state as another `lookahead_inner_state` begins with it.
+
+    With `"pullback"` it is the state itself: without a copy, the first sync would pull the moments towards 0.
+    """
+    kept = {index: interpolated(state.get(index, {})) if treatment == "pullback" else {} for index in indices}
+    return {index: {key: value.clone() for key, value in own.items()} for index, own in kept.items()}

@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from td_problem import make_batch, make_config, make_network, params_of
 from torch.utils import _pytree as pytree
 
 from research.algorithms import ALGORITHMS, AdoptsStates
 from research.algorithms.gradient.maml_ppo import MAMLPPO, MAMLPPOConfig
 from research.algorithms.memory.rl2 import RL2, RL2Config
+from research.algorithms.value.adoption import adopt_learner
+from research.algorithms.value.learner import TDLearner
 from research.algorithms.value.lookahead_dqn import LookaheadDQN, LookaheadDQNConfig, ReplayConfig
 from research.conversion import flatten, to_mapping
 from research.plain_state import from_plain, to_plain
 from research.policies import PolicyConfig
+from research.policies.changes import unchanged
 from research.policies.memory import MemoryConfig
 from research.policies.q_network import QNetworkConfig
 
@@ -207,7 +211,55 @@ def test_learned_rates_are_carried_and_steps_are_the_same():
     assert count.max() > 1.5
 
 
+@pytest.mark.parametrize("after", [3, 5, 7])
+def test_copies_to_the_target_stay_in_phase_with_syncs(after):
+    """The target network is Lookahead's slow weights, also once another k is adopted in the middle of a cycle."""
+    before, config = (make_config(target="slow", lookahead_k=k, inner_lr=0.1) for k in (4, after))
+    network = make_network()
+    learner = TDLearner(before, network, params_of(network))
+    for seed in range(6):
+        learner.step(make_batch(seed))
+    params = learner.online.params()
+    state = adopt_learner(learner.state(), params, unchanged(params), before, config)
+    learner, copies = TDLearner(config, network, params, state), 0
+    for seed in range(6, 6 + 3 * after):
+        learner.step(make_batch(seed))
+        slow = learner.state().optimizer["lookahead"]["slow"][0]
+        if learner.steps % after == 0:
+            copies += 1
+            assert torch.equal(learner.target.flat, learner.online.flat)
+            assert torch.equal(learner.target.flat, slow)
+        elif copies:
+            assert torch.equal(learner.target.flat, slow)
+    assert copies == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("maintain", "pullback"), ("reset", "pullback"), ("pullback", "maintain")]
+)
+def test_another_treatment_of_the_inner_state_begins_with_the_moments_there_are(first, second):
+    before, config = (make_config(lookahead_k=4, lookahead_inner_state=name) for name in (first, second))
+    network = make_network()
+    learner = TDLearner(before, network, params_of(network))
+    for seed in range(6):
+        learner.step(make_batch(seed))
+    params = learner.online.params()
+    adopted = adopt_learner(learner.state(), params, unchanged(params), before, config).optimizer
+    moments, kept = adopted["state"][0], adopted["lookahead"]["slow_state"][0]
+    assert kept.keys() == ({"exp_avg", "exp_avg_sq"} if second == "pullback" else set())
+    for name, value in kept.items():
+        assert torch.equal(value, moments[name]) and value.abs().max() > 0
+        assert value.data_ptr() != moments[name].data_ptr()
+
+
 class TestRefusals:
+    def test_of_another_start_of_rates_that_are_learned(self):
+        config = dataclasses.replace(MAML, learn_inner_lr="per_step")
+        state = MAMLPPO(config).init()
+        other = MAMLPPO(dataclasses.replace(config, inner_lr=0.03))
+        with pytest.raises(ValueError, match=r"inner_lr=0.03: .*learn_inner_lr='per_step'.*; need 0.1"):
+            other.adopt(state, config, state)
+
     def test_of_what_cannot_be_carried(self, trained):
         smaller = MAMLPPO(dataclasses.replace(MAML, policy=PolicyConfig((4, 2), "relu")))
         with pytest.raises(ValueError, match="need those of \\[4, 3\\]"):

@@ -44,9 +44,13 @@ def adopt_meta(
 
     Raises:
         ValueError: The policy is smaller, or the update rule depends on its layers in another way than a learning rate
-            of each element does.
+            of each element does; or `inner_lr` is another one where the rates are learned.
     """
     config = agent.config
+    if config.learn_inner_lr != "none" and config.inner_lr != before.inner_lr:
+        raise ValueError(f"inner_lr={config.inner_lr}: it is the start of rates that are learned (learn_inner_lr="
+                         f"{config.learn_inner_lr!r}), and changes none of them later; need {before.inner_lr}"
+                         )  # fmt: skip
     if before.policy.hidden_sizes != config.policy.hidden_sizes:
         _check_sizes_can_change(config, len(before.policy.hidden_sizes) != len(config.policy.hidden_sizes))
     change = grown(before.policy, config.policy, agent.make_policy, meta.model, config.seed, iteration)

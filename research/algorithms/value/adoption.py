@@ -65,6 +65,8 @@ def adopt_learner(
     settings = {
         "lr": after.inner_lr,
         "lookahead_k": after.lookahead_k,
+        # Syncs stay in phase with the copies to the target, which count all steps.
+        "lookahead_steps": learner.steps % after.lookahead_k if after.lookahead_k else 0,
         "lookahead_alpha": after.lookahead_alpha,
         "lookahead_inner_state": after.lookahead_inner_state,
     }
