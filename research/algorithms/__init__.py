@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from research.registry import Registry
+from research.registry import Registry, attribute_of
 
 if TYPE_CHECKING:  # they import torch, which takes seconds
     from research.distributed import Ranks
@@ -99,5 +99,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
         "maml_dqn": "value.maml_dqn:MAMLDQN",
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    """Returns a class of the registry: `from research.algorithms import MAMLTRPO` imports it."""
+    return attribute_of(__name__, name, ALGORITHMS)
+
 
 __all__ = ["ALGORITHMS", "AdoptsStates", "Algorithm", "ChecksStates", "SharesTasks"]

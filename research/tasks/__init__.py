@@ -3,7 +3,7 @@
 from typing import Any
 
 from research.conversion import make_task
-from research.registry import Registry
+from research.registry import Registry, attribute_of
 from research.tasks.base import RegressionDistribution, SolvedTasks, Split, TaskDistribution
 
 TASKS: Registry[TaskDistribution] = Registry(
@@ -51,6 +51,11 @@ def make_tasks(name: str, **settings: Any) -> TaskDistribution:
 def make_regression_tasks(name: str, **settings: Any) -> RegressionDistribution:
     """Makes the distribution registered as `name` in `REGRESSION_TASKS`. Arguments and errors: see `make_tasks`."""
     return make_task(REGRESSION_TASKS, name, settings)
+
+
+def __getattr__(name: str) -> Any:
+    """Returns a class of the registries: `from research.tasks import GridNavi` imports it."""
+    return attribute_of(__name__, name, TASKS, REGRESSION_TASKS)
 
 
 __all__ = [

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
-from research.tracking.exit_codes import PREEMPTED
+from research.tracking.exit_codes import BUSY, HUNG_UP, INTERRUPTED, PREEMPTED, TERMINATED  # noqa: F401  former place
 from research.tracking.sacred_parts import SacredInterrupt
 
 PREEMPT_SIGNAL = "METAPOLICY_PREEMPT_SIGNAL"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import sys
 
 import pytest
 
+import research.algorithms
+import research.tasks
+from research.algorithms import ALGORITHMS
 from research.registry import Registry
 from research.tasks import REGRESSION_TASKS, TASKS
 
@@ -47,3 +52,50 @@ def test_classes_can_be_added_and_removed(registry):
 
 def test_every_task_is_where_its_registry_says():
     assert all(isinstance(cls, type) for cls in [*TASKS.values(), *REGRESSION_TASKS.values()])
+
+
+def test_an_error_of_an_imported_module_is_not_taken_for_an_absence(registry, tmp_path):
+    (tmp_path / "lazily_made" / "broken.py").write_text("{}['inside']", encoding="utf-8")
+    importlib.invalidate_caches()
+    broken = registry | Registry("lazily_made", {"fifth": "broken:Five"})
+    with pytest.raises(KeyError, match="inside"):
+        broken.get("fifth")
+    assert broken.get("sixth", int) is int
+
+
+def test_unions_and_copies_are_registries_and_import_nothing(registry):
+    other = Registry("lazily_made", {"first": "two:Two", "fourth": "one:One"})
+    union, own, reverse = registry | other, registry | {"first": int}, {"first": int, "new": str} | registry
+    copied, shallow = registry.copy(), copy.copy(registry)
+    copied["first"] = shallow["third"] = bool
+    assert not [name for name in sys.modules if name.startswith("lazily_made.")]
+    assert list(union) == ["first", "second", "third", "fourth"] and union["first"].__name__ == "Two"
+    assert own["first"] is int and list(reverse) == ["first", "new", "second", "third"]
+    assert reverse["first"] is registry["first"] and registry["first"].__name__ == "One"
+    assert "third" in registry and registry._places["third"] == "lazily_made.two:Three"
+    same = registry
+    same |= {"last": float}
+    assert same is registry and registry["last"] is float
+    with pytest.raises(TypeError):
+        registry | 3
+
+
+@pytest.mark.parametrize(("package", "registries"), [
+    (research.tasks, [TASKS, REGRESSION_TASKS]),
+    (research.algorithms, [ALGORITHMS]),
+])  # fmt: skip
+def test_packages_have_the_classes_of_their_registries(package, registries):
+    for registry in registries:
+        assert all(getattr(package, cls.__name__) is cls for cls in registry.values())
+    with pytest.raises(AttributeError, match="has no attribute 'GridNavy'"):
+        package.GridNavy  # noqa: B018
+
+
+def test_classes_and_constants_can_be_imported_from_where_they_once_were():
+    from research.algorithms import MAMLTRPO
+    from research.tasks import GridNavi
+    from research.tracking import commands, exit_codes, session, signals
+
+    assert (MAMLTRPO, GridNavi) == (ALGORITHMS["maml_trpo"], TASKS["gridnavi"])
+    assert session.add_commands is commands.add_commands
+    assert (signals.BUSY, signals.TERMINATED) == (exit_codes.BUSY, exit_codes.TERMINATED)
