@@ -12,12 +12,13 @@ import math
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Literal, TypeVar, Union
 
 import numpy as np
 
-from research.validation import type_hints
+from research.validation import advice, describe, type_hints
 
 T = TypeVar("T")
 
@@ -30,7 +31,8 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "", base
     """Returns an instance of a dataclass from plain values.
 
     An int becomes a float, a list a tuple, a number of NumPy one of Python and a mapping a dataclass where the field
-    requires it. Nothing else is converted. A mapping for a field holds differences from the default of that field.
+    requires it; a list also a tuple for a Sequence, and a text a path. Nothing else is converted. A mapping for a field
+    holds differences from the default of that field.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Config:
@@ -41,14 +43,33 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], prefix: str = "", base
 
     Args:
         cls: A dataclass. Its fields have the types bool, int, float, str, None, Any, Literal, or are unions, tuples,
-            lists, dicts and dataclasses of these.
+            lists, dicts and dataclasses of these; a field of another class has an instance of it.
         values: Values by field name; a missing field takes its default.
         prefix: Dotted path of the instance within the whole configuration, for messages.
         base: Instance with the values of missing fields, instead of their defaults.
 
     Raises:
-        ConfigError: A key is unknown or missing, a value has another type, or `__post_init__` refuses it.
+        ConfigError: A key is unknown or missing, a number is not finite, a value has another type, or `__post_init__`
+            refuses it.
     """
+    refuse_not_finite(values, prefix)
+    return _made(cls, values, prefix, base)
+
+
+def refuse_not_finite(value: Any, path: str = "") -> None:
+    """Raises ConfigError if a number within a value, nested to any depth, is not finite, which no record can hold."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            refuse_not_finite(entry, _join(path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for index, entry in enumerate(value):
+            refuse_not_finite(entry, f"{path}[{index}]")
+    elif isinstance(value, (float, np.floating)) and not math.isfinite(value):
+        raise ConfigError(f"{path}={float(value)!r}: need a finite number, a record cannot hold another")
+
+
+def _made(cls: type[T], values: Mapping[str, Any], prefix: str, base: T | None) -> T:
+    """Returns an instance as `from_mapping` does, also with numbers that are not finite."""
     kept = {} if base is None else {name: getattr(base, name) for name in _fields(cls)}
     return construct(cls, kept | convert_fields(cls, values, prefix, base=base), prefix)
 
@@ -226,14 +247,12 @@ def _convert(hint: Any, value: Any, path: str, start: Any = None) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path}={value!r}: need keys below it, {path}.<key>=...; there are "
                               f"{', '.join(_paths(typing.cast(Any, hint), path))}")  # fmt: skip
-        return from_mapping(typing.cast(type, hint), value, path, start if type(start) is hint else None)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{path}={value!r}: need a finite number, a record cannot hold another")
+        return _made(typing.cast(type, hint), value, path, start if type(start) is hint else None)
     if typing.get_origin(hint) in (Union, types.UnionType):
         return _convert_union(hint, value, path, start)
     converted = _convert_plain(hint, value, path)
     if converted is _NO:
-        raise ConfigError(f"{path}={value!r}: need {describe(hint)}{_advice(hint, value, path)}")
+        raise ConfigError(f"{path}={value!r}: need {describe(hint)}{advice(hint, value, path)}")
     return converted
 
 
@@ -251,7 +270,7 @@ def _convert_union(hint: Any, value: Any, path: str, start: Any) -> Any:
             return _convert(member, value, path)
         except ConfigError:
             continue
-    raise ConfigError(f"{path}={value!r}: need {describe(hint)}{_advice(members[0], value, path)}")
+    raise ConfigError(f"{path}={value!r}: need {describe(hint)}{advice(members[0], value, path)}")
 
 
 def _convert_plain(hint: Any, value: Any, path: str) -> Any:
@@ -268,6 +287,8 @@ def _convert_plain(hint: Any, value: Any, path: str) -> Any:
     if origin is float:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return float(value) if is_number else _NO
+    if origin is Sequence and isinstance(value, (list, tuple)):
+        origin, arguments = tuple, (*(arguments or (Any,)), ...)
     if origin in (tuple, list):
         return _convert_sequence(origin, arguments, value, path) if isinstance(value, (list, tuple)) else _NO
     if origin in (dict, Mapping) or origin is typing.get_origin(Mapping[str, Any]):
@@ -275,7 +296,19 @@ def _convert_plain(hint: Any, value: Any, path: str) -> Any:
             return _NO
         entry = arguments[1] if arguments else Any
         return {key: _convert(entry, inner, _join(path, str(key))) for key, inner in value.items()}
-    return value if type(value) is origin else _NO
+    if isinstance(value, str) and isinstance(origin, type) and issubclass(origin, PurePath):
+        return origin(value)
+    return value if _is_instance(value, origin) else _NO
+
+
+def _is_instance(value: Any, kind: Any) -> bool:
+    """Returns whether a value is of a class; True for an annotation that is no class and says nothing about one."""
+    if isinstance(value, (bool, str)) and kind in (int, Sequence):
+        return False
+    try:
+        return isinstance(value, kind)
+    except TypeError:
+        return True
 
 
 def _convert_sequence(origin: type[Any], arguments: tuple[Any, ...], value: Any, path: str) -> Any:
@@ -287,53 +320,3 @@ def _convert_sequence(origin: type[Any], arguments: tuple[Any, ...], value: Any,
         hints = [arguments[0] if arguments else Any] * len(value)
     pairs = enumerate(zip(hints, value, strict=True))
     return origin(_convert(hint, inner, f"{path}[{index}]") for index, (hint, inner) in pairs)
-
-
-_NAMES: dict[Any, str] = {
-    bool: "True or False",
-    int: "an integer",
-    float: "a number",
-    str: "a text",
-    type(None): "None",
-    Any: "any value",
-}
-
-
-def describe(hint: Any) -> str:
-    """Returns a type in words for a message."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return f"one of {', '.join(map(str, arguments))}"
-    if origin in (Union, types.UnionType):
-        return " or ".join(describe(member) for member in arguments)
-    if origin is tuple and arguments[-1] is not Ellipsis:
-        return f"a list [{', '.join(map(describe, arguments))}]"
-    if origin in (tuple, list):
-        return f"a list, each entry {describe(arguments[0])}"
-    if hint in (tuple, list):
-        return "a list"
-    return _NAMES.get(hint, "keys below it")
-
-
-def _advice(hint: Any, value: Any, path: str) -> str:
-    """Returns the value that was probably meant, for the end of a message."""
-    if hint is bool and str(value).lower() in ("true", "false", "yes", "no", "1", "0"):
-        meant = str(value).lower() in ("true", "yes", "1")
-        return f"; write {path}={meant}"
-    if hint is int and isinstance(value, float) and value == int(value):
-        return f"; write {path}={int(value)}"
-    if hint is float and isinstance(value, str) and _is_number(value.replace(",", ".")):
-        return f"; write {path}={value.replace(',', '.')}"
-    if typing.get_origin(hint) is dict:
-        return f"; write {path}.<key>=<value>"
-    if typing.get_origin(hint) is Literal:
-        nearest = difflib.get_close_matches(str(value), [str(option) for option in typing.get_args(hint)], n=1)
-        return f"; did you mean {nearest[0]}?" if nearest else ""
-    return ""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

@@ -1,20 +1,41 @@
-"""Range checks of settings, whose messages name the key, the value received and what is allowed.
+"""Range checks of settings, and types of their fields; messages name the key, the value and what is allowed.
 
 The settings are an object with attributes or a mapping. Every check raises ValueError, for other types, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
 import math
 import numbers
+import sys
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-type_hints: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
-"""Annotation of each field of a class, resolved once for each class: a sweep asks a thousand times."""
+@functools.cache
+def type_hints(cls: type[Any]) -> dict[str, Any]:
+    """Returns the annotation of each field of a dataclass, resolved once for each class: a sweep asks a thousand times.
+
+    A field whose annotation cannot be resolved, as its names are imported for type checkers alone, has Any.
+    """
+    try:
+        return get_type_hints(cls)
+    except NameError:
+        return {field.name: _type_hint(cls, field.type) for field in dataclasses.fields(cls)}
+
+
+def _type_hint(cls: type[Any], annotation: Any) -> Any:
+    """Returns an annotation in the names of the module of a class, or of one of its bases; Any if they lack one."""
+    holder = types.SimpleNamespace(__annotations__={"field": annotation})
+    for base in cls.__mro__:
+        names = getattr(sys.modules.get(base.__module__), "__dict__", {})
+        with contextlib.suppress(NameError):
+            return get_type_hints(holder, names, dict(vars(base)))["field"]
+    return Any
 
 
 def positive(settings: Any, *names: str) -> None:
@@ -99,6 +120,57 @@ def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     names = list(known)
     nearest = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {prefix}{nearest[0]}?" if nearest else f"there are {', '.join(names)}"
+
+
+_NAMES: dict[Any, str] = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    type(None): "None",
+    Any: "any value",
+}
+
+
+def describe(hint: Any) -> str:
+    """Returns a type in words for a message."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(member) for member in arguments)
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        return f"a list [{', '.join(map(describe, arguments))}]"
+    kind = origin or hint
+    if kind in (tuple, list, Sequence):
+        return f"a list, each entry {describe(arguments[0])}" if arguments else "a list"
+    if hint in _NAMES or dataclasses.is_dataclass(hint) or not isinstance(kind, type) or issubclass(kind, Mapping):
+        return _NAMES.get(hint, "keys below it")
+    return f"an instance of {kind.__name__}"
+
+
+def advice(hint: Any, value: Any, path: str) -> str:
+    """Returns the value that was probably meant, for the end of a message."""
+    if hint is bool and str(value).lower() in ("true", "false", "yes", "no", "1", "0"):
+        meant = str(value).lower() in ("true", "yes", "1")
+        return f"; write {path}={meant}"
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return f"; write {path}={int(value)}"
+    if hint is float and isinstance(value, str) and _reads_as_number(value.replace(",", ".")):
+        return f"; write {path}={value.replace(',', '.')}"
+    if get_origin(hint) is dict:
+        return f"; write {path}.<key>=<value>"
+    if get_origin(hint) is Literal:
+        nearest = difflib.get_close_matches(str(value), [str(option) for option in get_args(hint)], n=1)
+        return f"; did you mean {nearest[0]}?" if nearest else ""
+    return ""
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def positive_ranges(settings: Any, *names: str) -> None:

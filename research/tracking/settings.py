@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from research.algorithms import ALGORITHMS
-from research.conversion import ConfigError, construct, convert_fields, flatten, merge, to_mapping
+from research.conversion import (
+    ConfigError,
+    construct,
+    convert_fields,
+    flatten,
+    merge,
+    refuse_not_finite,
+    to_mapping,
+)
 from research.tasks import REGRESSION_TASKS, TASKS
 from research.tracking.place import check_id
 from research.tracking.records import MissingError, read_config
 from research.tracking.sacred_parts import Ingredient
 from research.tracking.settings_file import read_settings
-from research.validation import suggestion
+from research.validation import suggestion, type_hints
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,7 @@ class Settings:
         return recorded
 
     def _converted(self, own: Mapping[str, Any]) -> tuple[type[Any], dict[str, Any]]:
+        refuse_not_finite(own)
         config_class: Any = self.class_of(own)
         return config_class, convert_fields(_union_of(config_class, RunConfig), own)
 
@@ -226,7 +234,7 @@ def _union_of(*classes: type[Any]) -> type[Any]:
     """Returns a dataclass with the fields of all classes: settings share one namespace on the command line."""
     fields: dict[str, Any] = {}
     for cls in classes:
-        hints = typing.get_type_hints(cls)
+        hints = type_hints(cls)
         for field in dataclasses.fields(cls):
             if field.name in fields:
                 raise TypeError(f"{cls.__name__}.{field.name}: another class of settings has this field already")

@@ -165,7 +165,7 @@ def test_a_task_is_described_by_the_mean_of_its_factors(robot):
         (dict(damping_scale=(0.0, 2.0)), r"damping_scale=\(0.0, 2.0\): need values above 0"),
         (dict(friction_scale=(2.0, 1.0)), r"friction_scale=\(2.0, 1.0\): need the lower end first"),
         (dict(mass_scale=3.0), r"mass_scale=3.0: need a list \[a number, a number\]"),
-        (dict(inertia_scale=(1.0, float("inf"))), r"inertia_scale\[1\]=inf: need a finite number"),
+        (dict(inertia_scale=(1.0, float("inf"))), r"inertia_scale=\(1.0, inf\): need two finite numbers"),
         (
             {f"{part}_scale": (1.0, 1.0) for part in ("mass", "inertia", "friction", "damping")},
             r"mass_scale=\(1.0, 1.0\): every task is the same, so none can be held out",

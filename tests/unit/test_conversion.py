@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
@@ -11,11 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research.algorithms.memory.config import RL2Config
-from research.conversion import ConfigError, flatten, from_mapping, to_mapping
+from research.conversion import ConfigError, flatten, from_mapping, make_task, to_mapping
 from research.oracles.games import make_game
 from research.policies.memory import MemoryConfig
 from research.tasks import make_tasks
-from research.validation import ordered, positive
+from research.validation import at_least, ordered, positive, type_hints
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,8 @@ def test_plain_values_become_what_the_fields_say(values, expected):
         ({"lr": [0.1, "x"]}, "lr=[0.1, 'x']: need a number or a list, each entry a number"),
         ({"lr": True}, "lr=True: need a number or a list, each entry a number"),
         ({"lr": math.inf}, "lr=inf: need a finite number, a record cannot hold another"),
+        ({"lr": [0.1, -math.inf]}, "lr[1]=-inf: need a finite number, a record cannot hold another"),
+        ({"free": {"a": [{"b": math.nan}]}}, "free.a[0].b=nan: need a finite number, a record cannot hold another"),
         ({"flag": "true"}, "flag='true': need True or False; write flag=True"),
         ({"flag": 0}, "flag=0: need True or False; write flag=False"),
         ({"name": 3}, "name=3: need a text"),
@@ -207,3 +216,67 @@ def test_a_config_comes_back_from_its_plain_values(config):
 
 def test_flattening_keeps_empty_mappings():
     assert flatten({"a": {"b": {"c": 1}, "d": {}}, "e": [1]}) == {"a.b.c": 1, "a.d": {}, "e": [1]}
+
+
+class Half(Fraction):
+    """A subclass of a class that is no plain type."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Fields of a task family of somebody's own."""
+
+    file: Path = Path("a")
+    sizes: Sequence[int] = (1,)
+    shape: Callable[[float], float] = math.sin
+    ratio: Fraction = Fraction(1)
+    limit: float = 1.0
+    net: Net = Net()
+    exact: Decimal | None = None
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "count")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"file": Path("b")}, Family(file=Path("b"))),
+        ({"file": "b"}, Family(file=Path("b"))),
+        ({"sizes": [2, 3]}, Family(sizes=(2, 3))),
+        ({"sizes": range(2)}, Family(sizes=range(2))),
+        ({"shape": math.cos}, Family(shape=math.cos)),
+        ({"ratio": Half(1, 2)}, Family(ratio=Fraction(1, 2))),
+        ({"limit": math.inf}, Family(limit=math.inf)),
+        ({"exact": 3}, Family(exact=3)),
+    ],
+)
+def test_families_take_values_that_only_python_has(values, expected):
+    assert make_task({"own": Family}, "own", values) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"file": 3}, "task_args.file=3: need an instance of Path"),
+        ({"sizes": "12"}, "task_args.sizes='12': need a list, each entry an integer"),
+        ({"sizes": [1.5]}, "task_args.sizes[0]=1.5: need an integer"),
+        ({"shape": 3}, "task_args.shape=3: need an instance of Callable"),
+        ({"ratio": "1/2"}, "task_args.ratio='1/2': need an instance of Fraction"),
+        ({"count": True}, "task_args.count=True: need an integer"),
+        ({"count": math.inf}, "task_args.count=inf: need an integer"),
+        ({"count": -1}, "count=-1: need at least 0"),
+    ],
+)
+def test_values_of_other_classes_are_refused(values, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        make_task({"own": Family}, "own", values)
+
+
+def test_annotations_for_type_checkers_alone_leave_the_others_as_they_are():
+    hints = type_hints(Family)
+    assert (hints["exact"], hints["count"], hints["sizes"]) == (Any, int, Sequence[int])
+    assert from_mapping(Family, {"count": 4, "net": {"activation": "relu"}}) == Family(
+        net=Net((64, 64), "relu"), count=4
+    )
