@@ -18,6 +18,7 @@ from research.distributed import Ranks
 from research.tracking.experiment import Experiment
 from research.tracking.restart import TRAINING
 from research.tracking.run import RecordedRun
+from research.validation import suggestion
 
 if TYPE_CHECKING:
     from research.tracking.session import Draw, Report, Session
@@ -41,7 +42,12 @@ def add_commands(
         report: Prints and draws an adaptation curve.
         prepare_drawing: Function of the settings that returns the function with which `render` draws an adaptation
             curve; raises ValueError if the tasks cannot be drawn. None: there is no command `render`.
+
+    Raises:
+        ValueError: The name is not in `ALGORITHMS`.
     """
+    if isinstance(algorithm, str) and algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm={algorithm!r}: no such algorithm; {suggestion(algorithm, ALGORITHMS)}")
     make = partial(_make, algorithm) if isinstance(algorithm, str) else algorithm
     experiment.trainer = Trainer(experiment, make, columns, report, prepare_drawing)
     _register(experiment, can_render=prepare_drawing is not None)

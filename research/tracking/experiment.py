@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import tempfile
-import threading
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +17,7 @@ from research.files import IS_FULL
 from research.streams import any_character, logging_restored, prepare_streams
 from research.terminal import printable
 from research.tracking.exit_codes import BUSY
-from research.tracking.lock import BusyError, Lock
+from research.tracking.lock import BusyError, Lock, one_run
 from research.tracking.mongo import find_server
 from research.tracking.observer import FileObserver
 from research.tracking.options import ADOPT, OVERRIDES, STOP_AT, stop_at, without_login
@@ -44,9 +41,6 @@ from research.tracking.settings_file import read_settings, read_updates
 from research.tracking.signals import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
-
-_turn: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
-"""By process: a process that was forked has none of the threads that may hold that of its parent."""
 
 USAGE_ERROR = 2
 """Exit code of a run that was refused: nothing was run, nothing was recorded."""
@@ -186,7 +180,7 @@ class Experiment(sacred.Experiment):
             Stopped: A signal stopped the run; everything is saved.
         """
         if not self._from_command_line:
-            with _one_run(), logging_restored(), any_character():
+            with one_run(), logging_restored(), any_character():
                 return super().run(*arguments, **named)
         try:
             with logging_restored():
@@ -216,11 +210,7 @@ class Experiment(sacred.Experiment):
         options: Mapping[str, Any] | None = None,
     ) -> RecordedRun:
         options = {**self.get_default_options(), **(options or {})}
-        path = options["--overrides"]
-        below = {} if path is None else read_settings(Path(path), "--overrides=")
-        updates = merge(below, convert_to_nested_dict(plain(config_updates or {})))
-        if options["--file_storage"]:
-            updates["runs_dir"] = options["--file_storage"]
+        updates = _all_updates(config_updates or {}, options)
         command = str(command_name or self.default_command)
         until = stop_at(options["--stop-at"], command, TRAINING)
         # Sacred's own check knows less than `_check` (`--force` turns it off), and its observers of files and MongoDB
@@ -228,8 +218,9 @@ class Experiment(sacred.Experiment):
         ours = {**options, "--force": True, "--file_storage": None, "--mongo_db": None}
         if options["--id"] is not None:
             ours["--id"] = check_id(options["--id"], "-i ")
-        given = self.settings.given(updates, named_configs)
-        with contextlib.ExitStack() as on_error:
+        naming = self.settings.naming_source(updates, named_configs)
+        with naming, contextlib.ExitStack() as on_error:
+            given = self.settings.given(updates, named_configs)
             place = self._find_place(command, given)
             lock = None if place is None else self._lock(place)
             if lock is not None:
@@ -238,8 +229,8 @@ class Experiment(sacred.Experiment):
             config = given if start is None else start.config
             self.configurations[0] = ConfigDict(self.settings.defaults(config))
             run = RecordedRun.adopt(super()._create_run(command, config, (), info, meta_info, ours))
-            recorded = {key: without_login(key, value) for key, value in options.items()}
-            run.meta_info |= {"options": recorded, "config_updates": updates, "named_configs": list(named_configs)}
+            shown = {key: without_login(key, value) for key, value in options.items()}
+            run.meta_info |= {"options": shown, "config_updates": updates, "named_configs": list(named_configs)}
             run.stop_at = until
             if not run.main_function.unobserved:
                 run.start = start
@@ -319,19 +310,12 @@ def _take_folder(observer: FileObserver, _id: Any, command: str) -> None:
         raise
 
 
-@contextlib.contextmanager
-def _one_run() -> Iterator[None]:
-    """A context that one thread of a process enters at a time: output is captured from the whole process."""
-    turn = _turn[os.getpid()]
-    if not turn.acquire(blocking=False):
-        print(
-            "This run waits for the one of another thread. Runs of several processes do not wait.", file=sys.__stderr__
-        )
-        turn.acquire()
-    try:
-        yield
-    finally:
-        turn.release()
+def _all_updates(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that are given, over those of the file of `--overrides`."""
+    path = options["--overrides"]
+    below = {} if path is None else read_settings(Path(path), "--overrides=")
+    updates = merge(below, convert_to_nested_dict(plain(given)))
+    return updates | ({"runs_dir": options["--file_storage"]} if options["--file_storage"] else {})
 
 
 def _updates(parts: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:

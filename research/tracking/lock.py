@@ -13,9 +13,12 @@ import fcntl
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +34,9 @@ STALE_SECONDS = 120.0
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _SETTLE_SECONDS = 0.5
+
+_turn: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
+"""By process: a process that was forked has none of the threads that may hold that of its parent."""
 
 
 class BusyError(RuntimeError):
@@ -186,3 +192,18 @@ def _busy(directory: Path, found: Holder | None) -> BusyError:
         f"run={directory.name}: another process writes {directory} ({who}); stop it first, or wait: a process on "
         f"another machine counts as dead after {STALE_SECONDS:.0f} s"
     )
+
+
+@contextlib.contextmanager
+def one_run() -> Iterator[None]:
+    """A context that one thread of a process enters at a time: output is captured from the whole process."""
+    turn = _turn[os.getpid()]
+    if not turn.acquire(blocking=False):
+        print(
+            "This run waits for the one of another thread. Runs of several processes do not wait.", file=sys.__stderr__
+        )
+        turn.acquire()
+    try:
+        yield
+    finally:
+        turn.release()

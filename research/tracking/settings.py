@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,9 @@ class Settings:
         ingredients: Sacred's ingredients. Their settings lie below their paths (`data.path=...`), which must be plain
             names.
         named_configs: The named configs of the experiment, to which more may be added later.
+
+    Raises:
+        ValueError: A name is not in `ALGORITHMS`.
     """
 
     def __init__(
@@ -111,6 +115,9 @@ class Settings:
         named_configs: Mapping[str, Callable[[], Mapping[str, Any]]],
     ):
         self._choice = config_class if isinstance(config_class, Choice) else Choice("", {"": config_class})
+        for name in self._choice.classes.values():
+            if isinstance(name, str) and name not in ALGORITHMS:
+                raise ValueError(f"config_class={name!r}: no such algorithm; {suggestion(name, ALGORITHMS)}")
         self._named_configs = named_configs
         self._ingredients = {
             str(one.path): {"seed"}.union(*(keys() for keys in one.configurations)) for one in ingredients
@@ -175,9 +182,33 @@ class Settings:
             if name not in self._named_configs and not Path(name).is_file():
                 advice = suggestion(name, self._named_configs)
                 raise ConfigError(f"{name}: no such named config (and no key=value); {advice}")
-        named = (self._named_configs[name]() if name in self._named_configs else read_settings(Path(name))
-                 for name in named_configs)  # fmt: skip
-        return self._choice.merged([*map(dict, named), updates])
+        return self._choice.merged([*map(self._named, named_configs), updates])
+
+    @contextlib.contextmanager
+    def naming_source(self, updates: Mapping[str, Any], named_configs: Sequence[str]) -> Iterator[None]:
+        """A context whose ConfigError names the named config, or file, that is refused for the same reason alone."""
+        try:
+            yield
+        except ConfigError as error:
+            for name in named_configs:
+                if self._why_refused(name, updates) == str(error):
+                    raise ConfigError(f"{name}: {error}") from error
+            raise
+
+    def _why_refused(self, name: str, updates: Mapping[str, Any]) -> str:
+        """Returns why a named config, or file, is refused with no other value than those of `choices`; empty if not."""
+        try:
+            named = self._named(name)
+        except (ConfigError, OSError):
+            return ""  # the message names it already
+        try:
+            self.typed(self._choice.merged([named, self.choices(updates)]))
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    def _named(self, name: str) -> dict[str, Any]:
+        return dict(self._named_configs[name]() if name in self._named_configs else read_settings(Path(name)))
 
     def of_ingredients(self, values: Mapping[str, Any], record: Path | None = None) -> dict[str, Any]:
         """Returns the values that belong to ingredients, or those in the record of a run, if one is given.

@@ -6,6 +6,9 @@ import pytest
 import toy_experiment
 
 from research.conversion import ConfigError
+from research.tracking.commands import add_commands
+from research.tracking.experiment import make_experiment
+from research.tracking.settings import Choice
 
 
 def test_training_is_recorded(lab, capsys):
@@ -115,6 +118,48 @@ def test_a_named_config_gives_way_to_the_command_line(lab, capsys):
     lab.run("print_config with long surface.size=4")
     shown = capsys.readouterr().out
     assert "num_iterations = 50" in shown and "size = 4" in shown
+    assert lab.runs() == []
+
+
+@pytest.mark.parametrize(
+    ("differences", "line", "message"),
+    [
+        ({"num_iteratons": 3}, "with wrong", "wrong: num_iteratons=3: no such key; did you mean num_iterations?"),
+        ({"surface": {"size": 0}}, "with long wrong", "wrong: surface.size=0: need at least 1"),
+        ({"num_iterations": 3}, "with wrong sed=3", "error: sed=3: no such key; did you mean seed?"),
+        ({"surface": {"size": 0}}, "with wrong surface.size=-1", "error: surface.size=-1: need at least 1"),
+        ({"num_iteratons": 3}, "evaluate with wrong run=1", "wrong: num_iteratons=3: no such key"),
+    ],
+)
+def test_a_named_config_that_is_refused_alone_is_named(lab, capsys, monkeypatch, differences, line, message):
+    lab.run("with num_iterations=1")
+    make = toy_experiment.make
+
+    def with_another():
+        experiment = make()
+        experiment.add_named_config("wrong", differences)
+        return experiment
+
+    monkeypatch.setattr(toy_experiment, "make", with_another)
+    capsys.readouterr()
+    lab.run(line)
+    assert lab.exit_code == 2
+    assert message in capsys.readouterr().err
+    assert lab.runs() == ["1"]
+
+
+def test_an_algorithm_that_there_is_not_is_refused_when_the_experiment_is_made():
+    with pytest.raises(ValueError, match="config_class='maml_trop': no such algorithm; did you mean maml_trpo"):
+        make_experiment("toy", "maml_trop", script=__file__)
+    with pytest.raises(ValueError, match="config_class='rl3': no such algorithm; did you mean rl2"):
+        make_experiment("toy", Choice("kind", {"a": "maml_trpo", "b": "rl3"}), script=__file__)
+    with pytest.raises(ValueError, match="algorithm='rl3': no such algorithm; did you mean rl2"):
+        add_commands(make_experiment("toy", "rl2", script=__file__), "rl3", columns={}, report=toy_experiment.report)
+
+
+def test_numbers_that_a_record_cannot_hold_are_refused_in_a_program(lab):
+    with pytest.raises(ConfigError, match=r"extra\.a=inf: need a finite number, a record cannot hold another"):
+        toy_experiment.make().run(config_updates={"extra": {"a": float("inf")}})
     assert lab.runs() == []
 
 
