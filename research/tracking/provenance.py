@@ -48,7 +48,8 @@ def library_versions() -> tuple[str, ...]:
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         # `distribution.metadata` parses descriptions of thousands of lines, too, and takes ten times as long.
-        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        # The empty name is for a distribution that is a single file, `<name>.egg-info`.
+        text = next(filter(None, map(distribution.read_text, ("METADATA", "PKG-INFO", ""))), "")
         fields = dict(_FIELD.findall(text.partition("\n\n")[0]))
         if "Name" in fields:
             found[fields["Name"].lower()] = fields.get("Version", "")

@@ -201,3 +201,10 @@ def test_versions_of_the_libraries_that_numbers_depend_on():
     versions = dict(line.split("==") for line in provenance.library_versions())
     assert versions == {dist.metadata["Name"].lower(): dist.version for dist in metadata.distributions()}
     assert {"torch", "numpy", "sacred", "gymnasium"} <= versions.keys()
+
+
+def test_a_distribution_that_is_a_single_file_has_its_version(tmp_path, monkeypatch):
+    text = "Metadata-Version: 1.0\nName: Old-Style\nVersion: 1.5\n"
+    (tmp_path / "Old_Style-1.5.egg-info").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "old-style==1.5" in provenance.library_versions.__wrapped__()
