@@ -327,8 +327,7 @@ class ClippedObjective:
         return parallel_map(function, chunks, self.agent.num_threads)
 
 
-def _per_task(function: Callable[..., Tensor], *trees: Any) -> Tensor:
-    return per_task(function, *trees, vmapped=True)
+_per_task: Callable[..., Tensor] = functools.partial(per_task, vmapped=True)
 
 
 def _outcome(agent: Agent, sampled: PolicySamples) -> Tensor:
