@@ -38,6 +38,7 @@ from research.sampling.histories import Histories, make_histories, state_index, 
 from research.sampling.trials import collect_trials
 from research.tasks import TaskDistribution, make_tasks
 from research.tracking.settings_file import read_updates
+from research.validation import recorded
 
 
 class Found(NamedTuple):
@@ -77,9 +78,10 @@ def of_record(path: Path, num_trials: int) -> Found:
         return _of_buffer(checkpoint)
     kind: Any = ALGORITHMS.get(name)
     if kind is not None and name != "lookahead_dqn":
-        algorithm = kind(from_mapping(kind.Config, checkpoint.config))
-        if isinstance(getattr(algorithm, "agent", None), MemoryAgent):
-            return _of_trials(algorithm, checkpoint, num_trials)
+        with recorded(checkpoint.config):
+            algorithm = kind(from_mapping(kind.Config, checkpoint.config))
+            if isinstance(getattr(algorithm, "agent", None), MemoryAgent):
+                return _of_trials(algorithm, checkpoint, num_trials)
     raise ValueError(f"{path}: it is a run of {name}, which keeps no learning history; need one of lookahead_dqn with "
                      "design=lookahead, or of an agent with a memory")  # fmt: skip
 

@@ -13,8 +13,13 @@ import math
 import numbers
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_recorded: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("recorded", default=())
+"""Names and values of settings that a record has, see `recorded`."""
+
 
 @functools.cache
 def type_hints(cls: type[Any]) -> dict[str, Any]:
@@ -93,8 +98,34 @@ def ordered(settings: Any, *names: str) -> None:
             raise ValueError(f"{name}=({low!r}, {high!r}): need the lower end first; write {name}=[{high!r}, {low!r}]")
 
 
+@contextlib.contextmanager
+def recorded(settings: Mapping[str, Any]) -> Iterator[None]:
+    """A context in which `refuse_unread` accepts the values of a record, which older versions of the code accepted.
+
+    Args:
+        settings: The plain values of the record, nested.
+    """
+    token = _recorded.set((*_recorded.get(), *_leaves(settings)))
+    try:
+        yield
+    finally:
+        _recorded.reset(token)
+
+
+def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        yield from _leaves(value) if isinstance(value, Mapping) else [(name, value)]
+
+
+def _is_recorded(name: str, value: Any) -> bool:
+    plain = list(value) if isinstance(value, tuple) else value
+    return any(name == known and plain == given for known, given in _recorded.get())
+
+
 def refuse_unread(settings: Any, names: Iterable[str], reason: str, *allowed: Any, prefix: str = "") -> None:
     """Checks that settings which nothing reads have their defaults: another value would have no effect.
+
+    Values of a record are accepted within `recorded`.
 
     Args:
         settings: A dataclass.
@@ -106,7 +137,7 @@ def refuse_unread(settings: Any, names: Iterable[str], reason: str, *allowed: An
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}
     for name in names:
         value = getattr(settings, name)
-        if value != defaults[name] and value not in allowed:
+        if value != defaults[name] and value not in allowed and not _is_recorded(name, value):
             needed = " or ".join(map(repr, (defaults[name], *allowed)))
             raise ValueError(f"{prefix}{name}={value!r}: {reason}; need {needed}")
 

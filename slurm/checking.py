@@ -16,7 +16,7 @@ from research.algorithms import ChecksStates
 from research.conversion import ConfigError, merge, to_mapping
 from research.tracking.experiment import Experiment
 from research.tracking.settings import RUN_KEYS
-from research.validation import suggestion
+from research.validation import recorded, suggestion
 from slurm.errors import SlurmError
 from slurm.identity import ChangedDefault, Identifier, Identity, config_hash, nest
 from slurm.known import Past
@@ -143,7 +143,8 @@ def _check_stage(experiment: Experiment, trained: Mapping[str, Any], fixed: Keys
         there = ", ".join(name for name in typing.get_args(Command) if name in experiment.commands) or "none"
         raise SlurmError(f"{path}: then.command={command!r}: {experiment.name} has no such command; there is {there}")
     try:
-        experiment.settings.typed(merge(trained, nest(fixed)))
+        with recorded(trained):
+            experiment.settings.typed(merge(trained, nest(fixed)))
     except ConfigError as error:
         raise SlurmError(f"{path}: then.fixed: {error}") from error
 

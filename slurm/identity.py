@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from research.conversion import ConfigError, flatten, merge, overlap
 from research.tracking.experiment import Experiment
 from research.tracking.settings import RUN_KEYS
+from research.validation import recorded
 from slurm.known import Past
 
 
@@ -78,7 +79,8 @@ class Identifier:
         if past.settings is None or past.name != self._experiment.name:
             return None
         try:
-            return self.identify(self._without_removed(past.settings, past.given))
+            with recorded(past.settings):
+                return self.identify(self._without_removed(past.settings, past.given))
         except ConfigError:
             return None
 

@@ -20,6 +20,7 @@ from research.population.adopting import allows, refuse_other_changes
 from research.tracking.place import Place
 from research.tracking.records import read_object, read_run, to_json
 from research.tracking.settings import Settings
+from research.validation import recorded
 
 LINEAGE = "lineage.json"
 """File of a record with the notes on each adoption, in their order."""
@@ -85,7 +86,8 @@ def find_adopted(path: Path, name: str, settings: Settings, given: Mapping[str, 
         raise CheckpointError(f"{own.path} was written by another run than {place.directory}; need its own checkpoint")
     before = own.config
     config_class = settings.class_of(before)
-    after = to_mapping(settings.typed(merge(before, given))[0])
+    with recorded(before):
+        after = to_mapping(settings.typed(merge(before, given))[0])
     was, now = flatten(before), flatten(after)
     for key in sorted(key for key in was.keys() & now.keys() if was[key] != now[key]):
         if key == "seed" or not allows(config_class, key):

@@ -18,7 +18,7 @@ from research.distributed import Ranks
 from research.tracking.experiment import Experiment
 from research.tracking.restart import TRAINING
 from research.tracking.run import RecordedRun
-from research.validation import suggestion
+from research.validation import recorded, suggestion
 
 if TYPE_CHECKING:
     from research.tracking.session import Draw, Report, Session
@@ -126,5 +126,6 @@ class Trainer:
         if work is None:
             return
         values = work["settings"]
-        config = from_mapping(self.experiment.settings.class_of(values), values)
-        follow(build(self.algorithm, config, self.experiment.name, ranks), config, work["until"], ranks)
+        with recorded(values):  # the first rank has checked them
+            config = from_mapping(self.experiment.settings.class_of(values), values)
+            follow(build(self.algorithm, config, self.experiment.name, ranks), config, work["until"], ranks)

@@ -39,6 +39,7 @@ from research.tracking.sacred_parts import (
 from research.tracking.settings import RUN_KEYS, Choice, Settings
 from research.tracking.settings_file import read_settings, read_updates
 from research.tracking.signals import Stopped
+from research.validation import recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -219,7 +220,7 @@ class Experiment(sacred.Experiment):
         if options["--id"] is not None:
             ours["--id"] = check_id(options["--id"], "-i ")
         naming = self.settings.naming_source(updates, named_configs)
-        with naming, contextlib.ExitStack() as on_error:
+        with naming, contextlib.ExitStack() as on_error, contextlib.ExitStack() as always:
             given = self.settings.given(updates, named_configs)
             place = self._find_place(command, given)
             lock = None if place is None else self._lock(place)
@@ -227,6 +228,7 @@ class Experiment(sacred.Experiment):
                 on_error.callback(lock.release)
             start = self._find_start(command, updates, given, place, options["--adopt"])
             config = given if start is None else start.config
+            always.enter_context(recorded({} if start is None else start.recorded))
             self.configurations[0] = ConfigDict(self.settings.defaults(config))
             run = RecordedRun.adopt(super()._create_run(command, config, (), info, meta_info, ours))
             shown = {key: without_login(key, value) for key, value in options.items()}

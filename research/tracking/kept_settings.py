@@ -8,6 +8,7 @@ from typing import Any
 
 from research.conversion import ConfigError, flatten, is_below, merge, to_mapping
 from research.tracking.settings import Settings
+from research.validation import recorded
 
 _ABSENT = object()
 
@@ -26,7 +27,8 @@ def with_recorded(
     defaults = to_mapping(config_class())
     refuse_contradictions("ensure", config_class, path, defaults | {**trained}, settings.choices(given))
     stored = merge(defaults, {key: trained[key] for key in defaults if key in trained})
-    values = to_mapping(settings.typed(merge(stored, given))[0])
+    with recorded(stored):
+        values = to_mapping(settings.typed(merge(stored, given))[0])
     refuse_contradictions("ensure", config_class, path, stored, values)
     named, today = flatten(given), flatten(defaults)
     for key, value in flatten(values).items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from research.tracking.records import (
     read_run,
 )
 from research.tracking.settings import RUN_KEYS, RunConfig, Settings
+from research.validation import recorded
 
 COMMANDS = ("resume", "ensure", "evaluate", "render")
 """The commands that start from a record or a checkpoint."""
@@ -47,6 +48,7 @@ class Start:
         is_complete: Whether the run is complete already.
         result: The result of a complete run.
         adopts: The state of another run with which it goes on, see `research.tracking.adopting`; None for its own.
+        recorded: Plain values of the settings that a record or a checkpoint has, see `research.validation.recorded`.
     """
 
     checkpoint: Checkpoint | None
@@ -56,6 +58,7 @@ class Start:
     is_complete: bool = False
     result: Any = None
     adopts: Adopted | None = None
+    recorded: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_place(command: str, given: Mapping[str, Any]) -> Place | None:
@@ -122,7 +125,7 @@ def find_start(
     adopted = None if adopt is None or place is None else find_adopted(Path(adopt), name, settings, given, place)
     if adopted is not None and place is not None:
         own, start_at = {"runs_dir": str(place.runs_dir), "run": place.id, "checkpoint": None}, adopted.own.iteration
-        start = Start(adopted.own, adopted.settings | own, place, start_at, adopts=adopted)
+        start = Start(adopted.own, adopted.settings | own, place, start_at, adopts=adopted, recorded=adopted.before)
     elif place is not None and command == "ensure":
         start = _find_ensured(name, settings, given, place)
     else:
@@ -157,15 +160,16 @@ def _find_ensured(name: str, settings: Settings, given: Mapping[str, Any], place
         finished = (run.get("result") or {}).get("iteration", -1)
         is_complete = run["status"] == "COMPLETED" and finished >= values["num_iterations"]
         if is_complete and not _missing(record, run.get("metrics_file")):
-            return Start(None, values, place, is_complete=True, result=run["result"])
+            return Start(None, values, place, is_complete=True, result=run["result"], recorded=trained)
     found = _usable_checkpoint(name, settings, place, run, trained)
     if run is None or trained is None:
         if found is None:
             return Start(None, to_mapping(settings.typed(given)[0]) | own, place)
-        values = with_recorded(settings, given, found.config, found.path) | own
+        trained = found.config
+        values = with_recorded(settings, given, trained, found.path) | own
     if found is None:
-        return Start(None, values, place, None if run and run["status"] == "QUEUED" else 0)
-    return Start(found, values, place, found.iteration)
+        return Start(None, values, place, None if run and run["status"] == "QUEUED" else 0, recorded=trained)
+    return Start(found, values, place, found.iteration, recorded=trained)
 
 
 def _usable_checkpoint(
@@ -212,13 +216,15 @@ def _find_checkpoint(
     found.require_algorithm(name)
     try:
         config_class = settings.class_of(found.config)
-        trained = to_mapping(from_mapping(config_class, found.config))
+        with recorded(found.config):
+            trained = to_mapping(from_mapping(config_class, found.config))
     except ConfigError as error:
         raise CheckpointError(
             f"{found.path} was made with other settings than this version of the code has: {error}. "
             f"Use the version that wrote it, whose commit run.json of the run names under `repositories`."
         ) from error
-    given = settings.checked(given, trained)
+    with recorded(found.config):
+        given = settings.checked(given, trained)
     changes = {key: value for key, value in given.items() if key not in RUN_KEYS}
     refuse_contradictions(command, config_class, found.path, trained, changes)
     config = merge(merge(trained, OWN_DEFAULTS.get(command, {})), changes)
@@ -226,7 +232,8 @@ def _find_checkpoint(
         _require_own(command, settings, found, place, run, _if_there(read_config, place.directory))
         keep_schedules(config, trained)
         return _resume(found, config, place)
-    return Start(found, config | _own_runs_dir(found, given) | {key: given[key] for key in RUN_KEYS & given.keys()})
+    of_run = _own_runs_dir(found, given) | {key: given[key] for key in RUN_KEYS & given.keys()}
+    return Start(found, config | of_run, recorded=found.config)
 
 
 def _own_runs_dir(found: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,7 +289,8 @@ def _resume(found: Checkpoint, config: dict[str, Any], place: Place) -> Start:
             f"`resume with checkpoint={best}` or, from the beginning, `ensure with run={place.id}` and the settings of "
             "the run compute them again",
         )
-    return Start(found, config | {"runs_dir": str(place.runs_dir), "run": place.id}, place, found.iteration)
+    config |= {"runs_dir": str(place.runs_dir), "run": place.id}
+    return Start(found, config, place, found.iteration, recorded=found.config)
 
 
 def _if_there(read: Callable[[Path], dict[str, Any]], directory: Path) -> dict[str, Any] | None:

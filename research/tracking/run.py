@@ -17,6 +17,7 @@ from research.tracking.observer import FileObserver
 from research.tracking.provenance import why_no_commit
 from research.tracking.restart import Start
 from research.tracking.sacred_parts import CapturedStdout, Run, TeeingStreamProxy, linearize_metrics
+from research.validation import recorded
 
 KEPT = 1 << 20
 """Characters of output that are kept in memory; the record has all of it."""
@@ -56,6 +57,11 @@ class RecordedRun(Run):
         adopted._unwritten = []
         adopted._reading = threading.RLock()
         return adopted
+
+    def __call__(self, *args: Any) -> Any:
+        """Carries the command out, with the settings of the record from which it starts."""
+        with recorded(self.start.recorded if self.start else {}):
+            return super().__call__(*args)
 
     @property
     def directory(self) -> Path | None:

@@ -33,6 +33,7 @@ from research.tracking.settings import RunConfig
 from research.tracking.signals import Halted, StopSignals
 from research.train import is_due, train
 from research.types import Metrics
+from research.validation import recorded
 
 _SHOWN = 6
 """Largest number of scores in the line that reports an evaluation during training."""
@@ -71,8 +72,9 @@ class Session:
         trainer, class_of = self.experiment.trainer, self.experiment.settings.class_of
         assert trainer is not None  # it has made this session
         both = ((adopts.donor, adopts.donor.config), (adopts.own, adopts.before))
-        pairs = [(found, from_mapping(class_of(settings), settings)) for found, settings in both]
-        return adopted_state(trainer.build, self.config, *pairs)
+        with recorded(adopts.donor.config), recorded(adopts.before):
+            pairs = [(found, from_mapping(class_of(settings), settings)) for found, settings in both]
+            return adopted_state(trainer.build, self.config, *pairs)
 
     def train(self) -> dict[str, Any]:
         """Trains from the current state to the end, then evaluates. Returns the result of the run.
