@@ -63,7 +63,7 @@ class Registry(MutableMapping[str, type[T]]):
     def __ror__(self, other: Any) -> Registry[T]:
         return _union(other, self) if isinstance(other, Mapping) else NotImplemented
 
-    def __ior__(self, other: Mapping[str, type[T]]) -> Registry[T]:
+    def __ior__(self, other: Any) -> Registry[T]:
         self._places = _union(self, other)._places
         return self
 

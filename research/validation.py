@@ -21,9 +21,8 @@ _recorded: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("recorded", defa
 """Names and values of settings that a record has, see `recorded`."""
 
 
-@functools.cache
-def type_hints(cls: type[Any]) -> dict[str, Any]:
-    """Returns the annotation of each field of a dataclass, resolved once for each class: a sweep asks a thousand times.
+def _type_hints(cls: type[Any]) -> dict[str, Any]:
+    """Returns the annotation of each field of a dataclass.
 
     A field whose annotation cannot be resolved, as its names are imported for type checkers alone, has Any.
     """
@@ -41,6 +40,10 @@ def _type_hint(cls: type[Any], annotation: Any) -> Any:
         with contextlib.suppress(NameError):
             return get_type_hints(holder, names, dict(vars(base)))["field"]
     return Any
+
+
+type_hints: Callable[[Any], dict[str, Any]] = functools.cache(_type_hints)
+"""Annotation of each field of a class, resolved once for each class: a sweep asks a thousand times."""
 
 
 def positive(settings: Any, *names: str) -> None:

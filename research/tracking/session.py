@@ -23,7 +23,6 @@ from research.memory import keep_freed_memory
 from research.population.adopting import adopted_state
 from research.tasks.splits import SplitName
 from research.tracking.adopting import Adopted, add_to_lineage
-from research.tracking.commands import add_commands  # noqa: F401  former place
 from research.tracking.experiment import Experiment
 from research.tracking.place import short
 from research.tracking.progress import Lines, make_progress

@@ -94,8 +94,7 @@ def test_packages_have_the_classes_of_their_registries(package, registries):
 def test_classes_and_constants_can_be_imported_from_where_they_once_were():
     from research.algorithms import MAMLTRPO
     from research.tasks import GridNavi
-    from research.tracking import commands, exit_codes, session, signals
+    from research.tracking import exit_codes, signals
 
     assert (MAMLTRPO, GridNavi) == (ALGORITHMS["maml_trpo"], TASKS["gridnavi"])
-    assert session.add_commands is commands.add_commands
     assert (signals.BUSY, signals.TERMINATED) == (exit_codes.BUSY, exit_codes.TERMINATED)
