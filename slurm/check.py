@@ -100,6 +100,7 @@ def _ask(request: Mapping[str, Any], place: Place, python: Sequence[str]) -> tup
 
 def _checked(answer: Mapping[str, Any], place: Place) -> Checked:
     """Returns the result in an answer. Raises SlurmError if the answer is an error, with paths of the checkout."""
+    from slurm.changes import Changes
     from slurm.checking import Checked, Configuration
     from slurm.identity import ChangedDefault, Identity
 
@@ -108,7 +109,9 @@ def _checked(answer: Mapping[str, Any], place: Place) -> Checked:
     rows = (Configuration(*row) for row in answer["configurations"])
     configurations = [row._replace(identity=Identity(*row.identity)) for row in rows]
     changed = [ChangedDefault(*row) for row in answer["changed"]]
-    return Checked(answer["script"], answer["name"], configurations, answer["past"], changed)
+    return Checked(
+        answer["script"], answer["name"], configurations, answer["past"], changed, Changes(*answer["changes"])
+    )
 
 
 def answer(request: Path, response: Path) -> None:

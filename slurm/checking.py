@@ -17,6 +17,7 @@ from research.conversion import ConfigError, merge, to_mapping
 from research.tracking.experiment import Experiment
 from research.tracking.settings import RUN_KEYS
 from research.validation import recorded, suggestion
+from slurm.changes import Changes, changes_of
 from slurm.errors import SlurmError
 from slurm.identity import ChangedDefault, Identifier, Identity, config_hash, nest
 from slurm.known import Past
@@ -51,6 +52,7 @@ class Checked(NamedTuple):
         configurations: The configurations, without duplicates.
         past: Hash of the identity of each run that exists already; None if the code has no such run.
         changed: Defaults that have changed since completed runs, which are new configurations only for that.
+        changes: Settings that may change while a run trains.
     """
 
     script: str
@@ -58,6 +60,7 @@ class Checked(NamedTuple):
     configurations: Sequence[Configuration]
     past: Sequence[str | None]
     changed: Sequence[ChangedDefault]
+    changes: Changes
 
 
 def check(sweep: Sweep, path: Path, root: Path, pasts: Sequence[Past] = ()) -> Checked:
@@ -98,14 +101,14 @@ def check(sweep: Sweep, path: Path, root: Path, pasts: Sequence[Past] = ()) -> C
     for stage in sweep.then:
         _check_stage(experiment, to_mapping(config), stage.fixed, stage.command, path)
     configurations = list(found.values())
-    recognised = _recognise(configurations, pasts, identifier)
-    return Checked(str(script.relative_to(root.resolve())), experiment.name, configurations, *recognised)
+    recognised, changes = _recognise(configurations, pasts, identifier), changes_of(type(config))
+    return Checked(str(script.relative_to(root.resolve())), experiment.name, configurations, *recognised, changes)
 
 
 def _recognise(
     configurations: Sequence[Configuration], pasts: Sequence[Past], identifier: Identifier
 ) -> tuple[list[str | None], list[ChangedDefault]]:
-    """Returns the last two fields of `Checked`. A run whose settings are unknown has the hash of its manifest."""
+    """Returns `past` and `changed` of `Checked`. A run whose settings are unknown has the hash of its manifest."""
     identities = [identifier.identify_past(past) for past in pasts]
     old = {configuration.hash: configuration.identity.hash for configuration in configurations}
     hashes = [

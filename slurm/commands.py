@@ -7,9 +7,6 @@ import collections
 import contextlib
 import datetime
 import json
-import os
-import signal
-import socket
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +16,7 @@ from rich.console import Console
 from research.files import write_json
 from research.terminal import printable
 from research.tracking import lock, records
-from slurm import guard, scheduler
+from slurm import guard, local, scheduler
 from slurm.arrays import Terms, adopt, can_follow
 from slurm.errors import SlurmError
 from slurm.execute import array_size, execute
@@ -87,7 +84,11 @@ def logs(arguments: argparse.Namespace) -> None:
 def cancel(arguments: argparse.Namespace) -> None:
     """Cancels the jobs of a sweep, or of some of its runs. Raises SlurmError for runs that are not in it."""
     folder = find_folder(arguments.runs_dir, arguments.sweep)
-    _stop_worker(folder, arguments.run)
+    if arguments.run and guard.holder(folder.working):
+        raise SlurmError(
+            f"--run: {folder.name} runs on this machine and can only be cancelled as a whole; leave --run out"
+        )
+    local.stop(folder)
     chosen = set(arguments.run or ())
     stages = folder.stages()
     unknown = chosen - {entry.run for entries in stages for entry in entries}
@@ -103,22 +104,6 @@ def cancel(arguments: argparse.Namespace) -> None:
             jobs += [f"{array.job}_{index}" for index in own] if chosen else [str(array.job)]
     scheduler.cancel(jobs)
     print(f"Cancelled {len(jobs)} {'tasks' if chosen else 'arrays'} of {folder.name}.")
-
-
-def _stop_worker(folder: Folder, runs: Sequence[int] | None) -> None:
-    """Stops the process that runs a sweep without Slurm, if there is one. Raises SlurmError if that is not possible."""
-    worker = guard.holder(folder.working)
-    if not worker:
-        return
-    if runs:
-        raise SlurmError(
-            f"--run: {folder.name} runs on this machine and can only be cancelled as a whole; leave --run out"
-        )
-    host = next((array.host for array in reversed(folder.arrays()) if array.host), None)
-    if host not in (None, socket.gethostname()):  # a file system may share locks, and the id is another process here
-        raise SlurmError(f"{folder.name} runs on {host}; cancel it there")
-    os.kill(worker, signal.SIGTERM)
-    print(f"Sent a stop signal to process {worker}; each run finishes its iteration and saves a checkpoint.")
 
 
 def retry(arguments: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 from research.tracking.exit_codes import PREEMPTED
 from slurm import guard
+from slurm.errors import SlurmError
 from slurm.folder import Array, Folder, Submission
 from slurm.task import ROOT, surroundings
 
@@ -27,6 +28,22 @@ class Work(NamedTuple):
     stage: int
     line: int
     then: Sequence[Work] = ()
+
+
+def stop(folder: Folder) -> None:
+    """Asks the process that works on a folder without Slurm to stop, if there is one.
+
+    Raises:
+        SlurmError: It runs on another machine.
+    """
+    process = guard.holder(folder.working)
+    if not process:
+        return
+    host = next((array.host for array in reversed(folder.arrays()) if array.host), None)
+    if host not in (None, socket.gethostname()):  # a file system may share locks, and the id is another process here
+        raise SlurmError(f"{folder.name} runs on {host}; cancel it there")
+    os.kill(process, signal.SIGTERM)
+    print(f"Sent a stop signal to process {process}; each run finishes its iteration and saves a checkpoint.")
 
 
 def chain(lines: Sequence[Sequence[int]]) -> list[Work]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from research.files import whole_lines
-from research.population.lineage import ancestry, copies, schedule
+from research.population.lineage import ancestry, copies, decisions_taken, schedule
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ def load_population(path: Path) -> PopulationTables:
     started = next((entry for entry in entries if entry.get("kind") == "started"), None)
     if started is None:
         raise ValueError(f"{path}: is not the journal of a population, or no member has started")
-    past = [entry for entry in entries if entry["kind"] == "decided"]
+    past = decisions_taken(entries)
     interval = started["interval"]
     last = _last_values(entries, len(past), len(started["settings"]))
     known = {member: value for member, value in enumerate(last) if value is not None}

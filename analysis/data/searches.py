@@ -88,7 +88,11 @@ def load_search(directory: str | Path, name: str | None = None) -> Search:
     if not own:
         raise ValueError(f"{name}: no such search in {directory}; {nearest(str(name), list(journals))}")
     path = max((journals[one] for one in own), key=lambda one: one.stat().st_mtime)
-    objective = parse_yaml((path.parent / "search.yaml").read_text(encoding="utf-8"))["objective"]
+    file = parse_yaml((path.parent / "search.yaml").read_text(encoding="utf-8"))
+    if "pbt" in file["method"]:
+        raise ValueError(f"{path}: is the journal of a population, whose members have no fixed settings; read it with "
+                         "analysis.data.populations.load_population(path)")  # fmt: skip
+    objective = file["objective"]
     try:
         study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(path))))
     except KeyError as error:

@@ -39,6 +39,7 @@ class AlgorithmConfig:
         mutable_settings: Settings that may change while a run trains, likewise: the algorithm has `adopt`, which fits
             its state to any of their values. Population-based training searches among them.
         growing_settings: The ones among them that can only grow, such as the sizes of a network.
+        deepening_settings: Lists of widths among those that can get more layers, and not only more units.
     """
 
     evaluation_settings: ClassVar[frozenset[str]] = frozenset(
@@ -49,6 +50,7 @@ class AlgorithmConfig:
     )
     mutable_settings: ClassVar[frozenset[str]] = frozenset()
     growing_settings: ClassVar[frozenset[str]] = frozenset()
+    deepening_settings: ClassVar[frozenset[str]] = frozenset()
 
     task: str = ""
     task_args: dict[str, Any] = field(default_factory=dict)

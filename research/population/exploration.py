@@ -3,7 +3,7 @@
     number              resampled from the space with chance `resample`; else × or ÷ `factor`, one half each
     other value         resampled with chance `resample`; else it stays
     what only grows     with chance `grow` one step larger: a number × `growth`; of a list of widths one layer
-                        × `growth`, or with chance `deepen` one more layer, as wide as the one below it
+                        × `growth`, or with chance `deepen`, if it can, one more layer, as wide as the one below it
 
 Jaderberg et al. 2017, arXiv:1711.09846, section 3.2: perturb and resample, with factors of 1.2 and 0.8. The growth of
 networks during the search is that of SEARL (Franke et al. 2021, arXiv:2009.01555).
@@ -31,12 +31,14 @@ class Setting(NamedTuple):
         clip: Function from a value to the nearest allowed one.
         is_number: Whether values can be multiplied.
         grows: Whether a value can only be followed by a larger one.
+        deepens: Whether a list that grows can get more layers.
     """
 
     draw: Callable[[np.random.Generator], Any]
     clip: Callable[[Any], Any]
     is_number: bool = False
     grows: bool = False
+    deepens: bool = False
 
 
 def first_settings(space: Mapping[str, Setting], seed: int, member: int) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _grown(value: Any, one: Setting, config: ExploreConfig, generator: np.random
         return larger if larger > value else value
     widths = list(value)
     layer = int(generator.integers(max(1, len(widths))))
-    if deepens and widths:
+    if one.deepens and deepens and widths:
         deeper = [*widths[: layer + 1], widths[layer], *widths[layer + 1 :]]
         if list(one.clip(deeper)) == deeper:
             return type(value)(deeper)

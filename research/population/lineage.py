@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Row = dict[str, Any]
+
+
+def replaced_in(entry: Mapping[str, Any], decision: Mapping[str, Any]) -> Row:
+    """Returns an entry `decided` with another decision on its member."""
+    own = [decision if one["member"] == decision["member"] else one for one in entry["decisions"]]
+    return {**entry, "decisions": own}
+
+
+def decisions_taken(entries: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Returns the entries `decided` of a journal, in their order, with the decisions that replaced refused ones.
+
+    Example:
+        >>> refused, kept = {"member": 1, "settings": {"units": 6}}, {"member": 1, "settings": {"units": 4}}
+        >>> decisions_taken([{"kind": "decided", "decisions": [refused]}, {"kind": "replaced", "decision": kept}])
+        [{'kind': 'decided', 'decisions': [{'member': 1, 'settings': {'units': 4}}]}]
+    """
+    past: list[Row] = []
+    for entry in entries:
+        if entry["kind"] == "decided":
+            past.append(dict(entry))
+        elif entry["kind"] == "replaced":
+            past[-1] = replaced_in(past[-1], entry["decision"])
+    return past
 
 
 def copies(past: Sequence[Mapping[str, Any]], interval: int) -> list[Row]:
@@ -15,7 +38,7 @@ def copies(past: Sequence[Mapping[str, Any]], interval: int) -> list[Row]:
     `<key> before` and `<key> after`.
 
     Args:
-        past: The entries `decided` of a journal, in their order.
+        past: The entries of `decisions_taken`.
         interval: Iterations of a generation.
     """
     rows = []
@@ -59,7 +82,7 @@ def schedule(
 
     Args:
         started: The settings with which each member started.
-        past: The entries `decided` of a journal.
+        past: The entries of `decisions_taken`.
         member: The member.
         interval: Iterations of a generation.
     """

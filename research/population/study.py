@@ -5,6 +5,7 @@
     {"kind": "released", "generation", "member", "worker"}                   it was killed, and another one may
     {"kind": "finished", "generation", "member", "worker", "value", "failed"}
     {"kind": "decided", "generation", "values": [...], "decisions": [...]}   how each member goes on, see `Decision`
+    {"kind": "replaced", "generation", "member", "worker", "decision"}       its run has refused what was decided
 
 A generation is decided once all its slices have finished, so the decisions depend on nothing but the values: not on the
 number of workers, on their order, or on how often one was killed. A slice whose worker has died is claimed again; it
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from research.population.lineage import replaced_in
 from research.population.settings import PopulationConfig
 
 Entry = dict[str, Any]
@@ -80,6 +82,7 @@ class Progress:
         values: Values of slices that have finished, by member.
         failed: Members whose training has failed, which are left out from then on.
         past: The values and decisions of the generations before: the lineage.
+        before: The settings of each member in the generation before.
     """
 
     config: PopulationConfig
@@ -91,6 +94,7 @@ class Progress:
     values: dict[int, float] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
     past: list[Entry] = field(default_factory=list)
+    before: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def living(self) -> list[int]:
@@ -172,11 +176,22 @@ def _read_finished(progress: Progress, entry: Mapping[str, Any]) -> None:
 def _read_decided(progress: Progress, entry: Mapping[str, Any]) -> None:
     decisions = [Decision(**decision) for decision in entry["decisions"]]
     progress.past.append(dict(entry))
+    progress.before = list(progress.settings)
     progress.generation = entry["generation"] + 1
     progress.decisions = {decision.member: decision for decision in decisions}
     for decision in decisions:
         progress.settings[decision.member] = decision.settings
     progress.owners, progress.values = {}, {}
+
+
+def _read_replaced(progress: Progress, entry: Mapping[str, Any]) -> None:
+    decision = Decision(**entry["decision"])
+    if entry["generation"] != progress.generation or progress.owners.get(decision.member) != entry["worker"]:
+        return
+    del progress.owners[decision.member]
+    progress.past[-1] = replaced_in(progress.past[-1], entry["decision"])
+    progress.decisions[decision.member] = decision
+    progress.settings[decision.member] = decision.settings
 
 
 _READERS: dict[str, Callable[[Progress, Mapping[str, Any]], None]] = {
@@ -185,6 +200,7 @@ _READERS: dict[str, Callable[[Progress, Mapping[str, Any]], None]] = {
     "released": _read_released,
     "finished": _read_finished,
     "decided": _read_decided,
+    "replaced": _read_replaced,
 }
 
 
@@ -219,3 +235,25 @@ def finished(slice_: Slice, worker: str, value: float, failed: bool = False) -> 
     number = value if math.isfinite(value) else None
     own = {"generation": slice_.generation, "member": slice_.member, "worker": worker}
     return {"kind": "finished", **own, "value": number, "failed": failed}
+
+
+def replaced(slice_: Slice, worker: str, decision: Decision) -> Entry:
+    """Returns the entry for a slice whose run has refused the settings, and that begins with another decision."""
+    return claimed(slice_, worker) | {"kind": "replaced", "decision": decision._asdict()}
+
+
+def without_changes(progress: Progress, slice_: Slice, why: str) -> Decision | None:
+    """Returns the decision that a member goes on with the donor's settings; None if that was the decision.
+
+    Args:
+        progress: The progress.
+        slice_: The slice that was to begin with a decision.
+        why: Reason, for people.
+    """
+    if slice_.adopts is None:
+        return None
+    member, donor = slice_.adopts.member, slice_.adopts.donor
+    own, new = progress.before[member], progress.before[donor]
+    if new == slice_.settings:
+        return None
+    return Decision(member, donor, dict(new), {key: [own[key], new[key]] for key in new if new[key] != own[key]}, why)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 
 from research.terminal import printable
-from slurm import guard, scheduler
+from slurm import local, scheduler
 from slurm.arrays import adopt
 from slurm.errors import SlurmError
 from slurm.search.folder import StudyFolder, all_studies, find_study, searches_dir
@@ -38,15 +36,16 @@ def _existing(arguments: argparse.Namespace) -> StudyFolder:
 
 
 def cancel(folder: StudyFolder, arguments: argparse.Namespace) -> int:
-    """Stops the workers of a search; their runs save checkpoints. Returns 0."""
-    here = guard.holder(folder.working)
-    if here:
-        os.kill(here, signal.SIGTERM)
-        print(f"Sent a stop signal to process {here}; each run finishes its iteration and saves a checkpoint.")
+    """Stops the workers of a search; their runs save checkpoints. Returns 0.
+
+    Raises:
+        SlurmError: Other workers of it, without Slurm, run on another machine.
+    """
     if scheduler.is_here():
         queue = scheduler.queue()
         adopt(folder, queue)
         jobs = sorted({str(array.job) for array in folder.arrays()} & {job for job, _ in queue})
         scheduler.cancel(jobs)
         print(f"Cancelled {len(jobs)} arrays of {printable(folder.name)}.")
+    local.stop(folder)
     return 0

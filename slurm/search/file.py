@@ -34,10 +34,10 @@ _LENGTH = "num_iterations"
 
 @dataclass(frozen=True)
 class Budget:
-    """The end of a search: no trial begins, and none is promoted, once any of these is used up.
+    """The end of a search: no slice begins once the time of either kind is used up.
 
     Attributes:
-        trials: Number of trials.
+        trials: Number of trials. None begins after these; promotions go on.
         core_minutes: Processor time of all trials, in minutes.
         until: Date and time, ISO 8601; the local time without an offset.
     """
@@ -123,6 +123,29 @@ class SearchFile:
         if self.objective.is_result and self.method.name not in ("random", "tpe"):
             raise ConfigError(f"objective.metric={self.objective.metric!r}: {self.method.name} stops trials early, "
                               "which have no result; need a metric")  # fmt: skip
+        if self.method.name == "pbt":
+            self._check_population()
+
+    def _check_population(self) -> None:
+        members, trials = self.method.settings.members, self.budget.trials
+        if trials not in (None, members):
+            raise ConfigError(f"budget.trials={trials}: the trials of pbt are its method.pbt.members={members}; need "
+                              "as many, or leave it out")  # fmt: skip
+        for key, value in flatten(self.method.settings.initial).items():
+            if key not in self.space:
+                raise ConfigError(f"method.pbt.initial.{key}: no such key in space; {suggestion(key, self.space)}")
+            try:
+                is_inside = self.space[key].clip(value) == value
+            except (TypeError, ValueError, IndexError):  # of another type
+                is_inside = False
+            if not is_inside:
+                raise ConfigError(f"method.pbt.initial.{key}={value!r}: need {self.space[key].describe()}, as in space")
+
+    @property
+    def initial(self) -> dict[str, Any]:
+        """The settings with which all trials start, by dotted key, typed as values of the space; empty if all draw."""
+        initial = flatten(self.method.settings.initial) if self.method.name == "pbt" else {}
+        return {key: self.space[key].clip(value) for key, value in initial.items()}
 
     def apart_from_budget(self, other: SearchFile) -> bool:
         """Returns whether another file is the same but for the budget."""

@@ -58,13 +58,14 @@ class Objective:
         return 1 if self.direction == "maximize" else -1
 
 
-def value_of(objective: Objective, directory: Path, iteration: int) -> float:
+def value_of(objective: Objective, directory: Path, iteration: int, since: int = 0) -> float:
     """Returns the objective of a run as of an iteration; NaN if the record has null there, for NaN or an infinity.
 
     Args:
         objective: The objective.
         directory: Directory of the record.
         iteration: Last iteration that counts.
+        since: Iteration after which points count; those up to there may belong to a state that was given up.
 
     Raises:
         NoValueError: The record has no such metric or result.
@@ -77,14 +78,14 @@ def value_of(objective: Objective, directory: Path, iteration: int) -> float:
     names: dict[str, None] = {}
     for row in records.read_rows(directory):
         names |= dict.fromkeys(row["values"])
-        if row["step"] <= last and objective.metric in row["values"]:
+        if since < row["step"] <= last and objective.metric in row["values"]:
             points.append(_number(row["values"][objective.metric], objective.metric, directory))
     if objective.metric not in names:
         raise NoValueError(f"objective.metric={objective.metric!r}: {directory} has no such metric; "
                            f"{suggestion(objective.metric, names)}")  # fmt: skip
     if not points:
         raise NoValueError(
-            f"objective.metric={objective.metric!r}: {directory} has no point of it up to iteration {last}"
+            f"objective.metric={objective.metric!r}: {directory} has no point of it in iterations {since + 1} to {last}"
         )
     if objective.at != "best":
         return _mean(points[-objective.points :])

@@ -15,11 +15,10 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research.conversion import flatten, is_below
 from research.files import claim_number, write_json
 from research.population.study import (
     Decision,
@@ -31,13 +30,16 @@ from research.population.study import (
     next_slice,
     progress_of,
     released,
+    replaced,
+    without_changes,
 )
+from slurm.changes import Changes, changes_of, named
 from slurm.errors import SlurmError
 from slurm.search.file import SearchFile
 from slurm.search.journal import Journal
 from slurm.search.objective import NoValueError, value_of
-from slurm.search.space import Range, Spec, draws, run_seed
-from slurm.search.trials import MOST_KILLS, Done, IsAlive, Job, Outcome, Trial, Wait
+from slurm.search.space import Range, Space, Spec, draws, run_seed
+from slurm.search.trials import MOST_KILLS, REFUSED, Done, IsAlive, Job, Outcome, Trial, Wait
 
 if TYPE_CHECKING:
     from research.population.exploration import Setting
@@ -71,11 +73,13 @@ class PopulationStudy:
         return [self._trial(progress, member) for member in range(len(progress.settings))]
 
     def problem(self) -> str:
-        """Returns why the search cannot go on: all members have failed; else empty."""
+        """Returns why the search cannot go on: all members have failed, or no record has the objective; else empty."""
         progress = self._progress()
+        notes = [entry["note"] for entry in self._entries() if entry.get("failed")]
+        if notes and notes[0].startswith("objective.") and not progress.values and not progress.past:
+            return f"{notes[0]}. Correct the objective; the file is then another search"
         if not progress.settings or progress.living:
             return ""
-        notes = [entry["note"] for entry in self._entries() if entry.get("failed")]
         return f"all {len(progress.settings)} members have failed, the first one: {notes[0]}"
 
     def lineage(self) -> list[Entry]:
@@ -108,31 +112,32 @@ class PopulationStudy:
                 return
             slice_ = progress.slice_of(job.trial)
             facts = {"seconds": outcome.seconds, "note": outcome.note}
-            if outcome.status < 0 and self._kills(slice_) + 1 < MOST_KILLS:
+            if outcome.stopped:
+                self._append(released(slice_, worker) | facts | {"stopped": True})
+            elif outcome.status < 0 and self._kills(slice_) + 1 < MOST_KILLS:
                 self._append(released(slice_, worker) | facts)
+            elif outcome.status == REFUSED and (kept := without_changes(progress, slice_, f"refused: {outcome.note}")):
+                self._append(replaced(slice_, worker, kept) | facts | {"note": ""})
             elif outcome.status != 0:
                 self._append(finished(slice_, worker, math.nan, failed=True) | facts)
             else:
-                value, note = self._value(job)
-                self._keep_end(slice_, job.run)
-                self._append(finished(slice_, worker, value) | facts | {"note": note})
+                self._append(facts | self._ended(slice_, worker, job))
 
     def _kills(self, slice_: Slice) -> int:
         """Returns how often the training of a slice was killed."""
-        own = released(slice_, "")
-        return sum(
-            all(entry.get(key) == own[key] for key in ("kind", "generation", "member")) for entry in self._entries()
-        )
+        own = {"generation": slice_.generation, "member": slice_.member}
+        return sum(_is_kill(entry) and own.items() <= entry.items() for entry in self._entries())
 
-    def _value(self, job: Job) -> tuple[float, str]:
-        """Returns the value of a run, to be maximised, and a note if it has none: it then loses."""
+    def _ended(self, slice_: Slice, worker: str, job: Job) -> Entry:
+        """Returns the entry for a trained slice: without a finite value it loses, without any it has failed."""
         objective = self.file.objective
         try:
-            value = value_of(objective, self.runs_dir / str(job.run), job.until)
-        except NoValueError as error:
-            return math.nan, str(error)
-        is_finite = math.isfinite(value)
-        return objective.sign * value, "" if is_finite else f"{objective.metric} is not finite at iteration {job.until}"
+            value = value_of(objective, self.runs_dir / str(job.run), job.until, slice_.start)
+        except (NoValueError, OSError, ValueError) as error:
+            return finished(slice_, worker, math.nan, failed=True) | {"note": str(error)}
+        self._keep_end(slice_, job.run)
+        note = "" if math.isfinite(value) else f"{objective.metric} is not finite at iteration {job.until}"
+        return finished(slice_, worker, objective.sign * value) | {"note": note}
 
     def _keep_end(self, slice_: Slice, run: int) -> None:
         """Keeps the checkpoint at the end of a slice; the run replaces the file later, and does not write into it."""
@@ -147,23 +152,20 @@ class PopulationStudy:
 
     def _start(self) -> None:
         """Draws the members and claims the numbers of their runs."""
-        initial = flatten(self.config.initial)
-        unknown = initial.keys() - self.file.space.keys()
-        if unknown:
-            raise SlurmError(f"method.pbt.initial.{min(unknown)}: no such key in space; there are "
-                             f"{', '.join(self.file.space)}")  # fmt: skip
-        growing = growing_settings(self._find_config(), self.file.space)
+        space, changes = self.file.space, changes_of(self._find_config())
+        refuse_constant(changes, space)
         members = range(self.config.members)
-        settings = [draws(self.file.space, self.file.seed, member) | initial for member in members]
+        settings = [draws(space, self.file.seed, member) | self.file.initial for member in members]
         runs = [claim_number(self.runs_dir) for _ in members]
-        own = {"runs": runs, "growing": growing, "interval": self.config.interval}
+        own = {"runs": runs, "growing": named(space, changes.growing), "deepening": named(space, changes.deepening),
+               "interval": self.config.interval}  # fmt: skip
         self._append({"kind": "started", "settings": settings} | own)
 
     def _decide(self, progress: Progress) -> None:
         from research.population.generations import decided  # imports torch, which takes seconds
 
-        growing = self._started["growing"]
-        space = {key: setting_of(key, spec, key in growing) for key, spec in self.file.space.items()}
+        growing, deepening = self._started["growing"], self._started["deepening"]
+        space = {key: setting_of(key, spec, key in growing, key in deepening) for key, spec in self.file.space.items()}
         self._append(decided(progress, space, self.file.seed))
         shutil.rmtree(self._end(progress.generation - 1, 0).parent, ignore_errors=True)
 
@@ -210,7 +212,7 @@ class PopulationStudy:
             progress.until,
             progress.until if member in progress.values else progress.start,
             sum(entry["seconds"] for entry in own),
-            sum(entry["kind"] == "released" for entry in own),
+            sum(map(_is_kill, own)),
             worker,
             next((entry["note"] for entry in own[::-1] if entry["note"]), copied),
         )
@@ -237,30 +239,30 @@ class PopulationStudy:
         self.journal.append_logs([entry])
 
 
-def setting_of(key: str, spec: Spec, grows: bool) -> Setting:
+def _is_kill(entry: Entry) -> bool:
+    return entry["kind"] == "released" and not entry.get("stopped", False)
+
+
+def setting_of(key: str, spec: Spec, grows: bool, deepens: bool) -> Setting:
     """Returns the values of a setting as exploration reads them."""
     from research.population.exploration import Setting
 
     def draw(generator: Any) -> Any:
         return spec.ask(key, lambda name, one: one.draw(generator))
 
-    return Setting(draw, spec.clip, isinstance(spec, Range), grows)
+    return Setting(draw, spec.clip, isinstance(spec, Range), grows, deepens)
 
 
-def growing_settings(config_class: Any, space: Mapping[str, Spec]) -> list[str]:
-    """Returns the searched settings that can only grow.
+def refuse_constant(changes: Changes, space: Space, prefix: str = "") -> None:
+    """Raises SlurmError for a searched setting that cannot change while a run trains.
 
     Args:
-        config_class: The Config of the algorithm.
+        changes: Settings of the algorithm that can.
         space: The searched settings, by dotted key.
-
-    Raises:
-        SlurmError: A searched setting cannot change while a run trains.
+        prefix: Beginning of the message.
     """
-    mutable, growing = (frozenset(getattr(config_class, name, ())) for name in ("mutable_settings", "growing_settings"))
-
+    allowed = named(space, changes.mutable)
     for key in space:
-        if not any(is_below(key, name) for name in mutable):
-            raise SlurmError(f"space.{key}: cannot change while a run trains, as method pbt does; those that can are "
-                              f"{', '.join(sorted(mutable)) or 'none of this algorithm'}")  # fmt: skip
-    return [key for key in space if any(is_below(key, name) for name in growing)]
+        if key not in allowed:
+            raise SlurmError(f"{prefix}space.{key}: cannot change while a run trains, as method pbt does; those that "
+                             f"can are {', '.join(changes.mutable) or 'none of this algorithm'}")  # fmt: skip

@@ -40,15 +40,34 @@ def show(folder: StudyFolder, arguments: argparse.Namespace) -> int:
 
 
 def print_best(folder: StudyFolder, arguments: argparse.Namespace) -> int:
-    """Prints the command that trains the best trial again. Returns 0. Raises SlurmError if no trial has a value."""
+    """Prints the command that trains the best trial again; for a member of a population, one that evaluates it.
+
+    Returns 0. Raises SlurmError if no trial has a value.
+    """
     file = folder.file()
     found = best(open_study(folder).trials(), file.objective.sign)
     if found is None:
         raise SlurmError(f"{folder.name}: no trial has a value of {file.objective.metric}")
-    print(f"# trial {found.number}, run {found.run}: {file.objective.metric} = {found.value:.6g} at iteration "
-          f"{found.reached}; another seed=... repeats it with other draws")  # fmt: skip
+    where = f"# trial {found.number}, run {found.run}: {file.objective.metric} = {found.value:.6g} at iteration"
+    if file.method.name == "pbt":
+        print(f"{where} {found.reached}\n{_member(folder, found)}")
+        return 0
+    print(f"{where} {found.reached}; another seed=... repeats it with other draws")
     print(printable(command_of(folder, found)))
     return 0
+
+
+def _member(folder: StudyFolder, trial: Trial) -> str:
+    """Returns where the state of a member came from, and the command that evaluates it."""
+    directory = folder.runs_dir / str(trial.run)
+    settings = " ".join(f"{key}={_text(value, key)}" for key, value in trial.settings.items())
+    command = ["python", folder.facts().script, "evaluate", "with", f"checkpoint={directory}/checkpoints/latest.pt"]
+    return "\n".join(map(printable, [
+        "# No single training leads to it: a member copies the states of others, with other settings.",
+        f"# Its copies: {directory / 'lineage.json'}",
+        f"# Its last settings: {settings}",
+        shlex.join(command),
+    ]))  # fmt: skip
 
 
 def command_of(folder: StudyFolder, trial: Trial) -> str:

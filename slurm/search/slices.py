@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -61,11 +62,17 @@ class Stop:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         self.signum = self.signum or signum
         if self.child is not None:
-            self.child.send_signal(signum)
+            self.forward(self.child, signum)
+
+    @staticmethod
+    def forward(child: subprocess.Popen[bytes], signum: int) -> None:
+        """Sends a signal to a process, without `Popen.send_signal`, which may take its exit status from `os.wait4`."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signum)
 
 
-def run_slice(folder: StudyFolder, job: Job, stop: Stop) -> Outcome | None:
-    """Trains a run to the end of a slice. Returns how that ended; None if it was stopped before it was done.
+def run_slice(folder: StudyFolder, job: Job, stop: Stop) -> Outcome:
+    """Trains a run to the end of a slice. Returns how that ended; a run that another process trains is waited for.
 
     Args:
         folder: Folder of the study.
@@ -81,11 +88,14 @@ def run_slice(folder: StudyFolder, job: Job, stop: Stop) -> Outcome | None:
         if stop.signum is None:
             begin = log.stat().st_size if log.exists() else 0
             status, more = _execute(folder, job, stop)
-            seconds += more
+            if status == BUSY:  # it has trained nothing
+                stop.sleep(_POLL_SECONDS)
+            else:
+                seconds += more
     if status == 0:
         return Outcome(0, seconds)
     if stop.signum is not None:
-        return None
+        return Outcome(status, seconds, stopped=True)
     if status in _STOPPED:
         return Outcome(-signal.SIGTERM, seconds, "the run was stopped from outside")
     with log.open("rb") as file:
@@ -103,7 +113,7 @@ def _execute(folder: StudyFolder, job: Job, stop: Stop) -> tuple[int, float]:
         )
     try:
         if stop.signum is not None:  # it came while the process started
-            process.send_signal(stop.signum)
+            stop.forward(process, stop.signum)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         return process.returncode, usage.ru_utime + usage.ru_stime

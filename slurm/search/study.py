@@ -24,20 +24,22 @@ from slurm.search.journal import Journal
 from slurm.search.objective import NoValueError, value_of
 from slurm.search.samplers import make_sampler, suggest
 from slurm.search.space import run_seed
-from slurm.search.trials import MOST_KILLS, Done, IsAlive, Job, Outcome, Trial, Wait
+from slurm.search.trials import MOST_KILLS, REFUSED, Done, IsAlive, Job, Outcome, Trial, Wait
 
 _FACTS = "run"
 """User attribute of a trial that has the fields of `Trial` which Optuna does not know."""
+
+_FIELDS = ("run", "until", "reached", "seconds", "kills", "worker", "note", "status")
+"""Those fields."""
 
 _NAME = "search"
 """Name of the Optuna study, the only one in its journal."""
 
 _FIRST_FAILURES = 3
-"""A search ends if so many trials have failed, and no other has a value."""
+"""A search ends if so many trials have failed or were refused, and no other has a value."""
 
-_ENDED = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
-_OPTUNA = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "lost": TrialState.PRUNED,
-           "failed": TrialState.FAIL}  # fmt: skip
+_ENDED = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "lost", TrialState.FAIL: "failed"}
+_OPTUNA = {"completed": TrialState.COMPLETE, "lost": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 class OptunaStudy:
@@ -89,7 +91,7 @@ class OptunaStudy:
     def problem(self) -> str:
         """Returns why the search cannot go on: no trial has a value, and some have failed as all will; else empty."""
         trials = self.trials()
-        failed = [trial for trial in trials if trial.state == "failed"]
+        failed = [trial for trial in trials if trial.state == "failed" or trial.status == REFUSED]
         if not failed or any(trial.values for trial in trials):
             return ""
         run, note = failed[0].run, failed[0].note
@@ -119,7 +121,7 @@ class OptunaStudy:
                 return Wait()
             for trial in trials:
                 if trial.state == "paused":
-                    self._end(trial, "stopped")
+                    self._write(trial, "stopped")  # not its last state: with a larger budget it may be promoted
             return Done()
 
     def tell(self, worker: str, job: Job, outcome: Outcome) -> None:
@@ -129,12 +131,15 @@ class OptunaStudy:
             if trial.state != "running" or trial.worker != worker:
                 return
             trial = trial._replace(seconds=trial.seconds + outcome.seconds, note=outcome.note)
-            if outcome.status == 0:
+            if outcome.stopped:
+                self._write(trial._replace(worker=None))
+            elif outcome.status == 0:
                 self._tell_value(trial)
             elif outcome.status < 0 and trial.kills + 1 < MOST_KILLS:
                 self._write(trial._replace(worker=None, kills=trial.kills + 1))
             else:
-                self._end(trial, "lost" if outcome.status == 2 else "failed")
+                is_lost = outcome.status == REFUSED
+                self._end(trial._replace(status=outcome.status), "lost" if is_lost else "failed")
 
     @property
     def rungs(self) -> list[int]:
@@ -194,9 +199,7 @@ class OptunaStudy:
         self.storage.set_trial_state_values(self._id(trial.number), _OPTUNA[state], values)
 
     def _write(self, trial: Trial, ended: str = "") -> None:
-        facts = {
-            name: getattr(trial, name) for name in ("run", "until", "reached", "seconds", "kills", "worker", "note")
-        }
+        facts = {name: getattr(trial, name) for name in _FIELDS}
         self.storage.set_trial_user_attr(self._id(trial.number), _FACTS, facts | ({"ended": ended} if ended else {}))
 
     def _frozen(self) -> list[FrozenTrial]:

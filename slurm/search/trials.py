@@ -21,6 +21,10 @@ MOST_KILLS = 3
 """Times that the training of a slice may be killed: it has failed after the last of them."""
 
 
+REFUSED = 2
+"""Exit status of a run that refuses its settings, or cannot start."""
+
+
 class Trial(NamedTuple):
     """One draw of the settings, and the state of its training.
 
@@ -36,6 +40,7 @@ class Trial(NamedTuple):
         kills: Times that its run was killed.
         worker: The worker that trains it; None for none.
         note: Reason for its state.
+        status: Exit status of its last slice, if that has failed; 0 otherwise.
     """
 
     number: int
@@ -49,6 +54,7 @@ class Trial(NamedTuple):
     kills: int = 0
     worker: str | None = None
     note: str = ""
+    status: int = 0
 
     @property
     def value(self) -> float | None:
@@ -83,17 +89,19 @@ class Done(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The end of a slice.
+    """The end of a slice, or of a part of it.
 
     Attributes:
         status: Exit status of the run: 0 if it has reached its iteration, negative if a signal killed it.
         seconds: Processor time.
         note: Last line of its output, if it failed.
+        stopped: Whether the worker was asked to stop before the slice was done. Another one continues it.
     """
 
     status: int
     seconds: float
     note: str = ""
+    stopped: bool = False
 
 
 class IsAlive(Protocol):

@@ -45,9 +45,9 @@ def work(path: Path, index: int) -> int:
                 continue
             print(f"trial {step.trial}: run {step.run} trains to iteration {step.until}", flush=True)
             outcome = run_slice(folder, step, stop)
-            if outcome is not None:
-                study.tell(worker, step, outcome)
-                print(f"trial {step.trial}: status {outcome.status} {outcome.note}".rstrip(), flush=True)
+            study.tell(worker, step, outcome)
+            how = "was stopped" if outcome.stopped else f"status {outcome.status} {outcome.note}".rstrip()
+            print(f"trial {step.trial}: {how}", flush=True)
     return stop.exit_code
 
 

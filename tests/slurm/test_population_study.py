@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import toy_experiment
 
+from analysis.data.populations import load_population
 from research import checkpoint, rng
+from research.conversion import ConfigError
 from research.population.settings import PopulationConfig
 from research.tracking.adopting import read_lineage
 from research.tracking.records import read_config, read_rows, read_run
+from slurm.changes import changes_of
 from slurm.errors import SlurmError
+from slurm.search.check import as_sweep, check_objective
 from slurm.search.file import Budget, Method, SearchFile
-from slurm.search.objective import Objective
-from slurm.search.population_study import PopulationStudy, growing_settings
+from slurm.search.objective import Objective, value_of
+from slurm.search.population_study import PopulationStudy, refuse_constant
 from slurm.search.space import parse_space
 from slurm.search.trials import Done, Job, Outcome, Wait
 
@@ -198,7 +203,111 @@ def test_a_search_whose_members_have_all_failed_says_so(tmp_path):
 
 def test_refuses_what_cannot_change(tmp_path):
     with pytest.raises(SlurmError, match=r"space\.surface\.size: cannot change while a run trains.*that can are lr"):
-        growing_settings(toy_experiment.Config, parse_space({"surface.size": {"int": [1, 3]}}))
-    study = study_in(tmp_path, search(initial={"rate": 0.1}))
-    with pytest.raises(SlurmError, match=r"method\.pbt\.initial\.rate: no such key in space; there are lr"):
+        refuse_constant(changes_of(toy_experiment.Config), parse_space({"surface.size": {"int": [1, 3]}}))
+
+
+@pytest.mark.parametrize(
+    ("initial", "message"),
+    [
+        ({"rate": 0.1}, r"method\.pbt\.initial\.rate: no such key in space"),
+        ({"lr": 0.7}, r"method\.pbt\.initial\.lr=0\.7: need a number from 0\.001 to 0\.5, as in space"),
+        ({"lr": "fast"}, r"method\.pbt\.initial\.lr='fast': need a number"),
+        ({"lr": [0.1]}, r"method\.pbt\.initial\.lr=\[0\.1\]: need a number"),
+    ],
+)
+def test_refuses_other_first_settings_than_those_of_the_space(initial, message):
+    with pytest.raises(ConfigError, match=message):
+        search(initial=initial)
+
+
+def test_first_settings_have_the_types_of_the_space_and_are_checked(tmp_path):
+    """A whole number for a real one would be perturbed to whole numbers."""
+    file = search({"lr": {"float": [0.5, 2]}}, initial={"lr": 1})
+    assert any(row == {"lr": 1.0} for row in as_sweep(file).list)
+    job = study_in(tmp_path, file).take("w", lambda worker: True)
+    assert type(job.settings["lr"]) is float and job.settings["lr"] == 1
+
+
+def test_refuses_another_number_of_trials():
+    with pytest.raises(ConfigError, match=r"budget\.trials=20: the trials of pbt are its method\.pbt\.members=4"):
+        replace(search(), budget=Budget(trials=20))
+
+
+@pytest.mark.parametrize(
+    ("objective", "settings", "message"),
+    [
+        (Objective("eval/score_after_0", at="best"), {}, r"objective\.at='best': need last with pbt"),
+        (Objective("loss", at=4), {}, r"objective\.at=4: need last with pbt"),
+        (Objective("eval/score_after_0", points=2), {}, r"objective\.points=2: .*, iterations 1 to 4, has 1 of eval"),
+        (Objective("loss", points=5), {}, r"objective\.points=5: .*, iterations 1 to 4, has 4 of loss"),
+        (Objective("eval/score_after_0"), {"num_iterations": 10}, r"iterations 9 to 10, has 0 of eval/score_after_0"),
+    ],
+)  # fmt: skip
+def test_refuses_objectives_that_reach_beyond_a_slice(objective, settings, message):
+    given = {"num_iterations": LENGTH, "eval_interval": 4, **settings}
+    check_objective(search(), Path("toy.yaml"), {"num_iterations": LENGTH, "eval_interval": 4})
+    with pytest.raises(SlurmError, match=f"toy.yaml: .*{message}"):
+        check_objective(replace(search(), objective=objective), Path("toy.yaml"), given)
+
+
+def test_the_value_of_a_slice_is_that_of_its_own_points(tmp_path):
+    """What was measured before the slice may be of a state that was given up."""
+    study = study_in(tmp_path, replace(search(members=2), objective=Objective("eval/score_after_0", points=2)))
+    while len(study.lineage()) < 2:
+        job = study.take("w", lambda worker: True)
+        study.tell("w", job, train(study, job))
+    for trial in study.trials():
+        rows, name = read_rows(study.runs_dir / str(trial.run)), "eval/score_after_0"
+        points = {row["step"]: row["values"][name] for row in rows if name in row["values"]}
+        assert trial.values[8] == points[8] != points[4] == trial.values[4]
+        with pytest.raises(SlurmError, match="has no point of it in iterations 9 to 11"):
+            value_of(study.file.objective, study.runs_dir / str(trial.run), 11, since=8)
+
+
+def test_an_objective_that_no_record_has_ends_the_search(tmp_path):
+    study = study_in(tmp_path, replace(search(), objective=Objective("eval/scor")))
+    job = study.take("w", lambda worker: True)
+    study.tell("w", job, train(study, job))
+    assert study.trials()[0].state == "failed"
+    with pytest.raises(SlurmError, match=r"objective.metric='eval/scor': .* no such metric; .*Correct the objective"):
         study.take("w", lambda worker: True)
+
+
+def test_a_slice_that_was_stopped_counts_its_time_and_no_kill(tmp_path):
+    study = study_in(tmp_path, replace(search(), budget=Budget(core_minutes=5 / 60)))
+    for _ in range(4):
+        job = study.take("w", lambda worker: True)
+        assert job.trial == 0
+        study.tell("w", job, Outcome(85, 1.0, stopped=True))
+    trial = study.trials()[0]
+    assert (trial.seconds, trial.kills, trial.worker, trial.state) == (4.0, 0, None, "paused")
+    study.tell("w", study.take("w", lambda worker: True), Outcome(-9, 1.0, "killed"))
+    assert study.trials()[0].kills == 1
+    assert isinstance(study.take("w", lambda worker: True), Done)
+
+
+def test_a_member_whose_run_refuses_its_settings_goes_on_with_those_of_the_donor(tmp_path):
+    """A network that cannot grow costs the population no member; a run that refuses the donor's settings, too, does."""
+    study = study_in(tmp_path)
+    while not (job := study.take("w", lambda worker: True)).options:
+        study.tell("w", job, train(study, job))
+    ended = len(study.lineage()) - 1
+    members = load_population(study.path).members
+    before = members[members["generation"] == ended].set_index("member")["lr"]
+    donor = study.lineage()[-1]["decisions"][job.trial]["donor"]
+    study.tell("w", job, Outcome(2, 1.0, "error: 6 units: need a multiple of 4"))
+    again = study.take("w", lambda worker: True)
+    assert (again.trial, again.run, again.until) == (job.trial, job.run, job.until)
+    kept = study.lineage()[-1]["decisions"][job.trial]
+    assert kept["donor"] == donor != job.trial
+    assert kept["settings"]["lr"] == again.settings["lr"] == before[donor] != job.settings["lr"]
+    assert kept["why"] == "refused: error: 6 units: need a multiple of 4"
+    trial = study.trials()[job.trial]
+    assert (trial.note, trial.seconds) == (f"copied {donor}: {kept['why']}", ended + 2)
+    assert train(study, again).status == 0
+    note = read_lineage(study.runs_dir / str(job.run))[-1]
+    assert (note["settings"], note["changed"]) == (kept["settings"], kept["changed"])
+    copies = load_population(study.path).copies.set_index(["generation", "member"])
+    assert copies.loc[(ended, job.trial), "lr after"] == before[donor]
+    study.tell("w", again, Outcome(2, 1.0, "error: no such file"))
+    assert study.trials()[job.trial].state == "failed"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +17,16 @@ import torch
 import toy_experiment
 import yaml
 
+from analysis.__main__ import main as analyse
 from research.tracking.records import read_rows
+from slurm import guard
 from slurm.cli import _parser
+from slurm.folder import Array
 from slurm.profile import load_profile
 from slurm.search import begin as beginning
 from slurm.search import worker
 from slurm.search.file import load_search
-from slurm.search.folder import find_study
+from slurm.search.folder import StudyFolder, find_study
 from slurm.search.studies import open_study
 from slurm.task import ROOT
 
@@ -101,6 +106,39 @@ def test_a_promoted_trial_is_the_run_that_never_stopped(desk, in_this_process):
     assert not list((folder.path / "workers").iterdir())
 
 
+def test_the_best_member_of_a_population_is_evaluated_and_no_training_is_named(desk, in_this_process, capsys):
+    space, budget = {"lr": {"log": [1e-3, 0.5]}}, {"until": "2100-01-01"}
+    folder = begin(write(desk.directory, space=space, budget=budget, method={"pbt": {"members": 2, "interval": 3}}))
+    assert worker.work(folder.path / "search.yaml", 0) == 0
+    trials = open_study(folder).trials()
+    best = max(trials, key=lambda trial: trial.value)
+    shown = desk.slurm("search", "toy", "--best").splitlines()
+    assert shown[0] == f"# trial {best.number}, run {best.run}: eval/score_after_0 = {best.value:.6g} at iteration 9"
+    assert f"runs/{best.run}/lineage.json" in shown[2]
+    assert shown[3] == f"# Its last settings: lr={best.settings['lr']!r}"
+    command = shlex.split(shown[-1])
+    assert command[:4] == ["python", TOY, "evaluate", "with"]
+    assert toy_experiment.make().run_commandline(command[1:]).config["lr"] == best.settings["lr"]
+    assert analyse(["search", "toy"]) == 2
+    assert "is the journal of a population" in capsys.readouterr().err
+
+
+def test_a_search_that_another_machine_runs_is_not_cancelled_here(desk, no_slurm, monkeypatch):
+    """Its lock may be seen here, and the id in it is that of another process."""
+    folder = StudyFolder(desk.directory / "runs" / "_searches" / "toy-1")
+    folder.path.mkdir(parents=True)
+    write(folder.path, "search")
+    sent = []
+    monkeypatch.setattr(os, "kill", lambda *to: sent.append(to))
+    with guard.hold(folder.working, "runs it"):
+        folder.add(Array(0, 0, [0], host="elsewhere"))
+        assert "error: toy-1 runs on elsewhere; cancel it there" in desk.slurm("search", "toy", "--cancel", status=2)
+        assert not sent
+        folder.add(Array(0, 0, [0], host=socket.gethostname()))
+        assert f"Sent a stop signal to process {os.getpid()}" in desk.slurm("search", "toy", "--cancel")
+    assert sent == [(os.getpid(), signal.SIGTERM)]
+
+
 @pytest.mark.thorough
 @pytest.mark.slow
 def test_killed_at_any_moment_a_search_comes_to_the_same_end(desk):
@@ -151,6 +189,14 @@ def test_workers_of_this_machine_share_a_search_that_can_grow(desk, no_slurm):
         ({"fixed": {"num_iterations": 9, "eval_interval": 2}}, "is asked for at iteration 1, and the first evaluation"),
         ({"objective": {"metric": "loss", "at": 20}}, "objective.at=20: a trial has 9 iterations"),
         ({"experiment": "nothing"}, "experiment='nothing'"),
+        (
+            {"method": {"pbt": {"members": 9, "interval": 3}}},
+            "space.optimizer: cannot change while a run trains, as method pbt does; those that can are lr",
+        ),
+        (
+            {"method": {"pbt": {"members": 9, "interval": 3, "initial": {"lrr": 0.1}}}},
+            "method.pbt.initial.lrr: no such key in space",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_it_begins(desk, no_slurm, sections, message):

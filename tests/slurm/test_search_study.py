@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+import time
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -11,6 +14,7 @@ from search_runs import Bench, quality
 
 from slurm.errors import SlurmError
 from slurm.search import asha
+from slurm.search.file import Budget
 from slurm.search.journal import Journal
 from slurm.search.space import draws, run_seed
 from slurm.search.tables import best, summary, trials_table, with_interrupted
@@ -138,13 +142,38 @@ def test_a_run_that_is_killed_is_tried_again_but_not_for_ever(tmp_path):
     assert isinstance(bench.take(study, "a"), Done)
 
 
+def test_a_search_whose_budget_grows_goes_on_as_if_it_had_been_larger(tmp_path):
+    """Trials that were stopped at its first end are promoted later."""
+    bench, whole = Bench(tmp_path / "1", method=ASHA, budget={"trials": 9}), Bench(tmp_path / "2", method=ASHA)
+    stopped = {trial.number: trial.reached for trial in bench.finish() if trial.state == "stopped"}
+    bench.file = replace(bench.file, budget=Budget(trials=20))
+    trials = bench.finish()
+    assert facts(trials) == facts(whole.finish()) and bench.slices == whole.slices
+    assert any(trials[number].reached > reached for number, reached in stopped.items())
+
+
+def test_a_slice_that_was_stopped_counts_its_time_and_goes_on(tmp_path):
+    bench = Bench(tmp_path, budget={"core_minutes": 5 / 60})
+    study = bench.open()
+    for _ in range(4):  # more often than a run may be killed
+        job = bench.take(study, "a")
+        study.tell("a", job, Outcome(85, 1.0, stopped=True))
+    (trial,) = study.trials()
+    assert (trial.number, trial.seconds, trial.kills, trial.worker, trial.state) == (0, 4.0, 0, None, "running")
+    assert with_interrupted([trial], bench.alive.__contains__)[0].state == "interrupted"
+    study.tell("b", bench.take(study, "b"), bench.train(job))
+    assert study.trials()[0].state == "completed"
+    assert isinstance(bench.take(study, "b"), Done)  # all of the five seconds are used up
+
+
 def test_settings_that_are_refused_lose_and_errors_fail(tmp_path):
     bench = Bench(tmp_path)
     study = bench.open()
     for status, state in ((2, "lost"), (1, "failed")):
         job = bench.take(study, "a")
         study.tell("a", job, Outcome(status, 1.0, "error: so it is"))
-        assert (study.trials()[-1].state, study.trials()[-1].note) == (state, "error: so it is")
+        trial = study.trials()[-1]
+        assert (trial.state, trial.status, trial.note) == (state, status, "error: so it is")
 
 
 def test_an_objective_that_no_record_has_ends_the_search(tmp_path):
@@ -167,6 +196,19 @@ def test_a_search_whose_first_trials_all_fail_ends(tmp_path):
         study.tell("a", bench.take(study, "a"), Outcome(1, 1.0, "no GPU"))
     with pytest.raises(SlurmError, match="the first 3 trials have failed: run 1: no GPU"):
         bench.take(study, "a")
+
+
+def test_a_search_whose_first_trials_are_all_refused_ends(tmp_path):
+    """Exit status 2 may mean that nothing can start here; a value that is not finite says that it can."""
+    bench = Bench(tmp_path / "1")
+    study = bench.open()
+    for _ in range(3):
+        study.tell("a", bench.take(study, "a"), Outcome(2, 1.0, "error: no such file"))
+    with pytest.raises(SlurmError, match="the first 3 trials have failed: run 1: error: no such file"):
+        bench.take(study, "a")
+    assert {trial.state for trial in study.trials()} == {"lost"}
+    diverged = Bench(tmp_path / "2", lambda settings, step: None, budget={"trials": 4}).finish()
+    assert [trial.state for trial in diverged] == ["lost"] * 4
 
 
 @pytest.mark.parametrize("budget", [{"core_minutes": 0.05}, {"until": "2020-01-01"}])
@@ -207,6 +249,27 @@ def test_an_error_in_a_transaction_leaves_nothing(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="full"):
             bench.take(study, "a")
     assert study.trials() == [] and bench.take(study, "a").trial == 0
+
+
+def _count(path):
+    journal = Journal(path)
+    for _ in range(25):
+        with journal.transaction():
+            number = len(list(journal.read_logs(0)))
+            time.sleep(0.001)
+            journal.append_logs([{"number": number}])
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_transactions_of_several_processes_exclude_each_other(tmp_path):
+    path, context = tmp_path / "study.jsonl", multiprocessing.get_context("fork")
+    workers = [context.Process(target=_count, args=(path,)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    assert [entry["number"] for entry in Journal(path).read_logs(0)] == list(range(100))
 
 
 def test_a_damaged_journal_is_named(tmp_path):

@@ -281,7 +281,14 @@ def test_an_algorithm_has_mutable_settings_if_it_adopts_states(name):
     config_class = ALGORITHMS[name].Config
     mutable, growing = config_class.mutable_settings, config_class.growing_settings
     known = flatten(to_mapping(config_class()))
-    assert growing <= mutable
+    assert config_class.deepening_settings <= growing <= mutable
     assert all(any(f"{key}.".startswith(f"{one}.") for key in known) for one in mutable)
     assert bool(mutable) == issubclass(ALGORITHMS[name], AdoptsStates)
     assert not mutable & {"seed", "task", "task_args", "num_iterations", "dtype", "horizon"}
+
+
+def test_lists_that_can_get_layers_are_those_of_perceptrons():
+    """RL² has none: the hidden layers of its heads can get units only."""
+    assert MAMLPPOConfig.deepening_settings == {"policy.hidden_sizes"}
+    assert LookaheadDQNConfig.deepening_settings == {"network.hidden_sizes"}
+    assert not RL2Config.deepening_settings

@@ -82,11 +82,11 @@ def whole(low: int, high: int, grows: bool = False) -> Setting:
     )
 
 
-def widths(low: int, high: int, layers: int) -> Setting:
+def widths(low: int, high: int, layers: int, deepens: bool = True) -> Setting:
     def clip(value: list[int]) -> list[int]:
         return [min(max(width, low), high) for width in value[:layers]]
 
-    return Setting(lambda generator: [low], clip, grows=True)
+    return Setting(lambda generator: [low], clip, grows=True, deepens=deepens)
 
 
 SPACE = {
@@ -128,6 +128,11 @@ class TestExploration:
         assert self.many("sizes", [8, 16], grow=1.0, deepen=1.0) == {"[8, 8, 16]", "[8, 16, 16]"}
         assert self.many("sizes", [8, 8, 20], grow=1.0, deepen=1.0) == {"[12, 8, 20]", "[8, 12, 20]", "[8, 8, 20]"}
         assert self.many("sizes", [], grow=1.0) == {"[]"}
+
+    def test_lists_that_cannot_get_layers_get_units(self):
+        space, config = {"sizes": widths(4, 20, 3, deepens=False)}, ExploreConfig(grow=1.0, deepen=1.0)
+        found = [explored({"sizes": [8, 16]}, space, config, 0, generation, 0)["sizes"] for generation in range(60)]
+        assert {json.dumps(one) for one in found} == {"[12, 16]", "[8, 20]"}
 
     def test_each_setting_has_a_stream_of_its_own(self):
         settings = first_settings(SPACE, 0, 0)

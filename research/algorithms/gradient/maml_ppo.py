@@ -80,7 +80,7 @@ class MAMLPPOConfig(AgentConfig):
 
     mutable_settings = MUTABLE | {"sampling_coef", "meta_lr", "num_epochs", "num_minibatches", "clip_eps",
                                   "max_grad_norm", "kl_coef", "target_kl"}  # fmt: skip
-    growing_settings = GROWING
+    growing_settings = deepening_settings = GROWING
 
     estimator: Literal["maml", "e_maml", "dice", "lvc"] = "maml"
     sampling_coef: float = 1.0

@@ -125,7 +125,7 @@ class LookaheadDQNConfig(TDConfig):
     """
 
     mutable_settings = MUTABLE
-    growing_settings = frozenset({"network.hidden_sizes"})
+    growing_settings = deepening_settings = frozenset({"network.hidden_sizes"})
 
     design: Literal["lookahead"] = "lookahead"
     num_iterations: int = 49
