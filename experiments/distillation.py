@@ -28,9 +28,9 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "task_args": {"size": 7, "test_fraction": 0.2, "observation": "coordinates"},
         "horizon": 15,
         "episodes_per_trial": 20,
-        "source": {"num_episodes": 200, "initial_value": 1.0, "epsilon": 0.1, "learning_rate": 1.0},
+        "source": {"num_episodes": 60, "initial_value": 1.0, "epsilon": 0.1, "learning_rate": 1.0},
         "num_histories": 975,  # each of the 39 training goals 25 times
-        "keep_every": 10,
+        "keep_every": 3,
         "meta_batch_size": 16,
         "updates_per_iteration": 20,
         "num_iterations": 60,

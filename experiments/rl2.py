@@ -5,9 +5,10 @@
     python experiments/rl2.py evaluate with run=3 num_eval_tasks=10000
     python experiments/rl2.py resume with run=3
 
-Named configs: bandit_k5_n10, bandit_k5_n100, bandit_k10_n100, tabular_n10, tabular_n25 (the tables of Duan et al. 2016,
-arXiv:1611.02779: k arms, n episodes; rewards are not discounted there); gridnavi (Zintgraf et al. 2020,
-arXiv:1910.08348); cheetah_vel; fast (seconds).
+Named configs: bandit_k5_n10, bandit_k10_n10, bandit_k50_n10, bandit_k5_n100, bandit_k10_n100, bandit_k50_n500,
+tabular_n10, tabular_n25 (the tables of Duan et al. 2016, arXiv:1611.02779: k arms, n episodes; rewards are not discounted
+there); gridnavi (Zintgraf et al. 2020, arXiv:1910.08348); cheetah_vel; cheetah_dir (one episode of 200 steps), and with it
+hyper (a hypernetwork as the head, with the parameters of the linear head); fast (seconds).
 """
 
 from __future__ import annotations
@@ -45,8 +46,18 @@ TABULAR: dict[str, Any] = {
 
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "bandit_k5_n10": BANDIT_K5_N10,
+    "bandit_k10_n10": BANDIT_K5_N10 | {"task_args": {"num_arms": 10}},
+    "bandit_k50_n10": BANDIT_K5_N10 | {"task_args": {"num_arms": 50}},
     "bandit_k5_n100": LONG_BANDIT,
     "bandit_k10_n100": LONG_BANDIT | {"task_args": {"num_arms": 10}},
+    "bandit_k50_n500": LONG_BANDIT
+    | {
+        "task_args": {"num_arms": 50},
+        "episodes_per_trial": 500,
+        "meta_batch_size": 200,
+        "final_meta_batch_size": 700,
+        "gae_lambda": 0.95,
+    },
     "tabular_n10": TABULAR | {"episodes_per_trial": 10, "meta_batch_size": 1000, "num_iterations": 720},
     "tabular_n25": TABULAR
     | {
@@ -70,6 +81,24 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "entropy_until": 0.95,
     },
     "cheetah_vel": CHEETAH_VEL,
+    "cheetah_dir": {
+        "task": "cheetah_dir",
+        "horizon": 200,
+        "episodes_per_trial": 1,
+        "meta_batch_size": 64,
+        "num_iterations": 240,
+        "policy": {"hidden_size": 166},  # 97,000 parameters
+        "discount": 0.97,
+        "gae_lambda": 0.9,
+        "entropy_coef": 0.0,
+        "num_epochs": 4,
+        "num_minibatches": 8,
+        "meta_lr": 1e-3,
+        "max_grad_norm": 1.0,
+        "num_eval_tasks": 40,
+        "eval_interval": 0,
+    },
+    "hyper": {"policy": {"hidden_size": 128, "head": "hyper", "hyper_size": 16}},
     "fast": {
         "num_iterations": 3,
         "episodes_per_trial": 4,
