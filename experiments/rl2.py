@@ -6,9 +6,9 @@
     python experiments/rl2.py resume with run=3
 
 Named configs: bandit_k5_n10, bandit_k10_n10, bandit_k50_n10, bandit_k5_n100, bandit_k10_n100, bandit_k50_n500,
-tabular_n10, tabular_n25 (the tables of Duan et al. 2016, arXiv:1611.02779: k arms, n episodes; rewards are not discounted
-there); gridnavi (Zintgraf et al. 2020, arXiv:1910.08348); cheetah_vel; cheetah_dir (one episode of 200 steps), and with it
-hyper (a hypernetwork as the head, with the parameters of the linear head); fast (seconds).
+tabular_n10, tabular_n25 (the tables of Duan et al. 2016, arXiv:1611.02779: k arms, n episodes; rewards are not
+discounted there); gridnavi (Zintgraf et al. 2020, arXiv:1910.08348); cheetah_vel; cheetah_dir (200 steps),
+and with it hyper (a hypernetwork as the head, with the parameters of the linear head); fast (seconds).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TABULAR: dict[str, Any] = {
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "bandit_k5_n10": BANDIT_K5_N10,
     "bandit_k10_n10": BANDIT_K5_N10 | {"task_args": {"num_arms": 10}},
-    "bandit_k50_n10": BANDIT_K5_N10 | {"task_args": {"num_arms": 50}},
+    "bandit_k50_n10": BANDIT_K5_N10 | {"task_args": {"num_arms": 50}, "num_iterations": 720},
     "bandit_k5_n100": LONG_BANDIT,
     "bandit_k10_n100": LONG_BANDIT | {"task_args": {"num_arms": 10}},
     "bandit_k50_n500": LONG_BANDIT
