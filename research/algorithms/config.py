@@ -92,6 +92,10 @@ class ScheduledConfig(AlgorithmConfig):
         if self.schedule_iterations is not None:
             at_least(self, 1, "schedule_iterations")
 
+    def is_trained_at(self, iteration: int) -> bool:
+        """Returns whether nothing is left to train after so many iterations."""
+        return iteration >= self.num_iterations
+
     @property
     def schedule_length(self) -> int:
         """Number of iterations that the schedules take."""

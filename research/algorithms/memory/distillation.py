@@ -121,7 +121,7 @@ class Distillation:
 
         A state that has all its iterations needs no histories.
         """
-        if state.iteration < self.config.num_iterations and (state.checksum or self.config.histories):
+        if not self.config.is_trained_at(state.iteration) and (state.checksum or self.config.histories):
             self._check_histories(state.checksum)
 
     def step(self, state: DistillationState) -> StepResult:
